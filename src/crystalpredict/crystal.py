@@ -1,0 +1,67 @@
+"""Crystals and their neighbour lists as frozen records of NumPy arrays: what the modules pass to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.integer]
+
+ELEMENTS = (  # those the network has an embedding for, atomic number 1 first
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
+    "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
+    "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf"
+).split()
+ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(ELEMENTS, start=1)}
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """One periodic cell.
+
+    lattice (3, 3), rows a, b, c in Å; positions (n, 3), Cartesian, Å, anywhere relative to the cell;
+    numbers (n, S), atomic numbers 1..98; occupancies (n, S). An ordered crystal has S = 1 and occupancies of 1;
+    a site shared by several elements has one column for each, and columns of occupancy 0 are padding.
+    """
+
+    lattice: FloatArray
+    positions: FloatArray
+    numbers: IntArray
+    occupancies: FloatArray
+
+    @classmethod
+    def ordered(cls, lattice: FloatArray, positions: FloatArray, numbers: IntArray) -> Crystal:
+        """A crystal of fully occupied sites; numbers (n,)."""
+        numbers = np.asarray(numbers, dtype=np.int64).reshape(-1, 1)
+        return cls(np.asarray(lattice), np.asarray(positions), numbers, np.ones(numbers.shape))
+
+    @property
+    def n_atoms(self) -> int:
+        """Sites in the cell."""
+        return len(self.positions)
+
+    @property
+    def volume(self) -> float:
+        """Cell volume, Å^3; never negative, whatever the handedness of the lattice."""
+        return float(abs(np.linalg.det(self.lattice)))
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Edges from each atom of a cell to every atom of the infinite crystal within a radius, itself included.
+
+    Edges of atom i are first[i]:first[i + 1]. first (n + 1,); indices (E,), the neighbour's atom in the cell;
+    distances (E,), Å. The self edge has distance 0.
+    """
+
+    first: IntArray
+    indices: IntArray
+    distances: FloatArray
+
+    @property
+    def widest(self) -> int:
+        """Edges of the atom that has most."""
+        return int(np.diff(self.first).max())

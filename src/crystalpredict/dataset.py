@@ -1,0 +1,187 @@
+"""Labelled crystals as arrays: one table for any number of them, one file for a machine with torch and NumPy alone."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalpredict.atomic_write import write_atomically
+from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.errors import DataError
+from crystalpredict.neighbors import find_neighbors
+from crystalpredict.properties import PROPERTIES
+
+TRAIN, VALIDATION = 0, 1
+
+
+@dataclass(frozen=True)
+class CrystalTable:
+    """C ordered crystals with labels, their N atoms one after the other.
+
+    ids (C,); splits (C,), TRAIN or VALIDATION; first (C + 1,), first atom of each crystal; lattices (C, 3, 3), rows
+    a, b, c, Å; fractional (N, 3); numbers (N,); labels (C, P), in the properties' units, not a number where missing;
+    properties, the P names.
+    """
+
+    ids: np.ndarray
+    splits: IntArray
+    first: IntArray
+    lattices: FloatArray
+    fractional: FloatArray
+    numbers: IntArray
+    labels: FloatArray
+    properties: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.lattices)
+
+    @property
+    def sizes(self) -> IntArray:
+        """Atoms of each crystal (C,)."""
+        return np.diff(self.first)
+
+    def crystal(self, index: int) -> Crystal:
+        """The crystal of a row, in float64."""
+        atoms = slice(self.first[index], self.first[index + 1])
+        lattice = self.lattices[index].astype(float)
+        return Crystal.ordered(lattice, self.fractional[atoms].astype(float) @ lattice, self.numbers[atoms])
+
+    def save(self, path: Path) -> None:
+        """One compressed .npz file, float32 coordinates: 104,000 crystals take some 30 MB."""
+        arrays = {
+            "ids": self.ids.astype(str),
+            "splits": self.splits.astype(np.uint8),
+            "first": self.first.astype(np.int64),
+            "lattices": self.lattices.astype(np.float32),
+            "fractional": self.fractional.astype(np.float32),
+            "numbers": self.numbers.astype(np.uint8),
+            "labels": self.labels.astype(np.float32),
+            "properties": np.array(self.properties),
+        }
+        with write_atomically(path) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> CrystalTable:
+        """The table of a file that `save` wrote; DataError if it is none."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                columns = {name: arrays[name] for name in arrays.files}
+            columns["properties"] = tuple(str(name) for name in columns["properties"])  # type: ignore[assignment]
+            return cls(**columns)  # type: ignore[arg-type]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path}: not a prepared table of crystals ({error}); make one with scripts/prepare.py") from error
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file, gzipped or not."""
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    with opened as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
+    """Table of (row, split) pairs.
+
+    A row has `id`, `lattice` (a, b, c in Å, alpha, beta, gamma in degrees), `species`, `frac_coords` and labels under
+    the names of PROPERTIES.
+    """
+    names = tuple(prop.name for prop in PROPERTIES)
+    ids, splits, sizes, lattices, fractional, numbers, labels = [], [], [], [], [], [], []
+    for row, split in rows:
+        try:
+            ids.append(str(row["id"]))
+            splits.append(split)
+            sizes.append(len(row["species"]))
+            lattices.append(lattice_of_parameters(row["lattice"]))
+            fractional.append(np.asarray(row["frac_coords"], dtype=float).reshape(sizes[-1], 3))
+            numbers.extend(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
+            labels.append([np.nan if row.get(name) is None else float(row[name]) for name in names])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"row {len(ids)} ({row.get('id')}): {type(error).__name__}: {error}") from error
+    if not ids:
+        raise DataError("no crystals in the data")
+    return CrystalTable(
+        np.array(ids), np.array(splits), np.concatenate([[0], np.cumsum(sizes)]), np.array(lattices),
+        np.concatenate(fractional), np.array(numbers), np.array(labels), names,
+    )  # fmt: skip
+
+
+def lattice_of_parameters(parameters: Sequence[float]) -> FloatArray:
+    """Lattice (3, 3) of lengths a, b, c (Å) and angles alpha, beta, gamma (degrees): a along x, b in the xy plane."""
+    a, b, c, *angles = parameters
+    alpha, beta, gamma = np.cos(np.radians(angles))
+    sine = np.sqrt(1 - gamma**2)
+    y = (alpha - beta * gamma) / sine
+    return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * np.sqrt(1 - beta**2 - y**2)]])
+
+
+@dataclass(frozen=True)
+class NeighborTable:
+    """Neighbour lists of all crystals of a table: first (N + 1,) over all atoms, indices (E,) within the cell."""
+
+    first: IntArray
+    indices: IntArray
+    distances: FloatArray
+
+    def neighbors(self, atoms: slice) -> Neighbors:
+        """List of the crystal whose atoms in the table are `atoms`."""
+        first = self.first[atoms.start : atoms.stop + 1]
+        edges = slice(first[0], first[-1])
+        return Neighbors(first - first[0], self.indices[edges], self.distances[edges])
+
+
+def neighbor_table(table: CrystalTable, radius: float, cache: Path, jobs: int = 1) -> NeighborTable:
+    """Neighbour lists within `radius` (Å), read from the folder `cache` if they are there, else found and kept there.
+
+    The cache is keyed by the crystals themselves and the radius, so it can not be stale.
+    """
+    digest = hashlib.sha256(repr(radius).encode())
+    for array in (table.first, table.lattices, table.fractional):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    folder = cache / f"neighbors-{digest.hexdigest()[:16]}"
+    names = ("first", "indices", "distances")
+    if not (folder / "distances.npy").exists():
+        with ProcessPoolExecutor(jobs) as pool:
+            chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 500))
+            parts = list(pool.map(_Finder(table, radius), chunks))
+        counts, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in zip(names, (np.concatenate([[0], np.cumsum(counts)]), indices, distances), strict=True):
+            with write_atomically(folder / f"{name}.npy") as file:
+                np.save(file, array)
+    return NeighborTable(*(np.load(folder / f"{name}.npy") for name in names))
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Counts per atom, indices and distances of the edges of some rows, in the types of the cache."""
+
+    table: CrystalTable
+    radius: float
+
+    def __call__(self, rows: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+        lists = []
+        for row in rows:
+            crystal = self.table.crystal(row)
+            lists.append(find_neighbors(crystal.lattice, crystal.positions, self.radius))
+        return (
+            np.concatenate([np.diff(edges.first) for edges in lists]),
+            np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
+            np.concatenate([edges.distances for edges in lists]).astype(np.float32),
+        )
+
+

@@ -1,0 +1,23 @@
+"""Errors that a user can act on: every message names the thing at fault and says what to do next."""
+
+from __future__ import annotations
+
+
+class CrystalPredictError(Exception):
+    """Base of every error raised on purpose; the command line prints its message as one line."""
+
+
+class UsageError(CrystalPredictError):
+    """An option, a name or an argument that makes no sense (exit code 2)."""
+
+
+class StructureError(CrystalPredictError):
+    """A file or a structure from which no crystal can be read."""
+
+
+class CheckpointError(CrystalPredictError):
+    """A checkpoint folder that is missing, damaged, altered or of an unknown format."""
+
+
+class DataError(CrystalPredictError):
+    """A table of labelled crystals that cannot be trained on."""

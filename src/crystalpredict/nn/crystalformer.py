@@ -1,0 +1,121 @@
+"""Crystalformer (Taniai et al., ICLR 2024): blocks, network and initialisation, in reading order."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from crystalpredict.batching import CrystalBatch
+from crystalpredict.crystal import ELEMENTS
+from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention, geometry_of
+from crystalpredict.nn.config import ModelConfig
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each added to the state; no normalisation [M1]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = InfinitelyConnectedAttention(config)
+        self.feedforward = nn.Sequential(
+            nn.Linear(config.width, config.feedforward),
+            nn.ReLU(),
+            nn.Linear(config.feedforward, config.width),
+        )
+
+    def forward(self, state: Tensor, geometry: Geometry) -> Tensor:
+        """(N, D) to (N, D)."""
+        state = state + self.attention(state, geometry)
+        out: Tensor = state + self.feedforward(state)
+        return out
+
+
+class Crystalformer(nn.Module):
+    """Elements and lattice sums in, one row of standardised properties per crystal out [M1].
+
+    Before its first use a new network needs `fit_width_norm`; a loaded one has it in its weights.
+    """
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ModelConfig()
+        self.embedding = nn.Embedding(len(ELEMENTS), self.config.width)
+        self.blocks = nn.ModuleList(Block(self.config) for _ in range(self.config.blocks))
+        self.readout = nn.Sequential(
+            nn.Linear(self.config.width, self.config.readout),
+            nn.ReLU(),
+            nn.Linear(self.config.readout, self.config.outputs),
+        )
+        initialise(self)
+
+    def forward(self, batch: CrystalBatch) -> Tensor:
+        """Standardised properties (B, outputs)."""
+        geometry = geometry_of(batch, self.config)
+        state = self.embed(batch)
+        for block in self.blocks:
+            state = block(state, geometry)
+        out: Tensor = self.readout(mean_over_atoms(state, batch))
+        return out
+
+    def embed(self, batch: CrystalBatch) -> Tensor:
+        """State before the first block (N, D): the occupancy-weighted mix of a site's elements."""
+        return (self.embedding(batch.elements) * batch.occupancies[..., None]).sum(dim=1)
+
+    @torch.no_grad()
+    def fit_width_norm(self, batch: CrystalBatch) -> None:
+        """Fix scale and shift of every block's Gaussian widths from one batch, block after block."""
+        geometry = geometry_of(batch, self.config)
+        occupied = batch.crystals < len(batch.n_atoms)
+        state = self.embed(batch)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.attention.fit_width_norm(state, geometry, occupied)
+            state = block(state, geometry)
+
+
+def mean_over_atoms(state: Tensor, batch: CrystalBatch) -> Tensor:
+    """Mean state of each crystal; (N, D) to (B, D)."""
+    count = len(batch.n_atoms)
+    sums = state.new_zeros(count + 1, state.shape[1]).index_add(0, batch.crystals, state)  # row B: the empty slots
+    return sums[:count] / batch.n_atoms[:, None]
+
+
+@torch.no_grad()
+def initialise(model: Crystalformer) -> None:
+    """T-Fixup initialisation (Huang et al., ICML 2020), which makes normalisation layers unnecessary.
+
+    With n blocks, width D and f = 0.67 n^(-1/4):
+    embedding                 Normal(0, D^(-1/2) (9 n)^(-1/4))
+    query, key                Xavier uniform
+    value, attention output,
+    feed-forward              Xavier uniform, times f
+    width_weights             Normal(0, d^(-1/2)), d channels a head
+    radial_weights            Xavier uniform of the (D, K) matrix, gain K^(-1/2)
+    readout                   torch's default for Linear
+    biases of the blocks      0
+    """
+    config = model.config
+    depth = 0.67 * config.blocks**-0.25
+    nn.init.normal_(model.embedding.weight, std=config.width**-0.5 * (9 * config.blocks) ** -0.25)
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        attention, (expand, _, contract) = block.attention, block.feedforward
+        assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
+        query, key, value = attention.query_key_value.weight.chunk(3)
+        for weight, gain in (
+            (query, 1.0),
+            (key, 1.0),
+            (value, depth),
+            (attention.output.weight, depth),
+            (expand.weight, depth),
+            (contract.weight, depth),
+        ):
+            nn.init.xavier_uniform_(weight, gain=gain)
+        nn.init.normal_(attention.width_weights, std=(config.width // config.heads) ** -0.5)
+        if attention.radial_weights is not None:
+            bound = math.sqrt(6 / (config.width + config.radial_basis)) / math.sqrt(config.radial_basis)
+            nn.init.uniform_(attention.radial_weights, -bound, bound)
+        for layer in (attention.query_key_value, attention.output, expand, contract):
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,79 @@
+"""The properties crystalpredict knows: their names, units and transforms, here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalpredict.errors import UsageError
+
+Transform = Literal["none", "log10"]
+
+
+@dataclass(frozen=True)
+class Property:
+    """A scalar property of a crystal.
+
+    `transform` maps the value in `unit` to the scale the network is trained on; `minimum` is the least value that
+    physics allows, to which a prediction is raised.
+    """
+
+    name: str
+    label: str
+    unit: str
+    unit_in_name: str
+    aliases: tuple[str, ...] = ()
+    transform: Transform = "none"
+    minimum: float | None = None
+
+    @property
+    def column(self) -> str:
+        """Name of the output column: the property with its unit."""
+        return f"{self.name}_{self.unit_in_name}"
+
+    def encode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Values in `unit` to the trained scale; not a number where log10 does not exist."""
+        if self.transform == "log10":
+            return np.log10(np.where(values > 0, values, np.nan))
+        return values
+
+    def decode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Trained scale to values in `unit`, never below `minimum`."""
+        decoded = 10.0**values if self.transform == "log10" else values
+        return decoded if self.minimum is None else np.maximum(decoded, self.minimum)
+
+
+PROPERTIES = (
+    Property("bandgap", "band gap", "eV", "eV", ("gap", "band_gap", "egap", "eg"), minimum=0.0),
+    Property(
+        "formation_energy", "formation energy", "eV/atom", "eV_per_atom",
+        ("eform", "e_form", "formation_energy_per_atom", "ef"),
+    ),
+    Property(
+        "e_above_hull", "energy above hull", "eV/atom", "eV_per_atom",
+        ("ehull", "e_hull", "energy_above_hull", "hull"), minimum=0.0,
+    ),
+    Property(
+        "bulk_modulus", "bulk modulus", "GPa", "GPa", ("k", "kvrh", "k_vrh", "bulk"), "log10", minimum=0.0,
+    ),
+    Property(
+        "shear_modulus", "shear modulus", "GPa", "GPa", ("g", "gvrh", "g_vrh", "shear"), "log10", minimum=0.0,
+    ),
+)  # fmt: skip
+
+
+def find_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property:
+    """The property of a name, an alias or a column, in any case, `-` standing for `_`; UsageError if there is none."""
+    among = tuple(among)
+    key = name.strip().lower().replace("-", "_").replace(" ", "_")
+    known = {alias.lower(): prop for prop in among for alias in (prop.name, prop.column, *prop.aliases)}
+    if key in known:
+        return known[key]
+    near = get_close_matches(key, known, n=1)
+    hint = f"did you mean {known[near[0]].name!r}?" if near else f"choose from {', '.join(p.name for p in among)}"
+    raise UsageError(f"unknown target {name!r}: {hint}")

@@ -1,0 +1,302 @@
+"""The training engine: a table of labelled crystals in, weights out; resumable after any step, seeded, no pickle.
+
+Needs torch and NumPy only. One step takes some `batch_atoms` atoms of randomly chosen crystals, splits them into
+smaller batches of alike neighbour counts and adds up their gradients, so that little is padded and memory is bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crystalpredict.atomic_write import write_atomically
+from crystalpredict.batching import CrystalBatch, collate, split_by_atoms
+from crystalpredict.crystal import FloatArray, IntArray
+from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable
+from crystalpredict.errors import DataError
+from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.properties import PROPERTIES, find_property
+
+RARE = 0.2  # a property with labels for fewer than this share of the crystals is rare
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides the weights, beside the network and the data; optimiser settings are the paper's."""
+
+    properties: tuple[str, ...] = tuple(prop.name for prop in PROPERTIES)
+    epochs: int = 20
+    batch_atoms: int = 1800
+    """Atoms of an optimiser step: 64 crystals of the Materials Project."""
+    split_atoms: int = 640
+    """Atoms that go through the network at once; changes speed, not the result."""
+    repeat_rare: int = 1
+    """How often an epoch shows a crystal that carries a rare label."""
+    learning_rate: float = 5e-4
+    schedule: Literal["inverse_sqrt", "one_cycle"] = "inverse_sqrt"
+    warmup: float = 0.05
+    """Share of the one cycle in which the learning rate rises."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 1e-5
+    """Of all but biases."""
+    clip: float = 1.0
+    ema: float = 0.998
+    """Decay per step of the running mean of the weights, which is what is kept."""
+    seed: int = 123
+    device: str = "cpu"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """The config of a JSON object; an unknown key is an error."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise DataError(f"training config has unknown keys: {', '.join(sorted(unknown))}")
+        tuples = {key: tuple(values[key]) for key in ("properties", "betas") if key in values}
+        return cls(**{**values, **tuples})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: after `step` of the run, `done` of 1; loss of the last steps; seconds so far here."""
+
+    epoch: int
+    step: int
+    done: float
+    loss: float
+    learning_rate: float
+    seconds: float
+    errors: dict[str, float] | None = None
+    """Mean absolute error on the validation crystals by property, on the trained scale, at the end of an epoch."""
+
+
+class Training:
+    """A run in a folder: `config.json`, `state.npz` (all that is needed to go on) and `log.csv`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        table: CrystalTable,
+        neighbors: NeighborTable,
+        model: ModelConfig,
+        config: TrainingConfig,
+    ) -> None:
+        self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
+        self.device = torch.device(config.device)
+        columns = [table.properties.index(name) for name in config.properties]
+        self.encoded = np.stack(
+            [find_property(name).encode(table.labels[:, c].astype(float)) for name, c in zip(config.properties, columns, strict=True)], axis=1
+        )  # (C, outputs), trained scale, before standardisation
+        self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded)
+        self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded)
+        self.mean = np.nanmean(self.encoded[self.train_rows], axis=0)
+        self.deviation = np.nanstd(self.encoded[self.train_rows], axis=0)
+        torch.manual_seed(config.seed)
+        self.model = Crystalformer(replace(model, outputs=len(columns))).to(self.device)
+        self.average = Crystalformer(self.model.config).to(self.device).requires_grad_(False)
+        self.optimiser = optimiser_of(self.model, config)
+        self.epoch, self.step, self.position = 0, 0, 0
+        if (folder / "state.npz").exists():
+            self._load()
+        else:
+            first = self._batch(self._order(0)[: min(256, len(self.train_rows))])
+            self.model.fit_width_norm(first)
+            self.average.load_state_dict(self.model.state_dict())
+            self._write_config()
+
+    def run(self, report: Callable[[Progress], None], save_every: float = 120.0) -> None:
+        """Train to the end, saving the state every `save_every` seconds and after each epoch."""
+        started = saved = time.monotonic()
+        losses: list[float] = []
+        while self.epoch < self.config.epochs:
+            order = self._order(self.epoch)
+            for rows in self._steps(order):
+                done = (self.epoch + self.position / len(order)) / self.config.epochs
+                rate = learning_rate(self.config, self.step, done)
+                losses.append(self._update(rows, rate))
+                self.position += len(rows)
+                self.step += 1
+                if self.step % 20 == 0:
+                    report(Progress(self.epoch, self.step, done, float(np.mean(losses[-200:])), rate, time.monotonic() - started))
+                if time.monotonic() - saved > save_every:
+                    self.save()
+                    saved = time.monotonic()
+            self.epoch, self.position = self.epoch + 1, 0
+            errors = self.validate()
+            progress = Progress(
+                self.epoch, self.step, self.epoch / self.config.epochs, float(np.mean(losses)), rate,
+                time.monotonic() - started, errors,
+            )  # fmt: skip
+            self._log(progress)
+            report(progress)
+            losses.clear()
+            self.save()
+            saved = time.monotonic()
+
+    def validate(self) -> dict[str, float]:
+        """Mean absolute error of the averaged weights on the validation crystals, trained scale, by property."""
+        rows = self.validation_rows
+        predicted = np.full((len(rows), len(self.config.properties)), np.nan)
+        with torch.no_grad():
+            for batch in self._split(rows):
+                predicted[batch] = self.average(self._batch(rows[batch])).cpu().numpy()
+        errors = np.abs(predicted * self.deviation + self.mean - self.encoded[rows])
+        return {
+            name: float(np.nanmean(error))
+            for name, error in zip(self.config.properties, errors.T, strict=True)
+            if not np.isnan(error).all()
+        }
+
+    def _update(self, rows: IntArray, rate: float) -> float:
+        """One optimiser step on the crystals `rows`; their mean absolute error over all labels, standardised."""
+        labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
+        count = int(np.isfinite(labels).sum())
+        total = torch.zeros((), device=self.device)
+        for batch in self._split(rows):
+            target = torch.from_numpy(labels[batch]).to(self.device)
+            known = torch.isfinite(target)
+            error = (self.model(self._batch(rows[batch])) - torch.where(known, target, 0.0)).abs()
+            loss = torch.where(known, error, 0.0).sum() / count
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        return float(total)
+
+    def _order(self, epoch: int) -> IntArray:
+        """Rows of an epoch in its order: a function of seed and epoch alone, so that a resumed run repeats it."""
+        rows = self.train_rows
+        labelled = np.isfinite(self.encoded[rows])
+        rare = labelled[:, labelled.mean(axis=0) < RARE].any(axis=1)
+        shown = np.repeat(rows, np.where(rare, self.config.repeat_rare, 1))
+        return np.random.default_rng([self.config.seed, epoch]).permutation(shown)
+
+    def _steps(self, order: IntArray) -> Iterator[IntArray]:
+        """Rows of each step from the current position on: some `batch_atoms` atoms."""
+        ends = np.cumsum(self.table.sizes[order])
+        start = self.position
+        while start < len(order):
+            before = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + self.config.batch_atoms, side="right")))
+            yield order[start:stop]
+            start = stop
+
+    def _split(self, rows: IntArray) -> list[IntArray]:
+        """Positions in `rows` of the crystals of each pass through the network."""
+        widths = np.array([self._widest[row] for row in rows])
+        return split_by_atoms(self.table.sizes[rows], widths, self.config.split_atoms)
+
+    @property
+    def _widest(self) -> IntArray:
+        """Most neighbours of an atom, for each crystal (C,)."""
+        if not hasattr(self, "_widest_of_crystal"):
+            self._widest_of_crystal = np.maximum.reduceat(np.diff(self.neighbors.first), self.table.first[:-1])
+        return self._widest_of_crystal
+
+    def _batch(self, rows: IntArray) -> CrystalBatch:
+        atoms = [slice(self.table.first[row], self.table.first[row + 1]) for row in rows]
+        crystals = [self.table.crystal(row) for row in rows]
+        return collate(crystals, [self.neighbors.neighbors(part) for part in atoms]).to(self.device)
+
+    def _write_config(self) -> None:
+        content = {
+            "model": asdict(self.model.config),
+            "training": asdict(self.config),
+            "normalisation": {
+                name: {"mean": float(mean), "deviation": float(deviation)}
+                for name, mean, deviation in zip(self.config.properties, self.mean, self.deviation, strict=True)
+            },
+            "crystals": {"train": len(self.train_rows), "validation": len(self.validation_rows)},
+        }
+        with write_atomically(self.folder / "config.json") as file:
+            file.write(json.dumps(content, indent=2).encode())
+
+    def _log(self, progress: Progress) -> None:
+        path = self.folder / "log.csv"
+        fresh = not path.exists()
+        assert progress.errors is not None
+        with path.open("a", encoding="utf-8") as file:
+            if fresh:
+                file.write(",".join(["epoch", "step", "seconds", "learning_rate", "loss", *self.config.properties]) + "\n")
+            errors = [f"{progress.errors.get(name, math.nan):.5f}" for name in self.config.properties]
+            numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5f}"]
+            file.write(",".join([str(progress.epoch), str(progress.step), *numbers, *errors]) + "\n")
+
+    def save(self) -> None:
+        """Write `state.npz`: weights, their mean, the optimiser's moments and the position in the data."""
+        arrays: dict[str, Any] = {"position": np.array([self.epoch, self.step, self.position])}
+        for kind, model in (("model", self.model), ("average", self.average)):
+            arrays |= {f"{kind}/{name}": value.cpu().numpy() for name, value in model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimiser.state[parameter].items():
+                arrays[f"{key}/{name}"] = value.cpu().numpy()
+        with write_atomically(self.folder / "state.npz") as file:
+            np.savez(file, **arrays)
+
+    def _load(self) -> None:
+        with np.load(self.folder / "state.npz", allow_pickle=False) as file:
+            arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+        self.epoch, self.step, self.position = (int(value) for value in arrays.pop("position"))
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in arrays.items():
+            kind, name = key.split("/", 1)
+            parts.setdefault(kind, {})[name] = value
+        self.model.load_state_dict(parts.pop("model"))
+        self.average.load_state_dict(parts.pop("average"))
+        for name, parameter in self.model.named_parameters():
+            state = {kind: values[name] for kind, values in parts.items()}
+            # the step counter stays on the CPU, as torch.optim makes it
+            self.optimiser.state[parameter] = {
+                kind: value if value.ndim == 0 else value.to(self.device) for kind, value in state.items()
+            }
+
+
+def averaged_weights(folder: Path) -> dict[str, Tensor]:
+    """State dict of the averaged weights of a run."""
+    with np.load(folder / "state.npz", allow_pickle=False) as file:
+        prefix = "average/"
+        return {name.removeprefix(prefix): torch.from_numpy(file[name]) for name in file.files if name.startswith(prefix)}
+
+
+def rows_with_labels(wanted: np.ndarray, encoded: FloatArray) -> IntArray:
+    """Rows that are `wanted` (C,) and have at least one label; encoded (C, P)."""
+    rows = np.flatnonzero(wanted & np.isfinite(encoded).any(axis=1))
+    if not len(rows):
+        raise DataError("no crystal with a usable label in the training or the validation part of the data")
+    return rows
+
+
+def optimiser_of(model: Crystalformer, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; biases do not decay."""
+    parameters = dict(model.named_parameters())
+    groups = [
+        {"params": [p for n, p in parameters.items() if not n.endswith("bias")], "weight_decay": config.weight_decay},
+        {"params": [p for n, p in parameters.items() if n.endswith("bias")], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def learning_rate(config: TrainingConfig, step: int, done: float) -> float:
+    """Learning rate of a step; `done` is the share of the training behind it.
+
+    inverse_sqrt: rate sqrt(4000 / (4000 + step)), the paper's. one_cycle: linear rise to the rate, cosine fall to 0.
+    """
+    if config.schedule == "inverse_sqrt":
+        return config.learning_rate * math.sqrt(4000 / (4000 + step))
+    if done < config.warmup:
+        return config.learning_rate * max(done / config.warmup, 0.01)
+    fall = (done - config.warmup) / (1 - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))

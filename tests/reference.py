@@ -1,0 +1,65 @@
+"""The tiny reference model and its crystals: weights in the key layout of upstream checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal
+from crystalpredict.nn import Crystalformer, ModelConfig
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def reference() -> dict[str, Any]:
+    return dict(json.loads((GOLDEN / "reference.json").read_text()))
+
+
+def reference_crystals() -> list[Crystal]:
+    return [
+        Crystal.ordered(
+            np.array(entry["lattice"]),
+            np.array(entry["frac"]) @ np.array(entry["lattice"]),
+            np.array([ATOMIC_NUMBERS[symbol] for symbol in entry["species"]]),
+        )
+        for entry in reference()["structures"]
+    ]
+
+
+def reference_model(radius: float = 16.0, dtype: torch.dtype = torch.float64) -> Crystalformer:
+    shape = reference()["config"]
+    config = ModelConfig(
+        blocks=shape["blocks"], width=shape["model_dim"], heads=shape["heads"], feedforward=shape["ff_dim"],
+        radial_basis=shape["radial_basis"], readout=shape["mlp_hidden"], radius=radius,
+    )  # fmt: skip
+    upstream = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / "reference_weights.npz").items()}
+    model = Crystalformer(config)
+    model.load_state_dict(from_upstream(upstream, config))
+    return model.to(dtype).eval()
+
+
+def from_upstream(upstream: dict[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+    heads, channels = config.heads, config.width // config.heads
+    ours = {"embedding.weight": upstream["input_embeddings.weight"].T}
+    for i in range(config.blocks):
+        layer, block = f"encoder.layers.{i}.", f"blocks.{i}."
+        attention = layer + "self_attn."
+        ours[block + "attention.query_key_value.weight"] = torch.cat(
+            [upstream[f"{attention}{name}_proj_weight"] for name in "qkv"]
+        )
+        ours[block + "attention.query_key_value.bias"] = upstream[attention + "in_proj_bias"]
+        ours[block + "attention.width_weights"] = upstream[attention + "lattice_pos_weights"].view(heads, channels)
+        ours[block + "attention.width_norm"] = upstream[attention + "gauss_scale"]
+        ours[block + "attention.radial_weights"] = upstream[attention + "pe_dist_proj"][0]
+        for kind in ("weight", "bias"):
+            ours[f"{block}attention.output.{kind}"] = upstream[f"{attention}out_proj.{kind}"]
+            ours[f"{block}feedforward.0.{kind}"] = upstream[f"{layer}linear1.{kind}"]
+            ours[f"{block}feedforward.2.{kind}"] = upstream[f"{layer}linear2.{kind}"]
+    for kind in ("weight", "bias"):
+        ours[f"readout.0.{kind}"] = upstream[f"mlp.0.{kind}"]
+        ours[f"readout.2.{kind}"] = upstream[f"mlp.3.{kind}"]
+    return ours
