@@ -1,3 +1,27 @@
-"""crystalpredict: properties of inorganic crystals from their structures."""
+"""crystalpredict: properties of inorganic crystals from their structures.
+
+>>> from crystalpredict import load_model
+>>> model = load_model()
+>>> rows = model.predict(["NaCl.cif"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalpredict.errors import CrystalPredictError
+
+if TYPE_CHECKING:
+    from crystalpredict.predict import Prediction, Predictor, load_model
 
 __version__ = "0.1.0"
+__all__ = ["CrystalPredictError", "Prediction", "Predictor", "__version__", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch and pymatgen only when something that needs them is asked for."""
+    if name in ("Prediction", "Predictor", "load_model"):
+        from crystalpredict import predict
+
+        return getattr(predict, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,6 +30,8 @@ class Property:
     aliases: tuple[str, ...] = ()
     transform: Transform = "none"
     minimum: float | None = None
+    decimals: int = 4
+    """Digits after the point in a table of predictions."""
 
     @property
     def column(self) -> str:
@@ -59,10 +61,10 @@ PROPERTIES = (
         ("ehull", "e_hull", "energy_above_hull", "hull"), minimum=0.0,
     ),
     Property(
-        "bulk_modulus", "bulk modulus", "GPa", "GPa", ("k", "kvrh", "k_vrh", "bulk"), "log10", minimum=0.0,
+        "bulk_modulus", "bulk modulus", "GPa", "GPa", ("k", "kvrh", "k_vrh", "bulk"), "log10", minimum=0.0, decimals=2,
     ),
     Property(
-        "shear_modulus", "shear modulus", "GPa", "GPa", ("g", "gvrh", "g_vrh", "shear"), "log10", minimum=0.0,
+        "shear_modulus", "shear modulus", "GPa", "GPa", ("g", "gvrh", "g_vrh", "shear"), "log10", minimum=0.0, decimals=2,
     ),
 )  # fmt: skip
 

@@ -1,0 +1,76 @@
+"""Turn a training run into a checkpoint folder under models/ and enter it in models/index.json.
+
+python scripts/export.py runs/first crystals.npz models/crystalformer-mp --summary "..." --notes notes.json [--default]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from crystalpredict.checkpoint import FORMAT_VERSION, Checkpoint, save_checkpoint
+from crystalpredict.dataset import CrystalTable
+from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.properties import find_property
+from crystalpredict.registry import file_sha256
+from crystalpredict.structures import read_entries
+from crystalpredict.training import averaged_weights
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def main() -> None:
+    """Read the run, write the folder, update the index."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("table", type=Path, help="the prepared crystals that the run was trained on")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--summary", required=True, help="one line for `crystalpredict models list`")
+    parser.add_argument("--card", type=Path, required=True, help="text of the model card")
+    parser.add_argument("--default", action="store_true")
+    options = parser.parse_args()
+
+    config = json.loads((options.run / "config.json").read_text())
+    model = Crystalformer(ModelConfig.from_dict(config["model"]))
+    model.load_state_dict(averaged_weights(options.run))
+    norms = config["normalisation"]
+    table = CrystalTable.load(options.table)
+    training = {
+        "settings": config["training"],
+        "crystals": config["crystals"],
+        "elements_seen": sorted(int(number) for number in np.unique(table.numbers)),
+    }
+    checkpoint = Checkpoint(
+        options.folder.name, model.eval(), tuple(find_property(name) for name in norms),
+        np.array([norm["mean"] for norm in norms.values()]),
+        np.array([norm["deviation"] for norm in norms.values()]), training,
+    )  # fmt: skip
+    files = sorted(path for path in EXAMPLES.iterdir() if path.suffix != ".csv")
+    golden = [entry.crystal for path in files for entry in read_entries(str(path)) if entry.crystal]
+    save_checkpoint(checkpoint, options.folder, golden, options.card.read_text(encoding="utf-8"))
+    enter_in_index(options.folder, options.summary, list(norms), default=options.default)
+    print(f"{options.folder}: written, with outputs for {len(golden)} crystals")
+
+
+def enter_in_index(folder: Path, summary: str, properties: list[str], *, default: bool) -> None:
+    """Add the folder with its checksums to index.json beside it."""
+    path = folder.parent / "index.json"
+    index = json.loads(path.read_text()) if path.exists() else {"default": folder.name, "models": {}}
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    index["models"][folder.name] = {
+        "folder": folder.name,
+        "summary": summary,
+        "properties": properties,
+        "format_version": FORMAT_VERSION,
+        "files": {file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in files},
+    }
+    if default:
+        index["default"] = folder.name
+    path.write_text(json.dumps(index, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Checkpoint folders: config.json, model.safetensors, golden.json and a card; no pickle.
+
+config.json      format_version, model (ModelConfig), properties with unit, transform, mean and deviation,
+                 weights_sha256, crystalpredict (the version that wrote it), training (free text and figures)
+golden.json      crystals and the network's outputs for them, which a loaded model must repeat
+README.md        the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from crystalpredict import __version__
+from crystalpredict.atomic_write import write_atomically
+from crystalpredict.batching import collate
+from crystalpredict.crystal import Crystal, FloatArray
+from crystalpredict.errors import CheckpointError
+from crystalpredict.neighbors import find_neighbors
+from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.properties import Property
+
+FORMAT_VERSION = 1
+GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what its outputs mean; mean and deviation (outputs,) of the trained scale."""
+
+    name: str
+    model: Crystalformer
+    properties: tuple[Property, ...]
+    mean: FloatArray
+    deviation: FloatArray
+    training: dict[str, Any]
+
+    def decode(self, outputs: FloatArray) -> dict[str, FloatArray]:
+        """Standardised outputs (B, outputs) to values in each property's unit, by property name."""
+        values = outputs * self.deviation + self.mean
+        return {prop.name: prop.decode(values[:, i]) for i, prop in enumerate(self.properties)}
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder, in evaluation mode on the CPU; CheckpointError if anything about it is off."""
+    config = _read_json(folder / "config.json")
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}: checkpoint format {version!r}, but this crystalpredict {__version__} reads {FORMAT_VERSION}; "
+            "use the version that wrote it, or a newer one"
+        )
+    try:
+        model = Crystalformer(ModelConfig.from_dict(config["model"]))
+        properties = tuple(property_of_dict(entry) for entry in config["properties"])
+        mean, deviation = (np.array([float(e[key]) for e in config["properties"]]) for key in ("mean", "deviation"))
+        expected = config["weights_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    if len(properties) != model.config.outputs:
+        raise CheckpointError(f"{folder / 'config.json'}: {len(properties)} properties for {model.config.outputs} outputs")
+    model.load_state_dict(_read_weights(folder / "model.safetensors", expected, model))
+    return Checkpoint(folder.name, model.eval(), properties, mean, deviation, dict(config.get("training", {})))
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Crystal], card: str) -> None:
+    """Write the checkpoint as a folder, with outputs for the crystals `golden` and the text of its card."""
+    weights = safetensors.torch.save({k: v.contiguous().cpu() for k, v in checkpoint.model.state_dict().items()})
+    entries = [
+        asdict(prop) | {"mean": float(mean), "deviation": float(deviation)}
+        for prop, mean, deviation in zip(checkpoint.properties, checkpoint.mean, checkpoint.deviation, strict=True)
+    ]
+    config = {
+        "format_version": FORMAT_VERSION,
+        "crystalpredict": __version__,
+        "model": asdict(checkpoint.model.config),
+        "properties": entries,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "training": checkpoint.training,
+    }
+    outputs = network_outputs(checkpoint.model, golden)
+    examples = [
+        {
+            "lattice": crystal.lattice.tolist(),
+            "positions": crystal.positions.tolist(),
+            "numbers": crystal.numbers[:, 0].tolist(),
+            "outputs": [round(float(value), 6) for value in row],
+        }
+        for crystal, row in zip(golden, outputs, strict=True)
+    ]
+    for name, content in (
+        ("model.safetensors", weights),
+        ("golden.json", json.dumps({"crystals": examples}, indent=1).encode()),
+        ("README.md", card.encode()),
+        ("config.json", (json.dumps(config, indent=2) + "\n").encode()),  # last: it makes the folder a checkpoint
+    ):
+        with write_atomically(folder / name) as file:
+            file.write(content)
+
+
+def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | str = "cpu") -> float:
+    """Largest deviation from golden.json of the outputs on a device; CheckpointError above GOLDEN_TOLERANCE."""
+    examples = _read_json(folder / "golden.json").get("crystals", [])
+    if not examples:
+        raise CheckpointError(f"{folder / 'golden.json'}: no crystals in it")
+    crystals = [
+        Crystal.ordered(np.array(e["lattice"]), np.array(e["positions"]), np.array(e["numbers"])) for e in examples
+    ]
+    outputs = network_outputs(checkpoint.model.to(device), crystals)
+    worst = float(np.abs(outputs - np.array([e["outputs"] for e in examples])).max())
+    if not worst <= GOLDEN_TOLERANCE:
+        raise CheckpointError(f"{folder}: outputs differ from golden.json by {worst:.2g}; do not trust this installation")
+    return worst
+
+
+def network_outputs(model: Crystalformer, crystals: Sequence[Crystal]) -> FloatArray:
+    """Standardised outputs (B, outputs) of one batch, on the device and in the precision of the model."""
+    weight = model.embedding.weight
+    edges = [find_neighbors(crystal.lattice, crystal.positions, model.config.radius) for crystal in crystals]
+    with torch.inference_mode():
+        batch = collate(crystals, edges).to(weight.device, weight.dtype)
+        return np.asarray(model(batch).cpu().numpy(), dtype=float)
+
+
+def property_of_dict(entry: dict[str, Any]) -> Property:
+    """The Property in an entry of config.json."""
+    keys = set(Property.__dataclass_fields__)
+    unknown = set(entry) - keys - {"mean", "deviation"}
+    if unknown:
+        raise ValueError(f"property {entry.get('name')!r} has unknown keys {sorted(unknown)}")
+    known = {key: value for key, value in entry.items() if key in keys}
+    return Property(**known | {"aliases": tuple(known.get("aliases", ()))})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing; a checkpoint folder has config.json, model.safetensors, golden.json") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return content
+
+
+def _read_weights(path: Path, expected: str, model: Crystalformer) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file whose sha256 is `expected` and whose names and shapes are the model's."""
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
+        tensors = safetensors.torch.load(content)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wanted != found:
+        names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}")
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name} holds values that are not finite; the model was never trained")
+    return tensors

@@ -1,0 +1,61 @@
+"""The `crystalpredict` program: its commands and what becomes of their errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from crystalpredict import __version__
+from crystalpredict.cli.models import models_app
+from crystalpredict.cli.predict import predict
+from crystalpredict.cli.render import say
+from crystalpredict.errors import CrystalPredictError, UsageError
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
+
+app = typer.Typer(
+    name="crystalpredict",
+    help="Predict properties of inorganic crystals from CIF and POSCAR files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(predict)
+app.add_typer(models_app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"crystalpredict {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the program; a foreseen error is one line on stderr and an exit code."""
+    try:
+        app()
+    except UsageError as error:
+        say(f"error: {error}")
+        sys.exit(EXIT_USAGE)
+    except CrystalPredictError as error:
+        say(f"error: {error}")
+        sys.exit(EXIT_FAILURE)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)

@@ -1,0 +1,167 @@
+"""`crystalpredict predict`."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from crystalpredict.cli.inputs import expand
+from crystalpredict.cli.render import Format, say, writer_of
+from crystalpredict.errors import UsageError
+
+if TYPE_CHECKING:
+    from crystalpredict.predict import Prediction, Predictor
+
+EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
+
+
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            show_default=False,
+            help="CIF, POSCAR or pymatgen JSON files (.gz too), directories, globs, @list.txt, or - for paths on stdin.",
+        ),
+    ],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", metavar="NAME", show_default=False,
+            help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; repeat it, or separate by "
+            "commas. Default: all that the model has.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="auto: a table on a terminal, CSV in a pipe.")
+    ] = Format.auto,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", show_default=False, help="Write here; .csv, .json, .jsonl, also .gz."),
+    ] = None,
+    no_reduce: Annotated[
+        bool, typer.Option("--no-reduce", help="Leave the cell as it is instead of reducing it to the primitive one.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")] = False,
+) -> None:
+    """Predict properties of crystals: one row for each structure, in the order given.
+
+    Exit code 0: all predicted; 2: wrong usage; 3: some inputs failed; 4: all failed; 130: interrupted.
+    """  # fmt: skip
+    kind = format_of(format, output)
+    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
+    paths = expand(inputs)
+    if output is not None:
+        refuse_unwritable(output)
+
+    from crystalpredict.predict import load_model
+
+    predictor = load_model(model, device, targets)
+    if not quiet:
+        say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s)")
+    with opened(output) as stream:
+        outcome = run(predictor, paths, kind, stream, reduce=not no_reduce, quiet=quiet)
+    if outcome:
+        raise typer.Exit(outcome)
+
+
+def run(predictor: Predictor, paths: list[str], kind: Format, stream: IO[str], *, reduce: bool, quiet: bool) -> int:
+    """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
+    started = time.monotonic()
+    writer = writer_of(kind, stream, predictor.properties)
+    total = failed = 0
+    interrupted = False
+    try:
+        for row in rows(predictor, paths, reduce=reduce, quiet=quiet):
+            writer.write(row)
+            total += 1
+            if row.error:
+                failed += 1
+                if not quiet and kind != Format.table:
+                    say(f"{row.path}: {row.error}")
+    except KeyboardInterrupt:
+        interrupted = True
+    writer.close()
+    stream.flush()
+    if not quiet:
+        say(f"{total - failed} predicted, {failed} failed in {time.monotonic() - started:.1f} s")
+    if interrupted:
+        say(f"interrupted: {total} rows are complete")
+        return EXIT_INTERRUPTED
+    return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
+
+
+def rows(predictor: Predictor, paths: list[str], *, reduce: bool, quiet: bool) -> Iterator[Prediction]:
+    """Predictions of the files, with a progress bar on stderr if that is a terminal."""
+    from crystalpredict.structures import read_entries
+
+    entries = (entry for path in paths for entry in read_entries(path, reduce=reduce))
+    if quiet or not sys.stderr.isatty() or len(paths) < 50:
+        yield from predictor.stream(entries)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("files", total=len(paths))
+        for row in predictor.stream(entries):
+            if row.index == 0:
+                progress.advance(task)
+            yield row
+
+
+def format_of(format: Format, output: Path | None) -> Format:
+    """The format that `auto` stands for."""
+    if format != Format.auto:
+        return format
+    if output is None:
+        return Format.table if sys.stdout.isatty() else Format.csv
+    suffix = output.with_suffix("").suffix if output.suffix == ".gz" else output.suffix
+    known = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.jsonl, ".txt": Format.table}
+    if suffix.lower() not in known:
+        raise UsageError(f"{output}: no format for this suffix; use .csv, .json, .jsonl or .txt, or say --format")
+    return known[suffix.lower()]
+
+
+def refuse_unwritable(output: Path) -> None:
+    """UsageError before the work if the result could not be written after it."""
+    if output.is_dir():
+        raise UsageError(f"{output}: a directory; name a file")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: there is no directory {output.parent}; create it first")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise UsageError(f"{output}: no permission to write here")
+
+
+@contextmanager
+def opened(output: Path | None) -> Iterator[IO[str]]:
+    """stdout, or a file (gzipped for .gz) that appears when it is complete."""
+    if output is None:
+        yield sys.stdout
+        return
+    from crystalpredict.atomic_write import write_atomically
+
+    with write_atomically(output) as raw:
+        # a gzip header without name or time: the same rows give the same bytes
+        binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
+        text = io.TextIOWrapper(binary, encoding="utf-8", newline="")  # type: ignore[arg-type]
+        yield text
+        text.flush()
+        if binary is not raw:
+            binary.close()
+        text.detach()

@@ -1,0 +1,160 @@
+"""Rows of predictions as CSV, JSON, JSON lines or a table; what is said beside them goes to stderr."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import IO, TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from crystalpredict.predict import Prediction
+    from crystalpredict.properties import Property
+
+
+class Format(StrEnum):
+    """How rows are written; `auto` is a table on a terminal, CSV in a pipe, the suffix's format in a file."""
+
+    auto = "auto"
+    table = "table"
+    csv = "csv"
+    json = "json"
+    jsonl = "jsonl"
+
+
+class Writer(Protocol):
+    """Takes rows as they come; `close` completes the document."""
+
+    def write(self, row: Prediction) -> None:
+        """Add a row."""
+
+    def close(self) -> None:
+        """End the document; what was written is valid then."""
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    print(f"crystalpredict: {message}", file=sys.stderr)  # noqa: T201  the one place that prints
+
+
+def writer_of(kind: Format, stream: IO[str], properties: Sequence[Property]) -> Writer:
+    """The writer of a format to a text stream."""
+    writers: dict[Format, type[CsvWriter | JsonWriter | JsonLinesWriter | TableWriter]] = {
+        Format.csv: CsvWriter,
+        Format.json: JsonWriter,
+        Format.jsonl: JsonLinesWriter,
+        Format.table: TableWriter,
+    }
+    return writers[kind](stream, properties)
+
+
+def record(row: Prediction, properties: Sequence[Property]) -> dict[str, object]:
+    """A row as an object of JSON; null where there is no value."""
+    values = {
+        prop.column: round(row.values[prop.column], prop.decimals) if row.values else None for prop in properties
+    }
+    return {
+        "path": row.path,
+        "index": row.index,
+        "formula": row.formula or None,
+        "n_atoms": row.n_atoms,
+        **values,
+        "warnings": list(row.warnings),
+        "error": row.error or None,
+    }
+
+
+class CsvWriter:
+    """Comma-separated values with a header line; warnings joined by `; `."""
+
+    def __init__(self, stream: IO[str], properties: Sequence[Property]) -> None:
+        self.properties = properties
+        columns = ["path", "index", "formula", "n_atoms", *(prop.column for prop in properties), "warnings", "error"]
+        self.rows = csv.DictWriter(stream, columns, lineterminator="\n")
+        self.rows.writeheader()
+
+    def write(self, row: Prediction) -> None:
+        fields = record(row, self.properties)
+        numbers = {
+            prop.column: f"{row.values[prop.column]:.{prop.decimals}f}" for prop in self.properties if row.values
+        }
+        self.rows.writerow({**fields, **numbers, "warnings": "; ".join(row.warnings)})
+
+    def close(self) -> None:
+        pass
+
+
+class JsonLinesWriter:
+    """One JSON object a line."""
+
+    def __init__(self, stream: IO[str], properties: Sequence[Property]) -> None:
+        self.stream, self.properties = stream, properties
+
+    def write(self, row: Prediction) -> None:
+        self.stream.write(json.dumps(record(row, self.properties), ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+class JsonWriter:
+    """A JSON array of objects."""
+
+    def __init__(self, stream: IO[str], properties: Sequence[Property]) -> None:
+        self.stream, self.properties = stream, properties
+        self.separator = "[\n"
+
+    def write(self, row: Prediction) -> None:
+        self.stream.write(self.separator + json.dumps(record(row, self.properties), ensure_ascii=False))
+        self.separator = ",\n"
+
+    def close(self) -> None:
+        self.stream.write("\n]\n" if self.separator != "[\n" else "[]\n")
+
+
+class TableWriter:
+    """A table for reading, printed at the end; files by name where that tells them apart."""
+
+    def __init__(self, stream: IO[str], properties: Sequence[Property]) -> None:
+        self.stream, self.properties = stream, properties
+        self.rows: list[Prediction] = []
+
+    def write(self, row: Prediction) -> None:
+        self.rows.append(row)
+
+    def close(self) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        several = any(row.index for row in self.rows)
+        noted = any(row.warnings or row.error for row in self.rows)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("file", overflow="fold")
+        if several:
+            table.add_column("#", justify="right")
+        table.add_column("formula")
+        table.add_column("atoms", justify="right")
+        for prop in self.properties:
+            table.add_column(f"{prop.label}\n{prop.unit}", justify="right")
+        if noted:
+            table.add_column("note", overflow="fold")
+        for row in self.rows:
+            cells = [escape(row.path), *([str(row.index)] if several else []), escape(row.formula)]
+            cells.append("" if row.n_atoms is None else str(row.n_atoms))
+            cells += [_cell(row, prop) for prop in self.properties]
+            if noted:
+                note = f"[red]{escape(row.error)}[/red]" if row.error else escape("; ".join(row.warnings))
+                cells.append(note)
+            table.add_row(*cells)
+        terminal = self.stream.isatty()
+        Console(file=self.stream, width=None if terminal else 200, highlight=False).print(table)
+
+
+def _cell(row: Prediction, prop: Property) -> str:
+    if not row.values:
+        return "-"
+    return f"{row.values[prop.column]:.{max(prop.decimals - 1, 0)}f}"

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+
+from crystalpredict.batching import MIN_SLOTS, collate, pack, split_by_atoms
+from crystalpredict.crystal import Crystal
+from crystalpredict.neighbors import find_neighbors
+from tests.crystals import random_crystal
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_packed_crystals_neither_overlap_nor_straddle_bins(seed: int) -> None:
+    sizes = np.random.default_rng(seed).integers(1, 90, 40)
+    starts, bins, slots = pack(sizes)
+    used = np.zeros(bins * slots, dtype=int)
+    for start, size in zip(starts, sizes, strict=True):
+        assert start // slots == (start + size - 1) // slots
+        used[start : start + size] += 1
+    assert used.max() == 1
+    assert slots >= MIN_SLOTS
+    assert used.mean() > 0.8
+
+
+def test_one_small_crystal_makes_a_small_batch() -> None:
+    assert pack(np.array([2]))[1:] == (1, 2)
+
+
+def test_batches_hold_every_crystal_once_and_no_more_atoms_than_asked() -> None:
+    rng = np.random.default_rng(0)
+    sizes, widths = rng.integers(1, 300, 200), rng.integers(20, 120, 200)
+    batches = split_by_atoms(sizes, widths, 250)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(200))
+    assert all(sizes[batch].sum() <= 250 or len(batch) == 1 for batch in batches)
+
+
+def test_slots_elements_and_neighbours_of_a_batch() -> None:
+    crystals = [random_crystal(seed, n_atoms=seed) for seed in (1, 3, 2)]
+    edges = [find_neighbors(c.lattice, c.positions, 5.0) for c in crystals]
+    batch = collate(crystals, edges)
+    assert batch.n_atoms.tolist() == [1, 3, 2]
+    flat = batch.distances.flatten(0, 1)
+    for number, (crystal, part) in enumerate(zip(crystals, edges, strict=True)):
+        rows = (batch.crystals == number).nonzero()[:, 0]
+        assert batch.elements[rows, 0].tolist() == (crystal.numbers[:, 0] - 1).tolist()
+        found = flat[rows][flat[rows] < 100]
+        assert torch.allclose(found, torch.from_numpy(part.distances).float())
+        neighbors = batch.neighbors.flatten(0, 1)[rows][flat[rows] < 100] - rows[0]
+        assert neighbors.tolist() == part.indices.tolist()
+
+
+def test_padding_columns_of_mixed_sites_may_hold_anything() -> None:
+    crystal = random_crystal(0, n_atoms=2)
+    odd = Crystal(
+        crystal.lattice, crystal.positions, np.array([[3, 0], [4, 5]]), np.array([[1.0, 0.0], [0.5, 0.5]])
+    )
+    batch = collate([odd], [find_neighbors(crystal.lattice, crystal.positions, 4.0)])
+    assert batch.elements.min() >= 0
+
+
+def test_precision_and_device_move_only_real_numbers() -> None:
+    crystal = random_crystal(0)
+    batch = collate([crystal], [find_neighbors(crystal.lattice, crystal.positions, 4.0)]).to("cpu", torch.float64)
+    assert batch.distances.dtype == batch.occupancies.dtype == torch.float64
+    assert batch.neighbors.dtype == batch.elements.dtype == torch.int64

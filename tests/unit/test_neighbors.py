@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from crystalpredict.neighbors import find_neighbors, numpy_edges, vesin_edges
+from tests.crystals import FCC, random_crystal
+
+
+def shells(distances: np.ndarray) -> list[tuple[float, int]]:
+    values, counts = np.unique(distances.round(6), return_counts=True)
+    return list(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def test_face_centred_cubic_has_12_6_24_12_neighbours() -> None:
+    edges = find_neighbors(4.0 * FCC, np.zeros((1, 3)), 5.7)
+    expected = [(0.0, 1), (8**0.5, 12), (4.0, 6), (24**0.5, 24), (32**0.5, 12)]
+    assert shells(edges.distances) == [(pytest.approx(distance, abs=1e-6), count) for distance, count in expected]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("radius", [0.4, 3.0, 6.0, 11.0])
+def test_both_searches_find_the_same_edges(seed: int, radius: float) -> None:
+    crystal = random_crystal(seed, n_atoms=1 + seed)
+    found = [
+        sorted(zip(i.tolist(), j.tolist(), d.round(9).tolist(), strict=True))
+        for i, j, d in (search(crystal.lattice, crystal.positions, radius) for search in (vesin_edges, numpy_edges))
+    ]
+    assert [edge[:2] for edge in found[0]] == [edge[:2] for edge in found[1]]
+    assert np.allclose([edge[2] for edge in found[0]], [edge[2] for edge in found[1]])
+
+
+@pytest.mark.parametrize("search", [vesin_edges, numpy_edges])
+def test_a_very_skewed_and_a_needle_cell(search) -> None:
+    crystal = random_crystal(3, n_atoms=2)
+    skewed = np.array([[1, 7, 0], [0, 1, -5], [0, 0, 1]]) @ crystal.lattice
+    reference = search(crystal.lattice, crystal.positions, 6.0)
+    assert shells(search(skewed, crystal.positions, 6.0)[2]) == shells(reference[2])
+    needle = np.diag([1.5, 1.5, 60.0])
+    assert len(search(needle, np.zeros((1, 3)), 3.1)[2]) == 12
+
+
+def test_edges_are_grouped_by_centre_and_start_with_the_atom_itself() -> None:
+    crystal = random_crystal(2, n_atoms=5)
+    edges = find_neighbors(crystal.lattice, crystal.positions, 4.0)
+    assert edges.indices[edges.first[:-1]].tolist() == [0, 1, 2, 3, 4]
+    assert edges.distances[edges.first[:-1]].tolist() == [0.0] * 5
+    assert edges.widest == np.diff(edges.first).max()
+
+
+def test_a_lone_atom_in_a_large_box_has_itself() -> None:
+    edges = find_neighbors(30.0 * np.eye(3), np.zeros((1, 3)), 6.0)
+    assert edges.distances.tolist() == [0.0]
