@@ -38,10 +38,12 @@ class CrystalBatch:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> CrystalBatch:
         """The batch on another device, its real numbers in another precision."""
-        return CrystalBatch(*(
-            getattr(self, f.name).to(device, dtype if getattr(self, f.name).is_floating_point() else None)
-            for f in fields(self)
-        ))
+        return CrystalBatch(
+            *(
+                getattr(self, f.name).to(device, dtype if getattr(self, f.name).is_floating_point() else None)
+                for f in fields(self)
+            )
+        )
 
 
 def collate(

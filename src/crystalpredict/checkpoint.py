@@ -67,7 +67,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     if len(properties) != model.config.outputs:
-        raise CheckpointError(f"{folder / 'config.json'}: {len(properties)} properties for {model.config.outputs} outputs")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: {len(properties)} properties for {model.config.outputs} outputs"
+        )
     model.load_state_dict(_read_weights(folder / "model.safetensors", expected, model))
     return Checkpoint(folder.name, model.eval(), properties, mean, deviation, dict(config.get("training", {})))
 
@@ -118,7 +120,7 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
     outputs = network_outputs(checkpoint.model.to(device), crystals)
     worst = float(np.abs(outputs - np.array([e["outputs"] for e in examples])).max())
     if not worst <= GOLDEN_TOLERANCE:
-        raise CheckpointError(f"{folder}: outputs differ from golden.json by {worst:.2g}; do not trust this installation")
+        raise CheckpointError(f"{folder}: outputs differ from golden.json by {worst:.2g}; do not trust them here")
     return worst
 
 
@@ -145,7 +147,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; a checkpoint folder has config.json, model.safetensors, golden.json") from None
+        raise CheckpointError(
+            f"{path}: missing; a checkpoint folder has config.json, model.safetensors, golden.json"
+        ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):

@@ -75,16 +75,17 @@ class CrystalTable:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in arrays.files}
-            columns["properties"] = tuple(str(name) for name in columns["properties"])  # type: ignore[assignment]
-            return cls(**columns)  # type: ignore[arg-type]
+            names = tuple(str(name) for name in columns.pop("properties"))
+            return cls(**columns, properties=names)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: not a prepared table of crystals ({error}); make one with scripts/prepare.py") from error
+            hint = "make one with scripts/prepare.py"
+            raise DataError(f"{path}: not a prepared table of crystals ({error}); {hint}") from error
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSONL file, gzipped or not."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
@@ -100,7 +101,13 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
     the names of PROPERTIES.
     """
     names = tuple(prop.name for prop in PROPERTIES)
-    ids, splits, sizes, lattices, fractional, numbers, labels = [], [], [], [], [], [], []
+    ids: list[str] = []
+    splits: list[int] = []
+    sizes: list[int] = []
+    lattices: list[FloatArray] = []
+    fractional: list[FloatArray] = []
+    numbers: list[int] = []
+    labels: list[list[float]] = []
     for row, split in rows:
         try:
             ids.append(str(row["id"]))
@@ -183,5 +190,3 @@ class _Finder:
             np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
             np.concatenate([edges.distances for edges in lists]).astype(np.float32),
         )
-
-

@@ -21,7 +21,7 @@ from crystalpredict.registry import find_model
 from crystalpredict.structures import Entry, entry_of_structure, read_entries
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from pymatgen.core.structure import Structure
 
 WINDOW_ATOMS = 8000  # atoms read before they are sorted into batches
 WINDOW_ENTRIES = 1000
@@ -48,7 +48,7 @@ class Predictor:
     """A checkpoint on a device, ready to predict."""
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", targets: Sequence[str] = ()) -> None:
-        """`targets`, names or aliases of properties, in the order of the columns; all of the model if there are none."""
+        """`targets`, names or aliases of properties, give the columns and their order; none: all of the model."""
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self.model = checkpoint.model.to(self.device).eval()

@@ -64,7 +64,8 @@ PROPERTIES = (
         "bulk_modulus", "bulk modulus", "GPa", "GPa", ("k", "kvrh", "k_vrh", "bulk"), "log10", minimum=0.0, decimals=2,
     ),
     Property(
-        "shear_modulus", "shear modulus", "GPa", "GPa", ("g", "gvrh", "g_vrh", "shear"), "log10", minimum=0.0, decimals=2,
+        "shear_modulus", "shear modulus", "GPa", "GPa", ("g", "gvrh", "g_vrh", "shear"), "log10",
+        minimum=0.0, decimals=2,
     ),
 )  # fmt: skip
 

@@ -31,7 +31,9 @@ class BundledModel:
             if not path.is_file():
                 raise CheckpointError(f"{path}: missing; install crystalpredict again")
             if file_sha256(path) != expected:
-                raise CheckpointError(f"{path}: altered since its release (sha256 differs); install crystalpredict again")
+                raise CheckpointError(
+                    f"{path}: altered since its release (sha256 differs); install crystalpredict again"
+                )
 
 
 def models_folder() -> Path:

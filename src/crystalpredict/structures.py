@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import warnings
 import zlib
@@ -18,17 +19,22 @@ from typing import Any
 
 import numpy as np
 import spglib
-from pymatgen.core import DummySpecies, Molecule, PeriodicSite, Structure
+from pymatgen.core.periodic_table import DummySpecies
+from pymatgen.core.sites import PeriodicSite
+from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser
-from pymatgen.io.vasp import Poscar
+from pymatgen.io.vasp.inputs import Poscar
 
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, IntArray
 from crystalpredict.errors import StructureError
 from crystalpredict.neighbors import find_neighbors
 
+os.environ.setdefault("SPGLIB_WARNING", "OFF")  # else the C library writes on stderr where a search fails
+
 SYMPREC = 0.01  # Å, of the search for the primitive cell
 CLOSEST = 0.5  # Å, below which two atoms are a mistake: the shortest bond there is, H-H, has 0.74
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
+CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 THINNEST = 0.1  # Å^3 per atom, below which the lattice is flat or mistyped
 
 
@@ -136,9 +142,9 @@ def cif_blocks(text: str) -> list[str]:
 def _parse_block(block: str) -> Structure | StructureError:
     """Structure of one CIF data block."""
     if not re.search(r"^\s*_cell[_.]length_a\s+\S", block, re.MULTILINE | re.IGNORECASE):
-        return StructureError("no unit cell in the CIF (_cell_length_a and its kin): this is no crystal, or it is cut off")
+        return StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
     if not re.search(r"_atom_site[_.](fract|cartn)_x", block, re.IGNORECASE):
-        return StructureError("no atoms in the CIF (no _atom_site_fract_x loop): the file is cut off, or only bibliography")
+        return StructureError("no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only")
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -146,9 +152,9 @@ def _parse_block(block: str) -> Structure | StructureError:
             parser = CifParser.from_str(block, occupancy_tolerance=100.0)
             structures = parser.parse_structures(primitive=False, check_occu=False)
     except Exception as error:  # pymatgen raises whatever its parsing meets
-        return StructureError(f"broken CIF ({_reason(error)}): check the cell, the symmetry operations and the atom loop")
+        return StructureError(f"broken CIF ({_reason(error)}): {CHECK_CIF}")
     if not structures:
-        return StructureError("no structure in the CIF: check the cell, the symmetry operations and the atom loop")
+        return StructureError(f"no structure in the CIF: {CHECK_CIF}")
     structure = structures[0]
     if any("Incorrect stoichiometry" in str(warning.message) for warning in said):
         structure.properties["crystalpredict_note"] = "composition differs from the formula stated in the CIF"
@@ -208,8 +214,6 @@ def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
     Oxidation states, spins and isotopes are dropped. A site shared by several elements, or partly vacant, keeps its
     occupancies.
     """
-    if isinstance(structure, Molecule):
-        raise StructureError("a molecule without a lattice: a periodic cell is needed")
     if not len(structure):
         raise StructureError("no atoms in the cell")
     lattice = np.array(structure.lattice.matrix, dtype=float)
@@ -217,9 +221,8 @@ def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
     if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
         raise StructureError("a cell length, an angle or a coordinate is not a number")
     if abs(np.linalg.det(lattice)) < THINNEST * len(structure):
-        raise StructureError(
-            f"the cell has {abs(np.linalg.det(lattice)):.3g} Å^3 for {len(structure)} atoms: check its lengths and angles"
-        )
+        volume = f"{abs(np.linalg.det(lattice)):.3g} Å^3 for {len(structure)} atoms"
+        raise StructureError(f"the cell has {volume}: check its lengths and angles")
     sites = [_occupants(site, number) for number, site in enumerate(structure, start=1)]
     columns = max(len(site) for site in sites)
     numbers = np.ones((len(sites), columns), dtype=np.int64)
@@ -245,7 +248,7 @@ def _occupants(site: PeriodicSite, number: int) -> dict[int, float]:
             raise StructureError(f"unknown element {species.symbol!r} at site {number}: name a chemical element")
         if not 1 <= species.Z <= len(ELEMENTS):
             raise StructureError(f"element {species.symbol} at site {number}: the model knows H to {ELEMENTS[-1]} only")
-        if not 0 <= occupancy:
+        if not occupancy >= 0:  # not a number is neither
             raise StructureError(f"occupancy {occupancy:g} of {species.symbol} at site {number}: must lie in 0 to 1")
         occupants[species.Z] = occupants.get(species.Z, 0.0) + float(occupancy)
     total = sum(occupants.values())
@@ -277,22 +280,21 @@ def primitive_cell(crystal: Crystal) -> tuple[Crystal, list[str]]:
     The cell that spglib finds is taken only if composition, volume per atom (1 %) and shortest distance survive; the
     prediction does not depend on the choice, only its cost does.
     """
-    kinds, kind_of_site = _kinds(crystal)
+    (numbers, occupancies), kind_of_site = _kinds(crystal)
     fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = spglib.standardize_cell(
-                (crystal.lattice, fractional, kind_of_site), to_primitive=True, no_idealize=True, symprec=SYMPREC
-            )
+            cell = (crystal.lattice, fractional, kind_of_site)
+            found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=True, symprec=SYMPREC)  # type: ignore[arg-type]
         except Exception:  # spglib's own error classes changed between releases
             found = None
     if found is None:
         return crystal, ["cell kept as given: no symmetry found"]
-    lattice, reduced, kind_of_reduced = found
+    lattice, reduced, kind_of_reduced = (np.asarray(part) for part in found)
     if len(reduced) >= crystal.n_atoms:
         return crystal, []
-    small = Crystal(lattice, reduced @ lattice, *(part[kind_of_reduced] for part in kinds))
+    small = Crystal(lattice, reduced @ lattice, numbers[kind_of_reduced], occupancies[kind_of_reduced])
     reason = _difference(crystal, kind_of_site, small, kind_of_reduced)
     return (crystal, [f"cell kept as given: reduction would change the {reason}"]) if reason else (small, [])
 

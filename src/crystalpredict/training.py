@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -60,8 +60,10 @@ class TrainingConfig:
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise DataError(f"training config has unknown keys: {', '.join(sorted(unknown))}")
-        tuples = {key: tuple(values[key]) for key in ("properties", "betas") if key in values}
-        return cls(**{**values, **tuples})
+        lists: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**lists)
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,13 @@ class Training:
     ) -> None:
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
         self.device = torch.device(config.device)
-        columns = [table.properties.index(name) for name in config.properties]
-        self.encoded = np.stack(
-            [find_property(name).encode(table.labels[:, c].astype(float)) for name, c in zip(config.properties, columns, strict=True)], axis=1
-        )  # (C, outputs), trained scale, before standardisation
+        self.encoded = encoded_labels(table, config.properties)  # (C, outputs)
         self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded)
         self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded)
         self.mean = np.nanmean(self.encoded[self.train_rows], axis=0)
         self.deviation = np.nanstd(self.encoded[self.train_rows], axis=0)
         torch.manual_seed(config.seed)
-        self.model = Crystalformer(replace(model, outputs=len(columns))).to(self.device)
+        self.model = Crystalformer(replace(model, outputs=len(config.properties))).to(self.device)
         self.average = Crystalformer(self.model.config).to(self.device).requires_grad_(False)
         self.optimiser = optimiser_of(self.model, config)
         self.epoch, self.step, self.position = 0, 0, 0
@@ -110,7 +109,7 @@ class Training:
             first = self._batch(self._order(0)[: min(256, len(self.train_rows))])
             self.model.fit_width_norm(first)
             self.average.load_state_dict(self.model.state_dict())
-            self._write_config()
+        self._write_config()
 
     def run(self, report: Callable[[Progress], None], save_every: float = 120.0) -> None:
         """Train to the end, saving the state every `save_every` seconds and after each epoch."""
@@ -125,7 +124,8 @@ class Training:
                 self.position += len(rows)
                 self.step += 1
                 if self.step % 20 == 0:
-                    report(Progress(self.epoch, self.step, done, float(np.mean(losses[-200:])), rate, time.monotonic() - started))
+                    loss, seconds = float(np.mean(losses[-200:])), time.monotonic() - started
+                    report(Progress(self.epoch, self.step, done, loss, rate, seconds))
                 if time.monotonic() - saved > save_every:
                     self.save()
                     saved = time.monotonic()
@@ -230,7 +230,8 @@ class Training:
         assert progress.errors is not None
         with path.open("a", encoding="utf-8") as file:
             if fresh:
-                file.write(",".join(["epoch", "step", "seconds", "learning_rate", "loss", *self.config.properties]) + "\n")
+                names = ["epoch", "step", "seconds", "learning_rate", "loss", *self.config.properties]
+                file.write(",".join(names) + "\n")
             errors = [f"{progress.errors.get(name, math.nan):.5f}" for name in self.config.properties]
             numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5f}"]
             file.write(",".join([str(progress.epoch), str(progress.step), *numbers, *errors]) + "\n")
@@ -266,9 +267,19 @@ class Training:
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:
     """State dict of the averaged weights of a run."""
+    prefix = "average/"
     with np.load(folder / "state.npz", allow_pickle=False) as file:
-        prefix = "average/"
-        return {name.removeprefix(prefix): torch.from_numpy(file[name]) for name in file.files if name.startswith(prefix)}
+        names = [name for name in file.files if name.startswith(prefix)]
+        return {name.removeprefix(prefix): torch.from_numpy(file[name]) for name in names}
+
+
+def encoded_labels(table: CrystalTable, names: Sequence[str]) -> FloatArray:
+    """Labels of the named properties (C, outputs) on the trained scale, not a number where missing."""
+    missing = set(names) - set(table.properties)
+    if missing:
+        raise DataError(f"no labels for {', '.join(sorted(missing))} in the data; it has {', '.join(table.properties)}")
+    columns = (table.labels[:, table.properties.index(name)].astype(float) for name in names)
+    return np.stack([find_property(name).encode(column) for name, column in zip(names, columns, strict=True)], axis=1)
 
 
 def rows_with_labels(wanted: np.ndarray, encoded: FloatArray) -> IntArray:

@@ -22,7 +22,9 @@ def list_models() -> None:
 
 @models_app.command()
 def info(
-    name: Annotated[str | None, typer.Argument(metavar="NAME|PATH", show_default=False, help="Default: the default model.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME|PATH", show_default=False, help="Default: the default model.")
+    ] = None,
 ) -> None:
     """Print the card of a model: data, split, errors, schedule, licence."""
     folder = find_model(name)

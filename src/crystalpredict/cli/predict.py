@@ -30,20 +30,25 @@ def predict(
         typer.Argument(
             metavar="INPUT...",
             show_default=False,
-            help="CIF, POSCAR or pymatgen JSON files (.gz too), directories, globs, @list.txt, or - for paths on stdin.",
+            help="CIF, POSCAR or pymatgen JSON files (.gz too), directories, globs, @list.txt, - for paths on stdin.",
         ),
     ],
     target: Annotated[
         list[str] | None,
         typer.Option(
-            "--target", "-t", metavar="NAME", show_default=False,
+            "--target",
+            "-t",
+            metavar="NAME",
+            show_default=False,
             help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; repeat it, or separate by "
             "commas. Default: all that the model has.",
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."),
+        typer.Option(
+            "--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     format: Annotated[
@@ -51,7 +56,9 @@ def predict(
     ] = Format.auto,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", show_default=False, help="Write here; .csv, .json, .jsonl, also .gz."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", show_default=False, help="Write here; .csv, .json, .jsonl, also .gz."
+        ),
     ] = None,
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Leave the cell as it is instead of reducing it to the primitive one.")
@@ -88,6 +95,7 @@ def run(predictor: Predictor, paths: list[str], kind: Format, stream: IO[str], *
     try:
         for row in rows(predictor, paths, reduce=reduce, quiet=quiet):
             writer.write(row)
+            stream.flush()  # a killed run leaves what it computed
             total += 1
             if row.error:
                 failed += 1
@@ -159,7 +167,7 @@ def opened(output: Path | None) -> Iterator[IO[str]]:
     with write_atomically(output) as raw:
         # a gzip header without name or time: the same rows give the same bytes
         binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
-        text = io.TextIOWrapper(binary, encoding="utf-8", newline="")  # type: ignore[arg-type]
+        text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
         yield text
         text.flush()
         if binary is not raw:

@@ -52,9 +52,7 @@ def writer_of(kind: Format, stream: IO[str], properties: Sequence[Property]) -> 
 
 def record(row: Prediction, properties: Sequence[Property]) -> dict[str, object]:
     """A row as an object of JSON; null where there is no value."""
-    values = {
-        prop.column: round(row.values[prop.column], prop.decimals) if row.values else None for prop in properties
-    }
+    values = {prop.column: round(row.values[prop.column], prop.decimals) if row.values else None for prop in properties}
     return {
         "path": row.path,
         "index": row.index,

@@ -95,7 +95,8 @@ class InfinitelyConnectedAttention(nn.Module):
             moments = weights.transpose(1, 2).reshape(len(state), self.config.heads, -1) @ geometry.basis
             matrix = self.radial_weights[..., : moments.shape[-1]]
             heads = heads + torch.einsum("nhk,hdk->nhd", moments, matrix)
-        return self.output(heads.flatten(1))
+        term: Tensor = self.output(heads.flatten(1))
+        return term
 
     def _heads(self, state: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each (G, H, T, d); heads are contiguous chunks of channels."""
@@ -114,7 +115,7 @@ class InfinitelyConnectedAttention(nn.Module):
         return rho / (2 * config.r0**2)
 
     def _width_argument(self, query: Tensor) -> Tensor:
-        """q . w of each head, before its normalisation; (G, H, T, d) to (G, H, T)."""
+        """Q . w of each head, before its normalisation; (G, H, T, d) to (G, H, T)."""
         return torch.einsum("ghtd,hd->ght", query, self.width_weights)
 
     @torch.no_grad()

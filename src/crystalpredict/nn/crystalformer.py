@@ -61,7 +61,8 @@ class Crystalformer(nn.Module):
 
     def embed(self, batch: CrystalBatch) -> Tensor:
         """State before the first block (N, D): the occupancy-weighted mix of a site's elements."""
-        return (self.embedding(batch.elements) * batch.occupancies[..., None]).sum(dim=1)
+        embedded: Tensor = self.embedding(batch.elements)  # (N, S, D)
+        return (embedded * batch.occupancies[..., None]).sum(dim=1)
 
     @torch.no_grad()
     def fit_width_norm(self, batch: CrystalBatch) -> None:
@@ -102,7 +103,8 @@ def initialise(model: Crystalformer) -> None:
     for block in model.blocks:
         assert isinstance(block, Block)
         attention, (expand, _, contract) = block.attention, block.feedforward
-        assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
+        assert isinstance(expand, nn.Linear)
+        assert isinstance(contract, nn.Linear)
         query, key, value = attention.query_key_value.weight.chunk(3)
         for weight, gain in (
             (query, 1.0),

@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint types check accuracy wheel clean
+
+demo: $(VENV)/installed        ## set everything up and predict the examples
+	$(BIN)/crystalpredict predict examples --format table
+
+test: $(VENV)/installed-dev    ## run the tests
+	$(BIN)/pytest
+
+lint: $(VENV)/installed-dev    ## style and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/installed-dev   ## mypy, strict, on src
+	$(BIN)/mypy
+
+check: lint types test
+
+accuracy: $(VENV)/installed    ## errors of the bundled model on labelled data: make accuracy DATA="a.jsonl.gz b.jsonl.gz"
+	$(BIN)/python benchmarks/accuracy.py $(DATA)
+
+wheel: $(VENV)/installed-dev
+	$(BIN)/python -m build --wheel
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,34 @@
+"""CUDA gives what the CPU gives; runs where there is a device."""
+
+import pytest
+import torch
+
+from crystalpredict import load_model
+from crystalpredict.checkpoint import load_checkpoint, verify_golden
+from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.registry import default_model
+from tests.crystals import batch_of, random_crystal
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def test_bundled_outputs() -> None:
+    folder = default_model().folder
+    assert verify_golden(load_checkpoint(folder), folder, "cuda") < 1e-4
+    assert load_model().device.type == "cuda"
+
+
+def test_outputs_and_gradients_in_double_precision() -> None:
+    torch.manual_seed(0)
+    model = Crystalformer(ModelConfig()).double()
+    batch = batch_of(*(random_crystal(seed, n_atoms=1 + seed) for seed in range(20)), radius=6.0)
+    model.fit_width_norm(batch)
+    results = []
+    for device in ("cpu", "cuda"):
+        model.to(device).zero_grad()
+        output = model(batch.to(device))
+        output.sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results.append((output.detach().cpu(), gradient.cpu()))
+    assert torch.allclose(results[0][0], results[1][0], atol=1e-10)
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-9)

@@ -1,0 +1,90 @@
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crystalpredict.dataset import (
+    TRAIN,
+    VALIDATION,
+    CrystalTable,
+    lattice_of_parameters,
+    neighbor_table,
+    read_jsonl,
+    table_of_rows,
+)
+from crystalpredict.errors import DataError
+from crystalpredict.neighbors import find_neighbors
+
+ROCK_SALT = {
+    "id": "a", "lattice": [3.99, 3.99, 3.99, 60, 60, 60], "species": ["Na", "Cl"],
+    "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]], "formation_energy": -2.1, "bandgap": None,
+}  # fmt: skip
+IRON = {
+    "id": "b",
+    "lattice": [2.87, 2.87, 2.87, 90, 90, 90],
+    "species": ["Fe"],
+    "frac_coords": [[0, 0, 0]],
+    "bulk_modulus": 170,
+}
+
+
+def test_lattice_has_the_lengths_and_angles_it_was_made_of() -> None:
+    lattice = lattice_of_parameters([3.0, 4.0, 5.0, 80.0, 95.0, 110.0])
+    lengths = np.linalg.norm(lattice, axis=1)
+    assert lengths == pytest.approx([3, 4, 5])
+    cosines = [lattice[i] @ lattice[j] / lengths[i] / lengths[j] for i, j in ((1, 2), (0, 2), (0, 1))]
+    assert np.degrees(np.arccos(cosines)) == pytest.approx([80, 95, 110])
+    assert np.linalg.det(lattice) > 0
+
+
+def test_a_table_survives_its_file(tmp_path: Path) -> None:
+    table = table_of_rows([(ROCK_SALT, TRAIN), (IRON, VALIDATION)])
+    table.save(tmp_path / "crystals.npz")
+    loaded = CrystalTable.load(tmp_path / "crystals.npz")
+    assert loaded.ids.tolist() == ["a", "b"]
+    assert loaded.splits.tolist() == [TRAIN, VALIDATION]
+    assert loaded.sizes.tolist() == [2, 1]
+    assert loaded.crystal(0).numbers[:, 0].tolist() == [11, 17]
+    assert np.linalg.norm(loaded.crystal(0).positions[1]) == pytest.approx(3.99 * 1.5**0.5, abs=1e-5)
+    energy = loaded.properties.index("formation_energy")
+    assert loaded.labels[0, energy] == pytest.approx(-2.1)
+    assert np.isnan(loaded.labels[1, energy])
+
+
+def test_neighbour_lists_are_cached_and_the_cache_knows_its_crystals(tmp_path: Path) -> None:
+    table = table_of_rows([(ROCK_SALT, TRAIN), (IRON, TRAIN)])
+    first = neighbor_table(table, 5.0, tmp_path)
+    again = neighbor_table(table, 5.0, tmp_path)
+    assert np.array_equal(first.distances, again.distances)
+    crystal = table.crystal(1)
+    direct = find_neighbors(crystal.lattice, crystal.positions, 5.0)
+    iron = again.neighbors(slice(2, 3))
+    assert iron.first.tolist() == direct.first.tolist()
+    assert sorted(iron.distances) == pytest.approx(sorted(direct.distances), abs=1e-6)
+    other = neighbor_table(
+        table_of_rows([({**ROCK_SALT, "lattice": [4.2, 4.2, 4.2, 60, 60, 60]}, TRAIN)]), 5.0, tmp_path
+    )
+    assert len(other.distances) != len(first.distances)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_jsonl_gzipped_or_not(tmp_path: Path) -> None:
+    text = json.dumps(ROCK_SALT) + "\n\n" + json.dumps(IRON) + "\n"
+    (tmp_path / "a.jsonl").write_text(text)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == list(read_jsonl(tmp_path / "a.jsonl.gz")) == [ROCK_SALT, IRON]
+
+
+def test_bad_data_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": 1}\nnonsense\n')
+    with pytest.raises(DataError, match="line 2: not JSON"):
+        list(read_jsonl(tmp_path / "a.jsonl"))
+    with pytest.raises(DataError, match="Xx"):
+        table_of_rows([({**IRON, "species": ["Xx"]}, TRAIN)])
+    with pytest.raises(DataError, match="no crystals"):
+        table_of_rows([])
+    (tmp_path / "b.npz").write_bytes(b"not a zip")
+    with pytest.raises(DataError, match="not a prepared table"):
+        CrystalTable.load(tmp_path / "b.npz")
