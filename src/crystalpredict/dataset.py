@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +164,14 @@ def neighbor_table(table: CrystalTable, radius: float, cache: Path, jobs: int = 
     folder = cache / f"neighbors-{digest.hexdigest()[:16]}"
     names = ("first", "indices", "distances")
     if not (folder / "distances.npy").exists():
-        with ProcessPoolExecutor(jobs) as pool:
-            chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 500))
-            parts = list(pool.map(_Finder(table, radius), chunks))
+        chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 500))
+        crystals = ([table.crystal(row) for row in rows] for rows in chunks)
+        if jobs == 1:
+            parts = [_edges_of(part, radius) for part in crystals]
+        else:
+            # spawned, not forked: a fork of a process with threads may hang
+            with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+                parts = list(pool.map(_edges_of, crystals, repeat(radius)))
         counts, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in zip(names, (np.concatenate([[0], np.cumsum(counts)]), indices, distances), strict=True):
@@ -173,20 +180,11 @@ def neighbor_table(table: CrystalTable, radius: float, cache: Path, jobs: int = 
     return NeighborTable(*(np.load(folder / f"{name}.npy") for name in names))
 
 
-@dataclass(frozen=True)
-class _Finder:
-    """Counts per atom, indices and distances of the edges of some rows, in the types of the cache."""
-
-    table: CrystalTable
-    radius: float
-
-    def __call__(self, rows: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
-        lists = []
-        for row in rows:
-            crystal = self.table.crystal(row)
-            lists.append(find_neighbors(crystal.lattice, crystal.positions, self.radius))
-        return (
-            np.concatenate([np.diff(edges.first) for edges in lists]),
-            np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
-            np.concatenate([edges.distances for edges in lists]).astype(np.float32),
-        )
+def _edges_of(crystals: list[Crystal], radius: float) -> tuple[IntArray, IntArray, FloatArray]:
+    """Edges of each atom counted, their indices and distances, for all crystals one after the other."""
+    lists = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
+    return (
+        np.concatenate([np.diff(edges.first) for edges in lists]),
+        np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
+        np.concatenate([edges.distances for edges in lists]).astype(np.float32),
+    )

@@ -79,7 +79,8 @@ def predict(
 
     predictor = load_model(model, device, targets)
     if not quiet:
-        say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s)")
+        cells = "cells as given" if no_reduce else "cells reduced to primitive"
+        say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {cells}")
     with opened(output) as stream:
         outcome = run(predictor, paths, kind, stream, reduce=not no_reduce, quiet=quiet)
     if outcome:
