@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from crystalpredict import __version__
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.batching import collate
-from crystalpredict.crystal import Crystal, FloatArray
+from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray
 from crystalpredict.errors import CheckpointError
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
@@ -64,14 +64,17 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         properties = tuple(property_of_dict(entry) for entry in config["properties"])
         mean, deviation = (np.array([float(e[key]) for e in config["properties"]]) for key in ("mean", "deviation"))
         expected = config["weights_sha256"]
+        training = dict(config.get("training", {}))
+        if not (np.isfinite(mean).all() and (deviation > 0).all() and np.isfinite(deviation).all()):
+            raise ValueError("a mean is not a number, or a deviation is not positive")
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+        raise CheckpointError(f"{folder / 'config.json'}: damaged ({type(error).__name__}: {error})") from error
     if len(properties) != model.config.outputs:
         raise CheckpointError(
             f"{folder / 'config.json'}: {len(properties)} properties for {model.config.outputs} outputs"
         )
     model.load_state_dict(_read_weights(folder / "model.safetensors", expected, model))
-    return Checkpoint(folder.name, model.eval(), properties, mean, deviation, dict(config.get("training", {})))
+    return Checkpoint(folder.name, model.eval(), properties, mean, deviation, training)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Crystal], card: str) -> None:
@@ -114,11 +117,18 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
     examples = _read_json(folder / "golden.json").get("crystals", [])
     if not examples:
         raise CheckpointError(f"{folder / 'golden.json'}: no crystals in it")
-    crystals = [
-        Crystal.ordered(np.array(e["lattice"]), np.array(e["positions"]), np.array(e["numbers"])) for e in examples
-    ]
-    outputs = network_outputs(checkpoint.model.to(device), crystals)
-    worst = float(np.abs(outputs - np.array([e["outputs"] for e in examples])).max())
+    try:
+        crystals = [
+            Crystal.ordered(np.array(e["lattice"]), np.array(e["positions"]), np.array(e["numbers"])) for e in examples
+        ]
+        expected = np.array([e["outputs"] for e in examples], dtype=float)
+        if any(c.positions.shape != (len(c.numbers), 3) or not (c.numbers >= 1).all() for c in crystals):
+            raise ValueError("positions and numbers do not agree")
+        if max(c.numbers.max() for c in crystals) > len(ELEMENTS):
+            raise ValueError("unknown element")
+        worst = float(np.abs(network_outputs(checkpoint.model.to(device), crystals) - expected).max())
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'golden.json'}: damaged ({error!r}); fetch it again") from error
     if not worst <= GOLDEN_TOLERANCE:
         raise CheckpointError(f"{folder}: outputs differ from golden.json by {worst:.2g}; do not trust them here")
     return worst
@@ -139,6 +149,8 @@ def property_of_dict(entry: dict[str, Any]) -> Property:
     unknown = set(entry) - keys - {"mean", "deviation"}
     if unknown:
         raise ValueError(f"property {entry.get('name')!r} has unknown keys {sorted(unknown)}")
+    if entry.get("transform", "none") not in ("none", "log10"):
+        raise ValueError(f"property {entry.get('name')!r} has an unknown transform {entry['transform']!r}")
     known = {key: value for key, value in entry.items() if key in keys}
     return Property(**known | {"aliases": tuple(known.get("aliases", ()))})
 
@@ -150,7 +162,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: missing; a checkpoint folder has config.json, model.safetensors, golden.json"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object")

@@ -83,24 +83,29 @@ class Predictor:
 
     def _window(self, entries: list[Entry]) -> Iterator[Prediction]:
         usable = [number for number, entry in enumerate(entries) if entry.crystal]
-        outputs = self._outputs([entries[number] for number in usable])
+        outputs, isolated = self._outputs([entries[number] for number in usable])
         decoded = self.checkpoint.decode(outputs)
         place = {number: row for row, number in enumerate(usable)}
         for number, entry in enumerate(entries):
             values: dict[str, float] = {}
-            error = entry.error
+            error, notes = entry.error, entry.warnings
             if number in place:
                 row = place[number]
                 values = {prop.column: float(decoded[prop.name][row]) for prop in self.properties}
                 if not all(np.isfinite(value) for value in values.values()):
                     values, error = {}, "the prediction is not a number: the cell is far from anything known"
-            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, entry.warnings, error)
+                if isolated[row]:
+                    notes += (f"{isolated[row]} atoms have no neighbour within {self.model.config.radius:g} Å",)
+            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error)
 
-    def _outputs(self, entries: list[Entry]) -> FloatArray:
-        """Standardised outputs (entries, outputs); batches hold crystals with alike neighbour counts."""
+    def _outputs(self, entries: list[Entry]) -> tuple[FloatArray, list[int]]:
+        """Standardised outputs (entries, outputs), and how many atoms of each crystal have no neighbour.
+
+        Batches hold crystals with alike neighbour counts.
+        """
         outputs = np.full((len(entries), self.model.config.outputs), np.nan)
         if not entries:
-            return outputs
+            return outputs, []
         crystals = [entry.crystal for entry in entries if entry.crystal]
         edges: list[Neighbors] = [
             find_neighbors(crystal.lattice, crystal.positions, self.model.config.radius) for crystal in crystals
@@ -111,7 +116,7 @@ class Predictor:
             for rows in split_by_atoms(sizes, widths, BATCH_ATOMS):
                 batch = collate([crystals[row] for row in rows], [edges[row] for row in rows])
                 outputs[rows] = self.model(batch.to(self.device)).cpu().numpy()
-        return outputs
+        return outputs, [int((np.diff(part.first) == 1).sum()) for part in edges]
 
 
 def load_model(name: str | PathLike[str] | None = None, device: str = "auto", targets: Sequence[str] = ()) -> Predictor:

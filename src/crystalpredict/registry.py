@@ -81,7 +81,7 @@ def find_model(name: str | None = None) -> Path:
         bundled[name].verify_files()
         return bundled[name].folder
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     near = get_close_matches(name, bundled, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"bundled: {', '.join(bundled)}"

@@ -1,40 +1,31 @@
-"""Files to crystals: the only door to pymatgen and spglib.
-
-CIF, POSCAR and pymatgen JSON are told apart by what they contain, not by their names. A file that holds several
-structures gives several entries; whatever cannot be read gives an entry with an error, and the rest go on.
-"""
+"""Structures to crystals: what was asked for, checked, in the primitive cell; or the reason why there is none."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import re
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import spglib
 from pymatgen.core.periodic_table import DummySpecies
 from pymatgen.core.sites import PeriodicSite
 from pymatgen.core.structure import Structure
-from pymatgen.io.cif import CifParser
-from pymatgen.io.vasp.inputs import Poscar
 
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, IntArray
 from crystalpredict.errors import StructureError
 from crystalpredict.neighbors import find_neighbors
+from crystalpredict.parsing import parse_text, read_text
 
 os.environ.setdefault("SPGLIB_WARNING", "OFF")  # else the C library writes on stderr where a search fails
 
 SYMPREC = 0.01  # Å, of the search for the primitive cell
 CLOSEST = 0.5  # Å, below which two atoms are a mistake: the shortest bond there is, H-H, has 0.74
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
-CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
+FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
+LONGEST = 1e4  # Å, above which the length of the cell is mistyped, and the neighbour search may crash
 THINNEST = 0.1  # Å^3 per atom, below which the lattice is flat or mistyped
 
 
@@ -82,144 +73,25 @@ def entry_of_structure(
     return Entry(path, index, formula, n_atoms, crystal, tuple(notes))
 
 
-def read_text(path: Path) -> str:
-    """Text of a file, unpacked if it is gzipped; StructureError if it cannot be read as text."""
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except FileNotFoundError:
-        raise StructureError("no such file: check the path") from None
-    except IsADirectoryError:
-        raise StructureError("a directory, not a structure file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StructureError(f"cannot be read ({reason}): check the file and its permissions") from None
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    if encoding == "utf-8-sig" and b"\0" in content:
-        raise StructureError("a binary file: give a CIF, a POSCAR or pymatgen JSON")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")  # old CIFs name their authors in it
-    if not text.strip():
-        raise StructureError("empty file: write or download it again")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def parse_text(text: str) -> list[Structure | StructureError]:
-    """The structures in a CIF, a POSCAR or pymatgen JSON; an error stands in the place of each unreadable one."""
-    start = text.lstrip()[:512].lower()
-    if start.startswith(("{", "[")):
-        return _parse_json(text)
-    if start.startswith(("<!doctype", "<html", "<?xml")):
-        raise StructureError("a web page, not a structure: download the file itself")
-    if re.search(r"^\s*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
-        return _parse_cif(text)
-    return [_parse_poscar(text)]
-
-
-def _parse_cif(text: str) -> list[Structure | StructureError]:
-    """One structure for each data block that describes one; blocks of mere bibliography are passed over."""
-    blocks = cif_blocks(text)
-    with_atoms = [block for block in blocks if re.search(r"_atom_site[_.]", block, re.IGNORECASE)]
-    return [_parse_block(block) for block in with_atoms or blocks[:1]]
-
-
-def cif_blocks(text: str) -> list[str]:
-    """The data blocks of a CIF; `data_` inside a text field, between lines that start with `;`, begins none."""
-    blocks: list[list[str]] = [[]]
-    in_text = False
-    for line in text.split("\n"):
-        if line.startswith(";"):
-            in_text = not in_text
-        elif not in_text and line.lstrip().lower().startswith("data_") and any(part.strip() for part in blocks[-1]):
-            blocks.append([])
-        blocks[-1].append(line)
-    return ["\n".join(block) for block in blocks]
-
-
-def _parse_block(block: str) -> Structure | StructureError:
-    """Structure of one CIF data block."""
-    if not re.search(r"^\s*_cell[_.]length_a\s+\S", block, re.MULTILINE | re.IGNORECASE):
-        return StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
-    if not re.search(r"_atom_site[_.](fract|cartn)_x", block, re.IGNORECASE):
-        return StructureError("no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only")
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            # occupancies are judged later, in crystal_of_structure, where the message can name the site
-            parser = CifParser.from_str(block, occupancy_tolerance=100.0)
-            structures = parser.parse_structures(primitive=False, check_occu=False)
-    except Exception as error:  # pymatgen raises whatever its parsing meets
-        return StructureError(f"broken CIF ({_reason(error)}): {CHECK_CIF}")
-    if not structures:
-        return StructureError(f"no structure in the CIF: {CHECK_CIF}")
-    structure = structures[0]
-    if any("Incorrect stoichiometry" in str(warning.message) for warning in said):
-        structure.properties["crystalpredict_note"] = "composition differs from the formula stated in the CIF"
-    return structure
-
-
-def _parse_poscar(text: str) -> Structure | StructureError:
-    """Structure of a POSCAR; it must name its elements."""
-    lines = text.split("\n")
-    try:
-        numbers = [[float(word) for word in line.split()[:3]] for line in lines[2:5]]
-        if [len(row) for row in numbers] != [3, 3, 3]:
-            raise ValueError
-        float(lines[1].split()[0])
-    except (ValueError, IndexError):
-        return StructureError("not a CIF, a POSCAR or pymatgen JSON: convert it to one of these")
-    named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            poscar = Poscar.from_str(text, read_velocities=False)
-    except Exception as error:  # pymatgen raises whatever its parsing meets
-        return StructureError(f"broken POSCAR ({_reason(error)}): check the counts, the coordinates and their number")
-    if not named and not poscar.true_names:
-        return StructureError("the POSCAR does not name its elements: add a line of symbols above the line of counts")
-    return poscar.structure
-
-
-def _parse_json(text: str) -> list[Structure | StructureError]:
-    """Structures of pymatgen JSON: one object, or a list of them."""
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise StructureError(f"broken JSON ({_reason(error)})") from None
-    items = content if isinstance(content, list) else [content]
-    if not items:
-        raise StructureError("an empty JSON list: no structures in it")
-    return [_structure_of_dict(item) for item in items]
-
-
-def _structure_of_dict(item: Any) -> Structure | StructureError:
-    if isinstance(item, dict) and isinstance(item.get("structure"), dict):
-        item = item["structure"]  # a computed entry, or a row of a data set
-    if not isinstance(item, dict) or "sites" not in item:
-        return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
-    if "lattice" not in item:
-        return StructureError("a molecule without a lattice: a periodic cell is needed")
-    try:
-        return Structure.from_dict(item)
-    except Exception as error:  # pymatgen raises whatever its parsing meets
-        return StructureError(f"broken pymatgen JSON ({_reason(error)})")
-
-
 def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
     """The crystal of a pymatgen structure and what was decided about it; StructureError if it is none.
 
     Oxidation states, spins and isotopes are dropped. A site shared by several elements, or partly vacant, keeps its
     occupancies.
     """
+    if not hasattr(structure, "lattice"):  # a Molecule, from Python
+        raise StructureError("a molecule without a lattice: a periodic cell is needed")
     if not len(structure):
         raise StructureError("no atoms in the cell")
     lattice = np.array(structure.lattice.matrix, dtype=float)
-    positions = np.array(structure.cart_coords, dtype=float)
-    if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
-        raise StructureError("a cell length, an angle or a coordinate is not a number")
+    if not np.isfinite(lattice).all():
+        raise StructureError("a cell length or an angle is not a number")
+    if np.abs(lattice).max() > LONGEST:
+        raise StructureError(f"the cell is {np.abs(lattice).max():.3g} Å long: check its lengths")
+    fractional = np.array(structure.frac_coords, dtype=float)
+    if not np.abs(fractional).max() < FARTHEST:  # not a number is not either
+        raise StructureError(f"a coordinate is not a number, or more than {FARTHEST:.0e} cells away")
+    positions = (fractional - np.floor(fractional)) @ lattice
     if abs(np.linalg.det(lattice)) < THINNEST * len(structure):
         volume = f"{abs(np.linalg.det(lattice)):.3g} Å^3 for {len(structure)} atoms"
         raise StructureError(f"the cell has {volume}: check its lengths and angles")
@@ -332,9 +204,3 @@ def shortest_distance(crystal: Crystal) -> float:
             own[edges.first[:-1]] = True
             return float(edges.distances[~own].min())
         radius *= 2
-
-
-def _reason(error: Exception) -> str:
-    """First line of an exception, or its type."""
-    text = str(error).strip().split("\n")[0].rstrip(".")
-    return text[:160] if text else type(error).__name__

@@ -54,9 +54,7 @@ def test_translation_of_all_atoms_and_of_one_by_a_lattice_vector(seed: int) -> N
 def test_order_of_atoms(seed: int) -> None:
     crystal = random_crystal(seed, n_atoms=6)
     order = np.random.default_rng(seed).permutation(6)
-    shuffled = Crystal(
-        crystal.lattice, crystal.positions[order], crystal.numbers[order], crystal.occupancies[order]
-    )
+    shuffled = Crystal(crystal.lattice, crystal.positions[order], crystal.numbers[order], crystal.occupancies[order])
     assert output(shuffled) == pytest.approx(output(crystal), abs=1e-11)
 
 

@@ -50,9 +50,7 @@ def test_slots_elements_and_neighbours_of_a_batch() -> None:
 
 def test_padding_columns_of_mixed_sites_may_hold_anything() -> None:
     crystal = random_crystal(0, n_atoms=2)
-    odd = Crystal(
-        crystal.lattice, crystal.positions, np.array([[3, 0], [4, 5]]), np.array([[1.0, 0.0], [0.5, 0.5]])
-    )
+    odd = Crystal(crystal.lattice, crystal.positions, np.array([[3, 0], [4, 5]]), np.array([[1.0, 0.0], [0.5, 0.5]]))
     batch = collate([odd], [find_neighbors(crystal.lattice, crystal.positions, 4.0)])
     assert batch.elements.min() >= 0
 

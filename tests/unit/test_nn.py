@@ -80,7 +80,12 @@ def test_several_outputs_and_float32_follow_float64() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"width": 100}, "multiple"), ({"blocks": 0}, "at least 1"), ({"radius": -1.0}, "positive"), ({"rho_bound": 1.0}, "between")],
+    [
+        ({"width": 100}, "multiple"),
+        ({"blocks": 0}, "at least 1"),
+        ({"radius": -1.0}, "positive"),
+        ({"rho_bound": 1.0}, "between"),
+    ],
 )
 def test_impossible_configs_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

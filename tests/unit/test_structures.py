@@ -11,7 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.structures import Entry, primitive_cell, read_entries, shortest_distance
+from crystalpredict.structures import Entry, entry_of_structure, primitive_cell, read_entries, shortest_distance
 from tests.crystals import rock_salt, supercell
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -91,7 +91,9 @@ def test_gzip_is_unpacked_under_any_name(tmp_path, content, name) -> None:
     assert crystal_of(read_one(tmp_path, gzip.compress(content.encode()), name)).n_atoms == 2
 
 
-@pytest.mark.parametrize("content", [cif(), poscar(), json.dumps(structure().as_dict(), indent=1)], ids=["cif", "poscar", "json"])
+@pytest.mark.parametrize(
+    "content", [cif(), poscar(), json.dumps(structure().as_dict(), indent=1)], ids=["cif", "poscar", "json"]
+)
 @pytest.mark.parametrize(
     "encode",
     [
@@ -122,7 +124,13 @@ def test_paths_may_hold_any_letters(tmp_path) -> None:
 def test_every_example_is_read_with_the_formula_in_its_name() -> None:
     files = sorted(EXAMPLES.iterdir())
     assert len(files) == 14
-    names = {"CsPbBr3": "CsPbBr3", "TiO2_rutile": "TiO2", "POSCAR_Ni3Al": "AlNi3", "POSCAR_diamond": "C", "NiAl": "AlNi"}
+    names = {
+        "CsPbBr3": "CsPbBr3",
+        "TiO2_rutile": "TiO2",
+        "POSCAR_Ni3Al": "AlNi3",
+        "POSCAR_diamond": "C",
+        "NiAl": "AlNi",
+    }
     for file in files:
         (entry,) = read_entries(str(file))
         crystal_of(entry)
@@ -157,11 +165,23 @@ def test_the_formula_of_an_entry_is_that_of_the_file_and_its_atoms_those_of_its_
     assert (entry.formula, entry.n_atoms, crystal_of(entry).n_atoms) == ("NaCl", 8, 2)
 
 
-def test_a_stated_formula_that_differs_from_the_atoms_is_a_warning(tmp_path) -> None:
-    entry = read_one(tmp_path, cif(extra="_chemical_formula_sum 'Na1 Cl2'\n"))
+@pytest.mark.parametrize("formula", ["Na1 Cl2", "Na Cl H2 O", "Na F"])
+def test_a_stated_formula_that_differs_from_the_atoms_is_a_warning(tmp_path, formula) -> None:
+    entry = read_one(tmp_path, cif(extra=f"_chemical_formula_sum '{formula}'\n"))
     assert crystal_of(entry).n_atoms == 2
     assert "composition differs" in " ".join(entry.warnings)
-    assert read_one(tmp_path, cif(extra="_chemical_formula_sum 'Na1 Cl1'\n")).warnings == ()
+
+
+@pytest.mark.parametrize("formula", ["Na1 Cl1", "Na Cl", "Cl4 Na4", "?", "."])
+def test_a_stated_formula_that_agrees_or_says_nothing_is_no_warning(tmp_path, formula) -> None:
+    assert read_one(tmp_path, cif(extra=f"_chemical_formula_sum '{formula}'\n")).warnings == ()
+
+
+@pytest.mark.parametrize("occupancy", ["1", "1.00(2)", "?", "."])
+def test_an_occupancy_left_open_is_1(tmp_path, occupancy) -> None:
+    entry = read_one(tmp_path, cif(f"Na Na 0 0 0 {occupancy}", "Cl Cl 0.5 0.5 0.5 1"))
+    assert composition(crystal_of(entry)) == {"Na": 1, "Cl": 1}
+    assert entry.warnings == ()
 
 
 # Several structures in a file
@@ -182,7 +202,9 @@ def test_a_broken_block_leaves_the_others_their_places(tmp_path) -> None:
 
 
 def test_data_inside_a_text_field_begins_no_block(tmp_path) -> None:
-    note = "_publ_section_comment\n;\nThe next line is text\ndata_of_ours\n_cell_length_a 99\nloop_\n_atom_site_label\n;\n"
+    note = (
+        "_publ_section_comment\n;\nThe next line is text\ndata_of_ours\n_cell_length_a 99\nloop_\n_atom_site_label\n;\n"
+    )
     entry = read_one(tmp_path, cif(extra=note))
     assert crystal_of(entry).volume == pytest.approx(27)
 
@@ -192,7 +214,13 @@ def test_a_comment_before_the_first_block_is_no_block(tmp_path) -> None:
 
 
 def test_a_json_list_holds_a_structure_or_an_error_in_every_place(tmp_path) -> None:
-    content = [structure().as_dict(), 7, None, structure(a=4.2).as_dict(), {"structure": structure().as_dict(), "id": 1}]
+    content = [
+        structure().as_dict(),
+        7,
+        None,
+        structure(a=4.2).as_dict(),
+        {"structure": structure().as_dict(), "id": 1},
+    ]
     entries = read(tmp_path, json.dumps(content))
     assert [bool(entry.error) for entry in entries] == [False, True, True, False, False]
     assert crystal_of(entries[3]).volume == pytest.approx(4.2**3)
@@ -253,9 +281,14 @@ def test_the_conventional_cell_of_rock_salt_is_reduced_to_2_atoms_on_request_onl
 
 @pytest.mark.parametrize(
     "matrix",
-    [np.diag([2, 1, 3]), [[1, 1, 0], [-1, 1, 0], [0, 0, 1]], [[2, 1, 0], [0, 1, 3], [1, 0, 2]], [[0, 1, 0], [2, 0, 0], [0, 0, 1]]],
+    [
+        [[2, 0, 0], [0, 1, 0], [0, 0, 3]],
+        [[1, 1, 0], [-1, 1, 0], [0, 0, 1]],
+        [[2, 1, 0], [0, 1, 3], [1, 0, 2]],
+        [[0, 1, 0], [2, 0, 0], [0, 0, 1]],
+    ],
     ids=["diagonal", "turned", "skewed", "left-handed"],
-)  # fmt: skip
+)
 def test_a_supercell_reduces_back(matrix) -> None:
     crystal = rock_salt()
     large = supercell(crystal, np.array(matrix))
@@ -284,8 +317,14 @@ def layers(*occupancies: str) -> str:
 
 @pytest.mark.parametrize(
     ("occupancies", "n_atoms"),
-    [(("1", "1"), 2), (("0.5", "0.5"), 2), (("1", "0.5"), 4), (("0.5", "1", "0.5", "1"), 4), (("1", "0.5", "0.5", "1"), 8)],
-)  # fmt: skip
+    [
+        (("1", "1"), 2),
+        (("0.5", "0.5"), 2),
+        (("1", "0.5"), 4),
+        (("0.5", "1", "0.5", "1"), 4),
+        (("1", "0.5", "0.5", "1"), 8),
+    ],
+)
 def test_sites_that_differ_in_occupancy_are_not_the_same(tmp_path, occupancies, n_atoms) -> None:
     crystal = crystal_of(read_one(tmp_path, layers(*occupancies)))
     assert crystal.n_atoms == n_atoms
@@ -342,7 +381,6 @@ def test_a_file_without_permission_says_so(tmp_path) -> None:
         (b"<!DOCTYPE html>\n<html><body>Please log in</body></html>", "web page"),
         (b"\n\n<HTML><head></head></HTML>", "web page"),
         (b"\xef\xbb\xbf<?xml version='1.0'?><error>404</error>", "web page"),
-        (b"<head><title>404 Not Found</title></head>", "web page"),
         (gzip.compress(cif().encode())[:-20], "cannot be read"),
         (gzip.compress(cif().encode())[:30] + b"garbage" * 9, "cannot be read"),
         (b"\x1f\x8b", "cannot be read"),
@@ -366,7 +404,7 @@ NO_LOOP = f"data_x\n{cell()}"
         (cif() + "O1 O 0.5\n", "broken CIF"),
         (cif("Na Na 0 0", "Cl Cl 0.5 0.5 0.5 1"), "broken CIF"),
         (cif("Na Na 0 0 ? 1", *ROCK_SALT), "broken CIF"),
-        (cif("Na Na 0 0 . 1", *ROCK_SALT), "broken CIF"),
+        (cif("Na Na 0 0 0 1", "Cl Cl 0 0 0 1"), "site 1 add up to 2"),
         (cif(box=""), "no unit cell"),
         (NO_LOOP, "no atoms"),
         (NO_LOOP + LOOP, "atom"),
@@ -385,18 +423,20 @@ NO_LOOP = f"data_x\n{cell()}"
         (cif(box=cell(alpha="120", beta="120", gamma="120")), "angles"),
         (cif(box=cell(alpha="60", beta="60", gamma="150")), "angles"),
         (cif(box=cell(alpha="400")), "angles"),
-        (cif("Na Na 0 0 0 1", "Cl Cl 0.5 nan 0.5 1"), "not a number"),
-        (cif("Na Na 0 0 0 1", "Cl Cl 0.5 inf 0.5 1"), "not a number"),
+        (cif(box=cell(alpha="-90")), "angles"),
+        (cif("Na Na 0 0 0 1", "Cl Cl 0.5 nan 0.5 1"), "atom loop"),
+        (cif("Na Na 0 0 0 1", "Cl Cl 0.5 inf 0.5 1"), "atom loop"),
         (cif("Na Na 0 0 0 1.2"), "site 1 add up to 1.2"),
         (cif("Na Na 0 0 0 0.7", "K K 0 0 0 0.5"), "site 1 add up to 1.2"),
         (cif("Na Na 0 0 0 200"), "add up to 200"),
         (cif("Na Na 0 0 0 -0.5"), "occupancy -0.5 of Na"),
         (cif("Na Na 0 0 0 1", "K K 0 0 0 -0.5"), "occupancy -0.5 of K"),
-        (cif("Na Na 0 0 0 1", "K K 0.5 0.5 0.5 0"), "every occupancy is 0"),
+        (cif("Na Na 0 0 0 1", "K K 0.5 0.5 0.5 0"), "site 2"),
         (cif("Na Na 0 0 0 nan"), "occupancy"),
         (cif("X1 X 0 0 0 1"), "unknown element 'X'"),
         (cif("Na Na 0 0 0 1", "Zz1 Zz 0.5 0.5 0.5 1"), "Zz"),
         (cif("Na Na 0 0 0 1", "Vac1 Vac 0.5 0.5 0.5 1"), "Vac"),
+        (cif("Na Na 0 0 0 1", "Q1 ? 0.5 0.5 0.5 1"), "site 2"),
         (cif("Es1 Es 0 0 0 1"), "H to Cf only"),
         (cif("Fm1 Fm 0 0 0 1"), "H to Cf only"),
         (cif("Na Na 0 0 0 1", "Cl Cl 0.5 0.5 0.5 1", "O O 0.5 0.5 0.53333 1"), "0.10 Å apart"),
@@ -418,6 +458,7 @@ def test_a_bad_cif_says_what_is_wrong(tmp_path, text, message) -> None:
         (poscar(rows="0 0 0\n0.5 0.5 x\n"), "coordinates"),
         (poscar(rows="0 0 0\n0.5 0.5 nan\n"), "not a number"),
         (poscar(counts="1"), "counts"),
+        (poscar(counts="1 1 1"), "counts"),
         (poscar(counts="1 -1"), "counts"),
         (poscar(counts="0 0"), "counts"),
         (poscar(counts="one two"), "counts"),
@@ -455,16 +496,17 @@ def of_sites(*sites) -> str:
         ('{"a": 1}', "no pymatgen Structure"),
         ("[]", "empty JSON list"),
         (Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]).to_json(), "molecule"),
-        (changed(sites=[]), "no atoms"),
+        (changed(sites=[]), "at least 1 site"),
         (changed(sites=7), "broken pymatgen JSON"),
         (changed(lattice=None), "broken pymatgen JSON"),
         (changed(lattice={"matrix": [[1, 2], [3, 4]]}), "broken pymatgen JSON"),
         (changed(lattice={"matrix": [[float("nan")] * 3] * 3}), "not a number"),
         (changed(lattice={"matrix": [[0, 0, 0]] * 3}), "cell"),
         (of_sites({"species": [{"element": "Qq", "occu": 1}], "abc": [0, 0, 0]}), "broken pymatgen JSON"),
-        (of_sites({"species": [{"element": "X", "occu": 1}], "abc": [0, 0, 0]}), "unknown element 'X'"),
+        (of_sites({"species": [{"element": "X", "occu": 1}], "abc": [0, 0, 0]}), "'X'"),
         (of_sites({"species": [{"element": "Fm", "occu": 1}], "abc": [0, 0, 0]}), "H to Cf only"),
-        (of_sites({"species": [{"element": "Na", "occu": 1.5}], "abc": [0, 0, 0]}), "1.5"),
+        (of_sites({"species": [{"element": "Na", "occu": 1.5}], "abc": [0, 0, 0]}), "more than 1"),
+        (of_sites({"species": [{"element": "Na", "occu": -0.5}], "abc": [0, 0, 0]}), "negative"),
         (of_sites({"species": [{"element": "Na", "occu": float("nan")}], "abc": [0, 0, 0]}), "occupanc"),
         (of_sites({"species": [], "abc": [0, 0, 0]}), "site 1"),
         (of_sites({"species": [{"element": "Na", "occu": 1}], "abc": [0, 0]}), "broken pymatgen JSON"),
@@ -476,16 +518,23 @@ def test_bad_json_says_what_is_wrong(tmp_path, text, message) -> None:
 
 @pytest.mark.parametrize(
     "box",
-    [cell(a="1e300"), cell(a="1e6"), cell(a="1e300", b="1e300", c="1e300"), cell(a="1e-8", b="1e5", c="1e5")],
-    ids=["overflow", "needle", "cube", "thin"],
+    [cell(a="1e6"), cell(a="1e300", b="1e300", c="1e300"), cell(a="1e-8", b="1e5", c="1e5")],
+    ids=["needle", "overflow", "sheet"],
 )
 def test_a_cell_beyond_all_sense_does_not_kill_the_process(tmp_path, box) -> None:
     (tmp_path / "a.cif").write_text(cif(box=box))
-    code = "import sys; from crystalpredict.structures import read_entries as r; print(*(e.error for e in r(sys.argv[1])))"
+    code = (
+        "import sys; from crystalpredict.structures import read_entries as r; print(*(e.error for e in r(sys.argv[1])))"
+    )
     command = [sys.executable, "-c", code, str(tmp_path / "a.cif")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() != ""
+
+
+def test_a_molecule_from_python_is_an_entry_with_an_error() -> None:
+    entry = entry_of_structure(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]))
+    assert "molecule without a lattice" in error_of(entry)
 
 
 def test_an_entry_that_failed_late_still_names_its_formula(tmp_path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from crystalpredict import __version__
 from crystalpredict.cli.models import models_app
@@ -16,7 +17,23 @@ from crystalpredict.errors import CrystalPredictError, UsageError
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
+
+class _Program(TyperGroup):
+    """Ctrl-C and closed pipes, before typer turns them into exit codes of its own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted")
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_BROKEN_PIPE)
+
+
 app = typer.Typer(
+    cls=_Program,
     name="crystalpredict",
     help="Predict properties of inorganic crystals from CIF and POSCAR files.",
     no_args_is_help=True,
@@ -53,9 +70,3 @@ def main() -> None:
     except CrystalPredictError as error:
         say(f"error: {error}")
         sys.exit(EXIT_FAILURE)
-    except KeyboardInterrupt:
-        say("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_BROKEN_PIPE)

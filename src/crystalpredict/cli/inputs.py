@@ -19,15 +19,15 @@ def expand(inputs: Iterable[str]) -> list[str]:
     """Paths of the files that `inputs` stand for, in order.
 
     A directory stands for the structure files in and below it, sorted; a pattern for what it matches, sorted; `@list`
-    for the paths in a file, one a line; `-` for the paths on stdin. A path that does not exist is kept: it becomes a
-    row with an error.
+    for the paths in a file, one a line, taken as they are; `-` for those on stdin. A path that does not exist is kept:
+    it becomes a row with an error.
     """
     paths: list[str] = []
     for item in inputs:
         if item == "-":
-            paths.extend(path for line in _lines(sys.stdin) for path in _expand_one(line))
+            paths.extend(_lines(sys.stdin))
         elif item.startswith("@"):
-            paths.extend(path for line in _lines_of_file(item[1:]) for path in _expand_one(line))
+            paths.extend(_lines_of_file(item[1:]))
         else:
             paths.extend(_expand_one(item))
     if not paths:

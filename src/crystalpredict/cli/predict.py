@@ -69,11 +69,13 @@ def predict(
 
     Exit code 0: all predicted; 2: wrong usage; 3: some inputs failed; 4: all failed; 130: interrupted.
     """  # fmt: skip
-    kind = format_of(format, output)
-    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
-    paths = expand(inputs)
     if output is not None:
         refuse_unwritable(output)
+    kind = format_of(format, output)
+    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
+    if target and not targets:
+        raise UsageError("--target names no property")
+    paths = expand(inputs)
 
     from crystalpredict.predict import load_model
 
@@ -109,7 +111,8 @@ def run(predictor: Predictor, paths: list[str], kind: Format, stream: IO[str], *
     if not quiet:
         say(f"{total - failed} predicted, {failed} failed in {time.monotonic() - started:.1f} s")
     if interrupted:
-        say(f"interrupted: {total} rows are complete")
+        if not quiet:
+            say(f"interrupted: {total} rows are complete")
         return EXIT_INTERRUPTED
     return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
 
@@ -170,7 +173,6 @@ def opened(output: Path | None) -> Iterator[IO[str]]:
         binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
         text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
         yield text
-        text.flush()
+        text.detach()  # flushes, and leaves the file below open
         if binary is not raw:
             binary.close()
-        text.detach()

@@ -1,0 +1,198 @@
+"""Files to pymatgen structures: CIF, POSCAR and pymatgen JSON, told apart by what they contain, not by their names."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymatgen.core.composition import Composition
+from pymatgen.core.periodic_table import Element
+from pymatgen.core.structure import Structure
+from pymatgen.io.cif import CifParser, str2float
+from pymatgen.io.vasp.inputs import Poscar
+
+from crystalpredict.errors import StructureError
+
+CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
+
+
+def read_text(path: Path) -> str:
+    """Text of a file, unpacked if it is gzipped; StructureError if it cannot be read as text."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except FileNotFoundError:
+        raise StructureError("no such file: check the path") from None
+    except IsADirectoryError:
+        raise StructureError("a directory, not a structure file") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StructureError(f"cannot be read ({reason}): check the file and its permissions") from None
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if encoding == "utf-8-sig" and b"\0" in content:
+        raise StructureError("a binary file: give a CIF, a POSCAR or pymatgen JSON")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")  # old CIFs name their authors in it
+    if not text.strip():
+        raise StructureError("empty file: write or download it again")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_text(text: str) -> list[Structure | StructureError]:
+    """The structures in a CIF, a POSCAR or pymatgen JSON; an error stands in the place of each unreadable one."""
+    start = text.lstrip()[:512].lower()
+    if start.startswith(("{", "[")):
+        return _parse_json(text)
+    if start.startswith(("<!doctype", "<html", "<?xml")):
+        raise StructureError("a web page, not a structure: download the file itself")
+    if re.search(r"^\s*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
+        return _parse_cif(text)
+    return [_parse_poscar(text)]
+
+
+def _parse_cif(text: str) -> list[Structure | StructureError]:
+    """One structure for each data block that describes one; blocks of mere bibliography are passed over."""
+    blocks = cif_blocks(text)
+    with_atoms = [block for block in blocks if re.search(r"_atom_site[_.]", block, re.IGNORECASE)]
+    return [_parse_block(block) for block in with_atoms or blocks[:1]]
+
+
+def cif_blocks(text: str) -> list[str]:
+    """The data blocks of a CIF; `data_` inside a text field, between lines that start with `;`, begins none."""
+    blocks: list[list[str]] = [[]]
+    in_text = False
+    for line in text.split("\n"):
+        if line.startswith(";"):
+            in_text = not in_text
+        elif in_text:
+            line = " " if line.lstrip().lower().startswith("data_") else line  # pymatgen would begin a block there
+        elif line.lstrip().lower().startswith("data_"):
+            blocks.append([])
+        blocks[-1].append(line)
+    return ["\n".join(block) for block in blocks[1:] or blocks]  # what stands before the first block is comment
+
+
+def _parse_block(block: str) -> Structure | StructureError:
+    """Structure of one CIF data block."""
+    if not re.search(r"^\s*_cell[_.]length_a\s+\S", block, re.MULTILINE | re.IGNORECASE):
+        return StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
+    if not re.search(r"_atom_site[_.](fract|cartn)_x", block, re.IGNORECASE):
+        return StructureError("no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # occupancies are judged later, in crystal_of_structure, where the message can name the site
+            parser = CifParser.from_str(block, occupancy_tolerance=100.0)
+            (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
+            _refuse_impossible(data)
+            # "." is the default, 1, which pymatgen reads as 0
+            data["_atom_site_occupancy"] = [
+                "1" if occupancy == "." else occupancy for occupancy in data.get("_atom_site_occupancy", [])
+            ]
+            structures = parser.parse_structures(primitive=False, check_occu=False)
+    except StructureError as error:
+        return error
+    except Exception as error:  # pymatgen raises whatever its parsing meets
+        return StructureError(f"broken CIF ({_reason(error)}): {CHECK_CIF}")
+    if not structures:
+        return StructureError(f"no structure in the CIF: {CHECK_CIF}")
+    structure = structures[0]
+    if _differs_from_formula(structure, str(data.get("_chemical_formula_sum", ""))):
+        structure.properties["crystalpredict_note"] = "composition differs from the formula stated in the CIF"
+    return structure
+
+
+def _refuse_impossible(data: dict[str, Any]) -> None:
+    """StructureError for what pymatgen passes over in silence: impossible cells, occupancies, names of elements."""
+    lengths = [str2float(data[f"_cell_length_{axis}"]) for axis in "abc"]
+    angles = [str2float(data[f"_cell_angle_{angle}"]) for angle in ("alpha", "beta", "gamma")]
+    if not all(0 < length < np.inf for length in lengths):
+        raise StructureError(f"cell lengths {lengths} Å: each must be a positive number")
+    x, y, z = np.cos(np.radians(angles))
+    if not (all(0 < angle < 180 for angle in angles) and 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6):
+        raise StructureError(f"cell angles {angles}°: no cell has these angles")
+    for site, text in enumerate(data.get("_atom_site_occupancy", []), start=1):
+        if text not in (".", "?") and str2float(text) <= 0:
+            raise StructureError(
+                f"occupancy {text} of {data['_atom_site_label'][site - 1]} at site {site}: must lie in 0 to 1, "
+                "above 0; leave the site out if nothing lives there"
+            )
+    for site, symbol in enumerate(data.get("_atom_site_type_symbol", []), start=1):
+        named = re.fullmatch(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*", symbol)
+        if named is None or not Element.is_valid_symbol(named[1].capitalize()):
+            raise StructureError(f"unknown element {symbol!r} at site {site}: name a chemical element")
+
+
+def _differs_from_formula(structure: Structure, formula: str) -> bool:
+    try:
+        stated = Composition(formula.strip("'\" ")).fractional_composition
+    except ValueError:
+        return False
+    found = structure.composition.remove_charges().fractional_composition
+    return bool(stated) and not stated.almost_equals(found, rtol=0.02, atol=0.005)
+
+
+def _parse_poscar(text: str) -> Structure | StructureError:
+    """Structure of a POSCAR; it must name its elements."""
+    lines = text.split("\n")
+    try:
+        numbers = [[float(word) for word in line.split()[:3]] for line in lines[2:5]]
+        if [len(row) for row in numbers] != [3, 3, 3]:
+            raise ValueError
+        float(lines[1].split()[0])
+    except (ValueError, IndexError):
+        return StructureError("not a CIF, a POSCAR or pymatgen JSON: convert it to one of these")
+    named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
+    if named and len(lines) > 6 and len(lines[5].split("!")[0].split()) != len(lines[6].split("!")[0].split()):
+        return StructureError(
+            "broken POSCAR: as many counts as symbols of elements are needed, in the two lines below the cell"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            poscar = Poscar.from_str(text, read_velocities=False)
+    except Exception as error:  # pymatgen raises whatever its parsing meets
+        return StructureError(f"broken POSCAR ({_reason(error)}): check the counts, the coordinates and their number")
+    if not named and not poscar.true_names:
+        return StructureError("the POSCAR does not name its elements: add a line of symbols above the line of counts")
+    return poscar.structure
+
+
+def _parse_json(text: str) -> list[Structure | StructureError]:
+    """Structures of pymatgen JSON: one object, or a list of them."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StructureError(f"broken JSON ({_reason(error)})") from None
+    items = content if isinstance(content, list) else [content]
+    if not items:
+        raise StructureError("an empty JSON list: no structures in it")
+    return [_structure_of_dict(item) for item in items]
+
+
+def _structure_of_dict(item: Any) -> Structure | StructureError:
+    if isinstance(item, dict) and isinstance(item.get("structure"), dict):
+        item = item["structure"]  # a computed entry, or a row of a data set
+    if not isinstance(item, dict) or "sites" not in item:
+        return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
+    if "lattice" not in item:
+        return StructureError("a molecule without a lattice: a periodic cell is needed")
+    try:
+        return Structure.from_dict(item)
+    except Exception as error:  # pymatgen raises whatever its parsing meets
+        return StructureError(f"broken pymatgen JSON ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    """First line of an exception, or its type."""
+    text = str(error).strip().split("\n")[0].rstrip(".")
+    return text[:160] if text else type(error).__name__
