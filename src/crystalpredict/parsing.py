@@ -122,10 +122,7 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
         raise StructureError(f"cell angles {angles}°: no cell has these angles")
     for site, text in enumerate(data.get("_atom_site_occupancy", []), start=1):
         if text not in (".", "?") and str2float(text) <= 0:
-            raise StructureError(
-                f"occupancy {text} of {data['_atom_site_label'][site - 1]} at site {site}: must lie in 0 to 1, "
-                "above 0; leave the site out if nothing lives there"
-            )
+            raise StructureError(f"occupancy {text} at site {site}: it must be above 0; leave an empty site out")
     for site, symbol in enumerate(data.get("_atom_site_type_symbol", []), start=1):
         named = re.fullmatch(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*", symbol)
         if named is None or not Element.is_valid_symbol(named[1].capitalize()):
@@ -133,6 +130,7 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
 
 
 def _differs_from_formula(structure: Structure, formula: str) -> bool:
+    """Whether the structure has other proportions than the formula stated, if one is stated and understood."""
     try:
         stated = Composition(formula.strip("'\" ")).fractional_composition
     except ValueError:
@@ -153,9 +151,7 @@ def _parse_poscar(text: str) -> Structure | StructureError:
         return StructureError("not a CIF, a POSCAR or pymatgen JSON: convert it to one of these")
     named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
     if named and len(lines) > 6 and len(lines[5].split("!")[0].split()) != len(lines[6].split("!")[0].split()):
-        return StructureError(
-            "broken POSCAR: as many counts as symbols of elements are needed, in the two lines below the cell"
-        )
+        return StructureError("broken POSCAR: the two lines below the cell need as many counts as element symbols")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

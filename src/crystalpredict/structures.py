@@ -89,7 +89,7 @@ def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
     if np.abs(lattice).max() > LONGEST:
         raise StructureError(f"the cell is {np.abs(lattice).max():.3g} Å long: check its lengths")
     fractional = np.array(structure.frac_coords, dtype=float)
-    if not np.abs(fractional).max() < FARTHEST:  # not a number is not either
+    if not np.abs(fractional).max() < FARTHEST:  # false for not-a-number too
         raise StructureError(f"a coordinate is not a number, or more than {FARTHEST:.0e} cells away")
     positions = (fractional - np.floor(fractional)) @ lattice
     if abs(np.linalg.det(lattice)) < THINNEST * len(structure):
@@ -104,7 +104,7 @@ def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
             numbers[row, column], occupancies[row, column] = number, occupancy
     _refuse_close_atoms(structure, lattice, positions)
     notes = []
-    partial = int((occupancies.max(axis=1) < 1).sum())
+    partial = int((occupancies.max(axis=1) < 1 - 1e-6).sum())
     if partial:
         notes.append(f"{partial} of {len(sites)} sites partly occupied: predicted for the average site, unverified")
     if "crystalpredict_note" in structure.properties:
@@ -120,7 +120,7 @@ def _occupants(site: PeriodicSite, number: int) -> dict[int, float]:
             raise StructureError(f"unknown element {species.symbol!r} at site {number}: name a chemical element")
         if not 1 <= species.Z <= len(ELEMENTS):
             raise StructureError(f"element {species.symbol} at site {number}: the model knows H to {ELEMENTS[-1]} only")
-        if not occupancy >= 0:  # not a number is neither
+        if not occupancy >= 0:  # false for not-a-number too
             raise StructureError(f"occupancy {occupancy:g} of {species.symbol} at site {number}: must lie in 0 to 1")
         occupants[species.Z] = occupants.get(species.Z, 0.0) + float(occupancy)
     total = sum(occupants.values())

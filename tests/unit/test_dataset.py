@@ -63,9 +63,8 @@ def test_neighbour_lists_are_cached_and_the_cache_knows_its_crystals(tmp_path: P
     iron = again.neighbors(slice(2, 3))
     assert iron.first.tolist() == direct.first.tolist()
     assert sorted(iron.distances) == pytest.approx(sorted(direct.distances), abs=1e-6)
-    other = neighbor_table(
-        table_of_rows([({**ROCK_SALT, "lattice": [4.2, 4.2, 4.2, 60, 60, 60]}, TRAIN)]), 5.0, tmp_path
-    )
+    wider = {**ROCK_SALT, "lattice": [4.2, 4.2, 4.2, 60, 60, 60]}
+    other = neighbor_table(table_of_rows([(wider, TRAIN), (IRON, TRAIN)]), 5.0, tmp_path)
     assert len(other.distances) != len(first.distances)
     assert len(list(tmp_path.iterdir())) == 2
 
