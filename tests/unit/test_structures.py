@@ -11,7 +11,14 @@ import pytest
 from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.structures import Entry, entry_of_structure, primitive_cell, read_entries, shortest_distance
+from crystalpredict.structures import (
+    Entry,
+    _difference,
+    entry_of_structure,
+    primitive_cell,
+    read_entries,
+    shortest_distance,
+)
 from tests.crystals import rock_salt, supercell
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -593,3 +600,16 @@ def test_a_poscar_cut_off_between_atoms_is_no_smaller_crystal(tmp_path) -> None:
     for end in range(len(lines)):
         assert read_one(tmp_path, "\n".join(lines[:end])).error != ""
     assert crystal_of(read_one(tmp_path, text)).n_atoms == 2
+
+
+@pytest.mark.parametrize(
+    ("cell", "numbers", "changed"),
+    [(4.0, [11, 17], ""), (4.0, [11, 11], "composition"), (4.1, [11, 17], "volume per atom")],
+)
+def test_what_a_reduction_changed_is_named(cell: float, numbers: list[int], changed: str) -> None:
+    def caesium_chloride(a: float, kinds: list[int]) -> Crystal:
+        return Crystal.ordered(a * np.eye(3), np.array([[0, 0, 0], [a / 2] * 3]), np.array(kinds))
+
+    one, two = caesium_chloride(4.0, [11, 17]), caesium_chloride(cell, numbers)
+    kinds = [np.array([[11, 17].index(number) for number in row]) for row in ([11, 17], numbers)]
+    assert _difference(one, kinds[0], two, kinds[1]) == changed
