@@ -19,7 +19,8 @@ COLUMNS = (
 
 def table() -> str:
     """Markdown: predicted, and measured in parentheses where docs/examples.csv has a value."""
-    measured = {row["file"]: row for row in csv.DictReader((ROOT / "docs" / "examples.csv").open(encoding="utf-8"))}
+    lines = (ROOT / "docs" / "examples.csv").read_text(encoding="utf-8").splitlines()
+    measured = {row["file"]: row for row in csv.DictReader(lines)}
     rows = load_model(device="cpu").predict([str(ROOT / "examples" / name) for name in measured])
     lines = [
         "| | " + " | ".join(title for title, _, _ in COLUMNS) + " |",

@@ -94,10 +94,9 @@ def _parse_block(block: str) -> Structure | StructureError:
             parser = CifParser.from_str(block, occupancy_tolerance=100.0)
             (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
             _refuse_impossible(data)
-            # "." is the default, 1, which pymatgen reads as 0
-            data["_atom_site_occupancy"] = [
-                "1" if occupancy == "." else occupancy for occupancy in data.get("_atom_site_occupancy", [])
-            ]
+            if occupancies := _column(data, "_atom_site_occupancy"):
+                # "." is the default, 1, which pymatgen reads as 0
+                data["_atom_site_occupancy"] = ["1" if text == "." else text for text in occupancies]
             structures = parser.parse_structures(primitive=False, check_occu=False)
     except StructureError as error:
         return error
@@ -120,13 +119,19 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
     x, y, z = np.cos(np.radians(angles))
     if not (all(0 < angle < 180 for angle in angles) and 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6):
         raise StructureError(f"cell angles {angles}°: no cell has these angles")
-    for site, text in enumerate(data.get("_atom_site_occupancy", []), start=1):
+    for site, text in enumerate(_column(data, "_atom_site_occupancy"), start=1):
         if text not in (".", "?") and str2float(text) <= 0:
             raise StructureError(f"occupancy {text} at site {site}: it must be above 0; leave an empty site out")
-    for site, symbol in enumerate(data.get("_atom_site_type_symbol", []), start=1):
+    for site, symbol in enumerate(_column(data, "_atom_site_type_symbol"), start=1):
         named = re.fullmatch(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*", symbol)
         if named is None or not Element.is_valid_symbol(named[1].capitalize()):
             raise StructureError(f"unknown element {symbol!r} at site {site}: name a chemical element")
+
+
+def _column(data: dict[str, Any], name: str) -> list[str]:
+    """Values of a CIF item, one for each row of its loop; empty if the item is absent."""
+    values = data.get(name, [])
+    return [values] if isinstance(values, str) else values
 
 
 def _differs_from_formula(structure: Structure, formula: str) -> bool:

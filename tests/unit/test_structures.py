@@ -613,3 +613,25 @@ def test_what_a_reduction_changed_is_named(cell: float, numbers: list[int], chan
     one, two = caesium_chloride(4.0, [11, 17]), caesium_chloride(cell, numbers)
     kinds = [np.array([[11, 17].index(number) for number in row]) for row in ([11, 17], numbers)]
     assert _difference(one, kinds[0], two, kinds[1]) == changed
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "_atom_site_label\n{columns}\nC 0.125 0.125 0.125",
+        "_atom_site_label\n_atom_site_type_symbol\n{columns}\nC1 C0 0.125 0.125 0.125",
+    ],
+)
+def test_occupancy_and_type_symbol_may_be_absent(tmp_path, rows: str) -> None:
+    """As in the American Mineralogist database, from which many files of the Crystallography Open Database come."""
+    columns = "\n".join(f"_atom_site_fract_{axis}" for axis in "xyz")
+    cell = [f"_cell_length_{axis} 3.5668(1)" for axis in "abc"]
+    cell += [f"_cell_angle_{angle} 90" for angle in ("alpha", "beta", "gamma")]
+    symmetry = "_symmetry_space_group_name_H-M 'F d -3 m'"
+    path = tmp_path / "diamond.cif"
+    path.write_text("\n".join(["data_diamond", *cell, symmetry, "loop_", rows.format(columns=columns), ""]))
+    (entry,) = read_entries(str(path))
+    assert entry.error == ""
+    assert entry.formula == "C"
+    assert entry.crystal is not None
+    assert set(entry.crystal.numbers.flat) == {6}
