@@ -96,6 +96,8 @@ class Training:
         self.encoded = encoded_labels(table, config.properties)  # (C, outputs)
         self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded)
         self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded)
+        # most neighbours of an atom, for each crystal (C,)
+        self.widest = np.maximum.reduceat(np.diff(neighbors.first), table.first[:-1])
         self.mean = np.nanmean(self.encoded[self.train_rows], axis=0)
         self.deviation = np.nanstd(self.encoded[self.train_rows], axis=0)
         torch.manual_seed(config.seed)
@@ -196,15 +198,7 @@ class Training:
 
     def _split(self, rows: IntArray) -> list[IntArray]:
         """Positions in `rows` of the crystals of each pass through the network."""
-        widths = np.array([self._widest[row] for row in rows])
-        return split_by_atoms(self.table.sizes[rows], widths, self.config.split_atoms)
-
-    @property
-    def _widest(self) -> IntArray:
-        """Most neighbours of an atom, for each crystal (C,)."""
-        if not hasattr(self, "_widest_of_crystal"):
-            self._widest_of_crystal = np.maximum.reduceat(np.diff(self.neighbors.first), self.table.first[:-1])
-        return self._widest_of_crystal
+        return split_by_atoms(self.table.sizes[rows], self.widest[rows], self.config.split_atoms)
 
     def _batch(self, rows: IntArray) -> CrystalBatch:
         atoms = [slice(self.table.first[row], self.table.first[row + 1]) for row in rows]

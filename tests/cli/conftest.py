@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from crystalpredict.cli import main
 
@@ -33,15 +31,6 @@ class Outcome:
 
 
 Program = Callable[..., Outcome]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks are faster so, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -68,11 +57,3 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the example files, as they are named from the root of the checkout, where the test then runs."""
     monkeypatch.chdir(ROOT)
     return sorted(str(path) for path in Path("examples").iterdir())
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """A copy of the bundled checkpoint, to be damaged."""
-    from crystalpredict.registry import default_model
-
-    return Path(shutil.copytree(default_model().folder, tmp_path / "copy"))

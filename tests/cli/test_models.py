@@ -26,16 +26,16 @@ def test_list_stars_the_default_and_names_sizes_and_properties(program) -> None:
         assert model.summary in outcome.stdout
 
 
-def test_info_prints_the_card(program, checkpoint) -> None:
+def test_info_prints_the_card(program, folder) -> None:
     card = (default_model().folder / "README.md").read_text(encoding="utf-8")
-    for arguments in ([], [default_model().name], [checkpoint]):
+    for arguments in ([], [default_model().name], [folder]):
         outcome = program("models", "info", *arguments)
         assert (outcome.code, outcome.stdout, outcome.stderr) == (0, card + "\n", "")
 
 
-def test_info_of_a_folder_without_a_card_says_so(program, checkpoint) -> None:
-    (checkpoint / "README.md").unlink()
-    outcome = program("models", "info", checkpoint)
+def test_info_of_a_folder_without_a_card_says_so(program, folder) -> None:
+    (folder / "README.md").unlink()
+    outcome = program("models", "info", folder)
     assert outcome.code == 0
     assert "no card" in outcome.stdout
 
@@ -46,11 +46,11 @@ def test_info_of_an_unknown_model_is_refused(program) -> None:
     assert "did you mean 'crystalformer-mp'?" in outcome.stderr
 
 
-def test_verify_checks_bundled_models_and_folders(program, checkpoint) -> None:
+def test_verify_checks_bundled_models_and_folders(program, folder) -> None:
     outcome = program("models", "verify")
     assert (outcome.code, outcome.stderr) == (0, "")
     assert len(outcome.stdout.splitlines()) == len(bundled_models())
-    outcome = program("models", "verify", checkpoint, default_model().name, "--device", "cpu")
+    outcome = program("models", "verify", folder, default_model().name, "--device", "cpu")
     assert outcome.code == 0
     assert [line.split(":")[0] for line in outcome.stdout.splitlines()] == ["copy", default_model().name]
 
@@ -95,14 +95,14 @@ def no_weights(folder) -> None:
     ("damage", "part"),
     [(flip, "sha256"), (other_version, "format 2"), (unknown_key, "'layers'"), (no_weights, "model.safetensors")],
 )
-def test_a_damaged_checkpoint_neither_verifies_nor_predicts(program, checkpoint, damage, part) -> None:
-    damage(checkpoint)
-    failed(program("models", "verify", checkpoint), str(checkpoint), part)
-    failed(program("predict", "examples/Si.vasp", "-m", checkpoint), str(checkpoint), part)
+def test_a_damaged_checkpoint_neither_verifies_nor_predicts(program, folder, damage, part) -> None:
+    damage(folder)
+    failed(program("models", "verify", folder), str(folder), part)
+    failed(program("predict", "examples/Si.vasp", "-m", folder), str(folder), part)
 
 
-def test_golden_json_that_disagrees_does_not_verify(program, checkpoint) -> None:
-    golden = json.loads((checkpoint / "golden.json").read_text())
+def test_golden_json_that_disagrees_does_not_verify(program, folder) -> None:
+    golden = json.loads((folder / "golden.json").read_text())
     golden["crystals"][0]["outputs"][0] += 0.01
-    (checkpoint / "golden.json").write_text(json.dumps(golden))
-    failed(program("models", "verify", checkpoint), "differ from golden.json by 0.01")
+    (folder / "golden.json").write_text(json.dumps(golden))
+    failed(program("models", "verify", folder), "differ from golden.json by 0.01")

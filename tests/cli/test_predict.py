@@ -324,8 +324,8 @@ def test_no_arguments_at_all_are_refused(program) -> None:
 # Models and devices
 
 
-def test_a_checkpoint_folder_serves_as_a_model(program, cscl, checkpoint) -> None:
-    assert program("predict", cscl, "--model", checkpoint).rows == program("predict", cscl).rows
+def test_a_checkpoint_folder_serves_as_a_model(program, cscl, folder) -> None:
+    assert program("predict", cscl, "--model", folder).rows == program("predict", cscl).rows
     assert program("predict", cscl, "-m", "crystalformer-mp").rows == program("predict", cscl).rows
 
 

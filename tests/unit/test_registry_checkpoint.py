@@ -1,7 +1,6 @@
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,6 @@ from crystalpredict.checkpoint import load_checkpoint, save_checkpoint, verify_g
 from crystalpredict.errors import CheckpointError, UsageError
 from crystalpredict.registry import bundled_models, default_model, file_sha256, find_model
 from tests.crystals import random_crystal, rock_salt
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks are faster so, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of the bundled checkpoint, to be damaged."""
-    return Path(shutil.copytree(default_model().folder, tmp_path / "copy"))
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
