@@ -98,8 +98,7 @@ class Training:
         self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded)
         # most neighbours of an atom, for each crystal (C,)
         self.widest = np.maximum.reduceat(np.diff(neighbors.first), table.first[:-1])
-        self.mean = np.nanmean(self.encoded[self.train_rows], axis=0)
-        self.deviation = np.nanstd(self.encoded[self.train_rows], axis=0)
+        self.mean, self.deviation = scale_of_labels(self.encoded[self.train_rows], config.properties)
         torch.manual_seed(config.seed)
         self.model = Crystalformer(replace(model, outputs=len(config.properties))).to(self.device)
         self.average = Crystalformer(self.model.config).to(self.device).requires_grad_(False)
@@ -132,10 +131,10 @@ class Training:
                     self.save()
                     saved = time.monotonic()
             self.epoch, self.position = self.epoch + 1, 0
-            errors = self.validate()
+            done = self.epoch / self.config.epochs
             progress = Progress(
-                self.epoch, self.step, self.epoch / self.config.epochs, float(np.mean(losses)), rate,
-                time.monotonic() - started, errors,
+                self.epoch, self.step, done, float(np.mean(losses)) if losses else math.nan,
+                learning_rate(self.config, self.step, done), time.monotonic() - started, self.validate(),
             )  # fmt: skip
             self._log(progress)
             report(progress)
@@ -169,6 +168,10 @@ class Training:
             loss = torch.where(known, error, 0.0).sum() / count
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+        if not torch.isfinite(total):
+            raise DataError(
+                f"the loss is not a number at step {self.step}: lower the learning rate, look at the labels"
+            )
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -252,11 +255,7 @@ class Training:
         self.model.load_state_dict(parts.pop("model"))
         self.average.load_state_dict(parts.pop("average"))
         for name, parameter in self.model.named_parameters():
-            state = {kind: values[name] for kind, values in parts.items()}
-            # the step counter stays on the CPU, as torch.optim makes it
-            self.optimiser.state[parameter] = {
-                kind: value if value.ndim == 0 else value.to(self.device) for kind, value in state.items()
-            }
+            self.optimiser.state[parameter] = {kind: values[name].to(self.device) for kind, values in parts.items()}
 
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:
@@ -274,6 +273,14 @@ def encoded_labels(table: CrystalTable, names: Sequence[str]) -> FloatArray:
         raise DataError(f"no labels for {', '.join(sorted(missing))} in the data; it has {', '.join(table.properties)}")
     columns = (table.labels[:, table.properties.index(name)].astype(float) for name in names)
     return np.stack([find_property(name).encode(column) for name, column in zip(names, columns, strict=True)], axis=1)
+
+
+def scale_of_labels(encoded: FloatArray, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Mean and population deviation (outputs,) of the training labels (rows, outputs); DataError if one is constant."""
+    for name, column in zip(names, encoded.T, strict=True):
+        if len(np.unique(column[np.isfinite(column)])) < 2:
+            raise DataError(f"{name}: no two different labels to train on")
+    return np.nanmean(encoded, axis=0), np.nanstd(encoded, axis=0)
 
 
 def rows_with_labels(wanted: np.ndarray, encoded: FloatArray) -> IntArray:

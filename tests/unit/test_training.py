@@ -66,6 +66,15 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_p
         assert torch.equal(one, averaged_weights(tmp_path / "broken")[name]), name
 
 
+def test_a_run_killed_between_the_last_step_of_an_epoch_and_its_end_goes_on(data, tmp_path: Path) -> None:
+    training = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=1))
+    training.position = len(training._order(0))
+    training.save()
+    resumed = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=1))
+    resumed.run(lambda progress: None)
+    assert (resumed.epoch, resumed.step, resumed.position) == (1, 0, 0)
+
+
 def test_the_loss_falls_and_the_log_tells(data, tmp_path: Path) -> None:
     training = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=12))
     seen: list[Progress] = []
@@ -153,5 +162,13 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
         Training(tmp_path, table, neighbors, MODEL, replace(CONFIG, properties=("bandgap",)))
     with pytest.raises(DataError, match="no crystal with a usable label"):
         Training(tmp_path, replace(table, labels=table.labels * np.nan), neighbors, MODEL, CONFIG)
+    constant = replace(table, labels=np.ones_like(table.labels))
+    with pytest.raises(DataError, match="formation_energy: no two different labels"):
+        Training(tmp_path, constant, neighbors, MODEL, CONFIG)
+    diverged = Training(tmp_path / "diverged", table, neighbors, MODEL, CONFIG)
+    with torch.no_grad():
+        diverged.model.readout[2].bias.fill_(torch.inf)
+    with pytest.raises(DataError, match="loss is not a number at step 0"):
+        diverged._update(np.arange(5), 1e-3)
     with pytest.raises(DataError, match="unknown keys: epoch"):
         TrainingConfig.from_dict({"epoch": 3})
