@@ -28,7 +28,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             show_default=False,
             help="CIF, POSCAR or pymatgen JSON files (.gz too), directories, globs, @list.txt, - for paths on stdin.",
         ),
@@ -67,7 +67,7 @@ def predict(
 ) -> None:
     """Predict properties of crystals: one row for each structure, in the order given.
 
-    Exit code 0: all predicted; 2: wrong usage; 3: some inputs failed; 4: all failed; 130: interrupted.
+    Exit code 0: all predicted; 1: damaged model; 2: wrong usage; 3: some inputs failed; 4: all failed; 130: interrupted.
     """  # fmt: skip
     if output is not None:
         refuse_unwritable(output)
