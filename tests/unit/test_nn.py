@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn import Crystalformer, ModelConfig, attention
 from crystalpredict.nn.attention import radial_basis, radial_columns
 from tests.crystals import batch_of, random_crystal
 
@@ -95,3 +95,17 @@ def test_impossible_configs_are_refused(change: dict[str, float], message: str) 
 def test_an_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'heads'"):
         ModelConfig.from_dict({"head": 8})
+
+
+def test_a_large_bin_is_attended_to_in_parts_with_equal_values_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    model = Crystalformer(ModelConfig(blocks=2)).double()
+    batch = batch_of(*(random_crystal(seed, n_atoms=7) for seed in range(12)), radius=6.0)
+    model.fit_width_norm(batch)
+    results = []
+    for at_once in (2**24, 5 * batch.neighbors.shape[0] * 8 * batch.neighbors.shape[1]):  # all at once; 5 rows
+        monkeypatch.setattr(attention, "PRODUCTS_AT_ONCE", at_once)
+        output = model(batch)
+        results.append([output, *torch.autograd.grad(output.sum(), list(model.parameters()))])
+    for one, two in zip(*results, strict=True):
+        assert torch.allclose(one, two, atol=1e-12)

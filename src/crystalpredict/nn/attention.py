@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from crystalpredict.batching import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 
+PRODUCTS_AT_ONCE = 2**24  # q.k of atoms in one bin held at a time: memory stays linear in the size of a large cell
 PSI_EXPONENT = 46.0  # exp(-46) = 1e-20: below it psi is 0, for subnormal numbers make a step 3 times slower
 
 
@@ -22,7 +23,7 @@ class Geometry(NamedTuple):
     """What the blocks share: it depends on the crystals alone, not on the state of the atoms.
 
     neighbors (G, H, T, M), slot of the neighbour, the same for each head; squared_distances (G, 1, T, M), Å^2;
-    basis (N, M, K'), psi of each edge, or None for K = 0.
+    basis (G, T, M, K'), psi of each edge, or None for K = 0.
     """
 
     neighbors: Tensor
@@ -55,7 +56,7 @@ def geometry_of(batch: CrystalBatch, config: ModelConfig) -> Geometry:
     return Geometry(
         batch.neighbors[:, None].expand(bins, config.heads, slots, width),
         (batch.distances**2)[:, None],
-        radial_basis(batch.distances.flatten(0, 1), config) if config.radial_basis else None,
+        radial_basis(batch.distances, config) if config.radial_basis else None,
     )
 
 
@@ -83,20 +84,29 @@ class InfinitelyConnectedAttention(nn.Module):
         Exact up to edges beyond the list's radius r_c, whose weight is below exp(-r_c^2 / 2 sigma^2).
         """
         query, key, value = self._heads(state, geometry)
-        channels = query.shape[-1]
-        products = (query * channels**-0.5) @ key.transpose(2, 3)  # (G, H, T, T)
-        decay = self._decay(query)[..., None] * geometry.squared_distances  # (G, H, T, M)
-        weights = (products.gather(3, geometry.neighbors) - decay).softmax(dim=3)  # (G, H, T, M)
-        # the images of one atom share its value, so their weights are summed first
-        atom_weights = torch.zeros_like(products).scatter_add(3, geometry.neighbors, weights)
-        heads = (atom_weights @ value).transpose(1, 2).reshape(len(state), -1, channels)  # (N, H, d)
-        if self.radial_weights is not None and geometry.basis is not None:
-            # sum_e p_e psi(d_e) first and W^E after: the matrix leaves the sum over edges
-            moments = weights.transpose(1, 2).reshape(len(state), self.config.heads, -1) @ geometry.basis
-            matrix = self.radial_weights[..., : moments.shape[-1]]
-            heads = heads + torch.einsum("nhk,hdk->nhd", moments, matrix)
-        term: Tensor = self.output(heads.flatten(1))
+        bins, heads, slots, _ = query.shape
+        rows = max(1, PRODUCTS_AT_ONCE // (bins * heads * slots))
+        parts = [
+            self._attend(query[:, :, start : start + rows], key, value, geometry, slice(start, start + rows))
+            for start in range(0, slots, rows)
+        ]
+        term: Tensor = self.output(torch.cat(parts, dim=1).view(len(state), -1))
         return term
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, rows: slice) -> Tensor:
+        """Heads of the atoms in the slots `rows` of each bin (G, R, H, d); query (G, H, R, d), key and value of all."""
+        neighbors = geometry.neighbors[:, :, rows]  # (G, H, R, M)
+        products = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)  # (G, H, R, T)
+        decay = self._decay(query)[..., None] * geometry.squared_distances[:, :, rows]  # (G, H, R, M)
+        weights = (products.gather(3, neighbors) - decay).softmax(dim=3)  # (G, H, R, M)
+        # the images of one atom share its value, so their weights are summed first
+        atom_weights = torch.zeros_like(products).scatter_add(3, neighbors, weights)
+        heads = (atom_weights @ value).transpose(1, 2)  # (G, R, H, d)
+        if self.radial_weights is None or geometry.basis is None:
+            return heads
+        # sum_e p_e psi(d_e) first and W^E after: the matrix leaves the sum over edges
+        moments = weights.transpose(1, 2) @ geometry.basis[:, rows]  # (G, R, H, K')
+        return heads + torch.einsum("grhk,hdk->grhd", moments, self.radial_weights[..., : moments.shape[-1]])
 
     def _heads(self, state: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each (G, H, T, d); heads are contiguous chunks of channels."""
