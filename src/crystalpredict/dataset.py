@@ -12,6 +12,7 @@ from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class CrystalTable:
                 columns = {name: arrays[name] for name in arrays.files}
             names = tuple(str(name) for name in columns.pop("properties"))
             return cls(**columns, properties=names)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
             hint = "make one with scripts/prepare.py"
             raise DataError(f"{path}: not a prepared table of crystals ({error}); {hint}") from error
 

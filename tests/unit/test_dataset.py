@@ -84,6 +84,9 @@ def test_bad_data_is_named(tmp_path: Path) -> None:
         table_of_rows([({**IRON, "species": ["Xx"]}, TRAIN)])
     with pytest.raises(DataError, match="no crystals"):
         table_of_rows([])
-    (tmp_path / "b.npz").write_bytes(b"not a zip")
-    with pytest.raises(DataError, match="not a prepared table"):
-        CrystalTable.load(tmp_path / "b.npz")
+    table_of_rows([(IRON, TRAIN)]).save(tmp_path / "b.npz")
+    whole = (tmp_path / "b.npz").read_bytes()
+    for content in (b"not a zip", whole[: len(whole) // 2]):
+        (tmp_path / "b.npz").write_bytes(content)
+        with pytest.raises(DataError, match="not a prepared table"):
+            CrystalTable.load(tmp_path / "b.npz")
