@@ -76,7 +76,7 @@ class CrystalTable:
     def load(cls, path: Path) -> CrystalTable:
         """The table of a file that `save` wrote; DataError if it is none."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in arrays.files}
             names = tuple(str(name) for name in columns.pop("properties"))
             return cls(**columns, properties=names)
