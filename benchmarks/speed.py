@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from provenance import provenance
 
-from crystalpredict.batching import CrystalBatch, collate, split_by_atoms
+from crystalpredict.batching import CrystalBatch, batches_of
 from crystalpredict.crystal import Crystal
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig, attention
@@ -30,15 +30,6 @@ def random_crystal(random: np.random.Generator) -> Crystal:
     lattice = np.eye(3) + random.uniform(-0.2, 0.2, (3, 3))
     lattice *= (count * random.uniform(12, 22) / np.linalg.det(lattice)) ** (1 / 3)
     return Crystal.ordered(lattice, random.random((count, 3)) @ lattice, random.integers(1, 90, count))
-
-
-def batches_of(crystals: list[Crystal], radius: float) -> list[CrystalBatch]:
-    """The crystals in batches of some ATOMS atoms."""
-    edges = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
-    sizes = np.array([crystal.n_atoms for crystal in crystals])
-    widths = np.array([part.widest for part in edges])
-    parts = split_by_atoms(sizes, widths, ATOMS)
-    return [collate([crystals[i] for i in part], [edges[i] for i in part]) for part in parts]
 
 
 def microseconds_per_atom(model: Crystalformer, batches: list[CrystalBatch], *, train: bool) -> float:
@@ -66,7 +57,9 @@ def main() -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     model = Crystalformer(ModelConfig(outputs=5))
-    batches = batches_of([random_crystal(random) for _ in range(128)], model.config.radius)
+    crystals = [random_crystal(random) for _ in range(128)]
+    edges = [find_neighbors(crystal.lattice, crystal.positions, model.config.radius) for crystal in crystals]
+    batches = [batch for _, batch in batches_of(crystals, edges, ATOMS)]
     model.fit_width_norm(batches[0])
     filled = sum(int((batch.distances < 100).sum()) for batch in batches) / sum(b.distances.numel() for b in batches)
     result: dict[str, float] = {"neighbour_slots_filled": round(filled, 3)}

@@ -7,7 +7,7 @@ are computed and never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -97,6 +97,16 @@ def pack(sizes: IntArray) -> tuple[IntArray, int, int]:
         starts[crystal] = home * slots + slots - room[home]
         room[home] -= size
     return starts, len(room), slots
+
+
+def batches_of(
+    crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], atoms: int
+) -> Iterator[tuple[IntArray, CrystalBatch]]:
+    """Batches of about `atoms` atoms, each with the indices of its crystals; little is padded in any of them."""
+    sizes = np.array([crystal.n_atoms for crystal in crystals])
+    widths = np.array([edges.widest for edges in neighbors])
+    for rows in split_by_atoms(sizes, widths, atoms):
+        yield rows, collate([crystals[row] for row in rows], [neighbors[row] for row in rows])
 
 
 def split_by_atoms(sizes: IntArray, widths: IntArray, atoms: int) -> list[IntArray]:

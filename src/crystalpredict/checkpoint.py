@@ -149,8 +149,6 @@ def property_of_dict(entry: dict[str, Any]) -> Property:
     unknown = set(entry) - keys - {"mean", "deviation"}
     if unknown:
         raise ValueError(f"property {entry.get('name')!r} has unknown keys {sorted(unknown)}")
-    if entry.get("transform", "none") not in ("none", "log10"):
-        raise ValueError(f"property {entry.get('name')!r} has an unknown transform {entry['transform']!r}")
     known = {key: value for key, value in entry.items() if key in keys}
     return Property(**known | {"aliases": tuple(known.get("aliases", ()))})
 

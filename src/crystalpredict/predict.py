@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crystalpredict.batching import collate, split_by_atoms
+from crystalpredict.batching import batches_of
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint
-from crystalpredict.crystal import FloatArray, Neighbors
+from crystalpredict.crystal import Crystal, FloatArray
 from crystalpredict.devices import choose_device
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.properties import Property, find_property
@@ -82,15 +82,14 @@ class Predictor:
         yield from self._window(window)
 
     def _window(self, entries: list[Entry]) -> Iterator[Prediction]:
-        usable = [number for number, entry in enumerate(entries) if entry.crystal]
-        outputs, isolated = self._outputs([entries[number] for number in usable])
+        outputs, isolated = self._outputs([entry.crystal for entry in entries if entry.crystal])
         decoded = self.checkpoint.decode(outputs)
-        place = {number: row for row, number in enumerate(usable)}
-        for number, entry in enumerate(entries):
+        rows = iter(range(len(outputs)))
+        for entry in entries:
             values: dict[str, float] = {}
             error, notes = entry.error, entry.warnings
-            if number in place:
-                row = place[number]
+            if entry.crystal:
+                row = next(rows)
                 values = {prop.column: float(decoded[prop.name][row]) for prop in self.properties}
                 if not all(np.isfinite(value) for value in values.values()):
                     values, error = {}, "the prediction is not a number: the cell is far from anything known"
@@ -98,23 +97,13 @@ class Predictor:
                     notes += (f"{isolated[row]} atoms have no neighbour within {self.model.config.radius:g} Å",)
             yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error)
 
-    def _outputs(self, entries: list[Entry]) -> tuple[FloatArray, list[int]]:
-        """Standardised outputs (entries, outputs), and how many atoms of each crystal have no neighbour.
-
-        Batches hold crystals with alike neighbour counts.
-        """
-        outputs = np.full((len(entries), self.model.config.outputs), np.nan)
-        if not entries:
-            return outputs, []
-        crystals = [entry.crystal for entry in entries if entry.crystal]
-        edges: list[Neighbors] = [
-            find_neighbors(crystal.lattice, crystal.positions, self.model.config.radius) for crystal in crystals
-        ]
-        sizes = np.array([crystal.n_atoms for crystal in crystals])
-        widths = np.array([part.widest for part in edges])
+    def _outputs(self, crystals: list[Crystal]) -> tuple[FloatArray, list[int]]:
+        """Standardised outputs (crystals, outputs), and how many atoms of each crystal have no neighbour."""
+        radius = self.model.config.radius
+        edges = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
+        outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
         with torch.inference_mode():
-            for rows in split_by_atoms(sizes, widths, BATCH_ATOMS):
-                batch = collate([crystals[row] for row in rows], [edges[row] for row in rows])
+            for rows, batch in batches_of(crystals, edges, BATCH_ATOMS):
                 outputs[rows] = self.model(batch.to(self.device)).cpu().numpy()
         return outputs, [int((np.diff(part.first) == 1).sum()) for part in edges]
 

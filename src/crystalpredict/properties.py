@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,10 @@ class Property:
     minimum: float | None = None
     decimals: int = 4
     """Digits after the point in a table of predictions."""
+
+    def __post_init__(self) -> None:
+        if self.transform not in get_args(Transform):
+            raise ValueError(f"property {self.name!r} has an unknown transform {self.transform!r}")
 
     @property
     def column(self) -> str:

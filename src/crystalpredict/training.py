@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from crystalpredict.atomic_write import write_atomically
-from crystalpredict.batching import CrystalBatch, collate, split_by_atoms
+from crystalpredict.batching import CrystalBatch, batches_of
 from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable
 from crystalpredict.errors import DataError
@@ -96,8 +96,6 @@ class Training:
         self.encoded = encoded_labels(table, config.properties)  # (C, outputs)
         self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded)
         self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded)
-        # most neighbours of an atom, for each crystal (C,)
-        self.widest = np.maximum.reduceat(np.diff(neighbors.first), table.first[:-1])
         self.mean, self.deviation = scale_of_labels(self.encoded[self.train_rows], config.properties)
         torch.manual_seed(config.seed)
         self.model = Crystalformer(replace(model, outputs=len(config.properties))).to(self.device)
@@ -107,8 +105,9 @@ class Training:
         if (folder / "state.npz").exists():
             self._load()
         else:
-            first = self._batch(self._order(0)[: min(256, len(self.train_rows))])
-            self.model.fit_width_norm(first)
+            first = self._order(0)[: min(256, len(self.train_rows))]
+            ((_, batch),) = self._batches(first, atoms=int(self.table.sizes[first].sum()))
+            self.model.fit_width_norm(batch)
             self.average.load_state_dict(self.model.state_dict())
         self._write_config()
 
@@ -147,8 +146,8 @@ class Training:
         rows = self.validation_rows
         predicted = np.full((len(rows), len(self.config.properties)), np.nan)
         with torch.no_grad():
-            for batch in self._split(rows):
-                predicted[batch] = self.average(self._batch(rows[batch])).cpu().numpy()
+            for part, batch in self._batches(rows, self.config.split_atoms):
+                predicted[part] = self.average(batch).cpu().numpy()
         errors = np.abs(predicted * self.deviation + self.mean - self.encoded[rows])
         return {
             name: float(np.nanmean(error))
@@ -161,10 +160,10 @@ class Training:
         labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
         count = int(np.isfinite(labels).sum())
         total = torch.zeros((), device=self.device)
-        for batch in self._split(rows):
-            target = torch.from_numpy(labels[batch]).to(self.device)
+        for part, batch in self._batches(rows, self.config.split_atoms):
+            target = torch.from_numpy(labels[part]).to(self.device)
             known = torch.isfinite(target)
-            error = (self.model(self._batch(rows[batch])) - torch.where(known, target, 0.0)).abs()
+            error = (self.model(batch) - torch.where(known, target, 0.0)).abs()
             loss = torch.where(known, error, 0.0).sum() / count
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -199,14 +198,13 @@ class Training:
             yield order[start:stop]
             start = stop
 
-    def _split(self, rows: IntArray) -> list[IntArray]:
-        """Positions in `rows` of the crystals of each pass through the network."""
-        return split_by_atoms(self.table.sizes[rows], self.widest[rows], self.config.split_atoms)
-
-    def _batch(self, rows: IntArray) -> CrystalBatch:
-        atoms = [slice(self.table.first[row], self.table.first[row + 1]) for row in rows]
+    def _batches(self, rows: IntArray, atoms: int) -> Iterator[tuple[IntArray, CrystalBatch]]:
+        """Batches of the crystals `rows` on the device, each with its positions in `rows`."""
         crystals = [self.table.crystal(row) for row in rows]
-        return collate(crystals, [self.neighbors.neighbors(part) for part in atoms]).to(self.device)
+        first = self.table.first
+        neighbors = [self.neighbors.neighbors(slice(first[row], first[row + 1])) for row in rows]
+        for part, batch in batches_of(crystals, neighbors, atoms):
+            yield part, batch.to(self.device)
 
     def _write_config(self) -> None:
         content = {

@@ -11,11 +11,11 @@ from typer.core import TyperGroup
 
 from crystalpredict import __version__
 from crystalpredict.cli.models import models_app
-from crystalpredict.cli.predict import predict
+from crystalpredict.cli.predict import EXIT_INTERRUPTED, predict
 from crystalpredict.cli.render import say
 from crystalpredict.errors import CrystalPredictError, UsageError
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
+EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 
 
 class _Program(TyperGroup):
