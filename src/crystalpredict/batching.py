@@ -1,14 +1,14 @@
-"""Crystals in, one CrystalBatch of tensors out: atoms packed into bins, neighbours padded to one width.
+"""Crystals in, one CrystalBatch of tensors out: atoms packed into bins, neighbours padded to one width in each part.
 
 Attention needs q.k for every pair of atoms that are neighbours. Crystals are packed into bins of T slots, so that
 one dense product per bin gives all of them without a gather of vectors; pairs of different crystals that share a bin
-are computed and never looked at.
+are computed and never looked at. Bins of crystals with alike neighbour counts form a part, padded to its own width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,111 +16,159 @@ from torch import Tensor
 
 from crystalpredict.crystal import Crystal, IntArray, Neighbors
 
-FAR = 1.0e3  # Å; the distance of a missing neighbour: its Gaussian and its radial basis are exactly 0
-MIN_SLOTS = 64  # a bin holds at least this many atoms, so that small crystals share one
+FAR = 1.0e3  # Å; the distance of a missing neighbour: its Gaussian is exactly 0
+MIN_SLOTS = 48  # a bin holds at least this many atoms, so that small crystals share one
+PART_ATOMS = 192  # atoms of a part: fewer pad less, more keep the products large
+
+
+@dataclass(frozen=True)
+class Part:
+    """G bins of T slots, M neighbours a slot.
+
+    neighbors (G, T, M), slot of the neighbour inside its bin; distances (G, T, M), Å, `FAR` for a missing neighbour.
+    """
+
+    neighbors: Tensor
+    distances: Tensor
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Part:
+        """The part on another device, distances in another precision."""
+        return Part(self.neighbors.to(device, non_blocking=True), self.distances.to(device, dtype, non_blocking=True))
 
 
 @dataclass(frozen=True)
 class CrystalBatch:
-    """B crystals in G bins of T slots; N = G T slots, some of them empty; M neighbours a slot.
+    """B crystals in the N slots of all parts, one part after the other; some slots are empty.
 
-    elements (N, S), atomic number - 1; occupancies (N, S), 0 in an empty slot; neighbors (G, T, M), slot of the
-    neighbour inside its bin; distances (G, T, M), Å, `FAR` where there is no neighbour; crystals (N,), the crystal of
-    a slot, B for an empty one; n_atoms (B,).
+    elements (N, S), atomic number - 1; occupancies (N, S), 0 in an empty slot; crystals (N,), the crystal of a slot, B
+    for an empty one; counts (N,), atoms that a slot stands for, 0 for an empty one; n_atoms (B,).
     """
 
     elements: Tensor
     occupancies: Tensor
-    neighbors: Tensor
-    distances: Tensor
     crystals: Tensor
+    counts: Tensor
     n_atoms: Tensor
+    parts: tuple[Part, ...]
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> CrystalBatch:
         """The batch on another device, its real numbers in another precision."""
         return CrystalBatch(
-            *(
-                getattr(self, f.name).to(device, dtype if getattr(self, f.name).is_floating_point() else None)
-                for f in fields(self)
-            )
+            self.elements.to(device, non_blocking=True),
+            self.occupancies.to(device, dtype, non_blocking=True),
+            self.crystals.to(device, non_blocking=True),
+            self.counts.to(device, dtype, non_blocking=True),
+            self.n_atoms.to(device, non_blocking=True),
+            tuple(part.to(device, dtype) for part in self.parts),
         )
 
 
 def collate(
-    crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], dtype: torch.dtype = torch.float32
+    crystals: Sequence[Crystal],
+    neighbors: Sequence[Neighbors],
+    dtype: torch.dtype = torch.float32,
+    part_atoms: int = PART_ATOMS,
 ) -> CrystalBatch:
-    """One batch of the crystals, in their order."""
-    sizes = np.array([crystal.n_atoms for crystal in crystals])
-    starts, bins, slots = pack(sizes)
-    width = max(edges.widest for edges in neighbors)
+    """One batch of the crystals, in their order, in parts of about `part_atoms` atoms."""
+    sizes = np.array([edges.size for edges in neighbors])
+    widths = np.array([edges.widest for edges in neighbors])
+    starts = np.empty(len(crystals), dtype=np.int64)  # first slot of each crystal
+    parts = []
+    total = 0
+    for rows in split_by_atoms(sizes, widths, part_atoms):
+        inside, bins, slots = pack(sizes[rows])
+        parts.append(_part([neighbors[row] for row in rows], inside, (bins, slots, int(widths[rows].max())), dtype))
+        starts[rows] = total + inside
+        total += bins * slots
+    slot = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())  # of each listed atom
     mixed = max(crystal.numbers.shape[1] for crystal in crystals)
-    elements = np.zeros((bins * slots, mixed), dtype=np.int64)
-    occupancies = np.zeros((bins * slots, mixed))
-    owners = np.full(bins * slots, len(crystals), dtype=np.int64)
-    indices = np.zeros((bins * slots, width), dtype=np.int64)
-    distances = np.full((bins * slots, width), FAR)
-    for number, (crystal, edges, start) in enumerate(zip(crystals, neighbors, starts, strict=True)):
-        rows = slice(start, start + crystal.n_atoms)
-        elements[rows, : crystal.numbers.shape[1]] = crystal.numbers - 1
-        occupancies[rows, : crystal.numbers.shape[1]] = crystal.occupancies
-        owners[rows] = number
-        counts = np.diff(edges.first)
-        row = np.repeat(np.arange(start, start + crystal.n_atoms), counts)
-        column = np.arange(len(edges.indices)) - np.repeat(edges.first[:-1], counts)
-        indices[row, column] = edges.indices + start % slots
-        distances[row, column] = edges.distances
+    elements = np.zeros((total, mixed), dtype=np.int64)
+    occupancies = np.zeros((total, mixed))
+    owners = np.full(total, len(crystals), dtype=np.int64)
+    counts = np.zeros(total)
+    for columns in {crystal.numbers.shape[1] for crystal in crystals}:
+        alike = np.array([crystal.numbers.shape[1] == columns for crystal in crystals])
+        chosen = slot[np.repeat(alike, sizes)]
+        pairs = [pair for pair, wanted in zip(zip(crystals, neighbors, strict=True), alike, strict=True) if wanted]
+        elements[chosen, :columns] = np.concatenate([crystal.numbers[edges.atoms] for crystal, edges in pairs]) - 1
+        occupancies[chosen, :columns] = np.concatenate([crystal.occupancies[edges.atoms] for crystal, edges in pairs])
     elements[occupancies == 0] = 0  # padding columns may hold any number
+    owners[slot] = np.repeat(np.arange(len(crystals)), sizes)
+    counts[slot] = np.concatenate([edges.counts for edges in neighbors])
     return CrystalBatch(
         torch.from_numpy(elements),
         torch.from_numpy(occupancies).to(dtype),
+        torch.from_numpy(owners),
+        torch.from_numpy(counts).to(dtype),
+        torch.tensor([crystal.n_atoms for crystal in crystals]),
+        tuple(parts),
+    )
+
+
+def _part(neighbors: Sequence[Neighbors], starts: IntArray, shape: tuple[int, int, int], dtype: torch.dtype) -> Part:
+    """The part whose crystals begin at the slots `starts` (crystals,); shape (bins, slots, width)."""
+    bins, slots, width = shape
+    sizes = np.array([edges.size for edges in neighbors])
+    slot = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+    counts = np.concatenate([np.diff(edges.first) for edges in neighbors])  # edges of each listed atom
+    cell = np.repeat(slot * width - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    home = np.repeat(starts % slots, [len(edges.indices) for edges in neighbors])  # first slot inside the bin
+    indices = np.zeros(bins * slots * width, dtype=np.int64)
+    distances = np.full(bins * slots * width, FAR)
+    indices[cell] = np.concatenate([edges.indices for edges in neighbors]) + home
+    distances[cell] = np.concatenate([edges.distances for edges in neighbors])
+    return Part(
         torch.from_numpy(indices).view(bins, slots, width),
         torch.from_numpy(distances).to(dtype).view(bins, slots, width),
-        torch.from_numpy(owners),
-        torch.from_numpy(sizes),
     )
 
 
 def pack(sizes: IntArray) -> tuple[IntArray, int, int]:
     """First slot of each crystal, number of bins, slots per bin; first-fit by decreasing size.
 
-    sizes (B,), atoms of each crystal. No crystal straddles two bins.
+    sizes (B,), atoms of each crystal. No crystal straddles two bins. Of several numbers of slots that with the
+    fewest slots in all is taken.
     """
-    total = int(sizes.sum())
-    slots = max(int(sizes.max()), min(total, MIN_SLOTS))
-    room: list[int] = []
-    starts = np.empty(len(sizes), dtype=np.int64)
+    least = max(int(sizes.max()), min(int(sizes.sum()), MIN_SLOTS))
+    packings = [_first_fit(sizes, slots) for slots in sorted({least, least * 5 // 4, least * 3 // 2})]
+    return min(packings, key=lambda packing: packing[1] * packing[2])
+
+
+def _first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, int, int]:
+    used: list[int] = []
+    bins, offsets = np.empty_like(sizes), np.empty_like(sizes)
     for crystal in np.argsort(-sizes, kind="stable"):
         size = int(sizes[crystal])
-        home = next((b for b, free in enumerate(room) if free >= size), len(room))
-        if home == len(room):
-            room.append(slots)
-        starts[crystal] = home * slots + slots - room[home]
-        room[home] -= size
-    return starts, len(room), slots
+        home = next((b for b, filled in enumerate(used) if filled + size <= slots), len(used))
+        if home == len(used):
+            used.append(0)
+        bins[crystal], offsets[crystal] = home, used[home]
+        used[home] += size
+    return bins * max(used) + offsets, len(used), max(used)
 
 
 def batches_of(
     crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], atoms: int
 ) -> Iterator[tuple[IntArray, CrystalBatch]]:
-    """Batches of about `atoms` atoms, each with the indices of its crystals; little is padded in any of them."""
-    sizes = np.array([crystal.n_atoms for crystal in crystals])
+    """Batches of about `atoms` listed atoms, each with the indices of its crystals; little is padded in any of them."""
+    sizes = np.array([edges.size for edges in neighbors])
     widths = np.array([edges.widest for edges in neighbors])
     for rows in split_by_atoms(sizes, widths, atoms):
         yield rows, collate([crystals[row] for row in rows], [neighbors[row] for row in rows])
 
 
 def split_by_atoms(sizes: IntArray, widths: IntArray, atoms: int) -> list[IntArray]:
-    """Indices of the crystals of each batch, about `atoms` atoms in each; alike neighbour counts stay together.
+    """Indices of the crystals of each group, about `atoms` atoms in each; alike neighbour counts stay together.
 
-    sizes (B,), atoms; widths (B,), most neighbours of an atom. A crystal larger than `atoms` has a batch of its own.
+    sizes (B,), atoms; widths (B,), most neighbours of an atom. A crystal larger than `atoms` has a group of its own.
     """
     order = np.lexsort((sizes, widths))
-    batches: list[list[int]] = []
+    groups: list[list[int]] = []
     held = atoms
     for crystal in order:
         if held + sizes[crystal] > atoms:
-            batches.append([])
+            groups.append([])
             held = 0
-        batches[-1].append(int(crystal))
+        groups[-1].append(int(crystal))
         held += int(sizes[crystal])
-    return [np.array(batch) for batch in batches]
+    return [np.array(group) for group in groups]

@@ -54,15 +54,24 @@ class Crystal:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Edges from each atom of a cell to every atom of the infinite crystal within a radius, itself included.
+    """Edges from the listed atoms of a cell to every atom of the infinite crystal within a radius, itself included.
 
-    Edges of atom i are first[i]:first[i + 1]. first (n + 1,); indices (E,), the neighbour's atom in the cell;
-    distances (E,), Å. The self edge has distance 0.
+    Every atom of the cell is listed, or one of each kind of equivalent atoms (`crystalpredict.equivalence`).
+    Edges of listed atom i are first[i]:first[i + 1]. first (m + 1,); indices (E,), the listed atom that is, or stands
+    for, the neighbour; distances (E,), Å; the self edge comes first and has distance 0. atoms (m,), the atom of the
+    cell; counts (m,), how many atoms of the cell it stands for.
     """
 
     first: IntArray
     indices: IntArray
     distances: FloatArray
+    atoms: IntArray
+    counts: IntArray
+
+    @property
+    def size(self) -> int:
+        """Atoms listed."""
+        return len(self.atoms)
 
     @property
     def widest(self) -> int:

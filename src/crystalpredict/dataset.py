@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.equivalence import FREQUENCIES, TOLERANCE, merge_equivalent
 from crystalpredict.errors import DataError
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.properties import PROPERTIES
@@ -141,17 +142,27 @@ def lattice_of_parameters(parameters: Sequence[float]) -> FloatArray:
 
 @dataclass(frozen=True)
 class NeighborTable:
-    """Neighbour lists of all crystals of a table: first (N + 1,) over all atoms, indices (E,) within the cell."""
+    """Neighbour lists of all crystals of a table, equivalent atoms merged, one after the other.
 
+    sites (C + 1,), first listed atom of each crystal; atoms (S,), counts (S,), first (S + 1,), indices (E,) and
+    distances (E,) as in Neighbors.
+    """
+
+    sites: IntArray
+    atoms: IntArray
+    counts: IntArray
     first: IntArray
     indices: IntArray
     distances: FloatArray
 
-    def neighbors(self, atoms: slice) -> Neighbors:
-        """List of the crystal whose atoms in the table are `atoms`."""
-        first = self.first[atoms.start : atoms.stop + 1]
+    def neighbors(self, row: int) -> Neighbors:
+        """List of the crystal in a row of the table."""
+        own = slice(self.sites[row], self.sites[row + 1])
+        first = self.first[self.sites[row] : self.sites[row + 1] + 1]
         edges = slice(first[0], first[-1])
-        return Neighbors(first - first[0], self.indices[edges], self.distances[edges])
+        return Neighbors(
+            first - first[0], self.indices[edges], self.distances[edges], self.atoms[own], self.counts[own]
+        )
 
 
 def neighbor_table(table: CrystalTable, radius: float, cache: Path, jobs: int = 1) -> NeighborTable:
@@ -159,32 +170,37 @@ def neighbor_table(table: CrystalTable, radius: float, cache: Path, jobs: int = 
 
     The cache is keyed by the crystals themselves and the radius, so it can not be stale.
     """
-    digest = hashlib.sha256(repr(radius).encode())
-    for array in (table.first, table.lattices, table.fractional):
+    digest = hashlib.sha256(repr((radius, TOLERANCE, FREQUENCIES)).encode())
+    for array in (table.first, table.lattices, table.fractional, table.numbers):
         digest.update(np.ascontiguousarray(array).tobytes())
     folder = cache / f"neighbors-{digest.hexdigest()[:16]}"
-    names = ("first", "indices", "distances")
-    if not (folder / "distances.npy").exists():
-        chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 500))
+    names = [f.name for f in fields(NeighborTable)]
+    if not (folder / f"{names[-1]}.npy").exists():
+        chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 200))
         crystals = ([table.crystal(row) for row in rows] for rows in chunks)
         if jobs == 1:
-            parts = [_edges_of(part, radius) for part in crystals]
+            parts = [_merged_edges(part, radius) for part in crystals]
         else:
             # spawned, not forked: a fork of a process with threads may hang
             with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-                parts = list(pool.map(_edges_of, crystals, repeat(radius)))
-        counts, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
+                parts = list(pool.map(_merged_edges, crystals, repeat(radius)))
+        sites, atoms, counts, widths, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
+        sites, first = (np.concatenate([[0], np.cumsum(part)]) for part in (sites, widths))
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in zip(names, (np.concatenate([[0], np.cumsum(counts)]), indices, distances), strict=True):
+        for name, array in zip(names, (sites, atoms, counts, first, indices, distances), strict=True):
             with write_atomically(folder / f"{name}.npy") as file:
                 np.save(file, array)
     return NeighborTable(*(np.load(folder / f"{name}.npy") for name in names))
 
 
-def _edges_of(crystals: list[Crystal], radius: float) -> tuple[IntArray, IntArray, FloatArray]:
-    """Edges of each atom counted, their indices and distances, for all crystals one after the other."""
+def _merged_edges(crystals: list[Crystal], radius: float) -> tuple[np.ndarray, ...]:
+    """Listed atoms of each crystal, then atoms, counts, edges of each, their indices and distances, one after the other."""
     lists = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
+    lists = merge_equivalent(crystals, lists, radius)
     return (
+        np.array([edges.size for edges in lists]),
+        np.concatenate([edges.atoms for edges in lists]).astype(np.uint16),
+        np.concatenate([edges.counts for edges in lists]).astype(np.uint16),
         np.concatenate([np.diff(edges.first) for edges in lists]),
         np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
         np.concatenate([edges.distances for edges in lists]).astype(np.float32),

@@ -30,6 +30,8 @@ def find_neighbors(lattice: FloatArray, positions: FloatArray, radius: float) ->
         first,
         np.concatenate([own, indices])[order],
         np.concatenate([np.zeros(n), distances])[order],
+        own,
+        np.ones(n, dtype=np.int64),
     )
 
 

@@ -201,8 +201,7 @@ class Training:
     def _batches(self, rows: IntArray, atoms: int) -> Iterator[tuple[IntArray, CrystalBatch]]:
         """Batches of the crystals `rows` on the device, each with its positions in `rows`."""
         crystals = [self.table.crystal(row) for row in rows]
-        first = self.table.first
-        neighbors = [self.neighbors.neighbors(slice(first[row], first[row + 1])) for row in rows]
+        neighbors = [self.neighbors.neighbors(row) for row in rows]
         for part, batch in batches_of(crystals, neighbors, atoms):
             yield part, batch.to(self.device)
 

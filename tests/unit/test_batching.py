@@ -33,19 +33,31 @@ def test_batches_hold_every_crystal_once_and_no_more_atoms_than_asked() -> None:
     assert all(sizes[batch].sum() <= 250 or len(batch) == 1 for batch in batches)
 
 
-def test_slots_elements_and_neighbours_of_a_batch() -> None:
-    crystals = [random_crystal(seed, n_atoms=seed) for seed in (1, 3, 2)]
+def test_slots_elements_and_neighbours_of_a_batch_in_parts() -> None:
+    crystals = [random_crystal(seed, n_atoms=seed) for seed in (1, 3, 2, 40)]
     edges = [find_neighbors(c.lattice, c.positions, 5.0) for c in crystals]
-    batch = collate(crystals, edges)
-    assert batch.n_atoms.tolist() == [1, 3, 2]
-    flat = batch.distances.flatten(0, 1)
-    for number, (crystal, part) in enumerate(zip(crystals, edges, strict=True)):
-        rows = (batch.crystals == number).nonzero()[:, 0]
-        assert batch.elements[rows, 0].tolist() == (crystal.numbers[:, 0] - 1).tolist()
-        found = flat[rows][flat[rows] < 100]
-        assert torch.allclose(found, torch.from_numpy(part.distances).float())
-        neighbors = batch.neighbors.flatten(0, 1)[rows][flat[rows] < 100] - rows[0]
-        assert neighbors.tolist() == part.indices.tolist()
+    batch = collate(crystals, edges, part_atoms=5)
+    assert len(batch.parts) > 1
+    assert batch.n_atoms.tolist() == [1, 3, 2, 40]
+    total = 0
+    for part in batch.parts:
+        bins, slots, _ = part.distances.shape
+        for slot, (neighbors, distances) in enumerate(zip(part.neighbors.flatten(0, 1), part.distances.flatten(0, 1))):
+            number = int(batch.crystals[total + slot])
+            if number == len(crystals):
+                assert batch.counts[total + slot] == 0
+                assert (distances > 100).all()
+                continue
+            begin = int((batch.crystals == number).nonzero()[0])
+            atom, own = total + slot - begin, edges[number]
+            assert batch.counts[total + slot] == 1
+            assert batch.elements[total + slot, 0] == crystals[number].numbers[atom, 0] - 1
+            mine = slice(own.first[atom], own.first[atom + 1])
+            assert torch.allclose(distances[distances < 100], torch.from_numpy(own.distances[mine]).float())
+            found = neighbors[distances < 100] + total + slot - slot % slots - begin
+            assert found.tolist() == own.indices[mine].tolist()
+        total += bins * slots
+    assert total == len(batch.crystals)
 
 
 def test_padding_columns_of_mixed_sites_may_hold_anything() -> None:
@@ -58,5 +70,5 @@ def test_padding_columns_of_mixed_sites_may_hold_anything() -> None:
 def test_precision_and_device_move_only_real_numbers() -> None:
     crystal = random_crystal(0)
     batch = collate([crystal], [find_neighbors(crystal.lattice, crystal.positions, 4.0)]).to("cpu", torch.float64)
-    assert batch.distances.dtype == batch.occupancies.dtype == torch.float64
-    assert batch.neighbors.dtype == batch.elements.dtype == torch.int64
+    assert batch.parts[0].distances.dtype == batch.occupancies.dtype == torch.float64
+    assert batch.parts[0].neighbors.dtype == batch.elements.dtype == torch.int64

@@ -6,6 +6,7 @@ softmax over the atoms of the infinite crystal, so it runs over the edges of a n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,15 +16,16 @@ from torch.nn import functional as F
 from crystalpredict.batching import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 
-PRODUCTS_AT_ONCE = 2**24  # q.k of atoms in one bin held at a time: memory stays linear in the size of a large cell
-PSI_EXPONENT = 46.0  # exp(-46) = 1e-20: below it psi is 0, for subnormal numbers make a step 3 times slower
+DENSE_SLOTS = 512  # above this many atoms in a bin, q.k is computed for neighbours only: cost is linear in the atoms
+EDGES_AT_ONCE = 2**14  # whose keys and values are gathered at a time in such a bin
+PSI_EXPONENT = 46.0  # psi is never below exp(-46) = 1e-20, for subnormal numbers make a step 3 times slower
 
 
 class Geometry(NamedTuple):
-    """What the blocks share: it depends on the crystals alone, not on the state of the atoms.
+    """What the blocks share of a part: it depends on the crystals alone, not on the state of the atoms.
 
-    neighbors (G, H, T, M), slot of the neighbour, the same for each head; squared_distances (G, 1, T, M), Å^2;
-    basis (G, T, M, K'), psi of each edge, or None for K = 0.
+    neighbors (G, T, M), slot of the neighbour; squared_distances (G, 1, T, M), Å^2; basis (G, T, M, K'), psi of each
+    edge, or None for K = 0.
     """
 
     neighbors: Tensor
@@ -44,20 +46,23 @@ def radial_basis(distances: Tensor, config: ModelConfig) -> Tensor:
 
     distances (...), Å. Returns (..., K').
     """
+    scale = 0.5**0.5
     spacing = config.r_max / config.radial_basis
-    centres = torch.arange(1, radial_columns(config) + 1, device=distances.device, dtype=distances.dtype)
-    exponent = 0.5 * (distances[..., None] / spacing - centres) ** 2
-    return torch.where(exponent < PSI_EXPONENT, torch.exp(-exponent.clamp(max=PSI_EXPONENT)), 0.0)
+    centres = torch.arange(1, radial_columns(config) + 1, device=distances.device, dtype=distances.dtype) * scale
+    offsets = (distances * (scale / spacing))[..., None] - centres
+    return offsets.square_().clamp_(max=PSI_EXPONENT).neg_().exp_()
 
 
-def geometry_of(batch: CrystalBatch, config: ModelConfig) -> Geometry:
-    """Indices, squared distances and radial basis of the edges of a batch."""
-    bins, slots, width = batch.distances.shape
-    return Geometry(
-        batch.neighbors[:, None].expand(bins, config.heads, slots, width),
-        (batch.distances**2)[:, None],
-        radial_basis(batch.distances, config) if config.radial_basis else None,
-    )
+def geometry_of(batch: CrystalBatch, config: ModelConfig) -> list[Geometry]:
+    """Indices, squared distances and radial basis of the edges of each part."""
+    return [
+        Geometry(
+            part.neighbors,
+            (part.distances**2)[:, None],
+            radial_basis(part.distances, config) if config.radial_basis else None,
+        )
+        for part in batch.parts
+    ]
 
 
 class InfinitelyConnectedAttention(nn.Module):
@@ -78,45 +83,66 @@ class InfinitelyConnectedAttention(nn.Module):
         # scale and shift of the width's argument; not a number until `fit_width_norm`, so that nothing runs without
         self.register_buffer("width_norm", torch.full((2,), torch.nan))
 
-    def forward(self, state: Tensor, geometry: Geometry) -> Tensor:
+    def forward(self, state: Tensor, geometry: Sequence[Geometry]) -> Tensor:
         """The attention term of each atom, to be added to its state; state (N, D) to (N, D).
 
         Exact up to edges beyond the list's radius r_c, whose weight is below exp(-r_c^2 / 2 sigma^2).
         """
-        query, key, value = self._heads(state, geometry)
-        bins, heads, slots, _ = query.shape
-        rows = max(1, PRODUCTS_AT_ONCE // (bins * heads * slots))
-        parts = [
-            self._attend(query[:, :, start : start + rows], key, value, geometry, slice(start, start + rows))
-            for start in range(0, slots, rows)
+        projected = self.query_key_value(state).view(len(state), 3, self.config.heads, -1)
+        query = projected[:, 0]
+        decay = self._decay(query)  # (N, H)
+        scaled = torch.cat([query[:, None] * query.shape[-1] ** -0.5, projected[:, 1:]], dim=1)
+        sizes = [part.neighbors.shape[0] * part.neighbors.shape[1] for part in geometry]
+        attended = [
+            self._attend(*pieces) for pieces in zip(scaled.split(sizes), decay.split(sizes), geometry, strict=True)
         ]
-        term: Tensor = self.output(torch.cat(parts, dim=1).view(len(state), -1))
+        heads = torch.cat([values.flatten(0, 1) for values, _ in attended])  # (N, H, d)
+        if self.radial_weights is not None:
+            # sum_e p_e psi(d_e) first and W^E after: the matrix leaves the sum over edges
+            moments = torch.cat([moments.flatten(0, 1) for _, moments in attended])  # (N, H, K')
+            heads = heads + torch.einsum("nhk,hdk->nhd", moments, self.radial_weights[..., : moments.shape[-1]])
+        term: Tensor = self.output(heads.flatten(1))
         return term
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, rows: slice) -> Tensor:
-        """Heads of the atoms in the slots `rows` of each bin (G, R, H, d); query (G, H, R, d), key and value of all."""
-        neighbors = geometry.neighbors[:, :, rows]  # (G, H, R, M)
-        products = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)  # (G, H, R, T)
-        decay = self._decay(query)[..., None] * geometry.squared_distances[:, :, rows]  # (G, H, R, M)
-        weights = (products.gather(3, neighbors) - decay).softmax(dim=3)  # (G, H, R, M)
+    def _attend(self, projected: Tensor, decay: Tensor, part: Geometry) -> tuple[Tensor, Tensor]:
+        """Weighted values (G, T, H, d) and moments (G, T, H, K') of a part; projected (G T, 3, H, d), decay (G T, H)."""
+        bins, slots = part.neighbors.shape[:2]
+        query, key, value = projected.unflatten(0, (bins, slots)).permute(2, 0, 3, 1, 4).contiguous()  # (G, H, T, d)
+        attend = self._attend_to_all if slots <= DENSE_SLOTS else self._attend_to_neighbors
+        return attend(query, key, value, decay.view(bins, slots, -1).transpose(1, 2)[..., None], part)
+
+    def _attend_to_all(
+        self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, part: Geometry
+    ) -> tuple[Tensor, Tensor]:
+        """By dense products of all atoms in a bin; query, key, value (G, H, T, d), decay (G, H, T, 1)."""
+        neighbors = part.neighbors[:, None].expand(-1, self.config.heads, -1, -1)
+        products = query @ key.transpose(2, 3)  # (G, H, T, T)
+        logits = torch.addcmul(products.gather(3, neighbors), decay, part.squared_distances, value=-1)
+        weights = logits.softmax(dim=3)  # (G, H, T, M)
         # the images of one atom share its value, so their weights are summed first
         atom_weights = torch.zeros_like(products).scatter_add(3, neighbors, weights)
-        heads = (atom_weights @ value).transpose(1, 2)  # (G, R, H, d)
-        if self.radial_weights is None or geometry.basis is None:
-            return heads
-        # sum_e p_e psi(d_e) first and W^E after: the matrix leaves the sum over edges
-        moments = weights.transpose(1, 2) @ geometry.basis[:, rows]  # (G, R, H, K')
-        return heads + torch.einsum("grhk,hdk->grhd", moments, self.radial_weights[..., : moments.shape[-1]])
+        return (atom_weights @ value).transpose(1, 2), _moments(weights, part.basis)
 
-    def _heads(self, state: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, each (G, H, T, d); heads are contiguous chunks of channels."""
-        bins, heads, slots, _ = geometry.neighbors.shape
-        projected = self.query_key_value(state).view(bins, slots, 3, heads, -1)
-        query, key, value = projected.permute(2, 0, 3, 1, 4)
-        return query, key, value
+    def _attend_to_neighbors(
+        self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, part: Geometry
+    ) -> tuple[Tensor, Tensor]:
+        """The same by products of neighbours alone, for some atoms of a large bin at a time."""
+        slots, width = part.neighbors.shape[1:]
+        values, moments = [], []
+        for bin, neighbors in enumerate(part.neighbors):
+            keys, own_values = (tensor[bin].transpose(0, 1).contiguous() for tensor in (key, value))  # (T, H, d)
+            for rows in torch.arange(slots).split(max(1, EDGES_AT_ONCE // width)):
+                own = slice(int(rows[0]), int(rows[-1]) + 1)
+                near = neighbors[own]  # (R, M)
+                products = torch.einsum("hrd,rmhd->hrm", query[bin, :, own], keys[near])
+                squared = part.squared_distances[bin, :, own]
+                weights = torch.addcmul(products, decay[bin, :, own], squared, value=-1).softmax(dim=2)
+                values.append(torch.einsum("hrm,rmhd->rhd", weights, own_values[near]))
+                moments.append(_moments(weights[None], None if part.basis is None else part.basis[bin, None, own])[0])
+        return torch.cat(values).unflatten(0, (-1, slots)), torch.cat(moments).unflatten(0, (-1, slots))
 
     def _decay(self, query: Tensor) -> Tensor:
-        """1 / 2 sigma^2 = rho(u) / 2 r0^2 of each atom and head, Å^-2 [M3]; query (G, H, T, d) to (G, H, T)."""
+        """1 / 2 sigma^2 = rho(u) / 2 r0^2 of each atom and head, Å^-2 [M3]; query (N, H, d) to (N, H)."""
         config = self.config
         scale, shift = self.width_norm
         u = (self._width_argument(query) + shift) * scale
@@ -125,15 +151,24 @@ class InfinitelyConnectedAttention(nn.Module):
         return rho / (2 * config.r0**2)
 
     def _width_argument(self, query: Tensor) -> Tensor:
-        """Q . w of each head, before its normalisation; (G, H, T, d) to (G, H, T)."""
-        return torch.einsum("ghtd,hd->ght", query, self.width_weights)
+        """Q . w of each head, before its normalisation; (N, H, d) to (N, H)."""
+        return (query * self.width_weights).sum(dim=2)
 
     @torch.no_grad()
-    def fit_width_norm(self, state: Tensor, geometry: Geometry, occupied: Tensor) -> None:
+    def fit_width_norm(self, state: Tensor, counts: Tensor) -> None:
         """Set scale and shift so that the width's argument has mean 0 and deviation 1 over atoms and heads [M3].
 
-        state (N, D); occupied (N,), False for an empty slot. Done once, before training; constant from then on.
+        state (N, D); counts (N,), atoms that a slot stands for. Done once, before training; constant from then on.
         """
-        query, _, _ = self._heads(state, geometry)
-        argument = self._width_argument(query).transpose(1, 2).flatten(0, 1)[occupied]  # (atoms, H)
-        self.width_norm.copy_(torch.stack([1 / argument.std(), -argument.mean()]))
+        query = self.query_key_value(state)[:, : self.config.width].unflatten(1, (self.config.heads, -1))
+        argument = self._width_argument(query)  # (N, H)
+        weights = counts[:, None] / (counts.sum() * argument.shape[1])
+        mean = (weights * argument).sum()
+        deviation = (weights * (argument - mean) ** 2).sum().sqrt()
+        self.width_norm.copy_(torch.stack([1 / deviation, -mean]))
+
+
+def _moments(weights: Tensor, basis: Tensor | None) -> Tensor:
+    """sum_e p_e psi(d_e) (G, T, H, K'); weights (G, H, T, M), basis (G, T, M, K') or None, which gives K' = 0."""
+    weights = weights.transpose(1, 2)
+    return weights[..., :0] if basis is None else weights @ basis

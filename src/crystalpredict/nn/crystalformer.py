@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class Block(nn.Module):
             nn.Linear(config.feedforward, config.width),
         )
 
-    def forward(self, state: Tensor, geometry: Geometry) -> Tensor:
+    def forward(self, state: Tensor, geometry: Sequence[Geometry]) -> Tensor:
         """(N, D) to (N, D)."""
         state = state + self.attention(state, geometry)
         out: Tensor = state + self.feedforward(state)
@@ -68,18 +69,18 @@ class Crystalformer(nn.Module):
     def fit_width_norm(self, batch: CrystalBatch) -> None:
         """Fix scale and shift of every block's Gaussian widths from one batch, block after block."""
         geometry = geometry_of(batch, self.config)
-        occupied = batch.crystals < len(batch.n_atoms)
         state = self.embed(batch)
         for block in self.blocks:
             assert isinstance(block, Block)
-            block.attention.fit_width_norm(state, geometry, occupied)
+            block.attention.fit_width_norm(state, batch.counts)
             state = block(state, geometry)
 
 
 def mean_over_atoms(state: Tensor, batch: CrystalBatch) -> Tensor:
-    """Mean state of each crystal; (N, D) to (B, D)."""
+    """Mean state of the atoms of each crystal; (N, D) to (B, D) [M6]."""
     count = len(batch.n_atoms)
-    sums = state.new_zeros(count + 1, state.shape[1]).index_add(0, batch.crystals, state)  # row B: the empty slots
+    weighted = state * batch.counts[:, None]
+    sums = state.new_zeros(count + 1, state.shape[1]).index_add(0, batch.crystals, weighted)  # row B: the empty slots
     return sums[:count] / batch.n_atoms[:, None]
 
 

@@ -1,0 +1,117 @@
+"""Equivalent atoms are computed once: the network cannot tell them apart, so one of each kind stands for all.
+
+Two atoms of a cell are equivalent if their neighbours are of the same kinds at the same distances, and those
+neighbours are equivalent in turn: the colour refinement of Weisfeiler and Leman on the neighbour list. Symmetry makes
+atoms equivalent, and so does a cell larger than the primitive one. Their states are the same in every block of the
+network, whose mean over atoms becomes a mean weighted by counts [M6].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crystalpredict.crystal import Crystal, FloatArray, IntArray, Neighbors
+
+TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by some 1e-4 Å at most
+FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
+
+
+def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], radius: float) -> list[Neighbors]:
+    """The neighbour lists (radius in Å, all atoms listed) with one atom of each kind of equivalent atoms.
+
+    Many crystals at once, since the work on one is small; the result for one does not depend on the others. The
+    distances are those of the first atom of each kind.
+    """
+    if not crystals:
+        return []
+    sizes = np.array([crystal.n_atoms for crystal in crystals])
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    kinds = np.concatenate([_kinds(crystal) + start for crystal, start in zip(crystals, starts, strict=False)])
+    counts = np.concatenate([np.diff(edges.first) for edges in neighbors])
+    first = np.concatenate([[0], np.cumsum(counts)])
+    indices = np.concatenate([edges.indices + start for edges, start in zip(neighbors, starts, strict=False)])
+    distances = np.concatenate([edges.distances for edges in neighbors])
+    kinds = refine(kinds, starts, first, indices, distances / radius)
+    _, listed, multiplicity = np.unique(kinds, return_index=True, return_counts=True)
+    order = np.argsort(listed)
+    listed, multiplicity = listed[order], multiplicity[order]  # atoms in their order, crystal after crystal
+    position = np.empty(len(kinds), dtype=np.int64)  # of each kind among the listed atoms
+    position[kinds[listed]] = np.arange(len(listed))
+    bounds = np.searchsorted(listed, starts)
+    merged = []
+    for number, edges in enumerate(neighbors):
+        own = slice(bounds[number], bounds[number + 1])
+        atoms = listed[own] - starts[number]
+        if len(atoms) == edges.size:
+            merged.append(edges)
+            continue
+        keep = np.zeros(edges.size, dtype=bool)
+        keep[atoms] = True
+        widths = np.diff(edges.first)
+        rows = np.repeat(keep, widths)
+        stand_in = position[kinds[starts[number] : starts[number + 1]]] - bounds[number]  # (n,)
+        new_first = np.concatenate([[0], np.cumsum(widths[atoms])])
+        merged.append(
+            Neighbors(new_first, stand_in[edges.indices[rows]], edges.distances[rows], atoms, multiplicity[own])
+        )
+    return merged
+
+
+def refine(kinds: IntArray, starts: IntArray, first: IntArray, indices: IntArray, distances: FloatArray) -> IntArray:
+    """Kinds (N,), 0 to their number - 1, split until atoms of one kind have neighbours of the same kinds and distances.
+
+    kinds (N,), to begin with, in ascending order of crystals; starts (B + 1,), first atom of each crystal; first
+    (N + 1,), indices (E,) and distances (E,), in units of the radius, over all atoms.
+
+    A round sums over the neighbours, for each frequency, a smooth function of the distance times a random number that
+    belongs to the neighbour's kind; atoms whose sums differ have different neighbours. The function falls to 0 at the
+    radius, so an edge more or less there does not matter.
+    """
+    kinds = np.unique(kinds, return_inverse=True)[1].reshape(-1)
+    distances = distances.astype(np.float32)
+    taper = np.square(1 - np.minimum(np.square(distances), 1))
+    waves = [np.cos(distances * np.float32(frequency)) * taper for frequency in FREQUENCIES]
+    crystals = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    weights = [
+        np.random.default_rng(seed).uniform(0.5, 1.5, len(kinds)).astype(np.float32) for seed in range(len(waves))
+    ]
+    count = 0
+    while count < (count := int(kinds.max()) + 1):
+        for wave, weight in zip(waves, weights, strict=True):
+            lowest = np.full(len(starts) - 1, count)
+            np.minimum.at(lowest, crystals, kinds)
+            own = weight[kinds - lowest[crystals]]  # numbered from 0 in each crystal, whatever comes before it
+            kinds = _split(kinds, np.add.reduceat(wave * own[indices], first[:-1], dtype=np.float64))
+    return kinds
+
+
+def _split(kinds: IntArray, values: FloatArray) -> IntArray:
+    """Kinds split where the values (N,) of a kind have a gap above TOLERANCE.
+
+    A run of values without a gap that is wider than three tolerances is cut into pieces of that width: in a large
+    disordered cell values lie so densely that there are no gaps.
+    """
+    order = np.lexsort((values, kinds))
+    values, sorted_kinds = values[order], kinds[order]
+    begins = np.empty(len(kinds), dtype=bool)
+    begins[0] = True
+    begins[1:] = (sorted_kinds[1:] != sorted_kinds[:-1]) | (np.diff(values) > TOLERANCE)
+    run = np.cumsum(begins) - 1
+    piece = ((values - values[begins][run]) / (3 * TOLERANCE)).astype(np.int64)
+    begins[1:] |= piece[1:] != piece[:-1]
+    split = np.empty(len(kinds), dtype=np.int64)
+    split[order] = np.cumsum(begins) - 1
+    return split
+
+
+def _kinds(crystal: Crystal) -> IntArray:
+    """The first atom (n,) with the same occupants, for each atom."""
+    if crystal.numbers.shape[1] == 1:
+        table = crystal.numbers[:, 0] + 1000 * crystal.occupancies[:, 0]
+        _, index, inverse = np.unique(table, return_index=True, return_inverse=True)
+    else:
+        rows = np.concatenate([crystal.numbers, crystal.occupancies], axis=1)
+        _, index, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return index[inverse.reshape(-1)]

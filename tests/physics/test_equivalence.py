@@ -1,0 +1,111 @@
+"""Equivalent atoms computed once give what all of them give; atoms that differ are never merged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from crystalpredict.batching import collate
+from crystalpredict.crystal import Crystal
+from crystalpredict.equivalence import merge_equivalent
+from crystalpredict.neighbors import find_neighbors
+from tests.crystals import FCC, random_crystal, rock_salt, supercell
+from tests.reference import reference_model
+
+RADIUS = 6.0
+
+
+def merged(*crystals: Crystal) -> list:
+    return merge_equivalent(crystals, [find_neighbors(c.lattice, c.positions, RADIUS) for c in crystals], RADIUS)
+
+
+def counts(crystal: Crystal) -> list[int]:
+    return merged(crystal)[0].counts.tolist()
+
+
+def perovskite() -> Crystal:
+    sites = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    return Crystal.ordered(3.9 * np.eye(3), 3.9 * sites, np.array([38, 22, 8, 8, 8]))
+
+
+def rutile() -> Crystal:
+    u = 0.305
+    sites = [[0, 0, 0], [0.5, 0.5, 0.5], [u, u, 0], [-u, -u, 0], [0.5 + u, 0.5 - u, 0.5], [0.5 - u, 0.5 + u, 0.5]]
+    lattice = np.diag([4.594, 4.594, 2.959])
+    return Crystal.ordered(lattice, np.array(sites) @ lattice, np.array([22, 22, 8, 8, 8, 8]))
+
+
+def moved(crystal: Crystal, distance: float, seed: int = 0) -> Crystal:
+    noise = np.random.default_rng(seed).normal(size=crystal.positions.shape) * distance
+    return replace(crystal, positions=crystal.positions + noise)
+
+
+def test_well_known_structures_have_their_crystallographic_orbits() -> None:
+    diamond = Crystal.ordered(3.567 * FCC, 3.567 * np.array([[0, 0, 0], [0.25] * 3]), np.array([6, 6]))
+    assert counts(diamond) == [2]
+    assert counts(rock_salt()) == [1, 1]
+    assert counts(perovskite()) == [1, 1, 3]
+    assert counts(rutile()) == [2, 4]
+
+
+def test_a_supercell_has_the_atoms_of_the_primitive_cell() -> None:
+    crystal = random_crystal(1, n_atoms=3)
+    assert counts(crystal) == [1, 1, 1]
+    assert counts(supercell(crystal, 3 * np.eye(3, dtype=int))) == [27, 27, 27]
+
+
+@pytest.mark.parametrize("crystal", [perovskite(), rutile(), supercell(random_crystal(5, 4), np.diag([2, 1, 3]))])
+def test_outputs_and_gradients_are_those_of_all_atoms(crystal: Crystal) -> None:
+    model = reference_model(radius=RADIUS).requires_grad_()
+    results = []
+    full = find_neighbors(crystal.lattice, crystal.positions, RADIUS)
+    for edges in (full, *merged(crystal)):
+        output = model(collate([crystal], [edges], torch.float64))
+        results.append(
+            (output, torch.cat([g.flatten() for g in torch.autograd.grad(output.sum(), model.parameters())]))
+        )
+    assert merged(crystal)[0].size < crystal.n_atoms
+    assert torch.allclose(results[0][0], results[1][0], atol=1e-11)
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-10)
+
+
+def test_a_small_displacement_splits_atoms_and_rounding_does_not() -> None:
+    assert len(counts(moved(rutile(), 0.01))) == 6
+    assert counts(moved(rutile(), 1e-6)) == [2, 4]
+
+
+@pytest.mark.parametrize("noise", [1e-5, 1e-4, 3e-4])
+def test_whatever_is_merged_the_output_stays(noise: float) -> None:
+    model = reference_model(radius=RADIUS)
+    for seed in range(10):
+        crystal = moved(supercell(rutile(), np.diag([2, 1, 1])), noise, seed)
+        full = find_neighbors(crystal.lattice, crystal.positions, RADIUS)
+        with torch.no_grad():
+            one, two = (model(collate([crystal], [e], torch.float64)).item() for e in (full, *merged(crystal)))
+        assert one == pytest.approx(two, abs=1e-4)
+
+
+def test_sites_of_other_occupancy_are_not_equivalent() -> None:
+    crystal = supercell(rock_salt(), np.diag([2, 1, 1]))
+    occupancies = crystal.occupancies.copy()
+    occupancies[0] = 0.9
+    assert sorted(counts(replace(crystal, occupancies=occupancies))) == [1, 1, 2]
+
+
+def test_atoms_of_a_large_disordered_cell_stay_apart() -> None:
+    crystal = random_crystal(3, n_atoms=1500)
+    alike = Crystal.ordered(crystal.lattice, crystal.positions, np.full(1500, 14))
+    assert counts(alike) == [1] * 1500
+
+
+def test_the_company_changes_nothing() -> None:
+    crystals = [moved(rutile(), 1e-4, seed) for seed in range(6)] + [random_crystal(2, 9), perovskite()]
+    together = merged(*crystals)
+    for crystal, edges in zip(crystals, together, strict=True):
+        (alone,) = merged(crystal)
+        for name in ("first", "indices", "distances", "atoms", "counts"):
+            assert np.array_equal(getattr(alone, name), getattr(edges, name)), name
+    assert merge_equivalent([], [], RADIUS) == []
