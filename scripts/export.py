@@ -49,7 +49,8 @@ def main() -> None:
         np.array([norm["deviation"] for norm in norms.values()]), training,
     )  # fmt: skip
     files = sorted(path for path in EXAMPLES.iterdir() if path.suffix != ".csv")
-    golden = [entry.crystal for path in files for entry in read_entries(str(path)) if entry.crystal]
+    radius = model.config.radius
+    golden = [entry.crystal for path in files for entry in read_entries(str(path), radius) if entry.crystal]
     save_checkpoint(checkpoint, options.folder, golden, options.card.read_text(encoding="utf-8"))
     enter_in_index(options.folder, options.summary, list(norms), default=options.default)
     print(f"{options.folder}: written, with outputs for {len(golden)} crystals")

@@ -110,7 +110,7 @@ def _part(neighbors: Sequence[Neighbors], starts: IntArray, shape: tuple[int, in
     bins, slots, width = shape
     sizes = np.array([edges.size for edges in neighbors])
     slot = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
-    counts = np.concatenate([np.diff(edges.first) for edges in neighbors])  # edges of each listed atom
+    counts = np.concatenate([edges.widths for edges in neighbors])  # edges of each listed atom
     cell = np.repeat(slot * width - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
     home = np.repeat(starts % slots, [len(edges.indices) for edges in neighbors])  # first slot inside the bin
     indices = np.zeros(bins * slots * width, dtype=np.int64)
@@ -148,13 +148,13 @@ def _first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, int, int]:
 
 
 def batches_of(
-    crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], atoms: int
+    crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], atoms: int, part_atoms: int = PART_ATOMS
 ) -> Iterator[tuple[IntArray, CrystalBatch]]:
     """Batches of about `atoms` listed atoms, each with the indices of its crystals; little is padded in any of them."""
     sizes = np.array([edges.size for edges in neighbors])
     widths = np.array([edges.widest for edges in neighbors])
     for rows in split_by_atoms(sizes, widths, atoms):
-        yield rows, collate([crystals[row] for row in rows], [neighbors[row] for row in rows])
+        yield rows, collate([crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms)
 
 
 def split_by_atoms(sizes: IntArray, widths: IntArray, atoms: int) -> list[IntArray]:

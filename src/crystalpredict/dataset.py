@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from crystalpredict.atomic_write import write_atomically
-from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, IntArray, Neighbors, lattice_of_parameters
 from crystalpredict.equivalence import FREQUENCIES, TOLERANCE, merge_equivalent
 from crystalpredict.errors import DataError
 from crystalpredict.neighbors import find_neighbors
@@ -131,15 +131,6 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
     )  # fmt: skip
 
 
-def lattice_of_parameters(parameters: Sequence[float]) -> FloatArray:
-    """Lattice (3, 3) of lengths a, b, c (Å) and angles alpha, beta, gamma (degrees): a along x, b in the xy plane."""
-    a, b, c, *angles = parameters
-    alpha, beta, gamma = np.cos(np.radians(angles))
-    sine = np.sqrt(1 - gamma**2)
-    y = (alpha - beta * gamma) / sine
-    return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * np.sqrt(1 - beta**2 - y**2)]])
-
-
 @dataclass(frozen=True)
 class NeighborTable:
     """Neighbour lists of all crystals of a table, equivalent atoms merged, one after the other.
@@ -194,14 +185,14 @@ def neighbor_table(table: CrystalTable, radius: float, cache: Path, jobs: int = 
 
 
 def _merged_edges(crystals: list[Crystal], radius: float) -> tuple[np.ndarray, ...]:
-    """Listed atoms of each crystal, then atoms, counts, edges of each, their indices and distances, one after the other."""
+    """Listed atoms of each crystal, then atom, count and edges of each, then indices and distances of the edges."""
     lists = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
     lists = merge_equivalent(crystals, lists, radius)
     return (
         np.array([edges.size for edges in lists]),
         np.concatenate([edges.atoms for edges in lists]).astype(np.uint16),
         np.concatenate([edges.counts for edges in lists]).astype(np.uint16),
-        np.concatenate([np.diff(edges.first) for edges in lists]),
+        np.concatenate([edges.widths for edges in lists]),
         np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
         np.concatenate([edges.distances for edges in lists]).astype(np.float32),
     )

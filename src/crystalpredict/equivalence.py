@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crystalpredict.crystal import Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
 
 TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by some 1e-4 Å at most
 FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
@@ -28,8 +28,8 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
         return []
     sizes = np.array([crystal.n_atoms for crystal in crystals])
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    kinds = np.concatenate([_kinds(crystal) + start for crystal, start in zip(crystals, starts, strict=False)])
-    counts = np.concatenate([np.diff(edges.first) for edges in neighbors])
+    kinds = _occupants(crystals)
+    counts = np.concatenate([edges.widths for edges in neighbors])
     first = np.concatenate([[0], np.cumsum(counts)])
     indices = np.concatenate([edges.indices + start for edges, start in zip(neighbors, starts, strict=False)])
     distances = np.concatenate([edges.distances for edges in neighbors])
@@ -49,7 +49,7 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
             continue
         keep = np.zeros(edges.size, dtype=bool)
         keep[atoms] = True
-        widths = np.diff(edges.first)
+        widths = edges.widths
         rows = np.repeat(keep, widths)
         stand_in = position[kinds[starts[number] : starts[number + 1]]] - bounds[number]  # (n,)
         new_first = np.concatenate([[0], np.cumsum(widths[atoms])])
@@ -106,12 +106,17 @@ def _split(kinds: IntArray, values: FloatArray) -> IntArray:
     return split
 
 
-def _kinds(crystal: Crystal) -> IntArray:
-    """The first atom (n,) with the same occupants, for each atom."""
-    if crystal.numbers.shape[1] == 1:
-        table = crystal.numbers[:, 0] + 1000 * crystal.occupancies[:, 0]
-        _, index, inverse = np.unique(table, return_index=True, return_inverse=True)
-    else:
-        rows = np.concatenate([crystal.numbers, crystal.occupancies], axis=1)
-        _, index, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return index[inverse.reshape(-1)]
+def _occupants(crystals: Sequence[Crystal]) -> IntArray:
+    """A number (N,) for each atom of all crystals, the same for atoms of one crystal with the same occupants."""
+    columns = max(crystal.numbers.shape[1] for crystal in crystals)
+    owners = np.repeat(np.arange(len(crystals)), [crystal.n_atoms for crystal in crystals])
+    numbers, occupancies = (
+        np.concatenate([np.pad(part, ((0, 0), (0, columns - part.shape[1]))) for part in parts])
+        if columns > 1
+        else np.concatenate(parts)
+        for parts in ([crystal.numbers for crystal in crystals], [crystal.occupancies for crystal in crystals])
+    )
+    if columns == 1 and (occupancies == 1).all():
+        return np.asarray(owners * (len(ELEMENTS) + 1) + numbers[:, 0], dtype=np.int64)
+    table = np.concatenate([owners[:, None], numbers, occupancies], axis=1)
+    return np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)

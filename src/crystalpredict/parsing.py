@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import warnings
-import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pymatgen.core.composition import Composition
 from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
-from pymatgen.io.vasp.inputs import Poscar
 
 from crystalpredict.errors import StructureError
+from crystalpredict.files import STATED_FORMULA
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
-
-
-def read_text(path: Path) -> str:
-    """Text of a file, unpacked if it is gzipped; StructureError if it cannot be read as text."""
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except FileNotFoundError:
-        raise StructureError("no such file: check the path") from None
-    except IsADirectoryError:
-        raise StructureError("a directory, not a structure file") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StructureError(f"cannot be read ({reason}): check the file and its permissions") from None
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    if encoding == "utf-8-sig" and b"\0" in content:
-        raise StructureError("a binary file: give a CIF, a POSCAR or pymatgen JSON")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")  # old CIFs name their authors in it
-    if not text.strip():
-        raise StructureError("empty file: write or download it again")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_text(text: str) -> list[Structure | StructureError]:
@@ -104,9 +75,12 @@ def _parse_block(block: str) -> Structure | StructureError:
         return StructureError(f"broken CIF ({_reason(error)}): {CHECK_CIF}")
     if not structures:
         return StructureError(f"no structure in the CIF: {CHECK_CIF}")
+    group = _stated_group(data)
+    notes: list[str] = parser.warnings  # type: ignore[attr-defined]
+    if group and any("Defaulting to P1" in note for note in notes):
+        return StructureError(f"space group {group!r} not understood: list its operations, _symmetry_equiv_pos_as_xyz")
     structure = structures[0]
-    if _differs_from_formula(structure, str(data.get("_chemical_formula_sum", ""))):
-        structure.properties["crystalpredict_note"] = "composition differs from the formula stated in the CIF"
+    structure.properties[STATED_FORMULA] = str(data.get("_chemical_formula_sum", ""))
     return structure
 
 
@@ -128,24 +102,23 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
             raise StructureError(f"unknown element {symbol!r} at site {site}: name a chemical element")
 
 
+def _stated_group(data: dict[str, Any]) -> str:
+    """Space group that a CIF block names, unless it is P 1; empty if it names none."""
+    tags = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt", "_space_group_IT_number")
+    names = (str(data.get(tag, "")).strip("'\" ") for tag in (*tags, "_symmetry_Int_Tables_number"))
+    return next((name for name in names if name.replace(" ", "") not in ("", "?", ".", "P1", "1")), "")
+
+
 def _column(data: dict[str, Any], name: str) -> list[str]:
     """Values of a CIF item, one for each row of its loop; empty if the item is absent."""
     values = data.get(name, [])
     return [values] if isinstance(values, str) else values
 
 
-def _differs_from_formula(structure: Structure, formula: str) -> bool:
-    """Whether the structure has other proportions than the formula stated, if one is stated and understood."""
-    try:
-        stated = Composition(formula.strip("'\" ")).fractional_composition
-    except ValueError:
-        return False
-    found = structure.composition.remove_charges().fractional_composition
-    return bool(stated) and not stated.almost_equals(found, rtol=0.02, atol=0.005)
-
-
 def _parse_poscar(text: str) -> Structure | StructureError:
     """Structure of a POSCAR; it must name its elements."""
+    from pymatgen.io.vasp.inputs import Poscar  # takes two seconds, for the spectra that pymatgen reads
+
     lines = text.split("\n")
     try:
         numbers = [[float(word) for word in line.split()[:3]] for line in lines[2:5]]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +15,20 @@ import torch
 
 from crystalpredict.batching import batches_of
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint
-from crystalpredict.crystal import Crystal, FloatArray
+from crystalpredict.crystal import Crystal, FloatArray, Neighbors
 from crystalpredict.devices import choose_device
-from crystalpredict.neighbors import find_neighbors
 from crystalpredict.properties import Property, find_property
+from crystalpredict.reading import CHUNK_FILES, merge_entries
 from crystalpredict.registry import find_model
 from crystalpredict.structures import Entry, entry_of_structure, read_entries
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
-WINDOW_ATOMS = 8000  # atoms read before they are sorted into batches
+WINDOW_ATOMS = 8000  # atoms listed before they are sorted into batches
 WINDOW_ENTRIES = 1000
-BATCH_ATOMS = 1000  # atoms that go through the network at once
+BATCH_ATOMS = 1000  # listed atoms that go through the network at once,
+PART_ATOMS = 384  # padded together: more than in training, for there are more alike to choose from
 
 
 @dataclass(frozen=True)
@@ -54,70 +57,82 @@ class Predictor:
         self.model = checkpoint.model.to(self.device).eval()
         wanted = [find_property(name, checkpoint.properties) for name in targets] or checkpoint.properties
         self.properties: tuple[Property, ...] = tuple(dict.fromkeys(wanted))
-
-    @property
-    def columns(self) -> list[str]:
+        self.columns = [prop.column for prop in self.properties]
         """Columns of the predicted values, each with its unit in its name."""
-        return [prop.column for prop in self.properties]
 
     def predict(
         self, structures: Iterable[str | PathLike[str] | Structure], *, reduce: bool = True
     ) -> list[Prediction]:
         """Predictions for files and pymatgen structures, in their order; failures are rows with an `error`.
 
-        A file of several structures gives several rows. `reduce`: compute in the primitive cell.
+        A file of several structures gives several rows. `reduce`: compute one of each kind of equivalent atoms only.
         """
-        return list(self.stream(_entries(structures, reduce)))
+        return list(self.stream(self._entries(structures, reduce)))
 
-    def stream(self, entries: Iterable[Entry]) -> Iterator[Prediction]:
-        """Predictions in the order of the entries, a window of them in memory at a time."""
+    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0) -> Iterator[Prediction]:
+        """Predictions in the order of the entries, a window of them in memory at a time.
+
+        `busy` says how many cores others use at present; the rest is used here.
+        """
+        threads = torch.get_num_threads()
         window: list[Entry] = []
         atoms = 0
-        for entry in entries:
-            window.append(entry)
-            atoms += entry.crystal.n_atoms if entry.crystal else 0
-            if atoms >= WINDOW_ATOMS or len(window) >= WINDOW_ENTRIES:
-                yield from self._window(window)
-                window, atoms = [], 0
-        yield from self._window(window)
+        try:
+            for entry in entries:
+                window.append(entry)
+                atoms += entry.neighbors.size if entry.neighbors else 0
+                if atoms >= WINDOW_ATOMS or len(window) >= WINDOW_ENTRIES:
+                    torch.set_num_threads(max(1, threads - busy()))
+                    yield from self._window(window)
+                    window, atoms = [], 0
+            torch.set_num_threads(threads)
+            yield from self._window(window)
+        finally:
+            torch.set_num_threads(threads)
 
     def _window(self, entries: list[Entry]) -> Iterator[Prediction]:
-        outputs, isolated = self._outputs([entry.crystal for entry in entries if entry.crystal])
+        found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
+        outputs = self._outputs([crystal for crystal, _ in found], [edges for _, edges in found])
         decoded = self.checkpoint.decode(outputs)
-        rows = iter(range(len(outputs)))
+        table = np.stack([decoded[prop.name] for prop in self.properties], axis=1)  # (crystals, properties)
+        rows = iter(table.tolist())
         for entry in entries:
             values: dict[str, float] = {}
             error, notes = entry.error, entry.warnings
-            if entry.crystal:
-                row = next(rows)
-                values = {prop.column: float(decoded[prop.name][row]) for prop in self.properties}
-                if not all(np.isfinite(value) for value in values.values()):
-                    values, error = {}, "the prediction is not a number: the cell is far from anything known"
-                if isolated[row]:
-                    notes += (f"{isolated[row]} atoms have no neighbour within {self.model.config.radius:g} Å",)
+            if edges := entry.neighbors:
+                numbers = next(rows)
+                if all(map(isfinite, numbers)):
+                    values = dict(zip(self.columns, numbers, strict=True))
+                else:
+                    error = "the prediction is not a number: the cell is far from anything known"
+                if edges.widths.min() == 1:
+                    isolated = int(edges.counts[edges.widths == 1].sum())
+                    notes += (f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å",)
             yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error)
 
-    def _outputs(self, crystals: list[Crystal]) -> tuple[FloatArray, list[int]]:
-        """Standardised outputs (crystals, outputs), and how many atoms of each crystal have no neighbour."""
-        radius = self.model.config.radius
-        edges = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
+    def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> FloatArray:
+        """Standardised outputs (crystals, outputs)."""
         outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
         with torch.inference_mode():
-            for rows, batch in batches_of(crystals, edges, BATCH_ATOMS):
+            for rows, batch in batches_of(crystals, neighbors, BATCH_ATOMS, PART_ATOMS):
                 outputs[rows] = self.model(batch.to(self.device)).cpu().numpy()
-        return outputs, [int((np.diff(part.first) == 1).sum()) for part in edges]
+        return outputs
+
+    def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
+        if isinstance(structures, str | Path) or hasattr(structures, "lattice"):
+            structures = [structures]  # type: ignore[list-item]
+        radius = self.model.config.radius
+        numbered = enumerate(structures)
+        while some := list(islice(numbered, CHUNK_FILES)):
+            entries: list[Entry] = []
+            for number, item in some:
+                if isinstance(item, str | PathLike):
+                    entries += read_entries(fspath(item), radius)
+                else:
+                    entries.append(entry_of_structure(item, radius, index=number))
+            yield from merge_entries(entries, radius) if reduce else entries
 
 
 def load_model(name: str | PathLike[str] | None = None, device: str = "auto", targets: Sequence[str] = ()) -> Predictor:
     """A Predictor of a bundled model or of a checkpoint folder; None is the default model."""
     return Predictor(load_checkpoint(find_model(None if name is None else fspath(name))), device, targets)
-
-
-def _entries(structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
-    if isinstance(structures, str | Path) or hasattr(structures, "lattice"):
-        structures = [structures]  # type: ignore[list-item]
-    for number, item in enumerate(structures):
-        if isinstance(item, str | PathLike):
-            yield from read_entries(fspath(item), reduce=reduce)
-        else:
-            yield entry_of_structure(item, index=number, reduce=reduce)

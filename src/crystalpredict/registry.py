@@ -88,6 +88,15 @@ def find_model(name: str | None = None) -> Path:
     raise UsageError(f"no model {name!r}, neither bundled nor a folder: {hint}")
 
 
+def radius_of_model(folder: Path) -> float | None:
+    """Radius of a checkpoint's neighbour lists, Å, without torch; None where `load_checkpoint` will say what is wrong."""
+    try:
+        radius = float(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]["radius"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return radius if radius > 0 else None
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,39 +1,41 @@
-"""Structures to crystals: what was asked for, checked, in the primitive cell; or the reason why there is none."""
+"""Structures to crystals with their neighbours: what was asked for, checked; or the reason why there is none."""
 
 from __future__ import annotations
 
-import os
-import warnings
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import spglib
+from pymatgen.core.composition import Composition
 from pymatgen.core.periodic_table import DummySpecies
-from pymatgen.core.sites import PeriodicSite
-from pymatgen.core.structure import Structure
 
-from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, IntArray
+from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, Neighbors
 from crystalpredict.errors import StructureError
+from crystalpredict.files import STATED_FORMULA, read_text
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.parsing import parse_text, read_text
+from crystalpredict.plain_cif import PlainCif, read_plain_cif
 
-os.environ.setdefault("SPGLIB_WARNING", "OFF")  # else the C library writes on stderr where a search fails
+if TYPE_CHECKING:
+    from pymatgen.core.sites import PeriodicSite
+    from pymatgen.core.structure import Structure
 
-SYMPREC = 0.01  # Å, of the search for the primitive cell
 CLOSEST = 0.5  # Å, below which two atoms are a mistake: the shortest bond there is, H-H, has 0.74
+MANY = 1000  # atoms, above which close ones are looked for first: thousands in one place have millions of neighbours
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
 FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
 LONGEST = 1e4  # Å, above which the length of the cell is mistyped, and the neighbour search may crash
 THINNEST = 0.1  # Å^3 per atom, below which the lattice is flat or mistyped
+OTHER_FORMULA = "composition differs from the formula stated in the CIF"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One structure asked for: a crystal, or the reason why there is none.
+    """One structure asked for: a crystal with its neighbour list, or the reason why there is none.
 
-    n_atoms counts the atoms of the cell as it stands in the file; `crystal` may be a smaller cell of the same crystal.
+    n_atoms counts the atoms of the cell as it stands in the file.
     """
 
     path: str
@@ -41,36 +43,61 @@ class Entry:
     formula: str = ""
     n_atoms: int | None = None
     crystal: Crystal | None = None
+    neighbors: Neighbors | None = None
     warnings: tuple[str, ...] = ()
     error: str = ""
 
 
-def read_entries(path: str, *, reduce: bool = True) -> Iterator[Entry]:
-    """Every structure in a file, in its order; at least one entry, and no exception, whatever the file holds."""
+def read_entries(path: str, radius: float) -> Iterator[Entry]:
+    """Every structure in a file, in its order; at least one entry, and no exception, whatever the file holds.
+
+    radius, Å, of the neighbour lists.
+    """
     try:
-        structures = parse_text(read_text(Path(path)))
+        text = read_text(path)
+        entries = [_entry_of_plain_cif(plain, path, index, radius) for index, plain in enumerate(read_plain_cif(text))]
+        if entries and all(entries):
+            yield from (entry for entry in entries if entry)
+            return
+        from crystalpredict.parsing import parse_text  # takes half a second, and most files never need it
+
+        structures = parse_text(text)
     except StructureError as error:
         yield Entry(path, 0, error=str(error))
         return
     for index, structure in enumerate(structures):
-        yield entry_of_structure(structure, path, index, reduce=reduce)
+        yield entry_of_structure(structure, radius, path, index)
 
 
-def entry_of_structure(
-    structure: Structure | StructureError, path: str = "", index: int = 0, *, reduce: bool = True
-) -> Entry:
-    """The entry of a structure already parsed, or of the error that its parsing gave."""
+def _entry_of_plain_cif(plain: PlainCif, path: str, index: int, radius: float) -> Entry | None:
+    """The entry of a plain CIF; None for a crystal that is large or has something wrong with it."""
+    if len(plain.numbers) > MANY:
+        return None
+    crystal = Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers)
+    if crystal.volume < THINNEST * crystal.n_atoms:
+        return None
+    neighbors = find_neighbors(crystal.lattice, crystal.positions, radius)
+    if _shortest_edge(neighbors)[1] < CLOSEST:
+        return None
+    counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
+    composition = Composition(counts)
+    stated = {symbol: int(count or 1) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", plain.stated_formula)}
+    differs = stated != counts and _differs_from_formula(composition, plain.stated_formula)
+    notes = (OTHER_FORMULA,) if differs else ()
+    return Entry(path, index, composition.reduced_formula, crystal.n_atoms, crystal, neighbors, notes)
+
+
+def entry_of_structure(structure: Structure | StructureError, radius: float, path: str = "", index: int = 0) -> Entry:
+    """The entry of a structure already parsed, or of the error that its parsing gave; radius, Å, of its neighbours."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
     formula, n_atoms = structure.composition.reduced_formula, len(structure)
     try:
         crystal, notes = crystal_of_structure(structure)
-        if reduce:
-            crystal, kept = primitive_cell(crystal)
-            notes += kept
+        neighbors = _neighbors_of_structure(structure, crystal, radius)
     except StructureError as error:
         return Entry(path, index, formula, n_atoms, error=str(error))
-    return Entry(path, index, formula, n_atoms, crystal, tuple(notes))
+    return Entry(path, index, formula, n_atoms, crystal, neighbors, tuple(notes))
 
 
 def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
@@ -102,13 +129,12 @@ def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
     for row, site in enumerate(sites):
         for column, (number, occupancy) in enumerate(sorted(site.items())):
             numbers[row, column], occupancies[row, column] = number, occupancy
-    _refuse_close_atoms(structure, lattice, positions)
     notes = []
     partial = int((occupancies.max(axis=1) < 1 - 1e-6).sum())
     if partial:
         notes.append(f"{partial} of {len(sites)} sites partly occupied: predicted for the average site, unverified")
-    if "crystalpredict_note" in structure.properties:
-        notes.append(structure.properties["crystalpredict_note"])
+    if _differs_from_formula(structure.composition, structure.properties.get(STATED_FORMULA, "")):
+        notes.append(OTHER_FORMULA)
     return Crystal(lattice, positions, numbers, occupancies), notes
 
 
@@ -132,75 +158,33 @@ def _occupants(site: PeriodicSite, number: int) -> dict[int, float]:
     return {z: occupancy * scale for z, occupancy in occupants.items() if occupancy > 0}
 
 
-def _refuse_close_atoms(structure: Structure, lattice: FloatArray, positions: FloatArray) -> None:
-    """StructureError if two atoms, images included, are closer than CLOSEST."""
-    edges = find_neighbors(lattice, positions, CLOSEST)
-    if len(edges.indices) == len(positions):  # the self edges alone
-        return
-    centres = np.repeat(np.arange(len(positions)), np.diff(edges.first))
-    others = np.flatnonzero(np.arange(len(centres)) != edges.first[centres])
-    edge = others[np.argmin(edges.distances[others])]
-    one, two = int(centres[edge]), int(edges.indices[edge])
-    names = [f"{structure[site].species_string} (site {site + 1})" for site in (one, two)]
-    hint = "give an ordered model" if not structure.is_ordered else "remove the duplicate or check the cell"
-    raise StructureError(f"{names[0]} and {names[1]} are {edges.distances[edge]:.2f} Å apart: {hint}")
+def _neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float) -> Neighbors:
+    """Neighbours within the radius (Å); StructureError if two atoms, images included, are closer than CLOSEST."""
+    radii = (CLOSEST, radius) if crystal.n_atoms > MANY else (radius,)
+    for reach in radii:
+        edges = find_neighbors(crystal.lattice, crystal.positions, reach)
+        edge, shortest = _shortest_edge(edges)
+        if shortest < CLOSEST:
+            one, two = int(np.searchsorted(edges.first, edge, side="right")) - 1, int(edges.indices[edge])
+            names = [f"{structure[site].species_string} (site {site + 1})" for site in (one, two)]
+            hint = "give an ordered model" if not structure.is_ordered else "remove the duplicate or check the cell"
+            raise StructureError(f"{names[0]} and {names[1]} are {shortest:.2f} Å apart: {hint}")
+    return edges
 
 
-def primitive_cell(crystal: Crystal) -> tuple[Crystal, list[str]]:
-    """The primitive cell of the same crystal, or the crystal itself with the reason.
-
-    The cell that spglib finds is taken only if composition, volume per atom (1 %) and shortest distance survive; the
-    prediction does not depend on the choice, only its cost does.
-    """
-    (numbers, occupancies), kind_of_site = _kinds(crystal)
-    fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            cell = (crystal.lattice, fractional, kind_of_site)
-            found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=True, symprec=SYMPREC)  # type: ignore[arg-type]
-        except Exception:  # spglib's own error classes changed between releases
-            found = None
-    if found is None:
-        return crystal, ["cell kept as given: no symmetry found"]
-    lattice, reduced, kind_of_reduced = (np.asarray(part) for part in found)
-    if len(reduced) >= crystal.n_atoms:
-        return crystal, []
-    small = Crystal(lattice, reduced @ lattice, numbers[kind_of_reduced], occupancies[kind_of_reduced])
-    reason = _difference(crystal, kind_of_site, small, kind_of_reduced)
-    return (crystal, [f"cell kept as given: reduction would change the {reason}"]) if reason else (small, [])
+def _shortest_edge(edges: Neighbors) -> tuple[int, float]:
+    """The shortest edge but for those of an atom to itself, and its length, Å; infinite if there is none."""
+    lengths = edges.distances.copy()
+    lengths[edges.first[:-1]] = np.inf
+    edge = int(lengths.argmin())
+    return edge, float(lengths[edge])
 
 
-def _kinds(crystal: Crystal) -> tuple[tuple[IntArray, FloatArray], IntArray]:
-    """Distinct occupants (numbers, occupancies) of the sites, and the kind of each site (n,)."""
-    table = np.concatenate([crystal.numbers, crystal.occupancies], axis=1)
-    distinct, kind_of_site = np.unique(table, axis=0, return_inverse=True)
-    columns = crystal.numbers.shape[1]
-    return (distinct[:, :columns].astype(np.int64), distinct[:, columns:]), kind_of_site.reshape(-1)
-
-
-def _difference(before: Crystal, kinds_before: IntArray, after: Crystal, kinds_after: IntArray) -> str:
-    """What a reduction changed: composition, volume per atom, shortest distance; empty if nothing."""
-    count = int(kinds_before.max()) + 1
-    shares = [np.bincount(kinds, minlength=count) / len(kinds) for kinds in (kinds_before, kinds_after)]
-    if np.abs(shares[0] - shares[1]).max() > 1e-9:
-        return "composition"
-    per_atom = [crystal.volume / crystal.n_atoms for crystal in (before, after)]
-    if abs(per_atom[1] / per_atom[0] - 1) > 0.01:
-        return "volume per atom"
-    shortest = [shortest_distance(crystal) for crystal in (before, after)]
-    if abs(shortest[0] - shortest[1]) > 0.05:
-        return "shortest distance"
-    return ""
-
-
-def shortest_distance(crystal: Crystal) -> float:
-    """Distance of the two closest atoms, images included, Å."""
-    radius = 2.0 * (crystal.volume / crystal.n_atoms) ** (1 / 3)
-    while True:
-        edges = find_neighbors(crystal.lattice, crystal.positions, radius)
-        if len(edges.distances) > crystal.n_atoms:
-            own = np.zeros(len(edges.distances), dtype=bool)
-            own[edges.first[:-1]] = True
-            return float(edges.distances[~own].min())
-        radius *= 2
+def _differs_from_formula(composition: Composition, formula: str) -> bool:
+    """Whether the composition has other proportions than the formula stated, if one is stated and understood."""
+    try:
+        stated = Composition(formula.strip("'\" ")).fractional_composition
+    except ValueError:
+        return False
+    found = composition.remove_charges().fractional_composition
+    return bool(stated) and not stated.almost_equals(found, rtol=0.02, atol=0.005)

@@ -42,7 +42,9 @@ def test_slots_elements_and_neighbours_of_a_batch_in_parts() -> None:
     total = 0
     for part in batch.parts:
         bins, slots, _ = part.distances.shape
-        for slot, (neighbors, distances) in enumerate(zip(part.neighbors.flatten(0, 1), part.distances.flatten(0, 1))):
+        for slot, (neighbors, distances) in enumerate(
+            zip(part.neighbors.flatten(0, 1), part.distances.flatten(0, 1), strict=True)
+        ):
             number = int(batch.crystals[total + slot])
             if number == len(crystals):
                 assert batch.counts[total + slot] == 0

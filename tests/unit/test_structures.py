@@ -11,17 +11,10 @@ import pytest
 from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.structures import (
-    Entry,
-    _difference,
-    entry_of_structure,
-    primitive_cell,
-    read_entries,
-    shortest_distance,
-)
-from tests.crystals import rock_salt, supercell
+from crystalpredict.structures import Entry, entry_of_structure, read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+RADIUS = 6.0
 ROCK_SALT = ("Na Na 0 0 0 1", "Cl Cl 0.5 0.5 0.5 1")
 LOOP = """loop_
 _atom_site_label
@@ -47,14 +40,14 @@ def poscar(symbols: str = "Cs Cl\n", counts: str = "1 1", rows: str = "0 0 0\n0.
     return f"comment\n{a}\n1 0 0\n0 1 0\n0 0 1\n{symbols}{counts}\nDirect\n{rows}"
 
 
-def read(folder: Path, content: str | bytes, name: str = "structure", *, reduce: bool = True) -> list[Entry]:
+def read(folder: Path, content: str | bytes, name: str = "structure") -> list[Entry]:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(read_entries(str(path), reduce=reduce))
+    return list(read_entries(str(path), RADIUS))
 
 
-def read_one(folder: Path, content: str | bytes, name: str = "structure", *, reduce: bool = True) -> Entry:
-    (entry,) = read(folder, content, name, reduce=reduce)
+def read_one(folder: Path, content: str | bytes, name: str = "structure") -> Entry:
+    (entry,) = read(folder, content, name)
     return entry
 
 
@@ -139,7 +132,7 @@ def test_every_example_is_read_with_the_formula_in_its_name() -> None:
         "NiAl": "AlNi",
     }
     for file in files:
-        (entry,) = read_entries(str(file))
+        (entry,) = read_entries(str(file), RADIUS)
         crystal_of(entry)
         assert entry.formula == names.get(file.stem, file.stem)
         assert entry.path == str(file)
@@ -147,13 +140,15 @@ def test_every_example_is_read_with_the_formula_in_its_name() -> None:
 
 
 def test_cif_symmetry_and_poscar_scale_give_the_cell(tmp_path) -> None:
-    (entry,) = read_entries(str(EXAMPLES / "NaCl.cif"), reduce=False)
+    (entry,) = read_entries(str(EXAMPLES / "NaCl.cif"), RADIUS)
     assert composition(crystal_of(entry)) == {"Na": 4, "Cl": 4}
     assert crystal_of(entry).volume == pytest.approx(5.64**3)
     by_volume = crystal_of(read_one(tmp_path, poscar(a="-50")))  # VASP: a negative scale is the volume
     assert by_volume.volume == pytest.approx(50)
     cartesian = poscar(rows="0 0 0\n0.5 0.5 0.5\n").replace("Direct", "Cartesian")
-    assert shortest_distance(crystal_of(read_one(tmp_path, cartesian))) == pytest.approx(4.1 * 0.75**0.5)
+    edges = read_one(tmp_path, cartesian).neighbors
+    assert edges is not None
+    assert edges.distances[edges.distances > 0].min() == pytest.approx(4.1 * 0.75**0.5)
 
 
 def test_contcar_with_selective_dynamics_velocities_and_repeated_symbols(tmp_path) -> None:
@@ -168,8 +163,8 @@ def test_uncertainties_in_brackets_are_not_part_of_the_number(tmp_path) -> None:
 
 
 def test_the_formula_of_an_entry_is_that_of_the_file_and_its_atoms_those_of_its_cell(tmp_path) -> None:
-    (entry,) = read_entries(str(EXAMPLES / "NaCl.cif"))
-    assert (entry.formula, entry.n_atoms, crystal_of(entry).n_atoms) == ("NaCl", 8, 2)
+    (entry,) = read_entries(str(EXAMPLES / "NaCl.cif"), RADIUS)
+    assert (entry.formula, entry.n_atoms, crystal_of(entry).n_atoms) == ("NaCl", 8, 8)
 
 
 @pytest.mark.parametrize("formula", ["Na1 Cl2", "Na Cl H2 O", "Na F"])
@@ -273,82 +268,11 @@ def test_occupancies_that_thirds_round_to_make_a_full_site(tmp_path) -> None:
         assert crystal_of(entry).occupancies.sum() == pytest.approx(1, abs=1e-12)
 
 
-# The primitive cell
-
-
-def test_the_conventional_cell_of_rock_salt_is_reduced_to_2_atoms_on_request_only() -> None:
-    (given,) = read_entries(str(EXAMPLES / "NaCl.cif"), reduce=False)
-    (reduced,) = read_entries(str(EXAMPLES / "NaCl.cif"))
-    before, after = crystal_of(given), crystal_of(reduced)
-    assert (before.n_atoms, after.n_atoms) == (8, 2)
-    assert composition(after) == {"Na": 1, "Cl": 1}
-    assert after.volume / 2 == pytest.approx(before.volume / 8)
-    assert shortest_distance(after) == pytest.approx(shortest_distance(before)) == pytest.approx(2.82)
-
-
-@pytest.mark.parametrize(
-    "matrix",
-    [
-        [[2, 0, 0], [0, 1, 0], [0, 0, 3]],
-        [[1, 1, 0], [-1, 1, 0], [0, 0, 1]],
-        [[2, 1, 0], [0, 1, 3], [1, 0, 2]],
-        [[0, 1, 0], [2, 0, 0], [0, 0, 1]],
-    ],
-    ids=["diagonal", "turned", "skewed", "left-handed"],
-)
-def test_a_supercell_reduces_back(matrix) -> None:
-    crystal = rock_salt()
-    large = supercell(crystal, np.array(matrix))
-    assert large.n_atoms > 2
-    small, notes = primitive_cell(large)
-    assert notes == []
-    assert small.n_atoms == 2
-    assert small.volume == pytest.approx(crystal.volume)
-    assert composition(small) == composition(crystal)
-    assert shortest_distance(small) == pytest.approx(2.82)
-
-
-def test_a_supercell_with_one_atom_moved_is_kept() -> None:
-    large = supercell(rock_salt(), np.diag([2, 2, 2]))
-    large.positions[3] += 0.2
-    assert primitive_cell(large)[0].n_atoms == 16
-
-
-def layers(*occupancies: str) -> str:
-    """Rock salt in tetragonal cells on top of each other, that differ in the occupancy of sodium alone."""
-    n = len(occupancies)
-    rows = [f"Na{i} Na 0 0 {i / n:.10f} {occupancy}" for i, occupancy in enumerate(occupancies)]
-    rows += [f"Cl{i} Cl 0.5 0.5 {(i + 0.5) / n:.10f} 1" for i in range(n)]
-    return cif(*rows, box=cell(c=str(3 * n)))
-
-
-@pytest.mark.parametrize(
-    ("occupancies", "n_atoms"),
-    [
-        (("1", "1"), 2),
-        (("0.5", "0.5"), 2),
-        (("1", "0.5"), 4),
-        (("0.5", "1", "0.5", "1"), 4),
-        (("1", "0.5", "0.5", "1"), 8),
-    ],
-)
-def test_sites_that_differ_in_occupancy_are_not_the_same(tmp_path, occupancies, n_atoms) -> None:
-    crystal = crystal_of(read_one(tmp_path, layers(*occupancies)))
-    assert crystal.n_atoms == n_atoms
-    parts = composition(crystal)
-    assert parts["Na"] / parts["Cl"] == pytest.approx(np.mean([float(part) for part in occupancies]))
-
-
-def test_layers_of_two_elements_in_alternation_are_not_reduced_to_one(tmp_path) -> None:
-    text = layers("1", "1").replace("Na1 Na", "K1 K")
-    assert composition(crystal_of(read_one(tmp_path, text))) == {"Na": 1, "K": 1, "Cl": 2}
-
-
 # Files that cannot be read
 
 
 def test_a_missing_file_is_an_entry_with_an_error(tmp_path) -> None:
-    (entry,) = read_entries(str(tmp_path / "nowhere.cif"))
+    (entry,) = read_entries(str(tmp_path / "nowhere.cif"), RADIUS)
     assert "no such file" in error_of(entry)
     assert (entry.path, entry.index) == (str(tmp_path / "nowhere.cif"), 0)
 
@@ -356,12 +280,12 @@ def test_a_missing_file_is_an_entry_with_an_error(tmp_path) -> None:
 @pytest.mark.parametrize("path", ["", "a\0b", "x" * 5000])
 def test_a_path_that_cannot_be_is_an_entry_with_an_error(path, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
-    (entry,) = read_entries(path)
+    (entry,) = read_entries(path, RADIUS)
     assert error_of(entry) != ""
 
 
 def test_a_directory_is_no_structure(tmp_path) -> None:
-    (entry,) = read_entries(str(tmp_path))
+    (entry,) = read_entries(str(tmp_path), RADIUS)
     assert "directory" in error_of(entry)
 
 
@@ -370,7 +294,7 @@ def test_a_file_without_permission_says_so(tmp_path) -> None:
     path = tmp_path / "a.cif"
     path.write_text(cif())
     path.chmod(0)
-    (entry,) = read_entries(str(path))
+    (entry,) = read_entries(str(path), RADIUS)
     assert "permission" in error_of(entry).lower()
 
 
@@ -530,9 +454,7 @@ def test_bad_json_says_what_is_wrong(tmp_path, text, message) -> None:
 )
 def test_a_cell_beyond_all_sense_does_not_kill_the_process(tmp_path, box) -> None:
     (tmp_path / "a.cif").write_text(cif(box=box))
-    code = (
-        "import sys; from crystalpredict.structures import read_entries as r; print(*(e.error for e in r(sys.argv[1])))"
-    )
+    code = "import sys; from crystalpredict.structures import read_entries as r; print(*(e.error for e in r(sys.argv[1], 6.0)))"
     command = [sys.executable, "-c", code, str(tmp_path / "a.cif")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, "")
@@ -540,7 +462,7 @@ def test_a_cell_beyond_all_sense_does_not_kill_the_process(tmp_path, box) -> Non
 
 
 def test_a_molecule_from_python_is_an_entry_with_an_error() -> None:
-    entry = entry_of_structure(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]))
+    entry = entry_of_structure(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]), RADIUS)
     assert "molecule without a lattice" in error_of(entry)
 
 
@@ -599,20 +521,7 @@ def test_a_poscar_cut_off_between_atoms_is_no_smaller_crystal(tmp_path) -> None:
     lines = text.split("\n")
     for end in range(len(lines)):
         assert read_one(tmp_path, "\n".join(lines[:end])).error != ""
-    assert crystal_of(read_one(tmp_path, text)).n_atoms == 2
-
-
-@pytest.mark.parametrize(
-    ("cell", "numbers", "changed"),
-    [(4.0, [11, 17], ""), (4.0, [11, 11], "composition"), (4.1, [11, 17], "volume per atom")],
-)
-def test_what_a_reduction_changed_is_named(cell: float, numbers: list[int], changed: str) -> None:
-    def caesium_chloride(a: float, kinds: list[int]) -> Crystal:
-        return Crystal.ordered(a * np.eye(3), np.array([[0, 0, 0], [a / 2] * 3]), np.array(kinds))
-
-    one, two = caesium_chloride(4.0, [11, 17]), caesium_chloride(cell, numbers)
-    kinds = [np.array([[11, 17].index(number) for number in row]) for row in ([11, 17], numbers)]
-    assert _difference(one, kinds[0], two, kinds[1]) == changed
+    assert crystal_of(read_one(tmp_path, text)).n_atoms == 8
 
 
 @pytest.mark.parametrize(
@@ -630,7 +539,7 @@ def test_occupancy_and_type_symbol_may_be_absent(tmp_path, rows: str) -> None:
     symmetry = "_symmetry_space_group_name_H-M 'F d -3 m'"
     path = tmp_path / "diamond.cif"
     path.write_text("\n".join(["data_diamond", *cell, symmetry, "loop_", rows.format(columns=columns), ""]))
-    (entry,) = read_entries(str(path))
+    (entry,) = read_entries(str(path), RADIUS)
     assert entry.error == ""
     assert entry.formula == "C"
     assert entry.crystal is not None

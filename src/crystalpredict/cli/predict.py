@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -17,9 +18,11 @@ import typer
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.render import Format, say, writer_of
 from crystalpredict.errors import UsageError
+from crystalpredict.registry import find_model, radius_of_model
 
 if TYPE_CHECKING:
     from crystalpredict.predict import Prediction, Predictor
+    from crystalpredict.reading import Reader
 
 EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
 
@@ -60,8 +63,11 @@ def predict(
             "--output", "-o", metavar="FILE", show_default=False, help="Write here; .csv, .json, .jsonl, also .gz."
         ),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read files; 0: one for each core.")
+    ] = 0,
     no_reduce: Annotated[
-        bool, typer.Option("--no-reduce", help="Leave the cell as it is instead of reducing it to the primitive one.")
+        bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")] = False,
 ) -> None:
@@ -77,26 +83,41 @@ def predict(
         raise UsageError("--target names no property")
     paths = expand(inputs)
 
-    from crystalpredict.predict import load_model
+    folder = find_model(model)
+    radius = radius_of_model(folder)
+    with ExitStack() as stack:
+        from crystalpredict.reading import Reader
 
-    predictor = load_model(model, device, targets)
-    if not quiet:
-        cells = "cells as given" if no_reduce else "cells reduced to primitive"
-        say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {cells}")
-    with opened(output) as stream:
-        outcome = run(predictor, paths, kind, stream, reduce=not no_reduce, quiet=quiet)
+        # workers start before torch is imported: they are small then, and read meanwhile
+        reader = stack.enter_context(
+            Reader(paths, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
+        )
+        from crystalpredict.predict import load_model
+
+        predictor = load_model(folder, device, targets)
+        gc.freeze()  # what is loaded now stays: to look through it again and again, and at the end, takes a second
+        if not quiet:
+            atoms = "all atoms" if no_reduce else "equivalent atoms once"
+            say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {atoms}")
+        stream = stack.enter_context(opened(output))
+        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
     if outcome:
         raise typer.Exit(outcome)
 
 
-def run(predictor: Predictor, paths: list[str], kind: Format, stream: IO[str], *, reduce: bool, quiet: bool) -> int:
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: IO[str], *, quiet: bool) -> int:
     """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
     started = time.monotonic()
     writer = writer_of(kind, stream, predictor.properties)
     total = failed = 0
     interrupted = False
     try:
-        for row in rows(predictor, paths, reduce=reduce, quiet=quiet):
+        for row in rows(predictor, reader, files, quiet=quiet):
             writer.write(row)
             stream.flush()  # a killed run leaves what it computed
             total += 1
@@ -117,21 +138,19 @@ def run(predictor: Predictor, paths: list[str], kind: Format, stream: IO[str], *
     return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
 
 
-def rows(predictor: Predictor, paths: list[str], *, reduce: bool, quiet: bool) -> Iterator[Prediction]:
+def rows(predictor: Predictor, reader: Reader, files: int, *, quiet: bool) -> Iterator[Prediction]:
     """Predictions of the files, with a progress bar on stderr if that is a terminal."""
-    from crystalpredict.structures import read_entries
-
-    entries = (entry for path in paths for entry in read_entries(path, reduce=reduce))
-    if quiet or not sys.stderr.isatty() or len(paths) < 50:
-        yield from predictor.stream(entries)
+    predictions = predictor.stream(reader.entries(), lambda: reader.busy)
+    if quiet or not sys.stderr.isatty() or files < 50:
+        yield from predictions
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("files", total=len(paths))
-        for row in predictor.stream(entries):
+        task = progress.add_task("files", total=files)
+        for row in predictions:
             if row.index == 0:
                 progress.advance(task)
             yield row

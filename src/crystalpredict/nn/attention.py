@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from crystalpredict.batching import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 
-DENSE_SLOTS = 512  # above this many atoms in a bin, q.k is computed for neighbours only: cost is linear in the atoms
+DENSE_SLOTS = 384  # above this many atoms in a bin, q.k is computed for neighbours only: cost is linear in the atoms
 EDGES_AT_ONCE = 2**14  # whose keys and values are gathered at a time in such a bin
 PSI_EXPONENT = 46.0  # psi is never below exp(-46) = 1e-20, for subnormal numbers make a step 3 times slower
 
@@ -50,7 +50,8 @@ def radial_basis(distances: Tensor, config: ModelConfig) -> Tensor:
     spacing = config.r_max / config.radial_basis
     centres = torch.arange(1, radial_columns(config) + 1, device=distances.device, dtype=distances.dtype) * scale
     offsets = (distances * (scale / spacing))[..., None] - centres
-    return offsets.square_().clamp_(max=PSI_EXPONENT).neg_().exp_()
+    psi: Tensor = offsets.square_().clamp_(max=PSI_EXPONENT).neg_().exp_()
+    return psi
 
 
 def geometry_of(batch: CrystalBatch, config: ModelConfig) -> list[Geometry]:
@@ -94,7 +95,8 @@ class InfinitelyConnectedAttention(nn.Module):
         scaled = torch.cat([query[:, None] * query.shape[-1] ** -0.5, projected[:, 1:]], dim=1)
         sizes = [part.neighbors.shape[0] * part.neighbors.shape[1] for part in geometry]
         attended = [
-            self._attend(*pieces) for pieces in zip(scaled.split(sizes), decay.split(sizes), geometry, strict=True)
+            self._attend(*pieces)
+            for pieces in zip(torch.split(scaled, sizes), torch.split(decay, sizes), geometry, strict=True)
         ]
         heads = torch.cat([values.flatten(0, 1) for values, _ in attended])  # (N, H, d)
         if self.radial_weights is not None:
@@ -105,9 +107,10 @@ class InfinitelyConnectedAttention(nn.Module):
         return term
 
     def _attend(self, projected: Tensor, decay: Tensor, part: Geometry) -> tuple[Tensor, Tensor]:
-        """Weighted values (G, T, H, d) and moments (G, T, H, K') of a part; projected (G T, 3, H, d), decay (G T, H)."""
+        """Weighted values (G, T, H, d) and moments (G, T, H, K'); projected (G T, 3, H, d), decay (G T, H)."""
         bins, slots = part.neighbors.shape[:2]
-        query, key, value = projected.unflatten(0, (bins, slots)).permute(2, 0, 3, 1, 4).contiguous()  # (G, H, T, d)
+        grouped = projected.view(bins, slots, *projected.shape[1:])
+        query, key, value = grouped.permute(2, 0, 3, 1, 4).contiguous()  # (G, H, T, d)
         attend = self._attend_to_all if slots <= DENSE_SLOTS else self._attend_to_neighbors
         return attend(query, key, value, decay.view(bins, slots, -1).transpose(1, 2)[..., None], part)
 
@@ -131,15 +134,17 @@ class InfinitelyConnectedAttention(nn.Module):
         values, moments = [], []
         for bin, neighbors in enumerate(part.neighbors):
             keys, own_values = (tensor[bin].transpose(0, 1).contiguous() for tensor in (key, value))  # (T, H, d)
-            for rows in torch.arange(slots).split(max(1, EDGES_AT_ONCE // width)):
-                own = slice(int(rows[0]), int(rows[-1]) + 1)
+            step = max(1, EDGES_AT_ONCE // width)
+            for start in range(0, slots, step):
+                own = slice(start, start + step)
                 near = neighbors[own]  # (R, M)
                 products = torch.einsum("hrd,rmhd->hrm", query[bin, :, own], keys[near])
                 squared = part.squared_distances[bin, :, own]
                 weights = torch.addcmul(products, decay[bin, :, own], squared, value=-1).softmax(dim=2)
                 values.append(torch.einsum("hrm,rmhd->rhd", weights, own_values[near]))
                 moments.append(_moments(weights[None], None if part.basis is None else part.basis[bin, None, own])[0])
-        return torch.cat(values).unflatten(0, (-1, slots)), torch.cat(moments).unflatten(0, (-1, slots))
+        shape = (len(part.neighbors), slots, self.config.heads, -1)
+        return torch.cat(values).view(shape), torch.cat(moments).view(shape)
 
     def _decay(self, query: Tensor) -> Tensor:
         """1 / 2 sigma^2 = rho(u) / 2 r0^2 of each atom and head, Å^-2 [M3]; query (N, H, d) to (N, H)."""

@@ -1,0 +1,137 @@
+"""Plain CIFs by gemmi, a hundred times faster than by pymatgen: ordered sites, understood symmetry.
+
+Whatever is not plain, or looks wrong in any way, is left to `crystalpredict.parsing`: it knows the exceptions and says
+what is wrong. Both give the same crystal (tests/unit/test_plain_cif.py; benchmarks/cif_readers.py for many files).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import gemmi
+import numpy as np
+
+from crystalpredict.crystal import ATOMIC_NUMBERS, FloatArray, IntArray, lattice_of_parameters
+
+SAME_SITE = 1e-4  # of fractional coordinates, within which two images of an atom are one: pymatgen's tolerance
+_CELL = tuple(
+    f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+)
+_OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+_GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
+_HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
+_SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy")
+_ION = re.compile(r"([A-Z][a-z]?)(?:0?\+|0?-|[0-9](?:\.[0-9]*)?[+-]|[+-][0-9])?")
+_LABEL = re.compile(r"([A-Z][a-z]?)(?:[0-9][0-9A-Za-z]*)?")
+_OPERATION = re.compile(r"[xyzXYZ0-9/+,\s-]+")
+_IDENTITY = gemmi.Op("x,y,z")
+_UNUSUAL = re.compile(r"_magn|_moment|_cell_modulation", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class PlainCif:
+    """lattice (3, 3), Å; fractional (n, 3), in the cell; numbers (n,), atomic numbers; the formula stated, if any."""
+
+    lattice: FloatArray
+    fractional: FloatArray
+    numbers: IntArray
+    stated_formula: str
+
+
+def read_plain_cif(text: str) -> list[PlainCif]:
+    """The crystals of a CIF all of whose blocks are plain; none if the text is anything else."""
+    if _UNUSUAL.search(text):
+        return []
+    try:
+        blocks = gemmi.cif.read_string(text)
+    except (ValueError, RuntimeError):
+        return []
+    crystals = [_read_block(block) for block in blocks]
+    return [crystal for crystal in crystals if crystal] if all(crystals) else []
+
+
+def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
+    parameters = [gemmi.cif.as_number(block.find_value(tag) or "?") for tag in _CELL]
+    operations = _operations(block)
+    sites = block.find("_atom_site_", _SITE)
+    if not (_is_cell(parameters) and operations and len(sites)):
+        return None
+    typed = sites.has_column(4)
+    numbers = [_atomic_number(text, _ION if typed else _LABEL) for text in sites.column(4 if typed else 0)]
+    full = not sites.has_column(5) or all(_is_full(text) for text in set(sites.column(5)))
+    places = np.array([[gemmi.cif.as_number(text) for text in sites.column(axis)] for axis in (1, 2, 3)]).T
+    if None in numbers or not full or not np.abs(places).max() < 100:  # false for not-a-number too
+        return None
+    stated = block.find_value("_chemical_formula_sum")
+    fractional, site = _expand(_thirds(places), operations)
+    return PlainCif(
+        lattice_of_parameters(parameters),
+        fractional,
+        np.array(numbers, dtype=np.int64)[site],
+        gemmi.cif.as_string(stated) if stated else "",
+    )
+
+
+def _operations(block: gemmi.cif.Block) -> list[gemmi.Op]:
+    """The operations listed, or those of the space group named, if its name stands for one setting; else none."""
+    for tag in _OPERATIONS:
+        if column := block.find_values(tag):
+            texts = [gemmi.cif.as_string(text) for text in column]
+            if not all(_OPERATION.fullmatch(text) for text in texts):
+                return []  # decimals, which gemmi rounds to 24ths
+            try:
+                return [gemmi.Op(text) for text in texts]
+            except (ValueError, RuntimeError):
+                return []
+    if any(block.find_value(tag) for tag in _HALL):
+        return []  # pymatgen has its own view of these
+    names = [gemmi.cif.as_string(text) for tag in _GROUPS if (text := block.find_value(tag))]
+    group = gemmi.find_spacegroup_by_name(names[0]) if names else None
+    return [] if group is None or group.ext != "\0" else list(group.operations())
+
+
+def _is_cell(parameters: list[float]) -> bool:
+    lengths, angles = parameters[:3], parameters[3:]
+    if not (all(0.5 < length < 1000 for length in lengths) and all(2 < angle < 178 for angle in angles)):
+        return False  # false for not-a-number too
+    x, y, z = (math.cos(math.radians(angle)) for angle in angles)
+    return 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6
+
+
+@cache
+def _atomic_number(symbol: str, form: re.Pattern[str]) -> int | None:
+    """Atomic number of an element, an ion or a label; none for an isotope, a water or a mistake."""
+    parts = form.fullmatch(symbol)
+    return ATOMIC_NUMBERS.get(parts[1]) if parts else None
+
+
+def _is_full(occupancy: str) -> bool:
+    return occupancy == "." or gemmi.cif.as_number(occupancy) == 1
+
+
+def _thirds(places: FloatArray) -> FloatArray:
+    """Fractional coordinates with rounded thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
+    thirds = np.rint(3 * places) / 3
+    rounded = (np.abs(places - thirds) < SAME_SITE * thirds) & (thirds != np.rint(places))
+    return np.where(rounded, thirds, places)
+
+
+def _expand(places: FloatArray, operations: list[gemmi.Op]) -> tuple[FloatArray, IntArray]:
+    """Images (n, 3) of the sites under all operations, inside the cell, each once, and the site (n,) of each image."""
+    if operations == [_IDENTITY]:
+        return places - np.floor(places), np.arange(len(places))
+    rotations = np.array([operation.rot for operation in operations]) / gemmi.Op.DEN
+    translations = np.array([operation.tran for operation in operations]) / gemmi.Op.DEN
+    images = np.einsum("oij,sj->soi", rotations, places) + translations  # (sites, operations, 3)
+    images -= np.floor(images)
+    found, sites = [], []
+    for site, own in enumerate(images):
+        offsets = own[:, None] - own[None]
+        same = (np.abs(offsets - np.round(offsets)) < SAME_SITE).all(axis=2)
+        first = ~np.tril(same, -1).any(axis=1)
+        found.append(own[first])
+        sites.append(np.full(int(first.sum()), site))
+    return np.concatenate(found), np.concatenate(sites)

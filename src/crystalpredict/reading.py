@@ -1,0 +1,152 @@
+"""Many files to entries, in order, read by worker processes while the caller computes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+
+from crystalpredict.equivalence import merge_equivalent
+from crystalpredict.structures import Entry, read_entries
+
+CHUNK_FILES = 64  # files that a worker reads at a time, at most,
+CHUNK_BYTES = 2**18  # and their size: a crystal takes some twenty times the memory of its file
+AHEAD = 16  # chunks for each worker that are being read or wait to be used: it bounds the memory
+FEW = 64  # files, below which starting workers takes longer than reading
+
+
+class Reader:
+    """Reads structure files, in worker processes that start at once and end with this context manager.
+
+    Make it before torch is imported: workers are then forked from a small process with one thread, and read while it is.
+    """
+
+    def __init__(self, paths: Sequence[str], radius: float, jobs: int = 1, *, merge: bool = True) -> None:
+        """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms."""
+        self.read: Callable[[Sequence[str]], list[Entry]] = partial(read_chunk, radius=radius, merge=merge)
+        self.jobs = jobs
+        self.chunks = chunks_of(paths)
+        self.waiting: deque[tuple[Sequence[str], Future[list[Entry]]]] = deque()
+        self.pool: ProcessPoolExecutor | None = None
+        self.apart: ProcessPoolExecutor | None = None
+        if jobs > 1 and len(paths) >= FEW:
+            # a fork is quickest, but not safe once there are threads, as there are when torch is in use
+            quick = sys.platform == "linux" and "torch" not in sys.modules
+            self.pool = _new_pool(jobs, "fork" if quick else "spawn")
+            self._submit()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in filter(None, (self.pool, self.apart)):
+            pool.shutdown(cancel_futures=True)
+
+    @property
+    def busy(self) -> int:
+        """Workers that have something to do at present."""
+        return min(self.jobs, sum(not future.done() for _, future in self.waiting))
+
+    def entries(self) -> Iterator[Entry]:
+        """Every structure of the files, in their order."""
+        if self.pool is None:
+            for chunk in self.chunks:
+                yield from self.read(chunk)
+        while self.waiting:
+            chunk, future = self.waiting.popleft()
+            self._submit()
+            try:
+                yield from future.result()
+            except BrokenProcessPool:
+                yield from self._read_apart(chunk)
+
+    def _submit(self) -> None:
+        """Hand out chunks as far as memory goes."""
+        while len(self.waiting) < AHEAD * self.jobs and (chunk := next(self.chunks, None)):
+            assert self.pool is not None
+            try:
+                future = self.pool.submit(self.read, chunk)
+            except BrokenProcessPool:
+                self.pool = _new_pool(self.jobs, "spawn")
+                future = self.pool.submit(self.read, chunk)
+            self.waiting.append((chunk, future))
+
+    def _read_apart(self, paths: Sequence[str]) -> list[Entry]:
+        """Entries of files of which one may have ended a worker, read by one process beside the others."""
+        self.apart = self.apart or _new_pool(1, "spawn")
+        try:
+            return self.apart.submit(self.read, paths).result()
+        except BrokenProcessPool:
+            self.apart = None
+        if len(paths) == 1:
+            return [Entry(paths[0], 0, error="reading it ended the process: is there enough memory for this file?")]
+        half = len(paths) // 2
+        return self._read_apart(paths[:half]) + self._read_apart(paths[half:])
+
+
+def chunks_of(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The paths in their order, a few at a time."""
+    chunk: list[str] = []
+    size = 0
+    for path in paths:
+        try:
+            weight = os.stat(path).st_size
+        except (OSError, ValueError):
+            weight = 0
+        if chunk and (len(chunk) == CHUNK_FILES or size + weight > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(path)
+        size += weight
+    if chunk:
+        yield chunk
+
+
+def read_chunk(paths: Sequence[str], radius: float, *, merge: bool) -> list[Entry]:
+    """Entries of some files, in their order, their equivalent atoms merged if wanted."""
+    entries = [entry for path in paths for entry in read_entries(path, radius)]
+    return merge_entries(entries, radius) if merge else entries
+
+
+def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:
+    """The entries with one of each kind of equivalent atoms in their neighbour lists; radius, Å, of these."""
+    found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
+    crystals, neighbors = [crystal for crystal, _ in found], [edges for _, edges in found]
+    merged = iter(merge_equivalent(crystals, neighbors, radius))
+    return [replace(entry, neighbors=next(merged)) if entry.crystal else entry for entry in entries]
+
+
+def _new_pool(jobs: int, method: str) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, get_context(method), initializer=_begin_worker, initargs=(os.getpid(),))
+
+
+def _begin_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, let it go first, end when it ends, and do without torch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(5)  # readers are ahead of the network as a rule
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if "torch" not in sys.modules:  # vesin imports it where it can: seconds and 200 MB that a reader does not need
+        sys.modules["torch"] = None  # type: ignore[assignment]
+        with suppress(ImportError):
+            import vesin  # noqa: F401
+        del sys.modules["torch"]
+    gc.freeze()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, even by kill -9."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
