@@ -29,7 +29,7 @@ FEW = 64  # files, below which starting workers takes longer than reading
 class Reader:
     """Reads structure files, in worker processes that start at once and end with this context manager.
 
-    Make it before torch is imported: workers are then forked from a small process with one thread, and read while it is.
+    Make it before torch is imported: workers are then forked from a small process with one thread, and read meanwhile.
     """
 
     def __init__(self, paths: Sequence[str], radius: float, jobs: int = 1, *, merge: bool = True) -> None:

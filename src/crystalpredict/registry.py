@@ -89,7 +89,7 @@ def find_model(name: str | None = None) -> Path:
 
 
 def radius_of_model(folder: Path) -> float | None:
-    """Radius of a checkpoint's neighbour lists, Å, without torch; None where `load_checkpoint` will say what is wrong."""
+    """Radius of a checkpoint's neighbour lists, Å, without torch; None where `load_checkpoint` has a complaint."""
     try:
         radius = float(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]["radius"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -12,7 +12,7 @@ import numpy as np
 from pymatgen.core.composition import Composition
 from pymatgen.core.periodic_table import DummySpecies
 
-from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, Neighbors
+from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors
 from crystalpredict.errors import StructureError
 from crystalpredict.files import STATED_FORMULA, read_text
 from crystalpredict.neighbors import find_neighbors

@@ -85,6 +85,14 @@ def test_the_cell_does_not_matter(program, examples) -> None:
     assert same(reduced.rows, given.rows)
 
 
+def test_the_number_of_readers_does_not_matter(examples, tmp_path) -> None:
+    paths = written(tmp_path / "list.txt", "\n".join([*examples, "nowhere.cif"] * 8))
+    outcomes = [python("-m", "crystalpredict", "predict", f"@{paths}", "-q", "--jobs", jobs) for jobs in "130"]
+    assert len(outcomes[0].stdout.splitlines()) == 1 + 15 * 8
+    assert [outcome.stdout for outcome in outcomes] == [outcomes[0].stdout] * 3
+    assert {(outcome.returncode, outcome.stderr) for outcome in outcomes} == {(3, "")}
+
+
 def test_cif_poscar_and_json_of_a_structure_give_the_same_numbers(program, tmp_path) -> None:
     lattice = Lattice.from_parameters(3.9, 4.2, 5.3, 80, 95, 105)
     structure = Structure(lattice, ["Sr", "Ti", "O", "O"], [[0, 0, 0], [0.5, 0.4, 0.5], [0.1, 0.5, 0.8], [0.6, 0, 0.4]])
@@ -438,6 +446,26 @@ def test_an_interrupt_before_the_first_rows_is_exit_code_130_too(tmp_path, cscl)
     assert "interrupted" in interrupted(program)
     assert not output.exists() or json.loads(output.read_text()) == []
     assert {path.name for path in tmp_path.iterdir()} <= {"output.json", "cscl.vasp"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_no_reader_outlives_the_program(tmp_path, cscl, ending) -> None:
+    paths = written(tmp_path / "list.txt", f"{cscl}\n" * 100_000)
+    command = [sys.executable, "-m", "crystalpredict", "predict", f"@{paths}", "--jobs", "2", "-q"]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert program.stdout.readline() + program.stdout.readline() != b""
+    if ending == signal.SIGINT:
+        os.killpg(program.pid, ending)  # as a terminal does
+    else:
+        program.kill()
+    said = program.communicate(timeout=60)[1]
+    assert program.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL)
+    assert said == b""
+    with pytest.raises(ProcessLookupError):  # noqa: PT012  the loop waits for the last one to go
+        for _ in range(100):
+            os.killpg(program.pid, 0)
+            time.sleep(0.1)
 
 
 def test_an_interrupt_while_the_names_are_read_is_exit_code_130(program, monkeypatch) -> None:

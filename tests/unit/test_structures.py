@@ -454,7 +454,8 @@ def test_bad_json_says_what_is_wrong(tmp_path, text, message) -> None:
 )
 def test_a_cell_beyond_all_sense_does_not_kill_the_process(tmp_path, box) -> None:
     (tmp_path / "a.cif").write_text(cif(box=box))
-    code = "import sys; from crystalpredict.structures import read_entries as r; print(*(e.error for e in r(sys.argv[1], 6.0)))"
+    code = "import sys; from crystalpredict.structures import read_entries as r; "
+    code += "print(*(e.error for e in r(sys.argv[1], 6.0)))"
     command = [sys.executable, "-c", code, str(tmp_path / "a.cif")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, "")
