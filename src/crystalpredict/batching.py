@@ -33,7 +33,7 @@ class Part:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Part:
         """The part on another device, distances in another precision."""
-        return Part(self.neighbors.to(device, non_blocking=True), self.distances.to(device, dtype, non_blocking=True))
+        return Part(_moved(self.neighbors, device), _moved(self.distances, device, dtype))
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,20 @@ class CrystalBatch:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> CrystalBatch:
         """The batch on another device, its real numbers in another precision."""
         return CrystalBatch(
-            self.elements.to(device, non_blocking=True),
-            self.occupancies.to(device, dtype, non_blocking=True),
-            self.crystals.to(device, non_blocking=True),
-            self.counts.to(device, dtype, non_blocking=True),
-            self.n_atoms.to(device, non_blocking=True),
+            _moved(self.elements, device),
+            _moved(self.occupancies, device, dtype),
+            _moved(self.crystals, device),
+            _moved(self.counts, device, dtype),
+            _moved(self.n_atoms, device),
             tuple(part.to(device, dtype) for part in self.parts),
         )
+
+
+def _moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """The tensor on a device; a copy to a GPU does not make the host wait."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, dtype, non_blocking=True)
 
 
 def collate(

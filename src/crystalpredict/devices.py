@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from crystalpredict.errors import UsageError
 
+BYTES_PER_ATOM = 100_000  # of a prediction, at 6 Å and the paper's widths, with room to spare
+MOST_ATOMS = 16_384  # that a GPU is given at once: more are no faster
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,3 +27,22 @@ def choose_device(name: str = "auto") -> torch.device:
     if number and int(number) >= torch.cuda.device_count():
         raise UsageError(f"no device {name}: torch sees {torch.cuda.device_count()} CUDA device(s), numbered from 0")
     return torch.device(name)
+
+
+def atoms_at_once(device: torch.device) -> int:
+    """Listed atoms of a batch for prediction: what fits the caches of a CPU, or half the free memory of a GPU."""
+    import torch
+
+    if device.type != "cuda":
+        return 1000
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1000, min(MOST_ATOMS, free // 2 // BYTES_PER_ATOM))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch failed for want of memory, on a GPU or a CPU."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in ("not enough memory", "can't allocate memory"))  # of torch's CPU side

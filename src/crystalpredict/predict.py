@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crystalpredict.batching import batches_of
+from crystalpredict.batching import collate, split_by_atoms
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.crystal import Crystal, FloatArray, Neighbors
-from crystalpredict.devices import choose_device
+from crystalpredict.devices import atoms_at_once, choose_device, is_out_of_memory
 from crystalpredict.properties import Property, find_property
 from crystalpredict.reading import CHUNK_FILES, merge_entries
 from crystalpredict.registry import find_model
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 WINDOW_ATOMS = 8000  # atoms listed before they are sorted into batches
 WINDOW_ENTRIES = 1000
-BATCH_ATOMS = 1000  # listed atoms that go through the network at once,
 PART_ATOMS = 384  # padded together: more than in training, for there are more alike to choose from
 
 
@@ -50,10 +49,16 @@ class Prediction:
 class Predictor:
     """A checkpoint on a device, ready to predict."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto", targets: Sequence[str] = ()) -> None:
-        """`targets`, names or aliases of properties, give the columns and their order; none: all of the model."""
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "auto", targets: Sequence[str] = (), batch_atoms: int | None = None
+    ) -> None:
+        """`targets`, names or aliases of properties, give the columns and their order; none: all of the model.
+
+        `batch_atoms` go through the network at once, None: as many as suit the device. Where memory runs out, half.
+        """
         self.checkpoint = checkpoint
         self.device = choose_device(device)
+        self.batch_atoms = batch_atoms or atoms_at_once(self.device)
         self.model = checkpoint.model.to(self.device).eval()
         wanted = [find_property(name, checkpoint.properties) for name in targets] or checkpoint.properties
         self.properties: tuple[Property, ...] = tuple(dict.fromkeys(wanted))
@@ -92,17 +97,19 @@ class Predictor:
 
     def _window(self, entries: list[Entry]) -> Iterator[Prediction]:
         found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
-        outputs = self._outputs([crystal for crystal, _ in found], [edges for _, edges in found])
+        outputs, too_large = self._outputs([crystal for crystal, _ in found], [edges for _, edges in found])
         decoded = self.checkpoint.decode(outputs)
         table = np.stack([decoded[prop.name] for prop in self.properties], axis=1)  # (crystals, properties)
-        rows = iter(table.tolist())
+        rows = enumerate(table.tolist())
         for entry in entries:
             values: dict[str, float] = {}
             error, notes = entry.error, entry.warnings
             if edges := entry.neighbors:
-                numbers = next(rows)
+                row, numbers = next(rows)
                 if all(map(isfinite, numbers)):
                     values = dict(zip(self.columns, numbers, strict=True))
+                elif row in too_large:
+                    error = f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another"
                 else:
                     error = "the prediction is not a number: the cell is far from anything known"
                 if edges.widths.min() == 1:
@@ -110,13 +117,30 @@ class Predictor:
                     notes += (f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å",)
             yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error)
 
-    def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> FloatArray:
-        """Standardised outputs (crystals, outputs)."""
+    def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, set[int]]:
+        """Standardised outputs (crystals, outputs), and the rows of crystals that do not fit into memory."""
         outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
-        with torch.inference_mode():
-            for rows, batch in batches_of(crystals, neighbors, BATCH_ATOMS, PART_ATOMS):
-                outputs[rows] = self.model(batch.to(self.device)).cpu().numpy()
-        return outputs
+        part_atoms = PART_ATOMS if self.device.type == "cpu" else self.batch_atoms
+        sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
+        batches = split_by_atoms(sizes, widths, self.batch_atoms)
+        too_large: set[int] = set()
+        while batches:
+            rows = batches.pop()
+            try:
+                batch = collate(
+                    [crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms
+                )
+                with torch.inference_mode():
+                    outputs[rows] = self.model(batch.to(self.device)).cpu().numpy()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    too_large.add(int(rows[0]))
+                    continue
+                self.batch_atoms = max(1, int(sizes[rows].sum()) // 2)
+                batches += np.array_split(rows, 2)
+        return outputs, too_large
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
         if isinstance(structures, str | Path) or hasattr(structures, "lattice"):
@@ -133,6 +157,12 @@ class Predictor:
             yield from merge_entries(entries, radius) if reduce else entries
 
 
-def load_model(name: str | PathLike[str] | None = None, device: str = "auto", targets: Sequence[str] = ()) -> Predictor:
+def load_model(
+    name: str | PathLike[str] | None = None,
+    device: str = "auto",
+    targets: Sequence[str] = (),
+    batch_atoms: int | None = None,
+) -> Predictor:
     """A Predictor of a bundled model or of a checkpoint folder; None is the default model."""
-    return Predictor(load_checkpoint(find_model(None if name is None else fspath(name))), device, targets)
+    checkpoint = load_checkpoint(find_model(None if name is None else fspath(name)))
+    return Predictor(checkpoint, device, targets, batch_atoms)

@@ -22,10 +22,12 @@ from crystalpredict.atomic_write import write_atomically
 from crystalpredict.batching import CrystalBatch, batches_of
 from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable
+from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import PROPERTIES, find_property
 
+LEAST_SPLIT = 32  # atoms; if these are too many for the memory, fewer will not help
 RARE = 0.2  # a property with labels for fewer than this share of the crystals is rare
 
 
@@ -93,6 +95,7 @@ class Training:
     ) -> None:
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
         self.device = torch.device(config.device)
+        self.split_atoms = config.split_atoms  # halved where memory runs out
         self.encoded = encoded_labels(table, config.properties)  # (C, outputs)
         self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded)
         self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded)
@@ -114,7 +117,7 @@ class Training:
     def run(self, report: Callable[[Progress], None], save_every: float = 120.0) -> None:
         """Train to the end, saving the state every `save_every` seconds and after each epoch."""
         started = saved = time.monotonic()
-        losses: list[float] = []
+        losses: list[Tensor] = []
         while self.epoch < self.config.epochs:
             order = self._order(self.epoch)
             for rows in self._steps(order):
@@ -124,15 +127,16 @@ class Training:
                 self.position += len(rows)
                 self.step += 1
                 if self.step % 20 == 0:
-                    loss, seconds = float(np.mean(losses[-200:])), time.monotonic() - started
+                    loss, seconds = self._mean_loss(losses[-200:]), time.monotonic() - started
                     report(Progress(self.epoch, self.step, done, loss, rate, seconds))
                 if time.monotonic() - saved > save_every:
+                    self._mean_loss(losses)
                     self.save()
                     saved = time.monotonic()
             self.epoch, self.position = self.epoch + 1, 0
             done = self.epoch / self.config.epochs
             progress = Progress(
-                self.epoch, self.step, done, float(np.mean(losses)) if losses else math.nan,
+                self.epoch, self.step, done, self._mean_loss(losses),
                 learning_rate(self.config, self.step, done), time.monotonic() - started, self.validate(),
             )  # fmt: skip
             self._log(progress)
@@ -141,12 +145,23 @@ class Training:
             self.save()
             saved = time.monotonic()
 
+    def _mean_loss(self, losses: list[Tensor]) -> float:
+        """Mean of the losses; DataError if it is not a number, before anything ruined is saved."""
+        if not losses:
+            return math.nan
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise DataError(
+                f"the loss is not a number at step {self.step}: lower the learning rate, look at the labels"
+            )
+        return mean
+
     def validate(self) -> dict[str, float]:
         """Mean absolute error of the averaged weights on the validation crystals, trained scale, by property."""
         rows = self.validation_rows
         predicted = np.full((len(rows), len(self.config.properties)), np.nan)
         with torch.no_grad():
-            for part, batch in self._batches(rows, self.config.split_atoms):
+            for part, batch in self._batches(rows, self.split_atoms):
                 predicted[part] = self.average(batch).cpu().numpy()
         errors = np.abs(predicted * self.deviation + self.mean - self.encoded[rows])
         return {
@@ -155,22 +170,19 @@ class Training:
             if not np.isnan(error).all()
         }
 
-    def _update(self, rows: IntArray, rate: float) -> float:
-        """One optimiser step on the crystals `rows`; their mean absolute error over all labels, standardised."""
-        labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
-        count = int(np.isfinite(labels).sum())
-        total = torch.zeros((), device=self.device)
-        for part, batch in self._batches(rows, self.config.split_atoms):
-            target = torch.from_numpy(labels[part]).to(self.device)
-            known = torch.isfinite(target)
-            error = (self.model(batch) - torch.where(known, target, 0.0)).abs()
-            loss = torch.where(known, error, 0.0).sum() / count
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        if not torch.isfinite(total):
-            raise DataError(
-                f"the loss is not a number at step {self.step}: lower the learning rate, look at the labels"
-            )
+    def _update(self, rows: IntArray, rate: float) -> Tensor:
+        """One optimiser step on the crystals `rows`; their mean absolute error over all labels, standardised.
+
+        Nothing in it waits for the device, so a GPU computes while the next crystals are collated.
+        """
+        try:
+            total = self._accumulate(rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.split_atoms <= LEAST_SPLIT:
+                raise
+            self.split_atoms //= 2
+            self.optimiser.zero_grad()
+            return self._update(rows, rate)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -178,7 +190,21 @@ class Training:
         self.optimiser.zero_grad()
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
-        return float(total)
+        return total
+
+    def _accumulate(self, rows: IntArray) -> Tensor:
+        """Add the gradients of the loss of the crystals `rows`; the loss."""
+        labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
+        count = int(np.isfinite(labels).sum())
+        total = torch.zeros((), device=self.device)
+        for part, batch in self._batches(rows, self.split_atoms):
+            target = torch.from_numpy(labels[part]).to(self.device, non_blocking=True)
+            known = torch.isfinite(target)
+            error = (self.model(batch) - torch.where(known, target, 0.0)).abs()
+            loss = torch.where(known, error, 0.0).sum() / count
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
 
     def _order(self, epoch: int) -> IntArray:
         """Rows of an epoch in its order: a function of seed and epoch alone, so that a resumed run repeats it."""

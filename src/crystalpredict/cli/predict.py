@@ -66,6 +66,9 @@ def predict(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read files; 0: one for each core.")
     ] = 0,
+    batch_atoms: Annotated[
+        str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
+    ] = "auto",
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
     ] = False,
@@ -83,6 +86,9 @@ def predict(
         raise UsageError("--target names no property")
     paths = expand(inputs)
 
+    if batch_atoms != "auto" and not (batch_atoms.isdecimal() and int(batch_atoms)):
+        raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
+    at_once = None if batch_atoms == "auto" else int(batch_atoms)
     folder = find_model(model)
     radius = radius_of_model(folder)
     with ExitStack() as stack:
@@ -94,7 +100,7 @@ def predict(
         )
         from crystalpredict.predict import load_model
 
-        predictor = load_model(folder, device, targets)
+        predictor = load_model(folder, device, targets, at_once)
         gc.freeze()  # what is loaded now stays: to look through it again and again, and at the end, takes a second
         if not quiet:
             atoms = "all atoms" if no_reduce else "equivalent atoms once"

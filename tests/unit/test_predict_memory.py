@@ -1,0 +1,46 @@
+"""Where memory runs out, batches are halved; a cell that does not fit alone is a row with an error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import re, resource, sys
+import numpy as np
+import torch
+from pymatgen.core import Lattice, Structure
+from crystalpredict import load_model
+
+torch.set_num_threads(1)
+random = np.random.default_rng(0)
+
+def structure(atoms, seed):
+    species = random.choice(["Na", "Cl", "Mg", "O"], atoms)
+    sites = np.stack(np.meshgrid(*[np.arange(10)] * 3), -1).reshape(-1, 3)[:atoms] / 10
+    return Structure(Lattice.cubic(27), species, sites + random.normal(size=(atoms, 3)) * 0.005)
+
+many = [structure(250, seed) for seed in range(20)]
+model = load_model(device="cpu")
+expected = [row.values for row in model.predict(many)]
+greedy = load_model(device="cpu", batch_atoms=10**6)
+greedy.predict(many[:1])
+used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20,) * 2)
+rows = greedy.predict(many)
+failed = [row for row in rows if row.error]
+print(greedy.batch_atoms, len(failed))
+assert all("not enough memory on the cpu device for 250 atoms" in row.error for row in failed)
+assert greedy.batch_atoms < 5000
+for row, values in zip(rows, expected):
+    assert row.error or all(abs(row.values[name] - value) < 1e-3 * max(1, abs(value)) for name, value in values.items())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is Linux's")
+def test_batches_are_halved_until_they_fit() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE, "10"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == "0"
