@@ -1,76 +1,265 @@
-"""Time of a training step and of a prediction, per atom, on random crystals of 4 to 60 atoms.
+"""Where the time goes: stages, scaling with the size of a cell, training step, and the whole command on many files.
 
-python benchmarks/speed.py [--threads N]
+python benchmarks/speed.py FOLDER_OF_CIFS [--figure docs/speed.png]
 
-Also measures both with subnormal numbers left in the radial basis (docs/log.md). Prints a table, then one line of JSON.
+Ratios are of times taken in one run. Prints tables, then one line of JSON. The figure needs matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from provenance import provenance
 
-from crystalpredict.batching import CrystalBatch, batches_of
-from crystalpredict.crystal import Crystal
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from crystalpredict.batching import batches_of
+from crystalpredict.cli.render import CsvWriter
+from crystalpredict.crystal import ELEMENTS, Crystal
+from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.nn import Crystalformer, ModelConfig, attention
+from crystalpredict.nn import Crystalformer
+from crystalpredict.plain_cif import read_plain_cif
+from crystalpredict.predict import Predictor, load_model
+from crystalpredict.reading import read_chunk
+from tests.brute_force import network
 
-REPEATS = 5
-ATOMS = 700
+STAGE_CELLS = {2: 400, 20: 200, 200: 20, 2000: 2}  # atoms of a cell: how many cells
+SCALING = (10, 30, 100, 300, 1000, 3000, 10_000)
+ROUNDS = 3
+PYMATGEN = "import sys, warnings; warnings.simplefilter('ignore'); from pymatgen.core import Structure\n"
+PYMATGEN += "for path in sys.stdin.read().split('\\n'): Structure.from_file(path)"
 
 
-def random_crystal(random: np.random.Generator) -> Crystal:
-    """Atoms at random in a cell of 12 to 22 Å^3 an atom, the range of most inorganic crystals."""
-    count = int(random.integers(4, 61))
-    lattice = np.eye(3) + random.uniform(-0.2, 0.2, (3, 3))
-    lattice *= (count * random.uniform(12, 22) / np.linalg.det(lattice)) ** (1 / 3)
-    return Crystal.ordered(lattice, random.random((count, 3)) @ lattice, random.integers(1, 90, count))
+def disordered(atoms: int, seed: int) -> Crystal:
+    """A cell without symmetry, so that nothing is saved by it: a distorted cubic grid, 15 Å^3 an atom."""
+    random = np.random.default_rng(seed)
+    side = int(np.ceil(atoms ** (1 / 3)))
+    sites = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)[:atoms]
+    lattice = np.diag([side, side, side * atoms / side**3]) * 15 ** (1 / 3)
+    positions = (sites * [1, 1, atoms / side**3] + random.normal(scale=0.06, size=(atoms, 3))) * 15 ** (1 / 3)
+    return Crystal.ordered(lattice, positions, random.integers(1, 90, atoms))
 
 
-def microseconds_per_atom(model: Crystalformer, batches: list[CrystalBatch], *, train: bool) -> float:
-    """Least time of REPEATS passes over the batches, per atom; forward and backward if `train`."""
-    atoms = sum(int(batch.n_atoms.sum()) for batch in batches)
+def cif_of(crystal: Crystal) -> str:
+    """A plain CIF of an ordered crystal in a cell with right angles."""
+    lengths = "".join(f"_cell_length_{x} {crystal.lattice[i, i]:.6f}\n" for i, x in enumerate("abc"))
+    angles = "".join(f"_cell_angle_{angle} 90\n" for angle in ("alpha", "beta", "gamma"))
+    names = ["label", "type_symbol", "fract_x", "fract_y", "fract_z"]
+    columns = "loop_\n" + "".join(f"_atom_site_{name}\n" for name in names)
+    fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
+    rows = "".join(
+        f"{ELEMENTS[number - 1]}{i} {ELEMENTS[number - 1]} {x:.8f} {y:.8f} {z:.8f}\n"
+        for i, (number, (x, y, z)) in enumerate(zip(crystal.numbers[:, 0], fractional, strict=True))
+    )
+    return f"data_x\n{lengths}{angles}loop_\n_symmetry_equiv_pos_as_xyz\nx,y,z\n{columns}{rows}"
+
+
+def seconds(work: Callable[[], Any], rounds: int = ROUNDS) -> float:
+    """Least time of some rounds; the first warms up and does not count."""
     times = []
-    for _ in range(REPEATS + 1):  # the first warms up
+    for _ in range(rounds + 1):
         start = time.perf_counter()
-        with torch.set_grad_enabled(train):
-            for batch in batches:
-                output = model(batch)
-                if train:
-                    output.mean().backward()
+        work()
         times.append(time.perf_counter() - start)
-    return min(times[1:]) / atoms * 1e6
+    return min(times[1:])
+
+
+def stages(model: Predictor) -> dict[str, dict[str, float]]:
+    """Microseconds a structure in each stage, by atoms of the cell."""
+    result: dict[str, dict[str, float]] = {}
+    radius = model.model.config.radius
+    for atoms, count in STAGE_CELLS.items():
+        crystals = [disordered(atoms, seed) for seed in range(count)]
+        texts = [cif_of(crystal) for crystal in crystals]
+
+        def neighbors(crystals: list[Crystal] = crystals) -> list[Any]:
+            found = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
+            return merge_equivalent(crystals, found, radius)
+
+        edges = neighbors()
+        rows = model.predict([])
+        with tempfile.TemporaryDirectory() as folder:
+            for number, text in enumerate(texts):
+                Path(folder, f"{number}.cif").write_text(text)
+            entries = read_chunk(sorted(map(str, Path(folder).iterdir())), radius, merge=True)
+        rows = list(model.stream(entries))
+        writer = CsvWriter(io.StringIO(), model.properties)
+        times = {
+            "read": seconds(lambda texts=texts: [read_plain_cif(text) for text in texts]),
+            "neighbours": seconds(neighbors),
+            "model": seconds(lambda crystals=crystals, edges=edges: model._outputs(crystals, edges)),
+            "write": seconds(lambda rows=rows, writer=writer: [writer.write(row) for row in rows]),
+        }
+        result[str(atoms)] = {name: round(value / count * 1e6, 1) for name, value in times.items()}
+    return result
+
+
+def scaling(model: Predictor) -> dict[str, list[float]]:
+    """Microseconds an atom for neighbours and model of one disordered cell, by its number of atoms."""
+    radius = model.model.config.radius
+    found: dict[str, list[float]] = {"neighbours": [], "model": []}
+    for atoms in SCALING:
+        crystal = disordered(atoms, 0)
+        rounds = 1 if atoms > 2000 else ROUNDS
+        edges = find_neighbors(crystal.lattice, crystal.positions, radius)
+        search = seconds(lambda c=crystal: find_neighbors(c.lattice, c.positions, radius), rounds)
+        compute = seconds(lambda c=crystal, e=edges: model._outputs([c], [e]), rounds)
+        found["neighbours"].append(round(search / atoms * 1e6, 1))
+        found["model"].append(round(compute / atoms * 1e6, 1))
+    return found
+
+
+def training_step(paths: list[str], count: int = 16) -> dict[str, float]:
+    """Seconds of forward and backward for some real crystals: ours, and the double sum of docs/method.md as written."""
+    radius = 6.0
+    entries = read_chunk(paths[:: max(1, len(paths) // count)][:count], radius, merge=True)
+    pairs = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
+    crystals, neighbors = [crystal for crystal, _ in pairs], [edges for _, edges in pairs]
+    model = load_model(device="cpu").model.train()
+    ((order, batch),) = batches_of(crystals, neighbors, 10**6)
+    outputs: dict[str, torch.Tensor] = {}
+
+    def ours() -> None:
+        model.zero_grad()
+        outputs["ours"] = model(batch)
+        outputs["ours"].sum().backward()
+
+    def direct() -> None:
+        model.zero_grad()
+        rows = [direct_output(model, crystals[row], radius) for row in order]
+        outputs["direct"] = torch.stack(rows)
+        outputs["direct"].sum().backward()
+
+    fast, slow = seconds(ours), seconds(direct, rounds=1)
+    deviation = float((outputs["ours"] - outputs["direct"]).abs().max().detach())
+    atoms = sum(crystal.n_atoms for crystal in crystals)
+    per_atom = fast / atoms * 1e6
+    return {
+        "crystals": count, "atoms": atoms, "ours_us_per_atom": round(per_atom, 1), "ours_s": round(fast, 4),
+        "direct_s": round(slow, 2), "times_faster": round(slow / fast, 1), "largest_difference": round(deviation, 6),
+    }  # fmt: skip
+
+
+def direct_output(model: Crystalformer, crystal: Crystal, radius: float) -> torch.Tensor:
+    """Outputs of one crystal by the sums over pairs and all images that reach the radius."""
+    weights = dict(model.named_parameters()) | dict(model.named_buffers())
+    spacing = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0).max()
+    fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
+    positions = torch.from_numpy((fractional - np.floor(fractional)) @ crystal.lattice).float()
+    mix = torch.nn.functional.one_hot(torch.from_numpy(crystal.numbers[:, 0] - 1), len(ELEMENTS)).float()
+    reach = int(radius / spacing) + 1
+    return network(weights, model.config, torch.from_numpy(crystal.lattice).float(), positions, mix, reach)
+
+
+def whole_command(paths: list[str]) -> dict[str, float]:
+    """Seconds of `crystalpredict predict` on the files and of pymatgen's parse alone, one after the other; memory."""
+    ours, theirs, memory = [], [], []
+    for _ in range(ROUNDS):
+        elapsed, peak = run_command(paths)
+        ours.append(elapsed)
+        memory.append(peak)
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", PYMATGEN], input="\n".join(paths), text=True, check=True)
+        theirs.append(time.perf_counter() - start)
+    twice, memory_twice = run_command(paths * 2)
+    ratios = [one / two for one, two in zip(ours, theirs, strict=True)]
+    return {
+        "files": len(paths), "seconds": round(float(np.median(ours)), 2),
+        "pymatgen_s": round(float(np.median(theirs)), 2), "ratio": round(float(np.median(ratios)), 3),
+        "ratio_least": round(min(ratios), 3), "ratio_most": round(max(ratios), 3),
+        "files_per_s": round(len(paths) / float(np.median(ours))), "peak_MB": round(max(memory)),
+        "twice_the_files_s": round(twice, 2), "twice_the_files_peak_MB": round(memory_twice),
+    }  # fmt: skip
+
+
+def run_command(paths: list[str]) -> tuple[float, float]:
+    """Seconds from first to last byte, and the peak of the memory of all processes together, MB (Linux)."""
+    command = [sys.executable, "-m", "crystalpredict", "predict", "-", "-q", "-f", "csv"]
+    with tempfile.TemporaryFile("w+") as rows, tempfile.TemporaryFile("w+") as names:
+        names.write("\n".join(paths))
+        names.seek(0)
+        start = time.perf_counter()
+        program = subprocess.Popen(command, stdin=names, stdout=rows)
+        peak = 0.0
+        while program.poll() is None:
+            peak = max(peak, sum(map(private_megabytes, [program.pid, *children(program.pid)])))
+            time.sleep(0.1)
+        elapsed = time.perf_counter() - start
+        rows.seek(0)
+        lines = sum(1 for _ in rows)
+    if program.returncode or lines != len(paths) + 1:
+        raise SystemExit(f"the command failed ({program.returncode}), {lines} lines for {len(paths)} files")
+    return elapsed, peak
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def private_megabytes(pid: int) -> float:
+    """Memory of a process, its share of what it has in common with others, MB."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return float(text.split("Pss:")[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        return 0.0
+
+
+def draw(times: dict[str, list[float]], path: Path) -> None:
+    """The scaling plot."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
+    for name, values in times.items():
+        axes.loglog(SCALING, np.array(values) * SCALING / 1e6, "o-", label=name)
+    axes.loglog(SCALING, np.array(SCALING) * 1e-4, "--", color="grey", label="100 µs an atom")
+    axes.set_xlabel("atoms in the cell, none of them equivalent")
+    axes.set_ylabel("seconds, one cell, 2 CPU cores")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("folder", type=Path, help="of CIFs, for the whole command and the training step")
+    parser.add_argument("--figure", type=Path, help="write the scaling plot here")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    random = np.random.default_rng(0)
-    model = Crystalformer(ModelConfig(outputs=5))
-    crystals = [random_crystal(random) for _ in range(128)]
-    edges = [find_neighbors(crystal.lattice, crystal.positions, model.config.radius) for crystal in crystals]
-    batches = [batch for _, batch in batches_of(crystals, edges, ATOMS)]
-    model.fit_width_norm(batches[0])
-    filled = sum(int((batch.distances < 100).sum()) for batch in batches) / sum(b.distances.numel() for b in batches)
-    result: dict[str, float] = {"neighbour_slots_filled": round(filled, 3)}
-    cut = attention.PSI_EXPONENT
-    for name, exponent in (("", cut), ("_with_subnormals", 1e6)):
-        attention.PSI_EXPONENT = exponent
-        result[f"train_us_per_atom{name}"] = round(microseconds_per_atom(model, batches, train=True), 1)
-        result[f"predict_us_per_atom{name}"] = round(microseconds_per_atom(model, batches, train=False), 1)
-    attention.PSI_EXPONENT = cut
-    for name, value in result.items():
-        print(f"{name:36} {value:8.3f}")
+    paths = sorted(str(path) for path in options.folder.glob("*.cif"))
+    if not paths:
+        raise SystemExit(f"{options.folder}: no *.cif in it")
+    command = whole_command(paths)
+    model = load_model(device="cpu")
+    result: dict[str, Any] = {
+        "command": command, "stages_us_per_structure": stages(model), "scaling_us_per_atom": scaling(model),
+        "scaling_atoms": SCALING, "training_step": training_step(paths),
+    }  # fmt: skip
+    if options.figure:
+        draw(result["scaling_us_per_atom"], options.figure)
+    print("| atoms | " + " | ".join(f"{name}, µs" for name in ("read", "neighbours", "model", "write")) + " |")
+    for atoms, times in result["stages_us_per_structure"].items():
+        print(f"| {atoms} | " + " | ".join(f"{value:.0f}" for value in times.values()) + " |")
+    for name in ("command", "training_step"):
+        print("\n".join(f"{name}: {key:24} {value}" for key, value in result[name].items()))
     print(json.dumps({**result, "threads": torch.get_num_threads(), **provenance()}))
 
 

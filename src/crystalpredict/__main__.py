@@ -1,6 +1,6 @@
 """`python -m crystalpredict`."""
 
-from crystalpredict.cli import main
+from crystalpredict.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pymatgen.core.composition import Composition
-from pymatgen.core.periodic_table import DummySpecies
+from pymatgen.core.composition import Composition, reduce_formula
+from pymatgen.core.periodic_table import DummySpecies, Element
 
 from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors
 from crystalpredict.errors import StructureError
@@ -28,6 +29,10 @@ OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
 FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
 LONGEST = 1e4  # Å, above which the length of the cell is mistyped, and the neighbour search may crash
 THINNEST = 0.1  # Å^3 per atom, below which the lattice is flat or mistyped
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # noble gases have no electronegativity, which pymatgen says once for each
+    for _symbol in ELEMENTS:
+        _ = Element(_symbol).X
 OTHER_FORMULA = "composition differs from the formula stated in the CIF"
 
 
@@ -80,11 +85,10 @@ def _entry_of_plain_cif(plain: PlainCif, path: str, index: int, radius: float) -
     if _shortest_edge(neighbors)[1] < CLOSEST:
         return None
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
-    composition = Composition(counts)
     stated = {symbol: int(count or 1) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", plain.stated_formula)}
-    differs = stated != counts and _differs_from_formula(composition, plain.stated_formula)
+    differs = stated != counts and _differs_from_formula(Composition(counts), plain.stated_formula)
     notes = (OTHER_FORMULA,) if differs else ()
-    return Entry(path, index, composition.reduced_formula, crystal.n_atoms, crystal, neighbors, notes)
+    return Entry(path, index, _formula(counts), crystal.n_atoms, crystal, neighbors, notes)
 
 
 def entry_of_structure(structure: Structure | StructureError, radius: float, path: str = "", index: int = 0) -> Entry:
@@ -98,6 +102,12 @@ def entry_of_structure(structure: Structure | StructureError, radius: float, pat
     except StructureError as error:
         return Entry(path, index, formula, n_atoms, error=str(error))
     return Entry(path, index, formula, n_atoms, crystal, neighbors, tuple(notes))
+
+
+def _formula(counts: dict[str, int]) -> str:
+    """Composition(counts).reduced_formula, without the detour over a Composition."""
+    formula, _ = reduce_formula(counts)
+    return Composition.special_formulas.get(formula, formula)
 
 
 def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:

@@ -91,7 +91,9 @@ def predict(
     at_once = None if batch_atoms == "auto" else int(batch_atoms)
     folder = find_model(model)
     radius = radius_of_model(folder)
+    gc.disable()  # what is imported now stays: to look through it for garbage again and again takes half a second
     with ExitStack() as stack:
+        stack.callback(gc.enable)
         from crystalpredict.reading import Reader
 
         # workers start before torch is imported: they are small then, and read meanwhile
@@ -101,7 +103,8 @@ def predict(
         from crystalpredict.predict import load_model
 
         predictor = load_model(folder, device, targets, at_once)
-        gc.freeze()  # what is loaded now stays: to look through it again and again, and at the end, takes a second
+        gc.freeze()
+        gc.enable()
         if not quiet:
             atoms = "all atoms" if no_reduce else "equivalent atoms once"
             say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {atoms}")

@@ -17,7 +17,7 @@ from crystalpredict.batching import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 
 DENSE_SLOTS = 384  # above this many atoms in a bin, q.k is computed for neighbours only: cost is linear in the atoms
-EDGES_AT_ONCE = 2**14  # whose keys and values are gathered at a time in such a bin
+EDGES_AT_ONCE = 2**13  # whose keys and values are gathered at a time in such a bin
 PSI_EXPONENT = 46.0  # psi is never below exp(-46) = 1e-20, for subnormal numbers make a step 3 times slower
 
 
@@ -131,19 +131,23 @@ class InfinitelyConnectedAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The same by products of neighbours alone, for some atoms of a large bin at a time."""
         slots, width = part.neighbors.shape[1:]
+        heads, channels = query.shape[1], query.shape[3]
+        step = max(1, EDGES_AT_ONCE // width)
         values, moments = [], []
         for bin, neighbors in enumerate(part.neighbors):
-            keys, own_values = (tensor[bin].transpose(0, 1).contiguous() for tensor in (key, value))  # (T, H, d)
-            step = max(1, EDGES_AT_ONCE // width)
             for start in range(0, slots, step):
                 own = slice(start, start + step)
-                near = neighbors[own]  # (R, M)
-                products = torch.einsum("hrd,rmhd->hrm", query[bin, :, own], keys[near])
+                near = neighbors[own].flatten()  # (R M,)
+                keys, near_values = (
+                    tensor[bin].index_select(1, near).view(-1, width, channels) for tensor in (key, value)
+                )  # (H R, M, d)
+                products = torch.bmm(keys, query[bin, :, own].reshape(-1, channels, 1)).view(heads, -1, width)
                 squared = part.squared_distances[bin, :, own]
-                weights = torch.addcmul(products, decay[bin, :, own], squared, value=-1).softmax(dim=2)
-                values.append(torch.einsum("hrm,rmhd->rhd", weights, own_values[near]))
+                weights = torch.addcmul(products, decay[bin, :, own], squared, value=-1).softmax(dim=2)  # (H, R, M)
+                found = torch.bmm(weights.flatten(0, 1)[:, None], near_values).view(heads, -1, channels)
+                values.append(found.transpose(0, 1))
                 moments.append(_moments(weights[None], None if part.basis is None else part.basis[bin, None, own])[0])
-        shape = (len(part.neighbors), slots, self.config.heads, -1)
+        shape = (len(part.neighbors), slots, heads, -1)
         return torch.cat(values).view(shape), torch.cat(moments).view(shape)
 
     def _decay(self, query: Tensor) -> Tensor:
