@@ -1,0 +1,86 @@
+"""Do the quick CIF reader and pymatgen give the same crystal? On many files, with the time of each.
+
+python benchmarks/cif_readers.py FOLDER_OF_CIFS...
+
+Two crystals are the same if they have the same atoms and, between each two elements, the same distances within 5 Å (to
+1e-4 Å). Prints what differs, a table, then one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from provenance import provenance
+from pymatgen.core.structure import Structure
+
+from crystalpredict.crystal import Crystal
+from crystalpredict.files import read_text
+from crystalpredict.neighbors import find_neighbors
+from crystalpredict.parsing import parse_text
+from crystalpredict.plain_cif import read_plain_cif
+from crystalpredict.structures import crystal_of_structure
+
+RADIUS = 5.0
+TOLERANCE = 1e-4  # Å
+
+
+def pairs(crystal: Crystal) -> np.ndarray:
+    """Rows (E, 3): elements of both ends and distance of every edge, in ascending order."""
+    edges = find_neighbors(crystal.lattice, crystal.positions, RADIUS)
+    keep = edges.distances < RADIUS - 1e-3  # an edge at the radius itself is a matter of rounding
+    centres = np.repeat(np.arange(crystal.n_atoms), edges.widths)[keep]
+    numbers = crystal.numbers[:, 0]
+    rows = np.stack([numbers[centres], numbers[edges.indices[keep]], edges.distances[keep]], axis=1)
+    return rows[np.lexsort(rows.T[::-1])]
+
+
+def difference(one: Crystal, two: Crystal) -> str:
+    """In what two crystals differ; empty if in nothing."""
+    if sorted(one.numbers[:, 0]) != sorted(two.numbers[:, 0]) or (two.occupancies != 1).any():
+        return "elements"
+    ours, theirs = pairs(one), pairs(two)
+    if ours.shape != theirs.shape or (ours[:, :2] != theirs[:, :2]).any():
+        return "neighbours"
+    deviation = np.abs(ours[:, 2] - theirs[:, 2]).max()
+    return f"distances, by {deviation:.2g} Å" if deviation > TOLERANCE else ""
+
+
+def main() -> None:
+    """Read, compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    paths = [path for folder in parser.parse_args().folders for path in sorted(folder.glob("*.cif"))]
+    seconds = {"quick": 0.0, "pymatgen": 0.0}
+    plain = same = 0
+    for path in paths:
+        text = read_text(str(path))
+        start = time.perf_counter()
+        quick = read_plain_cif(text)
+        middle = time.perf_counter()
+        structures = parse_text(text)
+        seconds["quick"] += middle - start
+        seconds["pymatgen"] += time.perf_counter() - middle
+        if not quick:
+            print(f"{path}: left to pymatgen")
+            continue
+        plain += 1
+        found = "number of structures" if len(quick) != len(structures) else ""
+        for one, two in zip(quick, structures, strict=False):
+            crystal = Crystal.ordered(one.lattice, one.fractional @ one.lattice, one.numbers)
+            good = isinstance(two, Structure)
+            found = found or (difference(crystal, crystal_of_structure(two)[0]) if good else f"pymatgen: {two}")
+        same += not found
+        if found:
+            print(f"{path}: {found}")
+    times = {f"{name}_us_per_file": round(value / len(paths) * 1e6) for name, value in seconds.items()}
+    result = {"files": len(paths), "plain": plain, "same": same, **times}
+    print("\n".join(f"{name:24} {value}" for name, value in result.items()))
+    print(json.dumps({**result, **provenance()}))
+
+
+if __name__ == "__main__":
+    main()
