@@ -1,0 +1,165 @@
+"""A training step on a device: ours, the same mathematics in plain eager torch, and the floor in arithmetic.
+
+PYTHONPATH=src python benchmarks/training.py crystals.npz [--device cuda] [--compile] [--cache FOLDER]
+
+crystals.npz is a prepared file (scripts/prepare.py); torch and NumPy are enough. On CUDA also checks that nothing in a
+step waits for the device. Prints a table, then one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from provenance import provenance
+from torch import Tensor
+
+from crystalpredict.batching import batches_of
+from crystalpredict.crystal import Crystal, Neighbors
+from crystalpredict.dataset import CrystalTable, neighbor_table
+from crystalpredict.equivalence import merge_equivalent
+from crystalpredict.neighbors import find_neighbors
+from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn.attention import radial_basis
+from crystalpredict.training import Training, TrainingConfig
+
+CRYSTALS = 128  # of a step, the paper's batch
+STEPS = 8
+FLOP_PER_ATOM = 3 * 1.8e6  # forward and backward of four blocks: projections, feed-forward, radial contraction
+
+
+class PlainCrystalformer(torch.nn.Module):
+    """The network of docs/method.md, [M5], edge by edge, without our layout: every atom, one flat list of edges."""
+
+    def __init__(self, model: Crystalformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, flat: dict[str, Tensor]) -> Tensor:
+        """Standardised outputs (B, outputs)."""
+        model, config = self.model, self.model.config
+        state = model.embedding(flat["elements"])
+        basis = radial_basis(flat["distances"], config)
+        for block in model.blocks:
+            state = state + self.attention(block.attention, state, flat, basis)
+            state = state + block.feedforward(state)
+        sums = state.new_zeros(len(flat["n_atoms"]), config.width).index_add(0, flat["crystals"], state)
+        return model.readout(sums / flat["n_atoms"][:, None])
+
+    def attention(self, layer: torch.nn.Module, state: Tensor, flat: dict[str, Tensor], basis: Tensor) -> Tensor:
+        """The attention term (N, D) over the edges (E,); a softmax by maximum, exponential and sum of each centre."""
+        config, centre, neighbor = self.model.config, flat["centres"], flat["neighbors"]
+        projected = layer.query_key_value(state).view(len(state), 3, config.heads, -1)
+        query, key, value = projected.unbind(1)  # (N, H, d)
+        logits = (query[centre] * key[neighbor]).sum(-1) * query.shape[-1] ** -0.5
+        logits = logits - layer._decay(query)[centre] * flat["distances"][:, None] ** 2  # (E, H)
+        top = logits.new_full((len(state), config.heads), -torch.inf)
+        top = top.scatter_reduce(0, centre[:, None].expand_as(logits), logits.detach(), "amax")
+        weights = torch.exp(logits - top[centre])
+        total = weights.new_zeros(len(state), config.heads).index_add(0, centre, weights)
+        weights = weights / total[centre]
+        heads = torch.zeros_like(value).index_add(0, centre, weights[..., None] * value[neighbor])
+        moments = state.new_zeros(len(state), config.heads, basis.shape[1])
+        moments = moments.index_add(0, centre, weights[..., None] * basis[:, None])  # (N, H, K')
+        radial = layer.radial_weights[..., : basis.shape[1]]
+        return layer.output((heads + torch.einsum("nhk,hdk->nhd", moments, radial)).flatten(1))
+
+
+def flat_batch(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], device: str) -> dict[str, Tensor]:
+    """All atoms and edges of the crystals, one after the other."""
+    starts = np.cumsum([0, *(crystal.n_atoms for crystal in crystals)])
+    rows = [np.repeat(np.arange(edges.size), edges.widths) for edges in neighbors]
+    arrays = {
+        "elements": np.concatenate([crystal.numbers[:, 0] - 1 for crystal in crystals]),
+        "crystals": np.repeat(np.arange(len(crystals)), np.diff(starts)),
+        "n_atoms": np.diff(starts).astype(np.float32),
+        "centres": np.concatenate([row + start for row, start in zip(rows, starts, strict=False)]),
+        "neighbors": np.concatenate([edges.indices + start for edges, start in zip(neighbors, starts, strict=False)]),
+        "distances": np.concatenate([edges.distances for edges in neighbors]).astype(np.float32),
+    }
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+def milliseconds(step: Callable[[int], Tensor], device: str) -> float:
+    """Median time of forward and backward over the batches, after one round that warms up."""
+    times = []
+    for number in [*range(STEPS), *range(STEPS), *range(STEPS)]:
+        start = time.perf_counter()
+        step(number).sum().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[STEPS:])) * 1e3
+
+
+def check_no_waiting(table: CrystalTable, cache: Path) -> bool:
+    """Whether a whole optimiser step, on CUDA, runs without the host waiting for the device."""
+    config = TrainingConfig(device="cuda", epochs=1)
+    with tempfile.TemporaryDirectory() as folder:
+        training = Training(Path(folder), table, neighbor_table(table, 6.0, cache, 8), ModelConfig(), config)
+        training._update(training.train_rows[:64], 1e-4)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            training._update(training.train_rows[64:128], 1e-4)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return True
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile of ours")
+    parser.add_argument("--cache", type=Path, help="folder of neighbour lists; given, and on CUDA, checks for waiting")
+    options = parser.parse_args()
+    device = options.device
+    table = CrystalTable.load(options.table)
+    torch.manual_seed(0)
+    model = Crystalformer(ModelConfig(outputs=5))
+    random = np.random.default_rng(0)
+    ours, plain, atoms = [], [], 0
+    for _ in range(STEPS):
+        crystals = [table.crystal(row) for row in random.choice(len(table), CRYSTALS, replace=False)]
+        full = [find_neighbors(crystal.lattice, crystal.positions, model.config.radius) for crystal in crystals]
+        merged = merge_equivalent(crystals, full, model.config.radius)
+        ((order, batch),) = batches_of(crystals, merged, 10**6, 192 if device == "cpu" else 10**6)
+        ours.append(batch)
+        plain.append(flat_batch([crystals[row] for row in order], [full[row] for row in order], device))
+        atoms += sum(crystal.n_atoms for crystal in crystals)
+    model.fit_width_norm(ours[0])
+    model.to(device)
+    reference = PlainCrystalformer(model)
+    ours = [batch.to(device) for batch in ours]
+    with torch.no_grad():
+        difference = float((model(ours[0]) - reference(plain[0])).abs().max())
+    result = {
+        "crystals_a_step": CRYSTALS, "atoms_a_step": atoms // STEPS, "largest_difference": float(f"{difference:.2g}"),
+        "ours_ms": milliseconds(lambda i: model(ours[i]), device),
+        "plain_ms": milliseconds(lambda i: reference(plain[i]), device),
+    }  # fmt: skip
+    result["times_faster"] = round(result["plain_ms"] / result["ours_ms"], 2)
+    result["floor_TFLOP"] = round(FLOP_PER_ATOM * atoms / STEPS / 1e12, 5)
+    result["achieved_TFLOP_per_s_of_all_atoms"] = round(result["floor_TFLOP"] / result["ours_ms"] * 1e3, 3)
+    if options.compile:
+        compiled = torch.compile(model, dynamic=True)
+        start = time.perf_counter()
+        compiled(ours[0]).sum().backward()
+        result["compile_s"] = time.perf_counter() - start
+        result["compiled_ms"] = milliseconds(lambda i: compiled(ours[i]), device)
+    if device == "cuda" and options.cache:
+        result["no_waiting"] = check_no_waiting(table, options.cache)
+    for name, value in result.items():
+        print(f"{name:36} {value:.6g}")
+    print(json.dumps({**result, "device": device, "threads": torch.get_num_threads(), **provenance()}))
+
+
+if __name__ == "__main__":
+    main()
