@@ -160,7 +160,7 @@ def direct_output(model: Crystalformer, crystal: Crystal, radius: float) -> torc
     positions = torch.from_numpy((fractional - np.floor(fractional)) @ crystal.lattice).float()
     mix = torch.nn.functional.one_hot(torch.from_numpy(crystal.numbers[:, 0] - 1), len(ELEMENTS)).float()
     reach = int(radius / spacing) + 1
-    return network(weights, model.config, torch.from_numpy(crystal.lattice).float(), positions, mix, reach)
+    return network(weights, model.config, torch.from_numpy(crystal.lattice).float(), positions, mix, reach, radius)
 
 
 def whole_command(paths: list[str]) -> dict[str, float]:

@@ -15,13 +15,23 @@ from crystalpredict.nn import ModelConfig
 
 
 def network(
-    weights: dict[str, Tensor], config: ModelConfig, lattice: Tensor, positions: Tensor, mix: Tensor, reach: int
+    weights: dict[str, Tensor],
+    config: ModelConfig,
+    lattice: Tensor,
+    positions: Tensor,
+    mix: Tensor,
+    reach: int,
+    cutoff: float = math.inf,
 ) -> Tensor:
-    """Standardised outputs of one crystal; mix (n, 98), share of each element on each site; images -reach..reach."""
+    """Standardised outputs of one crystal; mix (n, 98), share of each element on each site; images -reach..reach.
+
+    What lies beyond `cutoff` (Å) is given no weight.
+    """
     state = mix @ weights["embedding.weight"]
     images = torch.tensor(list(itertools.product(range(-reach, reach + 1), repeat=3)), dtype=lattice.dtype)
     vectors = positions[None, :, None] - positions[:, None, None] + (images @ lattice)[None, None]  # (n, n, I, 3)
     squared = (vectors**2).sum(-1)
+    squared = torch.where(squared < cutoff**2, squared, 1e6)
     for i in range(config.blocks):
         part = {k.removeprefix(f"blocks.{i}."): v for k, v in weights.items() if k.startswith(f"blocks.{i}.")}
         state = state + attention(part, config, state, squared)

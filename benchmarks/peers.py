@@ -1,0 +1,161 @@
+"""Structures per second of crystalpredict and its peers: neighbours or graph and model, parsing not included.
+
+python benchmarks/peers.py FOLDER_OF_CIFS --peer matgl=PYTHON --peer chgnet=PYTHON --peer alignn=PYTHON [--count 200]
+
+PYTHON is the interpreter of an environment that has the peer, made with
+
+    python -m venv peer && peer/bin/pip install -c constraints.txt torch PEER      # PEER: matgl, chgnet or alignn
+
+Each runs in its own environment, on the same structures, read by pymatgen beforehand, with the same number of threads;
+the better of two rounds counts. chgnet comes with its weights. matgl and alignn download theirs, so the networks of
+their default settings are measured with random weights; the time does not depend on the values. Prints a table, then
+one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+Predict = Callable[[Sequence[Any]], None]
+THREADS = 2
+
+
+def crystalpredict_models() -> Iterator[tuple[str, str, Predict]]:
+    """Name, weights and function of our model."""
+    from crystalpredict import load_model
+
+    yield "Crystalformer, five properties", "bundled", load_model(device="cpu").predict
+
+
+def matgl_models() -> Iterator[tuple[str, str, Predict]]:
+    """MEGNet and M3GNet; their public interface takes one structure at a time."""
+    import torch
+    from matgl.models import M3GNet, MEGNet
+
+    def one_by_one(model: Any) -> Predict:
+        model.eval()
+
+        def predict(structures: Sequence[Any]) -> None:
+            with torch.no_grad():
+                for structure in structures:
+                    model.predict_structure(structure)
+
+        return predict
+
+    yield "MEGNet", "random", one_by_one(MEGNet())
+    yield "M3GNet", "random", one_by_one(M3GNet(is_intensive=True))
+
+
+def chgnet_models() -> Iterator[tuple[str, str, Predict]]:
+    """CHGNet, energies only, batched as its interface offers."""
+    from chgnet.model import CHGNet
+
+    model = CHGNet.load(use_device="cpu", verbose=False)
+    yield (
+        "CHGNet, energy",
+        "pretrained",
+        lambda structures: model.predict_structure(structures, task="e", batch_size=64),
+    )
+
+
+def alignn_models() -> Iterator[tuple[str, str, Predict]]:
+    """ALIGNN without DGL, graph and line graph by its own code, one structure at a time."""
+    import torch
+    from alignn.graphs import torch_graph
+    from alignn.models.alignn_atomwise_pure import ALIGNNAtomWisePure, ALIGNNAtomWisePureConfig
+    from jarvis.core.atoms import pmg_to_atoms
+
+    config = ALIGNNAtomWisePureConfig(name="alignn_atomwise_pure", calculate_gradient=False)
+    model = ALIGNNAtomWisePure(config).eval()
+
+    def predict(structures: Sequence[Any]) -> None:
+        with torch.no_grad():
+            for structure in structures:
+                model(torch_graph(pmg_to_atoms(structure)))
+
+    yield "ALIGNN", "random", predict
+
+
+MODELS = {
+    "crystalpredict": crystalpredict_models,
+    "matgl": matgl_models,
+    "chgnet": chgnet_models,
+    "alignn": alignn_models,
+}
+
+
+def work(tool: str, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each model of a tool, in this interpreter."""
+    import torch
+    from pymatgen.core import Structure
+
+    torch.set_num_threads(THREADS)
+    warnings.simplefilter("ignore")
+    structures = [Structure.from_file(path) for path in paths]
+    rows = []
+    for model, weights, predict in MODELS[tool]():
+        row: dict[str, Any] = {"tool": tool, "version": version(tool), "model": model, "weights": weights}
+        try:
+            predict(structures[:5])
+            times = []
+            for _ in range(2):
+                start = time.perf_counter()
+                predict(structures)
+                times.append(time.perf_counter() - start)
+            rows.append({**row, "ms_per_structure": round(min(times) / len(structures) * 1e3, 3)})
+        except Exception as error:  # a peer's own trouble is a row
+            rows.append({**row, "failed": f"{type(error).__name__}: {error}".split("\n")[0][:200]})
+    return rows
+
+
+def run(tool: str, python: str, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a tool, by its own interpreter."""
+    command = [python, str(Path(__file__).resolve()), "--worker", tool]
+    done = subprocess.run(command, input="\n".join(paths), capture_output=True, text=True)
+    if done.returncode:
+        return [{"tool": tool, "failed": done.stderr.strip().split("\n")[-1][:200]}]
+    rows: list[dict[str, Any]] = json.loads(done.stdout.strip().split("\n")[-1])
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    if sys.argv[1:2] == ["--worker"]:
+        print(json.dumps(work(sys.argv[2], sys.stdin.read().split("\n"))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON")
+    parser.add_argument("--count", type=int, default=200, help="of structures, evenly chosen from the folder")
+    options = parser.parse_args()
+    files = sorted(str(path.resolve()) for path in options.folder.glob("*.cif"))
+    paths = files[:: max(1, len(files) // options.count)][: options.count]
+    pythons = {"crystalpredict": sys.executable} | dict(peer.split("=", 1) for peer in options.peer)
+    rows = [row for tool, python in pythons.items() for row in run(tool, python, paths)]
+    ours = rows[0].get("ms_per_structure")
+    print("| tool | model | weights | ms a structure | structures a second | crystalpredict is faster |")
+    print("|---|---|---|---|---|---|")
+    for row in rows:
+        name = f"| {row['tool']} {row.get('version', '')} | {row.get('model', '')} | {row.get('weights', '')} |"
+        spent = row.get("ms_per_structure")
+        if spent and ours:
+            row["times_slower"] = round(spent / ours, 1)
+            print(f"{name} {spent} | {1e3 / spent:.0f} | {row['times_slower']} times |")
+        else:
+            print(f"{name} {row.get('failed')} | | |")
+    from provenance import provenance
+
+    print(json.dumps({"structures": len(paths), "threads": THREADS, "rows": rows, **provenance()}))
+
+
+if __name__ == "__main__":
+    main()
