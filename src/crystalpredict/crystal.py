@@ -52,8 +52,7 @@ class Crystal:
     @property
     def volume(self) -> float:
         """Cell volume, Å^3; never negative, whatever the handedness of the lattice."""
-        a, (bx, by, bz), (cx, cy, cz) = self.lattice.tolist()  # by hand: NumPy takes ten times as long for one cell
-        return abs(float(a[0] * (by * cz - bz * cy) + a[1] * (bz * cx - bx * cz) + a[2] * (bx * cy - by * cx)))
+        return volume_of_cell(self.lattice)
 
 
 @dataclass(frozen=True)
@@ -95,3 +94,9 @@ def lattice_of_parameters(parameters: Sequence[float]) -> FloatArray:
     sine = sqrt(1 - gamma**2)
     y = (alpha - beta * gamma) / sine
     return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * sqrt(1 - beta**2 - y**2)]])
+
+
+def volume_of_cell(lattice: FloatArray) -> float:
+    """Volume, Å^3, of the cell with the rows a, b, c of lattice (3, 3), whatever their handedness."""
+    a, (bx, by, bz), (cx, cy, cz) = lattice.tolist()  # by hand: NumPy takes ten times as long for one cell
+    return abs(float(a[0] * (by * cz - bz * cy) + a[1] * (bz * cx - bx * cz) + a[2] * (bx * cy - by * cx)))

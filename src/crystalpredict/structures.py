@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pymatgen.core.composition import Composition, reduce_formula
-from pymatgen.core.periodic_table import DummySpecies, Element
+from pymatgen.core.periodic_table import DummySpecies, Element, Species
 
-from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors
+from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
 from crystalpredict.files import STATED_FORMULA, read_text
 from crystalpredict.neighbors import find_neighbors
@@ -95,9 +95,11 @@ def entry_of_structure(structure: Structure | StructureError, radius: float, pat
     """The entry of a structure already parsed, or of the error that its parsing gave; radius, Å, of its neighbours."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
-    formula, n_atoms = structure.composition.reduced_formula, len(structure)
+    elements, n_atoms = _elements(structure), len(structure)
+    counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
+    formula = _formula(counts) if counts else structure.composition.reduced_formula
     try:
-        crystal, notes = crystal_of_structure(structure)
+        crystal, notes = crystal_of_structure(structure, elements)
         neighbors = _neighbors_of_structure(structure, crystal, radius)
     except StructureError as error:
         return Entry(path, index, formula, n_atoms, error=str(error))
@@ -110,10 +112,10 @@ def _formula(counts: dict[str, int]) -> str:
     return Composition.special_formulas.get(formula, formula)
 
 
-def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
+def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> tuple[Crystal, list[str]]:
     """The crystal of a pymatgen structure and what was decided about it; StructureError if it is none.
 
-    Oxidation states, spins and isotopes are dropped. A site shared by several elements, or partly vacant, keeps its
+    `elements`, atomic numbers of the sites, if each is one element alone. Oxidation states, spins and isotopes are dropped. A site shared by several elements, or partly vacant, keeps its
     occupancies.
     """
     if not hasattr(structure, "lattice"):  # a Molecule, from Python
@@ -129,9 +131,16 @@ def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
     if not np.abs(fractional).max() < FARTHEST:  # false for not-a-number too
         raise StructureError(f"a coordinate is not a number, or more than {FARTHEST:.0e} cells away")
     positions = (fractional - np.floor(fractional)) @ lattice
-    if abs(np.linalg.det(lattice)) < THINNEST * len(structure):
-        volume = f"{abs(np.linalg.det(lattice)):.3g} Å^3 for {len(structure)} atoms"
-        raise StructureError(f"the cell has {volume}: check its lengths and angles")
+    volume = volume_of_cell(lattice)
+    if volume < THINNEST * len(structure):
+        atoms = f"{volume:.3g} Å^3 for {len(structure)} atoms"
+        raise StructureError(f"the cell has {atoms}: check its lengths and angles")
+    notes = []
+    stated = structure.properties.get(STATED_FORMULA, "")
+    if stated and _differs_from_formula(structure.composition, stated):
+        notes.append(OTHER_FORMULA)
+    if elements:
+        return Crystal.ordered(lattice, positions, np.array(elements)), notes
     sites = [_occupants(site, number) for number, site in enumerate(structure, start=1)]
     columns = max(len(site) for site in sites)
     numbers = np.ones((len(sites), columns), dtype=np.int64)
@@ -139,13 +148,22 @@ def crystal_of_structure(structure: Structure) -> tuple[Crystal, list[str]]:
     for row, site in enumerate(sites):
         for column, (number, occupancy) in enumerate(sorted(site.items())):
             numbers[row, column], occupancies[row, column] = number, occupancy
-    notes = []
     partial = int((occupancies.max(axis=1) < 1 - 1e-6).sum())
     if partial:
-        notes.append(f"{partial} of {len(sites)} sites partly occupied: predicted for the average site, unverified")
-    if _differs_from_formula(structure.composition, structure.properties.get(STATED_FORMULA, "")):
-        notes.append(OTHER_FORMULA)
+        notes.insert(0, f"{partial} of {len(sites)} sites partly occupied: predicted for the average site, unverified")
     return Crystal(lattice, positions, numbers, occupancies), notes
+
+
+def _elements(structure: Structure) -> list[int]:
+    """Atomic number of every site; none unless each site is one element that the model knows, and all of it."""
+    numbers = []
+    for site in structure:
+        species = site.species
+        (kind, amount), *others = species.items() if len(species) else [(None, 0)]
+        if others or amount != 1 or not isinstance(kind, Element | Species) or kind.Z > len(ELEMENTS):
+            return []
+        numbers.append(kind.Z)
+    return numbers
 
 
 def _occupants(site: PeriodicSite, number: int) -> dict[int, float]:
