@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint types check accuracy wheel clean
+.PHONY: demo test lint types check accuracy bench wheel clean
 
 demo: $(VENV)/installed        ## set everything up and predict the examples
 	$(BIN)/crystalpredict predict examples --format table
@@ -22,6 +22,9 @@ check: lint types test
 
 accuracy: $(VENV)/installed    ## errors of the bundled model on labelled data: make accuracy DATA="a.jsonl.gz b.jsonl.gz"
 	$(BIN)/python benchmarks/accuracy.py $(DATA)
+
+bench: $(VENV)/installed-dev   ## where the time goes, on a folder of CIFs: make bench CIFS=folder
+	$(BIN)/python benchmarks/speed.py $(CIFS)
 
 wheel: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel

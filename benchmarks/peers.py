@@ -70,17 +70,22 @@ def chgnet_models() -> Iterator[tuple[str, str, Predict]]:
 def alignn_models() -> Iterator[tuple[str, str, Predict]]:
     """ALIGNN without DGL, graph and line graph by its own code, one structure at a time."""
     import torch
-    from alignn.graphs import torch_graph
     from alignn.models.alignn_atomwise_pure import ALIGNNAtomWisePure, ALIGNNAtomWisePureConfig
+    from alignn.torch_graph_builder import build_pure_torch_graph
     from jarvis.core.atoms import pmg_to_atoms
 
-    config = ALIGNNAtomWisePureConfig(name="alignn_atomwise_pure", calculate_gradient=False)
+    config = ALIGNNAtomWisePureConfig(  # of the published models, as their graphs: 12 neighbours within 8 Å
+        name="alignn_atomwise_pure", calculate_gradient=False, atom_input_features=92, alignn_layers=4, gcn_layers=4,
+        hidden_features=256,
+    )  # fmt: skip
     model = ALIGNNAtomWisePure(config).eval()
 
     def predict(structures: Sequence[Any]) -> None:
         with torch.no_grad():
             for structure in structures:
-                model(torch_graph(pmg_to_atoms(structure)))
+                atoms = pmg_to_atoms(structure)
+                graph, lines = build_pure_torch_graph(atoms, two_body_cutoff=8.0, max_neighbors=12)
+                model([graph, lines, torch.tensor(atoms.lattice_mat)])
 
     yield "ALIGNN", "random", predict
 
