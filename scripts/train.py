@@ -14,7 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads leave the core to others
+
+import torch  # noqa: E402
 
 from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig

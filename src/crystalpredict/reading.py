@@ -21,8 +21,9 @@ from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.structures import Entry, read_entries
 
 CHUNK_FILES = 64  # files that a worker reads at a time, at most,
-CHUNK_BYTES = 2**18  # and their size: a crystal takes some twenty times the memory of its file
-AHEAD = 16  # chunks for each worker that are being read or wait to be used: it bounds the memory
+CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
+AHEAD = 128  # chunks that are being read or wait to be used, while torch is imported: it bounds the memory
+AHEAD_OF_EACH = 4  # the same for each worker, if there are many
 FEW = 64  # files, below which starting workers takes longer than reading
 
 
@@ -73,7 +74,8 @@ class Reader:
 
     def _submit(self) -> None:
         """Hand out chunks as far as memory goes."""
-        while len(self.waiting) < AHEAD * self.jobs and (chunk := next(self.chunks, None)):
+        most = max(AHEAD, AHEAD_OF_EACH * self.jobs)
+        while len(self.waiting) < most and (chunk := next(self.chunks, None)):
             assert self.pool is not None
             try:
                 future = self.pool.submit(self.read, chunk)

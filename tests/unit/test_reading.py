@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict.reading import AHEAD, CHUNK_BYTES, CHUNK_FILES, FEW, Reader, chunks_of, read_chunk
+from crystalpredict import reading
+from crystalpredict.reading import CHUNK_BYTES, CHUNK_FILES, FEW, Reader, chunks_of, read_chunk
 from crystalpredict.structures import Entry
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -58,8 +59,9 @@ def test_few_files_start_no_workers(paths: list[str]) -> None:
         assert reader.pool is None
 
 
-def test_killed_workers_are_replaced_and_nothing_is_lost(paths: list[str]) -> None:
-    paths = paths * AHEAD  # more than is handed out at first
+def test_killed_workers_are_replaced_and_nothing_is_lost(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "AHEAD", 4)
+    paths = paths * 5  # more chunks than are handed out at first
     with Reader(paths, RADIUS, jobs=2) as reader:
         assert reader.pool is not None
         entries = reader.entries()

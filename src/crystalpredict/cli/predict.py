@@ -91,6 +91,8 @@ def predict(
     at_once = None if batch_atoms == "auto" else int(batch_atoms)
     folder = find_model(model)
     radius = radius_of_model(folder)
+    # threads of torch that wait do not spin: where other programs run, spinning takes several times as long
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     gc.disable()  # what is imported now stays: to look through it for garbage again and again takes half a second
     with ExitStack() as stack:
         stack.callback(gc.enable)
