@@ -16,7 +16,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads leave the core to others
 
-import torch  # noqa: E402
+import torch
 
 from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
