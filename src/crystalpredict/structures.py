@@ -115,8 +115,8 @@ def _formula(counts: dict[str, int]) -> str:
 def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> tuple[Crystal, list[str]]:
     """The crystal of a pymatgen structure and what was decided about it; StructureError if it is none.
 
-    `elements`, atomic numbers of the sites, if each is one element alone. Oxidation states, spins and isotopes are dropped. A site shared by several elements, or partly vacant, keeps its
-    occupancies.
+    `elements`: atomic numbers of the sites, if each is one element alone. Oxidation states, spins and isotopes are
+    dropped. A site shared by several elements, or partly vacant, keeps its occupancies.
     """
     if not hasattr(structure, "lattice"):  # a Molecule, from Python
         raise StructureError("a molecule without a lattice: a periodic cell is needed")
