@@ -160,7 +160,7 @@ def _elements(structure: Structure) -> list[int]:
     for site in structure:
         species = site.species
         (kind, amount), *others = species.items() if len(species) else [(None, 0)]
-        if others or amount != 1 or not isinstance(kind, Element | Species) or len(ELEMENTS) < kind.Z:
+        if others or amount != 1 or not isinstance(kind, Element | Species) or not 1 <= kind.Z <= len(ELEMENTS):
             return []
         numbers.append(kind.Z)
     return numbers
