@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
@@ -142,7 +143,7 @@ def _parse_poscar(text: str) -> Structure | StructureError:
 
 
 def _parse_json(text: str) -> list[Structure | StructureError]:
-    """Structures of pymatgen JSON: one object, or a list of them."""
+    """Structures of pymatgen JSON, of jarvis-tools' or of plain arrays: one object, or a list of them."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -154,13 +155,21 @@ def _parse_json(text: str) -> list[Structure | StructureError]:
 
 
 def _structure_of_dict(item: Any) -> Structure | StructureError:
-    if isinstance(item, dict) and isinstance(item.get("structure"), dict):
-        item = item["structure"]  # a computed entry, or a row of a data set
-    if not isinstance(item, dict) or "sites" not in item:
-        return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
-    if "lattice" not in item:
-        return StructureError("a molecule without a lattice: a periodic cell is needed")
+    for key in ("structure", "atoms"):  # a computed entry, or a row of a data set
+        if isinstance(item, dict) and isinstance(item.get(key), dict):
+            item = item[key]
+    keys = set(item) if isinstance(item, dict) else set()
     try:
+        if {"lattice_mat", "coords", "elements"} <= keys:  # jarvis-tools
+            symbols = [str(symbol).strip() for symbol in item["elements"]]
+            cartesian = bool(item.get("cartesian"))
+            return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
+        if {"lattice", "species", "frac_coords"} <= keys:
+            return Structure(Lattice.from_parameters(*item["lattice"]), item["species"], item["frac_coords"])
+        if "sites" not in keys:
+            return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
+        if "lattice" not in keys:
+            return StructureError("a molecule without a lattice: a periodic cell is needed")
         return Structure.from_dict(item)
     except Exception as error:  # pymatgen raises whatever its parsing meets
         return StructureError(f"broken pymatgen JSON ({_reason(error)})")

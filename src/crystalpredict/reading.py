@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing import get_context
 
 from crystalpredict.equivalence import merge_equivalent
-from crystalpredict.structures import Entry, read_entries
+from crystalpredict.structures import Entry, Inline, Source, read_entries
 
 CHUNK_FILES = 64  # files that a worker reads at a time, at most,
 CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
@@ -28,20 +28,20 @@ FEW = 64  # files, below which starting workers takes longer than reading
 
 
 class Reader:
-    """Reads structure files, in worker processes that start at once and end with this context manager.
+    """Reads files and texts of structures, in worker processes that start at once and end with this context manager.
 
     Make it before torch is imported: workers are then forked from a small process with one thread, and read meanwhile.
     """
 
-    def __init__(self, paths: Sequence[str], radius: float, jobs: int = 1, *, merge: bool = True) -> None:
+    def __init__(self, sources: Sequence[Source], radius: float, jobs: int = 1, *, merge: bool = True) -> None:
         """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms."""
-        self.read: Callable[[Sequence[str]], list[Entry]] = partial(read_chunk, radius=radius, merge=merge)
+        self.read: Callable[[Sequence[Source]], list[Entry]] = partial(read_chunk, radius=radius, merge=merge)
         self.jobs = jobs
-        self.chunks = chunks_of(paths)
-        self.waiting: deque[tuple[Sequence[str], Future[list[Entry]]]] = deque()
+        self.chunks = chunks_of(sources)
+        self.waiting: deque[tuple[Sequence[Source], Future[list[Entry]]]] = deque()
         self.pool: ProcessPoolExecutor | None = None
         self.apart: ProcessPoolExecutor | None = None
-        if jobs > 1 and len(paths) >= FEW:
+        if jobs > 1 and len(sources) >= FEW:
             # a fork is quickest, but not safe once there are threads, as there are when torch is in use
             quick = sys.platform == "linux" and "torch" not in sys.modules
             self.pool = _new_pool(jobs, "fork" if quick else "spawn")
@@ -84,40 +84,42 @@ class Reader:
                 future = self.pool.submit(self.read, chunk)
             self.waiting.append((chunk, future))
 
-    def _read_apart(self, paths: Sequence[str]) -> list[Entry]:
+    def _read_apart(self, sources: Sequence[Source]) -> list[Entry]:
         """Entries of files of which one may have ended a worker, read by one process beside the others."""
         self.apart = self.apart or _new_pool(1, "spawn")
         try:
-            return self.apart.submit(self.read, paths).result()
+            return self.apart.submit(self.read, sources).result()
         except BrokenProcessPool:
             self.apart = None
-        if len(paths) == 1:
-            return [Entry(paths[0], 0, error="reading it ended the process: is there enough memory for this file?")]
-        half = len(paths) // 2
-        return self._read_apart(paths[:half]) + self._read_apart(paths[half:])
+        if len(sources) == 1:
+            (only,) = sources
+            name = only.name if isinstance(only, Inline) else only
+            return [Entry(name, 0, error="reading it ended the process: is there enough memory for this file?")]
+        half = len(sources) // 2
+        return self._read_apart(sources[:half]) + self._read_apart(sources[half:])
 
 
-def chunks_of(paths: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The paths in their order, a few at a time."""
-    chunk: list[str] = []
+def chunks_of(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
+    """The sources in their order, a few at a time."""
+    chunk: list[Source] = []
     size = 0
-    for path in paths:
+    for source in sources:
         try:
-            weight = os.stat(path).st_size
+            weight = len(source.text) if isinstance(source, Inline) else os.stat(source).st_size
         except (OSError, ValueError):
             weight = 0
         if chunk and (len(chunk) == CHUNK_FILES or size + weight > CHUNK_BYTES):
             yield chunk
             chunk, size = [], 0
-        chunk.append(path)
+        chunk.append(source)
         size += weight
     if chunk:
         yield chunk
 
 
-def read_chunk(paths: Sequence[str], radius: float, *, merge: bool) -> list[Entry]:
-    """Entries of some files, in their order, their equivalent atoms merged if wanted."""
-    entries = [entry for path in paths for entry in read_entries(path, radius)]
+def read_chunk(sources: Sequence[Source], radius: float, *, merge: bool) -> list[Entry]:
+    """Entries of some sources, in their order, their equivalent atoms merged if wanted."""
+    entries = [entry for source in sources for entry in read_entries(source, radius)]
     return merge_entries(entries, radius) if merge else entries
 
 

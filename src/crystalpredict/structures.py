@@ -37,6 +37,17 @@ OTHER_FORMULA = "composition differs from the formula stated in the CIF"
 
 
 @dataclass(frozen=True)
+class Inline:
+    """Text of structures that stand in no file of their own, such as a cell of a table, and a name for it."""
+
+    name: str
+    text: str
+
+
+Source = str | Inline  # a path, or the text itself
+
+
+@dataclass(frozen=True)
 class Entry:
     """One structure asked for: a crystal with its neighbour list, or the reason why there is none.
 
@@ -53,13 +64,14 @@ class Entry:
     error: str = ""
 
 
-def read_entries(path: str, radius: float) -> Iterator[Entry]:
-    """Every structure in a file, in its order; at least one entry, and no exception, whatever the file holds.
+def read_entries(source: Source, radius: float) -> Iterator[Entry]:
+    """Every structure in a file or a text, in its order; at least one entry, and no exception, whatever it holds.
 
     radius, Å, of the neighbour lists.
     """
+    path = source if isinstance(source, str) else source.name
     try:
-        text = read_text(path)
+        text = read_text(source) if isinstance(source, str) else source.text
         entries = [_entry_of_plain_cif(plain, path, index, radius) for index, plain in enumerate(read_plain_cif(text))]
         if entries and all(entries):
             yield from (entry for entry in entries if entry)

@@ -11,7 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.structures import Entry, entry_of_structure, read_entries
+from crystalpredict.structures import Entry, Inline, entry_of_structure, read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
@@ -545,3 +545,27 @@ def test_occupancy_and_type_symbol_may_be_absent(tmp_path, rows: str) -> None:
     assert entry.formula == "C"
     assert entry.crystal is not None
     assert set(entry.crystal.numbers.flat) == {6}
+
+
+def test_text_and_the_arrays_of_data_sets_give_the_crystal_of_the_file() -> None:
+    (file,) = read_entries(str(EXAMPLES / "NaCl.cif"), RADIUS)
+    structure = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    symbols = [site.specie.symbol for site in structure]
+    lattice = structure.lattice
+    jarvis = {
+        "lattice_mat": lattice.matrix.tolist(), "coords": structure.cart_coords.tolist(), "elements": symbols,
+        "cartesian": True,
+    }  # fmt: skip
+    texts = {
+        "cif": (EXAMPLES / "NaCl.cif").read_text(),
+        "jarvis": json.dumps({"jid": "JVASP-1", "atoms": jarvis}),
+        "arrays": json.dumps(
+            {"lattice": list(lattice.parameters), "species": symbols, "frac_coords": structure.frac_coords.tolist()}
+        ),
+    }
+    for name, text in texts.items():
+        (entry,) = read_entries(Inline(name, text), RADIUS)
+        assert (entry.path, entry.error, entry.formula, entry.n_atoms) == (name, "", "NaCl", file.n_atoms)
+        assert np.sort(entry.neighbors.distances) == pytest.approx(np.sort(file.neighbors.distances), abs=1e-6)
+    (empty,) = read_entries(Inline("row 3", " "), RADIUS)
+    assert empty.error
