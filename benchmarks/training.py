@@ -27,7 +27,8 @@ from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.attention import radial_basis
-from crystalpredict.training import Training, TrainingConfig
+from crystalpredict.training import Training
+from crystalpredict.training_config import TrainingConfig
 
 CRYSTALS = 128  # of a step, the paper's batch
 STEPS = 8

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.checkpoint import FORMAT_VERSION, Checkpoint, save_checkpoint
+from crystalpredict.checkpoint import FORMAT_VERSION, Checkpoint, properties_of, save_checkpoint
 from crystalpredict.dataset import CrystalTable
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.properties import find_property
 from crystalpredict.registry import file_sha256
 from crystalpredict.structures import read_entries
 from crystalpredict.training import averaged_weights
@@ -36,23 +35,19 @@ def main() -> None:
     config = json.loads((options.run / "config.json").read_text())
     model = Crystalformer(ModelConfig.from_dict(config["model"]))
     model.load_state_dict(averaged_weights(options.run))
-    norms = config["normalisation"]
+    properties, mean, deviation = properties_of(config)
     table = CrystalTable.load(options.table)
     training = {
         "settings": config["training"],
         "crystals": config["crystals"],
         "elements_seen": sorted(int(number) for number in np.unique(table.numbers)),
     }
-    checkpoint = Checkpoint(
-        options.folder.name, model.eval(), tuple(find_property(name) for name in norms),
-        np.array([norm["mean"] for norm in norms.values()]),
-        np.array([norm["deviation"] for norm in norms.values()]), training,
-    )  # fmt: skip
+    checkpoint = Checkpoint(options.folder.name, model.eval(), properties, mean, deviation, training)
     files = sorted(path for path in EXAMPLES.iterdir() if path.suffix != ".csv")
     radius = model.config.radius
     golden = [entry.crystal for path in files for entry in read_entries(str(path), radius) if entry.crystal]
     save_checkpoint(checkpoint, options.folder, golden, options.card.read_text(encoding="utf-8"))
-    enter_in_index(options.folder, options.summary, list(norms), default=options.default)
+    enter_in_index(options.folder, options.summary, [prop.name for prop in properties], default=options.default)
     print(f"{options.folder}: written, with outputs for {len(golden)} crystals")
 
 

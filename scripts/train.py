@@ -18,9 +18,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting thr
 
 import torch
 
+from crystalpredict import distributed
 from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Progress, Training, TrainingConfig
+from crystalpredict.training import Progress, Training
+from crystalpredict.training_config import TrainingConfig
 
 
 def show(progress: Progress, begun: list[float]) -> None:
@@ -60,20 +62,28 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of TrainingConfig")
     parser.add_argument("--model", nargs="*", default=[], metavar="NAME=VALUE", help="fields of ModelConfig")
+    parser.add_argument("--start", type=Path, help="checkpoint folder whose weights a new run begins with")
     parser.add_argument("--cache", type=Path, help="folder of the neighbour lists [default: beside the table]")
     parser.add_argument("--threads", type=int, help="of torch")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     changed = settings(options.set)
+    start = None
     model = ModelConfig.from_dict(settings(options.model))
+    if options.start:
+        from crystalpredict.checkpoint import load_checkpoint  # needs safetensors
+
+        start = load_checkpoint(options.start)
+        model = start.model.config
     config = TrainingConfig.from_dict({**asdict(TrainingConfig()), **changed})
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, model.radius, cache, jobs=os.cpu_count() or 1)
-    training = Training(options.folder, table, neighbors, model, config)
+    training = Training(options.folder, table, neighbors, model, config, start)
     begun: list[float] = []
-    training.run(lambda progress: show(progress, begun))
+    training.run(lambda progress: None if distributed.rank() else show(progress, begun))
+    distributed.leave_group()
 
 
 if __name__ == "__main__":

@@ -61,8 +61,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     try:
         model = Crystalformer(ModelConfig.from_dict(config["model"]))
-        properties = tuple(property_of_dict(entry) for entry in config["properties"])
-        mean, deviation = (np.array([float(e[key]) for e in config["properties"]]) for key in ("mean", "deviation"))
+        properties, mean, deviation = properties_of(config)
         expected = config["weights_sha256"]
         training = dict(config.get("training", {}))
         if not (np.isfinite(mean).all() and (deviation > 0).all() and np.isfinite(deviation).all()):
@@ -75,6 +74,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     model.load_state_dict(_read_weights(folder / "model.safetensors", expected, model))
     return Checkpoint(folder.name, model.eval(), properties, mean, deviation, training)
+
+
+def properties_of(config: dict[str, Any]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
+    """Properties of a checkpoint's or a run's config.json, mean and deviation (outputs,) of their trained scale."""
+    scales = [(float(entry["mean"]), float(entry["deviation"])) for entry in config["properties"]]
+    entries = [{k: v for k, v in entry.items() if k not in ("mean", "deviation")} for entry in config["properties"]]
+    return tuple(map(Property.from_dict, entries)), *np.array(scales).T
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Crystal], card: str) -> None:
@@ -141,16 +147,6 @@ def network_outputs(model: Crystalformer, crystals: Sequence[Crystal]) -> FloatA
     with torch.inference_mode():
         batch = collate(crystals, edges).to(weight.device, weight.dtype)
         return np.asarray(model(batch).cpu().numpy(), dtype=float)
-
-
-def property_of_dict(entry: dict[str, Any]) -> Property:
-    """The Property in an entry of config.json."""
-    keys = set(Property.__dataclass_fields__)
-    unknown = set(entry) - keys - {"mean", "deviation"}
-    if unknown:
-        raise ValueError(f"property {entry.get('name')!r} has unknown keys {sorted(unknown)}")
-    known = {key: value for key, value in entry.items() if key in keys}
-    return Property(**known | {"aliases": tuple(known.get("aliases", ()))})
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,18 +21,18 @@ from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, IntArray
 from crystalpredict.equivalence import FREQUENCIES, TOLERANCE, merge_equivalent
 from crystalpredict.errors import DataError
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.properties import PROPERTIES
+from crystalpredict.properties import PROPERTIES, Property
 
-TRAIN, VALIDATION = 0, 1
+TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class CrystalTable:
     """C ordered crystals with labels, their N atoms one after the other.
 
-    ids (C,); splits (C,), TRAIN or VALIDATION; first (C + 1,), first atom of each crystal; lattices (C, 3, 3), rows
-    a, b, c, Å; fractional (N, 3); numbers (N,); labels (C, P), in the properties' units, not a number where missing;
-    properties, the P names.
+    ids (C,); splits (C,), TRAIN, VALIDATION or TEST; first (C + 1,), first atom of each crystal; lattices (C, 3, 3),
+    rows a, b, c, Å; fractional (N, 3); numbers (N,); labels (C, P), in the properties' units, not a number where
+    missing; properties (P,).
     """
 
     ids: np.ndarray
@@ -42,7 +42,7 @@ class CrystalTable:
     fractional: FloatArray
     numbers: IntArray
     labels: FloatArray
-    properties: tuple[str, ...]
+    properties: tuple[Property, ...]
 
     def __len__(self) -> int:
         return len(self.lattices)
@@ -68,7 +68,7 @@ class CrystalTable:
             "fractional": self.fractional.astype(np.float32),
             "numbers": self.numbers.astype(np.uint8),
             "labels": self.labels.astype(np.float32),
-            "properties": np.array(self.properties),
+            "properties": np.array([json.dumps(asdict(prop)) for prop in self.properties]),
         }
         with write_atomically(path) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -79,8 +79,8 @@ class CrystalTable:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in arrays.files}
-            names = tuple(str(name) for name in columns.pop("properties"))
-            return cls(**columns, properties=names)
+            properties = tuple(Property.from_dict(json.loads(str(text))) for text in columns.pop("properties"))
+            return cls(**columns, properties=properties)
         except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
             hint = "make one with scripts/prepare.py"
             raise DataError(f"{path}: not a prepared table of crystals ({error}); {hint}") from error
@@ -102,9 +102,8 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
     """Table of (row, split) pairs.
 
     A row has `id`, `lattice` (a, b, c in Å, alpha, beta, gamma in degrees), `species`, `frac_coords` and labels under
-    the names of PROPERTIES.
+    the names of PROPERTIES. Properties without any label are left out.
     """
-    names = tuple(prop.name for prop in PROPERTIES)
     ids: list[str] = []
     splits: list[int] = []
     sizes: list[int] = []
@@ -120,14 +119,17 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
             lattices.append(lattice_of_parameters(row["lattice"]))
             fractional.append(np.asarray(row["frac_coords"], dtype=float).reshape(sizes[-1], 3))
             numbers.extend(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
-            labels.append([np.nan if row.get(name) is None else float(row[name]) for name in names])
+            labels.append([np.nan if row.get(prop.name) is None else float(row[prop.name]) for prop in PROPERTIES])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"row {len(ids)} ({row.get('id')}): {type(error).__name__}: {error}") from error
     if not ids:
         raise DataError("no crystals in the data")
+    matrix = np.array(labels)
+    labelled = np.isfinite(matrix).any(axis=0)
     return CrystalTable(
         np.array(ids), np.array(splits), np.concatenate([[0], np.cumsum(sizes)]), np.array(lattices),
-        np.concatenate(fractional), np.array(numbers), np.array(labels), names,
+        np.concatenate(fractional), np.array(numbers), matrix[:, labelled],
+        tuple(prop for prop, wanted in zip(PROPERTIES, labelled, strict=True) if wanted),
     )  # fmt: skip
 
 
@@ -196,3 +198,25 @@ def _merged_edges(crystals: list[Crystal], radius: float) -> tuple[np.ndarray, .
         np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
         np.concatenate([edges.distances for edges in lists]).astype(np.float32),
     )
+
+
+def encoded_labels(table: CrystalTable, properties: Sequence[Property]) -> FloatArray:
+    """Labels of some of the table's properties (C, outputs) on the trained scale, not a number where missing."""
+    columns = [table.labels[:, table.properties.index(prop)].astype(float) for prop in properties]
+    return np.stack([prop.encode(column) for prop, column in zip(properties, columns, strict=True)], axis=1)
+
+
+def scale_of_labels(encoded: FloatArray, properties: Sequence[Property]) -> tuple[FloatArray, FloatArray]:
+    """Mean and population deviation (outputs,) of the training labels (rows, outputs); DataError if one is constant."""
+    for prop, column in zip(properties, encoded.T, strict=True):
+        if len(np.unique(column[np.isfinite(column)])) < 2:
+            raise DataError(f"{prop.name}: no two different labels to train on")
+    return np.nanmean(encoded, axis=0), np.nanstd(encoded, axis=0)
+
+
+def rows_with_labels(wanted: np.ndarray, encoded: FloatArray, part: str) -> IntArray:
+    """Rows that are `wanted` (C,), a `part` of the data, and have at least one label; encoded (C, P)."""
+    rows = np.flatnonzero(wanted & np.isfinite(encoded).any(axis=1))
+    if not len(rows):
+        raise DataError(f"no crystal with a usable label in the {part} part of the data")
+    return rows

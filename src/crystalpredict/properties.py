@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,14 @@ class Property:
     def column(self) -> str:
         """Name of the output column: the property with its unit."""
         return f"{self.name}_{self.unit_in_name}"
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Property:
+        """The property of a JSON object; ValueError for a key that does not exist."""
+        unknown = set(entry) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"property {entry.get('name')!r} has unknown keys {sorted(unknown)}")
+        return cls(**{**entry, "aliases": tuple(entry.get("aliases", ()))})
 
     def encode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """Values in `unit` to the trained scale; not a number where log10 does not exist."""

@@ -2,6 +2,7 @@
 
 Needs torch and NumPy only. One step takes some `batch_atoms` atoms of randomly chosen crystals, splits them into
 smaller batches of alike neighbour counts and adds up their gradients, so that little is padded and memory is bounded.
+Under torchrun the processes share the crystals of each step.
 """
 
 from __future__ import annotations
@@ -9,63 +10,47 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from crystalpredict import distributed
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.batching import CrystalBatch, batches_of
-from crystalpredict.crystal import FloatArray, IntArray
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable
+from crystalpredict.crystal import IntArray
+from crystalpredict.dataset import (
+    TRAIN,
+    VALIDATION,
+    CrystalTable,
+    NeighborTable,
+    encoded_labels,
+    rows_with_labels,
+    scale_of_labels,
+)
 from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.properties import PROPERTIES, find_property
+from crystalpredict.properties import Property, find_property
+from crystalpredict.training_config import TrainingConfig, learning_rate
+
+if TYPE_CHECKING:
+    from crystalpredict.checkpoint import Checkpoint
 
 LEAST_SPLIT = 32  # atoms; if these are too many for the memory, fewer will not help
 RARE = 0.2  # a property with labels for fewer than this share of the crystals is rare
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides the weights, beside the network and the data; optimiser settings are the paper's."""
-
-    properties: tuple[str, ...] = tuple(prop.name for prop in PROPERTIES)
-    epochs: int = 20
-    batch_atoms: int = 1800
-    """Atoms of an optimiser step: 64 crystals of the Materials Project."""
-    split_atoms: int = 640
-    """Atoms that go through the network at once; changes speed, not the result."""
-    repeat_rare: int = 1
-    """How often an epoch shows a crystal that carries a rare label."""
-    learning_rate: float = 5e-4
-    schedule: Literal["inverse_sqrt", "one_cycle"] = "inverse_sqrt"
-    warmup: float = 0.05
-    """Share of the one cycle in which the learning rate rises."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 1e-5
-    """Of all but biases."""
-    clip: float = 1.0
-    ema: float = 0.998
-    """Decay per step of the running mean of the weights, which is what is kept."""
-    seed: int = 123
-    device: str = "cpu"
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
-        """The config of a JSON object; an unknown key is an error."""
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise DataError(f"training config has unknown keys: {', '.join(sorted(unknown))}")
-        lists: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return cls(**lists)
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "l1": functional.l1_loss,
+    "mse": functional.mse_loss,
+    "huber": functional.huber_loss,
+}
+HEAD = "readout.2."  # the last layer: a row for each property
 
 
 @dataclass(frozen=True)
@@ -80,10 +65,20 @@ class Progress:
     seconds: float
     errors: dict[str, float] | None = None
     """Mean absolute error on the validation crystals by property, on the trained scale, at the end of an epoch."""
+    errors_in_unit: dict[str, float] | None = None
+    best: bool = False
+    """Whether no epoch before was better."""
+
+
+class Interrupted(Exception):
+    """The training was asked to stop, and has saved what it needs to go on."""
 
 
 class Training:
-    """A run in a folder: `config.json`, `state.npz` (all that is needed to go on) and `log.csv`."""
+    """A run in a folder: `config.json`, `state.npz` (all that is needed to go on) and `log.csv`.
+
+    Set `interrupted` to make it stop after the step at hand.
+    """
 
     def __init__(
         self,
@@ -92,33 +87,67 @@ class Training:
         neighbors: NeighborTable,
         model: ModelConfig,
         config: TrainingConfig,
+        start: Checkpoint | None = None,
     ) -> None:
+        """`start` gives the initial weights, and the scale of those properties that it knows; `model` is its config."""
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
-        self.device = torch.device(config.device)
+        self.device = distributed.join_group(config.device)
         self.split_atoms = config.split_atoms  # halved where memory runs out
-        self.encoded = encoded_labels(table, config.properties)  # (C, outputs)
-        self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded)
-        self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded)
-        self.mean, self.deviation = scale_of_labels(self.encoded[self.train_rows], config.properties)
+        names = config.properties or [prop.name for prop in table.properties]
+        self.properties = tuple(find_property(name, table.properties) for name in names)
+        self.encoded = encoded_labels(table, self.properties)  # (C, outputs)
+        self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded, "training")
+        self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded, "validation")
+        self.mean, self.deviation = scale_of_labels(self.encoded[self.train_rows], self.properties)
         torch.manual_seed(config.seed)
-        self.model = Crystalformer(replace(model, outputs=len(config.properties))).to(self.device)
+        self.model = Crystalformer(replace(model, outputs=len(self.properties))).to(self.device)
         self.average = Crystalformer(self.model.config).to(self.device).requires_grad_(False)
+        self.best: dict[str, Tensor] = {}
+        self.best_epoch, self.best_error = 0, math.inf
+        if start:
+            self._adopt(start)
+        if config.freeze_encoder:
+            self.model.requires_grad_(False)
+            self.model.readout.requires_grad_(True)
         self.optimiser = optimiser_of(self.model, config)
         self.epoch, self.step, self.position = 0, 0, 0
+        self.interrupted = False
         if (folder / "state.npz").exists():
             self._load()
         else:
-            first = self._order(0)[: min(256, len(self.train_rows))]
-            ((_, batch),) = self._batches(first, atoms=int(self.table.sizes[first].sum()))
-            self.model.fit_width_norm(batch)
+            if not start:
+                first = self._order(0)[: min(256, len(self.train_rows))]
+                ((_, batch),) = self._batches(first, atoms=int(self.table.sizes[first].sum()))
+                self.model.fit_width_norm(batch)
             self.average.load_state_dict(self.model.state_dict())
+            self.save()
+        self.network = distributed.shared(self.model)
         self._write_config()
+
+    def _adopt(self, start: Checkpoint) -> None:
+        """Take over weights and scale of a checkpoint; a property new to it begins at the mean of its labels."""
+        known = {_identity(prop): row for row, prop in enumerate(start.properties)}
+        rows = [known.get(_identity(prop)) for prop in self.properties]
+        state = start.model.state_dict()
+        for name in (f"{HEAD}weight", f"{HEAD}bias"):
+            old = state[name]
+            state[name] = torch.stack([torch.zeros_like(old[0]) if row is None else old[row] for row in rows])
+        self.model.load_state_dict(state)
+        for column, row in enumerate(rows):
+            if row is not None:
+                self.mean[column], self.deviation[column] = start.mean[row], start.deviation[row]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or patience at its end."""
+        patience = self.config.patience
+        return self.epoch >= self.config.epochs or 0 < patience <= self.epoch - self.best_epoch
 
     def run(self, report: Callable[[Progress], None], save_every: float = 120.0) -> None:
         """Train to the end, saving the state every `save_every` seconds and after each epoch."""
         started = saved = time.monotonic()
         losses: list[Tensor] = []
-        while self.epoch < self.config.epochs:
+        while not self.finished:
             order = self._order(self.epoch)
             for rows in self._steps(order):
                 done = (self.epoch + self.position / len(order)) / self.config.epochs
@@ -129,15 +158,19 @@ class Training:
                 if self.step % 20 == 0:
                     loss, seconds = self._mean_loss(losses[-200:]), time.monotonic() - started
                     report(Progress(self.epoch, self.step, done, loss, rate, seconds))
-                if time.monotonic() - saved > save_every:
+                if self.interrupted or time.monotonic() - saved > save_every:
                     self._mean_loss(losses)
                     self.save()
                     saved = time.monotonic()
+                if self.interrupted:
+                    raise Interrupted
             self.epoch, self.position = self.epoch + 1, 0
             done = self.epoch / self.config.epochs
+            errors, in_unit = self.errors(self.validation_rows)
+            best = self._note_error(errors)
             progress = Progress(
-                self.epoch, self.step, done, self._mean_loss(losses),
-                learning_rate(self.config, self.step, done), time.monotonic() - started, self.validate(),
+                self.epoch, self.step, done, self._mean_loss(losses), learning_rate(self.config, self.step, done),
+                time.monotonic() - started, errors, in_unit, best,
             )  # fmt: skip
             self._log(progress)
             report(progress)
@@ -156,29 +189,50 @@ class Training:
             )
         return mean
 
-    def validate(self) -> dict[str, float]:
-        """Mean absolute error of the averaged weights on the validation crystals, trained scale, by property."""
-        rows = self.validation_rows
-        predicted = np.full((len(rows), len(self.config.properties)), np.nan)
+    def _note_error(self, errors: dict[str, float]) -> bool:
+        """Keep the averaged weights if they are the best so far: by the mean of the errors over their deviations."""
+        deviations = {prop.name: self.deviation[i] for i, prop in enumerate(self.properties)}
+        error = float(np.mean([value / deviations[name] for name, value in errors.items()]))
+        if error >= self.best_error:
+            return False
+        self.best_error, self.best_epoch = error, self.epoch
+        if self.config.patience:
+            self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
+        return True
+
+    def kept(self) -> Crystalformer:
+        """Network with the weights to keep: the best averaged ones with `patience`, the last ones without."""
+        model = Crystalformer(self.model.config).to(self.device)
+        model.load_state_dict(self.best or self.average.state_dict())
+        return model.eval()
+
+    def errors(self, rows: IntArray) -> tuple[dict[str, float], dict[str, float]]:
+        """Mean absolute errors of the averaged weights on crystals, by property: on the trained scale, in its unit."""
+        predicted = torch.zeros(len(rows), len(self.properties), device=self.device)
+        own = np.arange(distributed.rank(), len(rows), distributed.size())
         with torch.no_grad():
-            for part, batch in self._batches(rows, self.split_atoms):
-                predicted[part] = self.average(batch).cpu().numpy()
-        errors = np.abs(predicted * self.deviation + self.mean - self.encoded[rows])
-        return {
-            name: float(np.nanmean(error))
-            for name, error in zip(self.config.properties, errors.T, strict=True)
-            if not np.isnan(error).all()
-        }
+            for part, batch in self._batches(rows[own], self.split_atoms):
+                predicted[torch.from_numpy(own[part])] = self.average(batch)
+        values = distributed.summed(predicted).cpu().numpy() * self.deviation + self.mean
+        encoded = self.encoded[rows]
+        scaled, in_unit = {}, {}
+        for column, prop in enumerate(self.properties):
+            known = np.isfinite(encoded[:, column])
+            if known.any():
+                value, label = values[known, column], encoded[known, column]
+                scaled[prop.name] = float(np.abs(value - label).mean())
+                in_unit[prop.name] = float(np.abs(prop.decode(value) - prop.decode(label)).mean())
+        return scaled, in_unit
 
     def _update(self, rows: IntArray, rate: float) -> Tensor:
-        """One optimiser step on the crystals `rows`; their mean absolute error over all labels, standardised.
+        """One optimiser step on the crystals `rows`; their mean loss over all labels, standardised.
 
         Nothing in it waits for the device, so a GPU computes while the next crystals are collated.
         """
         try:
             total = self._accumulate(rows)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.split_atoms <= LEAST_SPLIT:
+            if not is_out_of_memory(error) or self.split_atoms <= LEAST_SPLIT or distributed.size() > 1:
                 raise
             self.split_atoms //= 2
             self.optimiser.zero_grad()
@@ -193,18 +247,30 @@ class Training:
         return total
 
     def _accumulate(self, rows: IntArray) -> Tensor:
-        """Add the gradients of the loss of the crystals `rows`; the loss."""
+        """Add the gradients of the loss of the crystals `rows`, of this process and the others; the loss."""
         labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
         count = int(np.isfinite(labels).sum())
+        own = np.arange(distributed.rank(), len(rows), distributed.size())
+        if not len(own):  # every process must take part in the exchange of gradients
+            own, labels = np.array([0]), np.full_like(labels, np.nan)
         total = torch.zeros((), device=self.device)
-        for part, batch in self._batches(rows, self.split_atoms):
-            target = torch.from_numpy(labels[part]).to(self.device, non_blocking=True)
-            known = torch.isfinite(target)
-            error = (self.model(batch) - torch.where(known, target, 0.0)).abs()
-            loss = torch.where(known, error, 0.0).sum() / count
-            loss.backward()  # type: ignore[no-untyped-call]
+        parts = list(self._batches(rows[own], self.split_atoms))
+        for number, (part, batch) in enumerate(parts, start=1):
+            target = torch.from_numpy(labels[own[part]]).to(self.device, non_blocking=True)
+            last = number == len(parts)
+            with nullcontext() if last else distributed.without_exchange(self.network):
+                loss = self._loss(self.network(batch), target) / count
+                # gradients are averaged, not added, over the processes
+                (loss * distributed.size()).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        return total
+        return distributed.summed(total)
+
+    def _loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Sum of the losses (B, outputs) of the labels that are known."""
+        known = torch.isfinite(target)
+        target = torch.where(known, target, 0.0)
+        loss = LOSSES[self.config.loss](output, target, reduction="none")
+        return torch.where(known, loss, 0.0).sum()
 
     def _order(self, epoch: int) -> IntArray:
         """Rows of an epoch in its order: a function of seed and epoch alone, so that a resumed run repeats it."""
@@ -235,32 +301,42 @@ class Training:
         content = {
             "model": asdict(self.model.config),
             "training": asdict(self.config),
-            "normalisation": {
-                name: {"mean": float(mean), "deviation": float(deviation)}
-                for name, mean, deviation in zip(self.config.properties, self.mean, self.deviation, strict=True)
-            },
+            "properties": [
+                asdict(prop) | {"mean": float(mean), "deviation": float(deviation)}
+                for prop, mean, deviation in zip(self.properties, self.mean, self.deviation, strict=True)
+            ],
             "crystals": {"train": len(self.train_rows), "validation": len(self.validation_rows)},
         }
-        with write_atomically(self.folder / "config.json") as file:
-            file.write(json.dumps(content, indent=2).encode())
+        if distributed.rank() == 0:
+            with write_atomically(self.folder / "config.json") as file:
+                file.write(json.dumps(content, indent=2).encode())
 
     def _log(self, progress: Progress) -> None:
+        """Add an epoch to log.csv; what a run that was killed wrote of it and of later ones goes."""
+        if distributed.rank():
+            return
         path = self.folder / "log.csv"
-        fresh = not path.exists()
-        assert progress.errors is not None
-        with path.open("a", encoding="utf-8") as file:
-            if fresh:
-                names = ["epoch", "step", "seconds", "learning_rate", "loss", *self.config.properties]
-                file.write(",".join(names) + "\n")
-            errors = [f"{progress.errors.get(name, math.nan):.5f}" for name in self.config.properties]
-            numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5f}"]
-            file.write(",".join([str(progress.epoch), str(progress.step), *numbers, *errors]) + "\n")
+        names = [prop.name for prop in self.properties]
+        header = ",".join(["epoch", "step", "seconds", "learning_rate", "loss", *names])
+        rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
+        rows = [row for row in rows if int(row.split(",")[0]) < progress.epoch]
+        errors = [f"{(progress.errors or {}).get(name, math.nan):.5f}" for name in names]
+        numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5f}"]
+        rows.append(",".join([str(progress.epoch), str(progress.step), *numbers, *errors]))
+        with write_atomically(path) as file:
+            file.write(("\n".join([header, *rows]) + "\n").encode())
 
     def save(self) -> None:
         """Write `state.npz`: weights, their mean, the optimiser's moments and the position in the data."""
-        arrays: dict[str, Any] = {"position": np.array([self.epoch, self.step, self.position])}
-        for kind, model in (("model", self.model), ("average", self.average)):
-            arrays |= {f"{kind}/{name}": value.cpu().numpy() for name, value in model.state_dict().items()}
+        if distributed.rank():
+            return
+        arrays: dict[str, Any] = {
+            "position": np.array([self.epoch, self.step, self.position, self.best_epoch]),
+            "error": np.array([self.best_error]),
+        }
+        states = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best}
+        for kind, state in states.items():
+            arrays |= {f"{kind}/{name}": value.cpu().numpy() for name, value in state.items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimiser.state[parameter].items():
                 arrays[f"{key}/{name}"] = value.cpu().numpy()
@@ -270,15 +346,19 @@ class Training:
     def _load(self) -> None:
         with np.load(self.folder / "state.npz", allow_pickle=False) as file:
             arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-        self.epoch, self.step, self.position = (int(value) for value in arrays.pop("position"))
+        self.epoch, self.step, self.position, self.best_epoch = (int(value) for value in arrays.pop("position"))
+        self.best_error = float(arrays.pop("error"))
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in arrays.items():
             kind, name = key.split("/", 1)
             parts.setdefault(kind, {})[name] = value
         self.model.load_state_dict(parts.pop("model"))
         self.average.load_state_dict(parts.pop("average"))
+        self.best = {name: value.to(self.device) for name, value in parts.pop("best", {}).items()}
         for name, parameter in self.model.named_parameters():
-            self.optimiser.state[parameter] = {kind: values[name].to(self.device) for kind, values in parts.items()}
+            values = {kind: values[name].to(self.device) for kind, values in parts.items() if name in values}
+            if values:
+                self.optimiser.state[parameter] = values
 
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:
@@ -289,34 +369,9 @@ def averaged_weights(folder: Path) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): torch.from_numpy(file[name]) for name in names}
 
 
-def encoded_labels(table: CrystalTable, names: Sequence[str]) -> FloatArray:
-    """Labels of the named properties (C, outputs) on the trained scale, not a number where missing."""
-    missing = set(names) - set(table.properties)
-    if missing:
-        raise DataError(f"no labels for {', '.join(sorted(missing))} in the data; it has {', '.join(table.properties)}")
-    columns = (table.labels[:, table.properties.index(name)].astype(float) for name in names)
-    return np.stack([find_property(name).encode(column) for name, column in zip(names, columns, strict=True)], axis=1)
-
-
-def scale_of_labels(encoded: FloatArray, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-    """Mean and population deviation (outputs,) of the training labels (rows, outputs); DataError if one is constant."""
-    for name, column in zip(names, encoded.T, strict=True):
-        if len(np.unique(column[np.isfinite(column)])) < 2:
-            raise DataError(f"{name}: no two different labels to train on")
-    return np.nanmean(encoded, axis=0), np.nanstd(encoded, axis=0)
-
-
-def rows_with_labels(wanted: np.ndarray, encoded: FloatArray) -> IntArray:
-    """Rows that are `wanted` (C,) and have at least one label; encoded (C, P)."""
-    rows = np.flatnonzero(wanted & np.isfinite(encoded).any(axis=1))
-    if not len(rows):
-        raise DataError("no crystal with a usable label in the training or the validation part of the data")
-    return rows
-
-
 def optimiser_of(model: Crystalformer, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; biases do not decay."""
-    parameters = dict(model.named_parameters())
+    """AdamW on what is to be trained; biases do not decay."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     groups = [
         {"params": [p for n, p in parameters.items() if not n.endswith("bias")], "weight_decay": config.weight_decay},
         {"params": [p for n, p in parameters.items() if n.endswith("bias")], "weight_decay": 0.0},
@@ -324,14 +379,6 @@ def optimiser_of(model: Crystalformer, config: TrainingConfig) -> torch.optim.Ad
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
-def learning_rate(config: TrainingConfig, step: int, done: float) -> float:
-    """Learning rate of a step; `done` is the share of the training behind it.
-
-    inverse_sqrt: rate sqrt(4000 / (4000 + step)), the paper's. one_cycle: linear rise to the rate, cosine fall to 0.
-    """
-    if config.schedule == "inverse_sqrt":
-        return config.learning_rate * math.sqrt(4000 / (4000 + step))
-    if done < config.warmup:
-        return config.learning_rate * max(done / config.warmup, 0.01)
-    fall = (done - config.warmup) / (1 - config.warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
+def _identity(prop: Property) -> tuple[str, str, str]:
+    """What makes two properties the same output of a network."""
+    return prop.name, prop.unit, prop.transform

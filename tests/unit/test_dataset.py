@@ -16,6 +16,7 @@ from crystalpredict.dataset import (
 )
 from crystalpredict.errors import DataError
 from crystalpredict.neighbors import find_neighbors
+from crystalpredict.properties import find_property
 
 ROCK_SALT = {
     "id": "a", "lattice": [3.99, 3.99, 3.99, 60, 60, 60], "species": ["Na", "Cl"],
@@ -48,9 +49,10 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     assert loaded.sizes.tolist() == [2, 1]
     assert loaded.crystal(0).numbers[:, 0].tolist() == [11, 17]
     assert np.linalg.norm(loaded.crystal(0).positions[1]) == pytest.approx(3.99 * 1.5**0.5, abs=1e-5)
-    energy = loaded.properties.index("formation_energy")
+    energy = [prop.name for prop in loaded.properties].index("formation_energy")
     assert loaded.labels[0, energy] == pytest.approx(-2.1)
     assert np.isnan(loaded.labels[1, energy])
+    assert loaded.properties == (find_property("formation_energy"), find_property("bulk_modulus"))
 
 
 def test_neighbour_lists_are_cached_and_the_cache_knows_its_crystals(tmp_path: Path) -> None:

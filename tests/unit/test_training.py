@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from crystalpredict.checkpoint import Checkpoint
 from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, neighbor_table
-from crystalpredict.errors import DataError
+from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Progress, Training, TrainingConfig, averaged_weights, learning_rate
+from crystalpredict.properties import Property, find_property
+from crystalpredict.training import Interrupted, Progress, Training, averaged_weights
+from crystalpredict.training_config import TrainingConfig, learning_rate
 from tests.crystals import random_crystal
 
 MODEL = ModelConfig(blocks=2, width=32, heads=4, feedforward=64, readout=32)
@@ -35,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[CrystalTable, Neighb
         fractional=np.concatenate([crystal.positions @ np.linalg.inv(crystal.lattice) for crystal in crystals]),
         numbers=np.concatenate([crystal.numbers[:, 0] for crystal in crystals]),
         labels=np.stack([energies, moduli], axis=1),
-        properties=("formation_energy", "bulk_modulus"),
+        properties=(find_property("formation_energy"), find_property("bulk_modulus")),
     )
     return table, neighbor_table(table, MODEL.radius, tmp_path_factory.mktemp("neighbors"))
 
@@ -158,7 +161,7 @@ def test_learning_rates_of_both_schedules() -> None:
 
 def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
     table, neighbors = data
-    with pytest.raises(DataError, match="no labels for bandgap"):
+    with pytest.raises(UsageError, match="unknown target 'bandgap'"):
         Training(tmp_path, table, neighbors, MODEL, replace(CONFIG, properties=("bandgap",)))
     with pytest.raises(DataError, match="no crystal with a usable label"):
         Training(tmp_path, replace(table, labels=table.labels * np.nan), neighbors, MODEL, CONFIG)
@@ -166,10 +169,112 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="formation_energy: no two different labels"):
         Training(tmp_path, constant, neighbors, MODEL, CONFIG)
     diverged = Training(tmp_path / "diverged", table, neighbors, MODEL, CONFIG)
+    before = (tmp_path / "diverged" / "state.npz").read_bytes()
     with torch.no_grad():
         diverged.model.readout[2].bias.fill_(torch.inf)
     with pytest.raises(DataError, match=r"loss is not a number at step \d"):
         diverged.run(lambda progress: None, save_every=0)
-    assert not (tmp_path / "diverged" / "state.npz").exists()
+    assert (tmp_path / "diverged" / "state.npz").read_bytes() == before
     with pytest.raises(DataError, match="unknown keys: epoch"):
         TrainingConfig.from_dict({"epoch": 3})
+
+
+def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interruption(data, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=60, patience=3, learning_rate=5e-3, schedule="inverse_sqrt", ema=0.0)
+    seen: list[Progress] = []
+    whole = Training(tmp_path / "whole", *data, MODEL, config)
+    whole.run(seen.append)
+    ends = [progress for progress in seen if progress.errors]
+    assert whole.epoch == len(ends) < 60
+    assert [end.epoch for end in ends if end.best][-1] == whole.best_epoch == whole.epoch - 3
+    last, whole.average = whole.average, whole.kept()  # the errors are those of the best epoch, not of the last
+    assert whole.errors(whole.validation_rows)[0] == pytest.approx(ends[whole.best_epoch - 1].errors)
+    assert whole.errors(whole.validation_rows)[0] != pytest.approx(ends[-1].errors)
+    whole.average = last
+
+    broken = Training(tmp_path / "broken", *data, MODEL, config)
+
+    def stop(progress: Progress) -> None:
+        broken.interrupted = progress.epoch == whole.best_epoch and progress.errors is not None
+
+    with pytest.raises(Interrupted):
+        broken.run(stop)
+    resumed = Training(tmp_path / "broken", *data, MODEL, config)
+    assert (resumed.best_epoch, resumed.step) == (whole.best_epoch, broken.step)
+    resumed.run(lambda progress: None)
+    assert (resumed.epoch, resumed.best_epoch) == (whole.epoch, whole.best_epoch)
+    for one, two in zip(whole.kept().state_dict().values(), resumed.kept().state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "broken")]
+    errors = [[row.split(",")[4:] for row in log] for log in logs]
+    assert errors[0][1][1:] == errors[1][1][1:]
+    assert len(logs[0]) == len(logs[1]) == whole.epoch + 1
+
+
+@pytest.fixture(scope="module")
+def start(data, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    training = Training(tmp_path_factory.mktemp("start"), *data, MODEL, CONFIG)
+    training.run(lambda progress: None)
+    return Checkpoint("start", training.kept(), training.properties, training.mean, training.deviation, {})
+
+
+def test_a_run_that_starts_from_a_checkpoint_begins_with_its_predictions(data, start, tmp_path: Path) -> None:
+    """In another order, beside a new property, on shifted labels: the known outputs are those of the checkpoint."""
+    table, neighbors = data
+    hardness = Property("hardness", "hardness", "GPa", "GPa")
+    labels = np.stack([table.labels[:, 1], np.arange(40.0), table.labels[:, 0] + 7], axis=1)
+    properties = (table.properties[1], hardness, table.properties[0])
+    other = replace(table, labels=labels, properties=properties)
+    config = replace(CONFIG, properties=())
+    training = Training(tmp_path, other, neighbors, start.model.config, config, start=start)
+    rows = np.arange(10)
+    with torch.no_grad():
+        outputs = np.concatenate([training.average(batch).numpy() for _, batch in training._batches(rows, 1000)])
+        before = np.concatenate([start.model(batch).numpy() for _, batch in training._batches(rows, 1000)])
+    after = outputs * training.deviation + training.mean
+    expected = before * start.deviation + start.mean
+    assert after[:, [2, 0]] == pytest.approx(expected, abs=1e-5)
+    assert after[:, 1] == pytest.approx(np.full(10, 16.5), abs=1e-5)  # the mean of the labels of 34 training rows
+
+
+def test_a_frozen_encoder_stays_as_it_was(data, start, tmp_path: Path) -> None:
+    config = replace(CONFIG, freeze_encoder=True, epochs=1)
+    training = Training(tmp_path, *data, start.model.config, config, start=start)
+    training.run(lambda progress: None)
+    for name, value in training.kept().state_dict().items():
+        assert torch.equal(value, start.model.state_dict()[name]) != name.startswith("readout"), name
+    assert training.step == Training(tmp_path, *data, start.model.config, config, start=start).step > 0
+
+
+@pytest.mark.parametrize(("loss", "power"), [("l1", 1), ("mse", 2), ("huber", None)])
+def test_losses_grow_with_their_power_of_the_error(data, tmp_path: Path, loss: str, power: int | None) -> None:
+    training = Training(tmp_path, *data, MODEL, replace(CONFIG, loss=loss))
+    output = torch.zeros(2, 1)
+    small, large = (float(training._loss(output, torch.tensor([[size], [torch.nan]]))) for size in (0.1, 20.0))
+    ratio = large / small
+    assert ratio == pytest.approx(200**power if power else (20 - 0.5) / (0.5 * 0.1**2), rel=1e-4)
+
+
+def test_two_processes_train_as_one(data, tmp_path: Path) -> None:
+    """With torchrun and gloo on the CPU: the same losses and errors to 1e-4, and one set of files."""
+    data[0].save(tmp_path / "crystals.npz")
+    script = str(Path(__file__).resolve().parents[2] / "scripts" / "train.py")
+    settings = [
+        "--threads", "1", "--set", "epochs=4", "batch_atoms=20", "split_atoms=8", "learning_rate=2e-3",
+        "schedule=one_cycle", "patience=4", "--model", "blocks=2", "width=32", "heads=4", "feedforward=64",
+    ]  # fmt: skip
+    launchers = {
+        "one": [sys.executable, script],
+        "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script],
+    }
+    logs = {}
+    for name, launcher in launchers.items():
+        command = [*launcher, str(tmp_path / "crystals.npz"), str(tmp_path / name), *settings]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        logs[name] = np.genfromtxt(tmp_path / name / "log.csv", delimiter=",", names=True)
+    for column in ("epoch", "step", "loss", "formation_energy", "bulk_modulus"):
+        assert logs["two"][column] == pytest.approx(logs["one"][column], abs=1e-4, nan_ok=True), column
+    weights = [averaged_weights(tmp_path / name) for name in launchers]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-4), name

@@ -1,0 +1,57 @@
+"""One training over several processes, started by torchrun; a process that was not is a group of its own."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def join_group(device: str) -> torch.device:
+    """The device of this process: `device`, or under torchrun the GPU of its local rank; joins the others there."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return torch.device(device)
+    on_cuda = device.startswith("cuda")
+    own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if on_cuda else "cpu")
+    if on_cuda:
+        torch.cuda.set_device(own)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if on_cuda else "gloo")
+    return own
+
+
+def leave_group() -> None:
+    """Say goodbye to the other processes, if there are any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process; 0 writes files and speaks. Known before the group is joined."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def size() -> int:
+    """Processes that share the work."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def shared(model: nn.Module) -> nn.Module:
+    """The model with gradients averaged over the processes; itself if there is one."""
+    return DistributedDataParallel(model) if size() > 1 else model
+
+
+def without_exchange(model: nn.Module) -> AbstractContextManager[None]:
+    """Where a backward pass only adds to the gradients of this process."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """Sum of the tensor over the processes, in place."""
+    if size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
