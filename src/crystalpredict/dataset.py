@@ -24,6 +24,7 @@ from crystalpredict.neighbors import find_neighbors
 from crystalpredict.properties import PROPERTIES, Property
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+FEW = 5000  # crystals, below which starting processes takes longer than finding their neighbours
 
 
 @dataclass(frozen=True)
@@ -158,32 +159,40 @@ class NeighborTable:
         )
 
 
-def neighbor_table(table: CrystalTable, radius: float, cache: Path, jobs: int = 1) -> NeighborTable:
-    """Neighbour lists within `radius` (Å), read from the folder `cache` if they are there, else found and kept there.
+def neighbor_table(table: CrystalTable, radius: float, cache: Path | None = None, jobs: int = 1) -> NeighborTable:
+    """Neighbour lists within `radius` (Å), found by `jobs` processes.
 
-    The cache is keyed by the crystals themselves and the radius, so it can not be stale.
+    With a folder `cache`, read from there if they are there, else kept there; it is keyed by the crystals themselves
+    and the radius, so it can not be stale.
     """
+    if cache is None:
+        return _find_all(table, radius, jobs)
     digest = hashlib.sha256(repr((radius, TOLERANCE, FREQUENCIES)).encode())
     for array in (table.first, table.lattices, table.fractional, table.numbers):
         digest.update(np.ascontiguousarray(array).tobytes())
     folder = cache / f"neighbors-{digest.hexdigest()[:16]}"
     names = [f.name for f in fields(NeighborTable)]
     if not (folder / f"{names[-1]}.npy").exists():
-        chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 200))
-        crystals = ([table.crystal(row) for row in rows] for rows in chunks)
-        if jobs == 1:
-            parts = [_merged_edges(part, radius) for part in crystals]
-        else:
-            # spawned, not forked: a fork of a process with threads may hang
-            with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-                parts = list(pool.map(_merged_edges, crystals, repeat(radius)))
-        sites, atoms, counts, widths, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
-        sites, first = (np.concatenate([[0], np.cumsum(part)]) for part in (sites, widths))
+        found = _find_all(table, radius, jobs)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in zip(names, (sites, atoms, counts, first, indices, distances), strict=True):
+        for name in names:
             with write_atomically(folder / f"{name}.npy") as file:
-                np.save(file, array)
+                np.save(file, getattr(found, name))
     return NeighborTable(*(np.load(folder / f"{name}.npy") for name in names))
+
+
+def _find_all(table: CrystalTable, radius: float, jobs: int) -> NeighborTable:
+    chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 200))
+    crystals = ([table.crystal(row) for row in rows] for rows in chunks)
+    if jobs == 1 or len(table) < FEW:
+        parts = [_merged_edges(part, radius) for part in crystals]
+    else:
+        # spawned, not forked: a fork of a process with threads may hang
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+            parts = list(pool.map(_merged_edges, crystals, repeat(radius)))
+    sites, atoms, counts, widths, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
+    sites, first = (np.concatenate([[0], np.cumsum(part)]) for part in (sites, widths))
+    return NeighborTable(sites, atoms, counts, first, indices, distances)
 
 
 def _merged_edges(crystals: list[Crystal], radius: float) -> tuple[np.ndarray, ...]:

@@ -40,6 +40,12 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def wait_for_all() -> None:
+    """Return when every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def shared(model: nn.Module) -> nn.Module:
     """The model with gradients averaged over the processes; itself if there is one."""
     return DistributedDataParallel(model) if size() > 1 else model

@@ -24,7 +24,7 @@ from torch.nn import functional
 from crystalpredict import distributed
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.batching import CrystalBatch, batches_of
-from crystalpredict.crystal import IntArray
+from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.dataset import (
     TRAIN,
     VALIDATION,
@@ -208,13 +208,7 @@ class Training:
 
     def errors(self, rows: IntArray) -> tuple[dict[str, float], dict[str, float]]:
         """Mean absolute errors of the averaged weights on crystals, by property: on the trained scale, in its unit."""
-        predicted = torch.zeros(len(rows), len(self.properties), device=self.device)
-        own = np.arange(distributed.rank(), len(rows), distributed.size())
-        with torch.no_grad():
-            for part, batch in self._batches(rows[own], self.split_atoms):
-                predicted[torch.from_numpy(own[part])] = self.average(batch)
-        values = distributed.summed(predicted).cpu().numpy() * self.deviation + self.mean
-        encoded = self.encoded[rows]
+        values, encoded = self.predicted(rows, self.average), self.encoded[rows]
         scaled, in_unit = {}, {}
         for column, prop in enumerate(self.properties):
             known = np.isfinite(encoded[:, column])
@@ -223,6 +217,15 @@ class Training:
                 scaled[prop.name] = float(np.abs(value - label).mean())
                 in_unit[prop.name] = float(np.abs(prop.decode(value) - prop.decode(label)).mean())
         return scaled, in_unit
+
+    def predicted(self, rows: IntArray, model: Crystalformer) -> FloatArray:
+        """What a model of this run says of crystals (rows, outputs), on the trained scale."""
+        outputs = torch.zeros(len(rows), len(self.properties), device=self.device)
+        own = np.arange(distributed.rank(), len(rows), distributed.size())
+        with torch.no_grad():
+            for part, batch in self._batches(rows[own], self.split_atoms):
+                outputs[torch.from_numpy(own[part])] = model(batch)
+        return np.asarray(distributed.summed(outputs).cpu().numpy() * self.deviation + self.mean)
 
     def _update(self, rows: IntArray, rate: float) -> Tensor:
         """One optimiser step on the crystals `rows`; their mean loss over all labels, standardised.
