@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from crystalpredict.errors import CheckpointError, UsageError
+from crystalpredict.properties import Property
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,16 @@ def radius_of_model(folder: Path) -> float | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return radius if radius > 0 else None
+
+
+def properties_of_model(folder: Path) -> tuple[Property, ...]:
+    """Properties of a checkpoint, without torch; none where `load_checkpoint` has a complaint."""
+    try:
+        entries = json.loads((folder / "config.json").read_text(encoding="utf-8"))["properties"]
+        scale = ("mean", "deviation")
+        return tuple(Property.from_dict({k: v for k, v in entry.items() if k not in scale}) for entry in entries)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
 
 
 def file_sha256(path: Path) -> str:

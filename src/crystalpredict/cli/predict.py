@@ -8,10 +8,10 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -21,9 +21,10 @@ from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model, radius_of_model
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Prediction, Predictor
+    from crystalpredict.predict import Predictor
     from crystalpredict.reading import Reader
 
+Row = TypeVar("Row")
 EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
 
 
@@ -128,7 +129,8 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
     total = failed = 0
     interrupted = False
     try:
-        for row in rows(predictor, reader, files, quiet=quiet):
+        predictions = predictor.stream(reader.entries(), lambda: reader.busy)
+        for row in with_progress(predictions, files, lambda row: row.index == 0, quiet=quiet):
             writer.write(row)
             stream.flush()  # a killed run leaves what it computed
             total += 1
@@ -149,11 +151,10 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
     return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
 
 
-def rows(predictor: Predictor, reader: Reader, files: int, *, quiet: bool) -> Iterator[Prediction]:
-    """Predictions of the files, with a progress bar on stderr if that is a terminal."""
-    predictions = predictor.stream(reader.entries(), lambda: reader.busy)
+def with_progress(rows: Iterable[Row], files: int, is_first: Callable[[Row], bool], *, quiet: bool) -> Iterator[Row]:
+    """The rows, with a progress bar on stderr if that is a terminal; is_first: whether one is the first of its file."""
     if quiet or not sys.stderr.isatty() or files < 50:
-        yield from predictions
+        yield from rows
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -161,8 +162,8 @@ def rows(predictor: Predictor, reader: Reader, files: int, *, quiet: bool) -> It
     columns = (TextColumn("files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("files", total=files)
-        for row in predictions:
-            if row.index == 0:
+        for row in rows:
+            if is_first(row):
                 progress.advance(task)
             yield row
 

@@ -1,0 +1,272 @@
+"""`crystalpredict evaluate`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crystalpredict.cli.predict import EXIT_ALL_FAILED, cores, format_of, opened, refuse_unwritable, with_progress
+from crystalpredict.cli.render import Format, say
+from crystalpredict.cli.scores import ReportFormat, write_records, write_report
+from crystalpredict.errors import DataError, UsageError
+from crystalpredict.properties import find_property
+from crystalpredict.registry import file_sha256, find_model, properties_of_model, radius_of_model
+
+if TYPE_CHECKING:
+    from crystalpredict.evaluate import Predicted
+    from crystalpredict.properties import Property
+    from crystalpredict.scores import Report, Score
+    from crystalpredict.tables import LabelledTable
+
+REASONS_SAID = 10  # why rows were lost; --predictions and --format json have all of them
+NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that was asked for: how it is called in the report, and what it says it predicts."""
+
+    name: str
+    folder: Path
+    properties: tuple[Property, ...]
+    radius: float
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            show_default=False,
+            help="CSV, Parquet, JSONL or JSON with structures and labels (.gz too), or a folder with id_prop.csv.",
+        ),
+    ],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="NAME",
+            show_default=False,
+            help="A property of the model; repeat it, or separate by commas. Default: all that are labelled.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."
+        ),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|PATH", show_default=False, help="Another model, on the same rows; repeat it for several."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Only rows with this in the column split.")
+    ] = None,
+    structure_column: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Default: cif, poscar, structure, path, ...")
+    ] = None,
+    format: Annotated[
+        ReportFormat, typer.Option("--format", "-f", help="auto: a table on a terminal, CSV in a pipe.")
+    ] = ReportFormat.auto,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Write every row, failed ones too; .csv, .json, .jsonl, also .gz."
+        ),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default=False, help="Write pictures here: parity, errors, periodic table."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Write all of it as one page of HTML, pictures included."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read; 0: one for each core.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")] = False,
+) -> None:
+    """Measure the errors of a model on your own labelled crystals.
+
+    Exit code 0: evaluated; 1: damaged model; 2: wrong usage or table; 4: no row could be predicted; 130: interrupted.
+    """  # fmt: skip
+    kind_of_rows = refuse_outputs(predictions, plots, report, quiet=quiet)
+    if format == ReportFormat.auto:
+        format = ReportFormat.table if sys.stdout.isatty() else ReportFormat.csv
+    models = find_models(model, compare or [])
+    table = read_table(data, models, target, structure_column, split)
+    if not quiet:
+        say(f"{data}: {', '.join(table.notes)}")
+    from crystalpredict.evaluate import evaluate as evaluated
+    from crystalpredict.evaluate import records
+
+    answers = predict_rows(table, models, device, jobs or cores(), quiet=quiet)
+    found = evaluated(table, answers)
+    if not quiet:
+        say_losses(found, len(table.notes))
+    if predictions:
+        with opened(predictions) as stream:
+            write_records(records(table, answers), kind_of_rows, stream)
+    draw(found, plots, report)
+    write_report(found, format, sys.stdout)
+    sys.stdout.flush()
+    if not found.predicted:
+        raise typer.Exit(EXIT_ALL_FAILED)
+
+
+def refuse_outputs(predictions: Path | None, plots: Path | None, report: Path | None, *, quiet: bool) -> Format:
+    """UsageError before the work for what could not be written after it; the format of the predictions."""
+    for path in filter(None, (predictions, report)):
+        refuse_unwritable(path)
+    if plots and not plots.is_dir():
+        if plots.exists():
+            raise UsageError(f"{plots}: a file; name a directory for the pictures")
+        refuse_unwritable(plots)
+    if plots and plots.is_dir() and not os.access(plots, os.W_OK):
+        raise UsageError(f"{plots}: no permission to write here")
+    if (plots or report) and not find_spec("matplotlib"):
+        if plots:
+            raise UsageError(f"--plots: {NO_MATPLOTLIB}")
+        if not quiet:
+            say(f"no pictures in the report: {NO_MATPLOTLIB}")
+    kind = format_of(Format.auto, predictions) if predictions else Format.csv
+    if kind == Format.table:
+        raise UsageError(f"{predictions}: no format for this suffix; use .csv, .json or .jsonl")
+    return kind
+
+
+def find_models(first: str | None, others: Sequence[str]) -> list[Model]:
+    """The models asked for, each under a name of its own: that of its folder, or what was asked for if two share it."""
+    folders = [find_model(name) for name in (first, *others)]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UsageError("--compare names a model twice, or the one that it is compared with")
+    names = [folder.resolve().name for folder in folders]
+    models = []
+    for name, asked, folder in zip(names, (first, *others), folders, strict=True):
+        properties, radius = properties_of_model(folder), radius_of_model(folder)
+        if not properties or not radius:
+            from crystalpredict.checkpoint import load_checkpoint
+
+            load_checkpoint(folder)  # which says what is wrong
+        models.append(Model(name if names.count(name) == 1 else asked or name, folder, properties, radius or 0.0))
+    return models
+
+
+def read_table(
+    data: Path, models: Sequence[Model], target: Sequence[str] | None, structure_column: str | None, split: str | None
+) -> LabelledTable:
+    """The labelled rows to predict; UsageError if something is wrong with the table or with what is asked of it."""
+    first, *others = models
+    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
+    if target and not targets:
+        raise UsageError("--target names no property")
+    wanted = list(dict.fromkeys(find_property(name, first.properties).name for name in targets))
+    from crystalpredict.evaluate import rows_of_split
+    from crystalpredict.tables import read_labelled
+
+    try:
+        table = read_labelled(data, wanted, structure_column=structure_column, known=first.properties)
+    except DataError as error:
+        raise UsageError(str(error)) from None
+    for other in others:
+        if not shared(table, other):
+            labels = ", ".join(prop.column for prop in table.properties)
+            raise UsageError(f"--compare {other.name}: it predicts nothing of what is compared ({labels})")
+    return table if split is None else rows_of_split(table, split)
+
+
+def shared(table: LabelledTable, model: Model) -> list[str]:
+    """Names of the table's properties that the model predicts in the same unit."""
+    columns = {prop.column for prop in model.properties}
+    return [prop.name for prop in table.properties if prop.column in columns]
+
+
+def predict_rows(
+    table: LabelledTable, models: Sequence[Model], device: str, jobs: int, *, quiet: bool
+) -> list[Predicted]:
+    """What each model says of the rows; structures are read once for all models of the same radius."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for `predict`
+    from crystalpredict.evaluate import gather
+    from crystalpredict.reading import Reader
+
+    radii = [model.radius for model in models]
+    with ExitStack() as stack:
+        # workers start before torch is imported: they are small then, and read meanwhile
+        readers = {radius: stack.enter_context(Reader(table.sources, radius, jobs)) for radius in sorted(set(radii))}
+        from crystalpredict.predict import load_model
+
+        copies = {radius: list(tee(reader.entries(), radii.count(radius))) for radius, reader in readers.items()}
+        predictors = [load_model(model.folder, device, shared(table, model)) for model in models]
+        if not quiet:
+            names = ", ".join(model.name for model in models)
+            say(f"model {names}, device {predictors[0].device}, {len(table.sources):,} rows")
+        # models take turns, a window of crystals each, so that few are in memory
+        entries = [copies[radius].pop() for radius in radii]
+        if len(models) == 1:
+            streams = [predictors[0].stream(entries[0], lambda: readers[radii[0]].busy)]
+        else:  # several would take one another's threads
+            streams = [predictor.stream(some) for predictor, some in zip(predictors, entries, strict=True)]
+        rows = zip(*streams, strict=True)
+        answers = list(with_progress(rows, len(table.sources), lambda row: row[0].index == 0, quiet=quiet))
+    columns = [prop.column for prop in table.properties]
+    return [
+        gather(model.name, file_sha256(model.folder / "model.safetensors"), columns, [row[number] for row in answers])
+        for number, model in enumerate(models)
+    ]
+
+
+def say_losses(report: Report, notes_said: int) -> None:
+    """Rows that do not count, by reason, on stderr."""
+    for note in report.notes[notes_said:]:
+        say(note)
+    for loss in report.lost[:REASONS_SAID]:
+        say(f"{loss.count:,} row(s) not predicted: {loss.reason} (first: row {loss.row})")
+    if others := report.lost[REASONS_SAID:]:
+        say(f"{sum(loss.count for loss in others):,} row(s) not predicted for {len(others):,} other reasons")
+    say(f"{report.predicted:,} of {report.rows:,} rows predicted")
+
+
+def draw(report: Report, plots: Path | None, page: Path | None) -> None:
+    """Write the pictures into a directory and the page, as far as they are asked for."""
+    from crystalpredict.atomic_write import write_atomically
+
+    images: dict[str, dict[str, bytes]] = {}
+    for score, drawn in pictures(report, all_models=bool(plots)) if plots or (page and find_spec("matplotlib")) else ():
+        images.setdefault(score.prop.name, drawn)
+        if plots:
+            ending = "" if drawn is images[score.prop.name] else "_" + re.sub(r"[^\w.-]+", "_", score.model)
+            for kind, png in drawn.items():
+                with write_atomically(plots / f"{score.prop.name}_{kind}{ending}.png") as file:
+                    file.write(png)
+    if page:
+        from crystalpredict.report import page_of
+
+        with write_atomically(page) as file:
+            file.write(page_of(report, images).encode())
+
+
+def pictures(report: Report, *, all_models: bool) -> Iterator[tuple[Score, dict[str, bytes]]]:
+    """Scores on the literature's scale with their pictures; those of the first model, or of all."""
+    from crystalpredict.plots import plots_of
+
+    for first in report.leading:
+        for score in report.beside(first) if all_models else (first,):
+            yield score, plots_of(score)

@@ -1,0 +1,260 @@
+"""How good models are on labelled crystals: labels and predictions to a Report, a few numbers for each row kept."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalpredict.crystal import ATOMIC_NUMBERS, ELEMENTS, FloatArray, IntArray
+from crystalpredict.errors import UsageError
+from crystalpredict.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
+from crystalpredict.properties import Property
+from crystalpredict.registry import file_sha256
+from crystalpredict.scores import DECISIONS, FEWEST, Group, Loss, Outlier, Report, Score
+
+if TYPE_CHECKING:
+    from crystalpredict.predict import Prediction
+    from crystalpredict.tables import LabelledTable
+
+SIZES = ((1, 8), (9, 40), (41, None))  # atoms in the cell, as the model cards have them
+WORST = 10  # crystals with the largest errors that a score keeps
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the model `name` says of R crystals, in their order.
+
+    sha256 of its weights; values (R, P), in each property's unit, not a number where it failed; reasons (R,), why it
+    failed, else ""; n_atoms (R,), 0 where no structure was read.
+    """
+
+    name: str
+    sha256: str
+    values: FloatArray
+    formulas: tuple[str, ...]
+    n_atoms: IntArray
+    warnings: tuple[tuple[str, ...], ...]
+    reasons: tuple[str, ...]
+
+
+def gather(name: str, sha256: str, columns: Sequence[str], predictions: Iterable[Prediction]) -> Predicted:
+    """What a model says of the sources of a table, from the predictions for all of their structures, in order."""
+    rows = list(_one_each(predictions))
+    values = [[row.values.get(column, np.nan) for column in columns] for row in rows]
+    return Predicted(
+        name=name,
+        sha256=sha256,
+        values=np.array(values, dtype=float).reshape(len(rows), len(columns)),
+        formulas=tuple(row.formula for row in rows),
+        n_atoms=np.array([row.n_atoms or 0 for row in rows], dtype=int),
+        warnings=tuple(row.warnings for row in rows),
+        reasons=tuple(row.error for row in rows),
+    )
+
+
+def _one_each(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """One prediction for each source; several structures in it are an error, since the label is that of one."""
+    last: Prediction | None = None
+    for row in predictions:
+        if last and row.index:
+            last = replace(last, values={}, error="several structures for one label: give one structure a row")
+            continue
+        if last:
+            yield last
+        last = row
+    if last:
+        yield last
+
+
+def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
+    """The report on models, each with predictions for the rows of the table; the first is what the others stand beside.
+
+    Several models are compared on the crystals that all of them predict, those that have the property. A property of
+    which no labelled crystal was predicted has no score.
+    """
+    reasons = _reasons(models)
+    lost = [(drop.row, drop.reason) for drop in table.dropped]
+    lost += [(row, reason) for row, reason in zip(table.rows.tolist(), reasons, strict=True) if reason]
+    return Report(
+        path=table.path,
+        sha256=file_sha256(_labels_file(Path(table.path))),
+        rows=len(table.ids) + len(table.dropped),
+        lost=_losses(lost),
+        notes=(*table.notes, *_gaps(table)),
+        models={model.name: model.sha256 for model in models},
+        scores=tuple(_scores(table, models)),
+    )
+
+
+def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
+    """The rows that the table's column of splits puts into one; UsageError if there are none."""
+    chosen = [number for number, name in enumerate(table.splits) if name == split]
+    if not chosen:
+        counts = Counter(filter(None, table.splits))
+        has = ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "no column named split"
+        raise UsageError(f"{table.path}: no row of split {split!r}; the table has {has}")
+    return replace(
+        table,
+        ids=tuple(table.ids[number] for number in chosen),
+        rows=table.rows[chosen],
+        sources=tuple(table.sources[number] for number in chosen),
+        labels=table.labels[chosen],
+        splits=(split,) * len(chosen),
+        notes=(*table.notes, f"split {split}: {len(chosen):,} of {len(table.ids):,} rows"),
+    )
+
+
+def _labels_file(path: Path) -> Path:
+    return path / "id_prop.csv" if path.is_dir() else path
+
+
+def _gaps(table: LabelledTable) -> Iterator[str]:
+    """Labels that do not count, by property, and why."""
+    for column, prop in enumerate(table.properties):
+        labels = table.labels[:, column]
+        if missing := int(np.isnan(labels).sum()):
+            yield f"{prop.label}: {missing:,} rows have no label"
+        if prop.transform == "log10" and (low := int((labels <= 0).sum())):
+            yield f"{prop.label}: {low:,} rows are at most 0, which has no logarithm: they count in {prop.unit} alone"
+
+
+def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score]:
+    elements = _elements(models[0].formulas)
+    for column, prop in enumerate(table.properties):
+        able = [model for model in models if np.isfinite(model.values[:, column]).any()]
+        values = np.stack([table.labels[:, column], *(model.values[:, column] for model in able)])
+        for unit, scaled in scales(prop):
+            on_scale = scaled(values)  # (1 + models, R)
+            rows = np.flatnonzero(np.isfinite(on_scale).all(axis=0))
+            if not able or not len(rows):
+                continue
+            labels, *predictions = on_scale[:, rows]
+            errors = np.abs(predictions - labels)
+            for model, ours, misses in zip(able, predictions, errors, strict=True):
+                change = misses - errors[0]
+                yield Score(
+                    model=model.name,
+                    prop=prop,
+                    unit=unit,
+                    metrics=metrics_of(labels, ours),
+                    by_size=_by_size(misses, models[0].n_atoms[rows]),
+                    by_element=_by_element(misses, elements[rows]),
+                    confusion=_confusion(prop, labels, ours),
+                    difference=None if model is able[0] else (float(change.mean()), *interval_of_mean(change)),
+                    worst=tuple(
+                        Outlier(table.ids[row], int(table.rows[row]), models[0].formulas[row], label, value)
+                        for row, label, value in _furthest(rows, labels, ours)
+                    ),
+                    labels=labels,
+                    predictions=ours,
+                )
+
+
+def _confusion(prop: Property, labels: FloatArray, predictions: FloatArray) -> Confusion | None:
+    decision = DECISIONS.get(prop.name)
+    return confusion_of(labels <= decision.limit, predictions <= decision.limit) if decision else None
+
+
+def _furthest(rows: IntArray, labels: FloatArray, predictions: FloatArray) -> Iterator[tuple[int, float, float]]:
+    """Rows with labels and predictions, the largest errors first."""
+    order = np.argsort(-np.abs(predictions - labels), kind="stable")[:WORST]
+    return zip(rows[order].tolist(), labels[order].tolist(), predictions[order].tolist(), strict=True)
+
+
+def scales(prop: Property) -> list[tuple[str, Callable[[FloatArray], FloatArray]]]:
+    """Units in which a property is compared, and what leads to them from its own: first that of the literature."""
+    if prop.transform == "log10":
+        return [(f"log10({prop.unit})", prop.encode), (prop.unit, lambda values: values)]
+    return [(prop.unit, lambda values: values)]
+
+
+def _by_size(errors: FloatArray, n_atoms: IntArray) -> tuple[Group, ...]:
+    groups = []
+    for low, high in SIZES:
+        name = f"{low}-{high}" if high else f">{low - 1}"
+        groups.append(_group(name, errors[(n_atoms >= low) & (n_atoms <= (high or np.inf))]))
+    return tuple(group for group in groups if group.count)
+
+
+def _by_element(errors: FloatArray, elements: NDArray[np.bool_]) -> tuple[Group, ...]:
+    """Errors (n,) of the crystals with an element; elements (n, 98)."""
+    groups = (_group(symbol, errors[having]) for symbol, having in zip(ELEMENTS, elements.T, strict=True))
+    return tuple(group for group in groups if group.count >= FEWEST)
+
+
+def _group(name: str, errors: FloatArray) -> Group:
+    return Group(name, len(errors), float(errors.mean()) if len(errors) else np.nan)
+
+
+def _elements(formulas: Sequence[str]) -> NDArray[np.bool_]:
+    """Which elements (R, 98) the formulas (R,) have."""
+    found = np.zeros((len(formulas), len(ELEMENTS)), dtype=bool)
+    for row, formula in enumerate(formulas):
+        numbers = (ATOMIC_NUMBERS.get(symbol) for symbol in re.findall("[A-Z][a-z]?", formula))
+        found[row, [number - 1 for number in numbers if number]] = True
+    return found
+
+
+def _reasons(models: Sequence[Predicted]) -> list[str]:
+    """Why a row has no prediction (R,): what the first model says to which it happened, else ""."""
+    return [next(filter(None, said), "") for said in zip(*(model.reasons for model in models), strict=True)]
+
+
+def _losses(lost: Sequence[tuple[int, str]]) -> tuple[Loss, ...]:
+    """Reasons of rows and reasons, counted: the most frequent first."""
+    rows: dict[str, list[int]] = {}
+    for row, reason in lost:
+        rows.setdefault(reason, []).append(row)
+    losses = (Loss(reason, len(which), min(which)) for reason, which in rows.items())
+    return tuple(sorted(losses, key=lambda loss: (-loss.count, loss.row)))
+
+
+def records(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[dict[str, Any]]:
+    """Every row of the table in its order: labels, predictions, predicted minus label; or the reason why not.
+
+    The same keys in every row, None where there is no value; those of a model other than the first end in its name.
+    """
+    reasons, first = _reasons(models), models[0]
+    endings = ["", *(f"_{model.name}" for model in models[1:])]
+    blank: dict[str, float | None] = {
+        key: None
+        for prop in table.properties
+        for key in (
+            f"{prop.column}_label",
+            *(f"{prop.column}_{kind}{ending}" for ending in endings for kind in ("predicted", "error")),
+        )
+    }
+    order = [(row, number, None) for number, row in enumerate(table.rows.tolist())]
+    for row, number, drop in sorted([*order, *((drop.row, -1, drop) for drop in table.dropped)], key=itemgetter(0)):
+        if drop:
+            yield _record(drop.id, row, drop.file) | blank | {"warnings": "", "reason": drop.reason}
+            continue
+        values = dict(blank)
+        for column, prop in enumerate(table.properties):
+            label = table.labels[number, column]
+            values[f"{prop.column}_label"] = _rounded(label, prop.decimals)
+            for ending, model in zip(endings, models, strict=True):
+                value = model.values[number, column]
+                values[f"{prop.column}_predicted{ending}"] = _rounded(value, prop.decimals)
+                values[f"{prop.column}_error{ending}"] = _rounded(value - label, prop.decimals)
+        source = table.sources[number]
+        path = source if isinstance(source, str) else source.name
+        crystal = _record(table.ids[number], row, path, first.formulas[number], int(first.n_atoms[number]))
+        yield crystal | values | {"warnings": "; ".join(first.warnings[number]), "reason": reasons[number]}
+
+
+def _record(name: str, row: int, path: str, formula: str = "", n_atoms: int = 0) -> dict[str, Any]:
+    return {"id": name, "row": row, "path": path, "formula": formula or None, "n_atoms": n_atoms or None}
+
+
+def _rounded(value: float, decimals: int) -> float | None:
+    return round(float(value), decimals) if isfinite(value) else None
