@@ -99,4 +99,5 @@ def radius_of_model(folder: Path) -> float | None:
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
