@@ -40,7 +40,7 @@ class Property:
     @property
     def column(self) -> str:
         """Name of the output column: the property with its unit."""
-        return f"{self.name}_{self.unit_in_name}"
+        return f"{self.name}_{self.unit_in_name}" if self.unit_in_name else self.name
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Property:
@@ -63,10 +63,10 @@ class Property:
 
 
 PROPERTIES = (
-    Property("bandgap", "band gap", "eV", "eV", ("gap", "band_gap", "egap", "eg"), minimum=0.0),
+    Property("bandgap", "band gap", "eV", "eV", ("gap", "band_gap", "egap", "eg", "gap_pbe"), minimum=0.0),
     Property(
         "formation_energy", "formation energy", "eV/atom", "eV_per_atom",
-        ("eform", "e_form", "formation_energy_per_atom", "ef"),
+        ("eform", "e_form", "formation_energy_per_atom", "formation_energy_peratom", "ef"),
     ),
     Property(
         "e_above_hull", "energy above hull", "eV/atom", "eV_per_atom",
@@ -82,13 +82,25 @@ PROPERTIES = (
 )  # fmt: skip
 
 
+def match_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property | None:
+    """The property of a name, an alias or a column, in any case, `-` and a space standing for `_`, if there is one."""
+    return _by_key(among).get(_key(name))
+
+
 def find_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property:
-    """The property of a name, an alias or a column, in any case, `-` standing for `_`; UsageError if there is none."""
+    """`match_property`, or a UsageError that says what there is."""
     among = tuple(among)
-    key = name.strip().lower().replace("-", "_").replace(" ", "_")
-    known = {alias.lower(): prop for prop in among for alias in (prop.name, prop.column, *prop.aliases)}
-    if key in known:
-        return known[key]
-    near = get_close_matches(key, known, n=1)
+    if prop := match_property(name, among):
+        return prop
+    known = _by_key(among)
+    near = get_close_matches(_key(name), known, n=1)
     hint = f"did you mean {known[near[0]].name!r}?" if near else f"choose from {', '.join(p.name for p in among)}"
     raise UsageError(f"unknown target {name!r}: {hint}")
+
+
+def _key(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _by_key(among: Iterable[Property]) -> dict[str, Property]:
+    return {_key(alias): prop for prop in among for alias in (prop.name, prop.column, *prop.aliases)}

@@ -110,4 +110,5 @@ def properties_of_model(folder: Path) -> tuple[Property, ...]:
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

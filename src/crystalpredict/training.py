@@ -336,6 +336,7 @@ class Training:
         arrays: dict[str, Any] = {
             "position": np.array([self.epoch, self.step, self.position, self.best_epoch]),
             "error": np.array([self.best_error]),
+            "scale": np.stack([self.mean, self.deviation]),
         }
         states = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best}
         for kind, state in states.items():
@@ -351,6 +352,7 @@ class Training:
             arrays = {name: torch.from_numpy(file[name]) for name in file.files}
         self.epoch, self.step, self.position, self.best_epoch = (int(value) for value in arrays.pop("position"))
         self.best_error = float(arrays.pop("error"))
+        self.mean, self.deviation = arrays.pop("scale").numpy()
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in arrays.items():
             kind, name = key.split("/", 1)

@@ -11,10 +11,11 @@ from typer.core import TyperGroup
 
 from crystalpredict import __version__
 from crystalpredict.cli.evaluate import evaluate
+from crystalpredict.cli.finetune import finetune
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import EXIT_INTERRUPTED, predict
 from crystalpredict.cli.render import say
-from crystalpredict.errors import CrystalPredictError, UsageError
+from crystalpredict.errors import CrystalPredictError, DataError, UsageError
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.command()(predict)
 app.command()(evaluate)
+app.command()(finetune)
 app.add_typer(models_app, name="models")
 
 
@@ -66,7 +68,7 @@ def main() -> None:
     """Run the program; a foreseen error is one line on stderr and an exit code."""
     try:
         app()
-    except UsageError as error:
+    except (UsageError, DataError) as error:
         say(f"error: {error}")
         sys.exit(EXIT_USAGE)
     except CrystalPredictError as error:

@@ -1,0 +1,73 @@
+"""The model card of a fine-tuned checkpoint, made from its run."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from crystalpredict.provenance import Plan
+from crystalpredict.training_config import TrainingConfig
+
+CARD = """\
+# {name}
+
+A Crystalformer for {targets}, trained with `crystalpredict finetune` on {origin}.
+
+## Errors
+
+On crystals of the run's own split, none of which was trained on; those of `val` chose the epoch, so `test` is the
+fairer figure. In brackets: 95 % interval by bootstrap.
+
+| property | part | crystals | mean absolute error | root mean square error | R² |
+|---|---|---|---|---|---|
+{errors}
+
+## Data
+
+`{data}`, sha256 `{sha256}`.
+
+{notes}
+
+## Training
+
+    {command}
+
+{training}
+
+Versions: {versions}. Started {started} (UTC).
+
+## Before you trust it
+
+It knows crystals like those of its data, relaxed as they were. There is no uncertainty estimate. Check it with
+`crystalpredict evaluate` on labelled crystals that it has not seen.
+"""
+
+
+def card_of(name: str, plan: Plan, report: dict[str, Any]) -> str:
+    """Markdown of the card: errors of `report`, by part, property and scale."""
+    config = TrainingConfig.from_dict(plan.training)
+    rows = [
+        f"| {name}, {scale or 'no unit'} | {part} | {figures['count']:,} | {figures['mae']:.4g} "
+        f"[{figures['interval'][0]:.4g}, {figures['interval'][1]:.4g}] | {figures['rmse']:.4g} | {figures['r2']:.3f} |"
+        for part, properties in report.items()
+        for name, scales in properties.items()
+        for scale, figures in scales.items()
+    ]
+    names = list(dict.fromkeys(name for properties in report.values() for name in properties))
+    origin = f"top of `{plan.base['name']}` (weights sha256 `{plan.base['sha256'][:16]}`)" if plan.base else "its own"
+    schedule = f"{config.schedule} with peak {config.learning_rate:g}"
+    return CARD.format(
+        name=name,
+        targets=", ".join(names),
+        origin=origin,
+        errors="\n".join(rows),
+        data=plan.data["path"],
+        sha256=plan.data["sha256"],
+        notes="\n".join(f"* {note}" for note in plan.notes),
+        command=shlex.join(plan.command),
+        training=f"At most {config.epochs} epochs of some {config.batch_atoms} atoms a step, {config.loss} loss of "
+        f"standardised labels, AdamW, {schedule}, patience {config.patience}, seed {config.seed}; all settings are in "
+        "`config.json`.",
+        versions=", ".join(f"{name} {number}" for name, number in plan.versions.items()),
+        started=plan.started,
+    )

@@ -1,0 +1,303 @@
+"""`crystalpredict finetune`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores
+from crystalpredict.cli.render import say
+from crystalpredict.errors import UsageError
+from crystalpredict.properties import PROPERTIES
+from crystalpredict.registry import find_model
+
+if TYPE_CHECKING:
+    from crystalpredict.tables import NewTargets
+    from crystalpredict.training import Progress, Training
+
+
+class SplitBy(StrEnum):
+    """How rows are put into the training, the validation and the test part."""
+
+    formula = "formula"
+    random = "random"
+    column = "column"
+
+
+class LossName(StrEnum):
+    """Of standardised labels."""
+
+    l1 = "l1"
+    mse = "mse"
+    huber = "huber"
+
+
+class Part(StrEnum):
+    """Of the network."""
+
+    encoder = "encoder"
+
+
+def finetune(
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA",
+            show_default=False,
+            help="CSV, Parquet, JSONL or JSON with structures and labels (.gz too), or a folder with id_prop.csv.",
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="COLUMN",
+            show_default=False,
+            help="Column to learn; repeat it for several. Default: every column that is a known property.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", show_default=False, help="Default: finetuned-DATA."),
+    ] = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="UNIT", show_default=False, help="Of a new property: one for all, or one for each target."
+        ),
+    ] = None,
+    log: Annotated[bool, typer.Option("--log", help="Learn log10 of new properties; labels must be positive.")] = False,
+    structure_column: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Default: cif, poscar, structure, path, ...")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME|PATH", show_default=False, help="The model to start from."),
+    ] = None,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
+    freeze: Annotated[
+        Part | None, typer.Option(show_default=False, help="Leave this as it is; train the rest.")
+    ] = None,
+    split_by: Annotated[
+        SplitBy,
+        typer.Option(help="formula: polymorphs stay together; column: split, with train, val and test."),
+    ] = SplitBy.formula,
+    validation: Annotated[float, typer.Option(min=0.001, max=0.9, help="Share that chooses the epoch.")] = 0.1,
+    test: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share that is only measured on, at the end.")] = 0.1,
+    kfold: Annotated[
+        int, typer.Option(min=0, metavar="K", help="Train K models, each tested on another K-th of the rows.")
+    ] = 0,
+    epochs: Annotated[int, typer.Option(min=0, metavar="N", help="0: chosen from the size of the data.")] = 0,
+    learning_rate: Annotated[float, typer.Option(min=0.0, metavar="X", help="0: chosen.")] = 0.0,
+    patience: Annotated[
+        int,
+        typer.Option(min=-1, metavar="N", help="Epochs without a better validation error before it ends; -1: chosen."),
+    ] = -1,
+    batch_atoms: Annotated[int, typer.Option(min=0, metavar="N", help="Atoms of a step; 0: chosen.")] = 0,
+    loss: Annotated[LossName, typer.Option(help="Of standardised labels.")] = LossName.l1,
+    seed: Annotated[int, typer.Option(min=0, help="Of split, order and fresh weights.")] = 123,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default=False, help="Go on with a run that was interrupted or killed."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read; 0: one a core.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
+) -> None:
+    """Train a model on your own labelled crystals, from a bundled one or from scratch.
+
+    DIR becomes a checkpoint folder for `predict --model DIR`. Several GPUs: torchrun --nproc-per-node N -m
+    crystalpredict finetune ... Exit code 0: done; 1: damaged model; 2: wrong usage or table; 130: interrupted.
+    """  # fmt: skip
+    if (data is None) == (resume is None):
+        raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from crystalpredict import distributed
+    from crystalpredict.devices import choose_device
+    from crystalpredict.tables import NewTargets
+
+    quiet = quiet or distributed.rank() > 0
+    where = str(choose_device(device))
+    distributed.join_group(where)
+    readers = jobs or cores()
+    folder = resume or output or Path(f"finetuned-{data.name.split('.')[0]}" if data and data.name else "finetuned")
+    if data is not None and distributed.rank() == 0:
+        if scratch and (model or freeze):
+            raise UsageError("--scratch starts from random weights: leave out --model and --freeze")
+        chosen = {"epochs": epochs, "learning_rate": learning_rate, "batch_atoms": batch_atoms}
+        settings: dict[str, Any] = {name: value for name, value in chosen.items() if value}
+        settings |= {"loss": loss.value, "seed": seed, "freeze_encoder": freeze is not None}
+        if patience >= 0:
+            settings["patience"] = patience
+        new = NewTargets(tuple(unit or ()), log)
+        base = None if scratch else find_model(model)
+        wishes = Wishes(target or [], new, structure_column, base, settings, split_by, (validation, test), kfold)
+        begin(data, folder, wishes, readers, quiet=quiet)
+    distributed.wait_for_all()
+    try:
+        train(folder, where, readers, quiet=quiet)
+    finally:
+        distributed.leave_group()
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the options say of a new run."""
+
+    targets: list[str]
+    new: NewTargets
+    structure_column: str | None
+    base: Path | None
+    settings: dict[str, Any]
+    split_by: SplitBy
+    shares: tuple[float, float]
+    folds: int
+
+
+def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -> None:
+    """Read the table, say what is in it, and lay out the run's folder."""
+    from crystalpredict.briefing import line_of_elements, lines_of_data, lines_of_split
+    from crystalpredict.checkpoint import load_checkpoint
+    from crystalpredict.finetune import lay_out, parts_of, read_crystals, settings_for
+    from crystalpredict.nn import ModelConfig
+    from crystalpredict.provenance import Plan
+    from crystalpredict.tables import read_labelled
+
+    refuse_folder(folder)
+    base = load_checkpoint(wishes.base) if wishes.base else None
+    network = base.model.config if base else ModelConfig()
+    labelled = read_labelled(
+        data, wishes.targets, new=wishes.new, structure_column=wishes.structure_column,
+        known=(*(base.properties if base else ()), *PROPERTIES),
+    )  # fmt: skip
+    crystals = read_crystals(labelled, network.radius, jobs)
+    validation, test = wishes.shares
+    splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])
+    trained = splits[0] == 0
+    config = settings_for(int(trained.sum()), float(crystals.table.sizes[trained].mean()), scratch=base is None)
+    config = replace(config, **wishes.settings)
+    notes = [
+        f"{data}: {', '.join(labelled.notes)}", *lines_of_data(crystals),
+        *(line_of_elements(crystals, base.training.get("elements_seen", ())) if base else []),
+        *(lines_of_split(crystals, splits[0], wishes.split_by.value)),
+    ]  # fmt: skip
+    plan = Plan.new(sys.argv, data, wishes.base, network, config, wishes.folds, notes)
+    lay_out(folder, crystals, splits, plan)
+    if not quiet:
+        for note in notes:
+            say(note)
+        origin = f"from {base.name}" if base else "from random weights"
+        say(
+            f"{origin}: at most {config.epochs} epochs, {config.batch_atoms:,} atoms a step, learning rate "
+            f"{config.learning_rate:g}, patience {config.patience}"
+        )
+
+
+def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
+    """Train all folds of a run, or the one model, from where they are; write what comes of it."""
+    from crystalpredict import distributed
+    from crystalpredict.finetune import finish, mean_of_folds, open_training, run_folders
+    from crystalpredict.provenance import Plan, write_json
+
+    plan = Plan.load(folder)
+    reports = []
+    for own in run_folders(folder, plan):
+        if not quiet and plan.folds:
+            say(f"{own.name} of {plan.folds}")
+        training = open_training(own, plan, device, jobs)
+        if not training.finished:
+            run(training, folder, quiet=quiet)
+        reports.append(finish(training, own, plan))
+        if not quiet:
+            for part, name, scale, figures in figures_of(reports[-1]):
+                low, high = figures["interval"]
+                say(f"{part}: {name} {figures['mae']:.4g} {scale} [{low:.4g}, {high:.4g}] on {figures['count']:,}")
+    if distributed.rank():
+        return
+    if plan.folds:
+        summary = mean_of_folds(reports)
+        write_json(folder / "metrics.json", summary)
+        for name, scales in summary.items():
+            for scale, figures in scales.items():
+                say(f"{plan.folds} folds: {name} {figures['mae']:.4g} ± {figures['deviation']:.2g} {scale}".rstrip())
+    typer.echo(str(folder))
+
+
+def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Part, property, scale and errors, one after the other."""
+    for part, properties in report.items():
+        for name, scales in properties.items():
+            for scale, figures in scales.items():
+                yield part, name, scale, figures
+
+
+def run(training: Training, folder: Path, *, quiet: bool) -> None:
+    """Train to the end; after Ctrl-C save, say how to go on, and end the program."""
+    from crystalpredict.training import Interrupted
+
+    def stop(*_: object) -> None:
+        training.interrupted = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with reporter(quiet=quiet) as report:
+            training.run(report, save_every=30.0)
+    except Interrupted:
+        if not quiet:
+            say(f"interrupted, nothing lost: crystalpredict finetune --resume {folder} goes on")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def reporter(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Says how the training goes: a live bar on a terminal, and a line for each epoch that is the best so far."""
+    if quiet:
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    begun: list[float] = []
+    columns = (TextColumn("training"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("training", total=1.0, text="")
+
+        def report(progress: Progress) -> None:
+            begun.append(progress.done)
+            share = progress.done - begun[0]
+            left = progress.seconds * (1 - progress.done) / share if share > 0 else 0.0
+            text = f"loss {progress.loss:.4f}, at most {time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            bar.update(task, completed=progress.done, text=text)
+            if progress.best and progress.errors_in_unit:
+                errors = ", ".join(f"{name} {error:.4g}" for name, error in progress.errors_in_unit.items())
+                say(f"epoch {progress.epoch}: validation error {errors}; {text}")
+
+        yield report
+
+
+def refuse_folder(folder: Path) -> None:
+    """UsageError before the work if the run could not be written into the folder."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if (folder / "provenance.json").is_file():
+        raise UsageError(f"{folder}: holds a run; go on with it by --resume {folder}, or name another folder with -o")
+    if folder.exists():
+        raise UsageError(f"{folder}: there is something already; name another folder with -o")
+    if not folder.absolute().parent.is_dir():
+        raise UsageError(f"{folder}: there is no directory {folder.absolute().parent}; create it first")

@@ -1,0 +1,255 @@
+"""A labelled table and a checkpoint to start from in, a checkpoint folder out; killed at any moment, it goes on.
+
+A run's folder is a checkpoint folder at its end. Beside the checkpoint's files it holds
+provenance.json    what the run was told, of what data and which model, with which versions: enough to go on
+metrics.json       errors on the validation and the test part
+dropped.csv        rows and labels left out, and why
+splits.csv         the part of each row
+training/          crystals.npz, config.json, state.npz, log.csv
+or, with folds, one such folder for each, fold-1 and so on, and the errors over all of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalpredict import distributed
+from crystalpredict.atomic_write import write_atomically
+from crystalpredict.card import card_of
+from crystalpredict.checkpoint import Checkpoint, save_checkpoint
+from crystalpredict.crystal import Crystal, FloatArray, IntArray
+from crystalpredict.dataset import TEST, TRAIN, VALIDATION, CrystalTable, neighbor_table
+from crystalpredict.errors import DataError, UsageError
+from crystalpredict.metrics import metrics_of
+from crystalpredict.nn import ModelConfig
+from crystalpredict.properties import Property
+from crystalpredict.provenance import Plan, write_json
+from crystalpredict.reading import Reader
+from crystalpredict.splits import fingerprint, split_folds, split_groups
+from crystalpredict.structures import Entry
+from crystalpredict.tables import Dropped, LabelledTable
+from crystalpredict.training import Training
+from crystalpredict.training_config import TrainingConfig
+
+PARTS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
+GOLDEN_CRYSTALS, GOLDEN_ATOMS = 8, 60  # of golden.json: few and small
+
+
+@dataclass(frozen=True)
+class LabelledCrystals:
+    """C crystals of a labelled table, all in one part, with what is needed to split them.
+
+    formulas (C,), reduced; fingerprints (C, 4); splits (C,), as a column of the table names them, or empty.
+    """
+
+    table: CrystalTable
+    formulas: tuple[str, ...]
+    fingerprints: FloatArray
+    splits: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
+
+
+def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> LabelledCrystals:
+    """The ordered crystals of a labelled table, read by `jobs` processes; radius, Å, of the neighbours looked at."""
+    rows: list[int] = []
+    entries: list[Entry] = []
+    dropped = list(labelled.dropped)
+    prints: list[FloatArray] = []
+    crystals: list[Crystal] = []
+    with Reader(labelled.sources, radius, jobs) as reader:
+        for row, found in enumerate(_by_source(reader.entries())):
+            entry = found[0]
+            crystal, neighbors = entry.crystal, entry.neighbors
+            reason = entry.error
+            if len(found) > 1:
+                reason = f"{len(found)} structures: a labelled row needs one"
+            elif crystal and (crystal.occupancies != 1).any():
+                reason = "partly occupied sites: give an ordered model to train on"
+            if reason or crystal is None or neighbors is None:
+                dropped.append(Dropped(labelled.path, int(labelled.rows[row]), labelled.ids[row], reason))
+                continue
+            rows.append(row)
+            entries.append(entry)
+            crystals.append(crystal)
+            prints.append(fingerprint(crystal.numbers[neighbors.atoms, 0], neighbors))
+    if not rows:
+        raise DataError(f"{labelled.path}: no row has a structure to train on; the first: {dropped[0].reason}")
+    sizes = [crystal.n_atoms for crystal in crystals]
+    table = CrystalTable(
+        ids=np.array([labelled.ids[row] for row in rows]),
+        splits=np.full(len(rows), TRAIN),
+        first=np.concatenate([[0], np.cumsum(sizes)]),
+        lattices=np.array([crystal.lattice for crystal in crystals]),
+        fractional=np.concatenate([crystal.positions @ np.linalg.inv(crystal.lattice) for crystal in crystals]),
+        numbers=np.concatenate([crystal.numbers[:, 0] for crystal in crystals]),
+        labels=labelled.labels[rows],
+        properties=labelled.properties,
+    )
+    formulas = tuple(entry.formula for entry in entries)
+    return LabelledCrystals(
+        table, formulas, np.array(prints), tuple(labelled.splits[row] for row in rows), tuple(dropped)
+    )
+
+
+def _by_source(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
+    """Entries of one source after the other."""
+    own: list[Entry] = []
+    for entry in entries:
+        if entry.index == 0 and own:
+            yield own
+            own = []
+        own.append(entry)
+    if own:
+        yield own
+
+
+def settings_for(crystals: int, atoms: float, *, scratch: bool) -> TrainingConfig:
+    """Settings that suit so many training crystals of so many `atoms` on average: found by trial, see docs/log.md.
+
+    16 to 64 crystals a step, so that an epoch of few crystals still has some; steps grow with the root of the number of
+    crystals; an eighth of the epochs without a better validation error end the run.
+    """
+    at_once = min(64, max(16, crystals // 25))
+    steps = (120 if scratch else 60) * sqrt(crystals)
+    epochs = max(10, round(steps * at_once / crystals))
+    return TrainingConfig(
+        epochs=epochs,
+        patience=max(5, epochs // 4),
+        batch_atoms=max(1, round(at_once * atoms)),
+        learning_rate=1e-3 if scratch else 5e-4,
+        schedule="one_cycle",
+        ema=0.99 if steps < 5000 else 0.998,
+    )
+
+
+def parts_of(
+    crystals: LabelledCrystals, by: str, validation: float, test: float, folds: int, seed: int
+) -> list[IntArray]:
+    """TRAIN, VALIDATION or TEST of each crystal (C,), for each fold; `by` formula, random or column.
+
+    `validation` and `test` are shares. A column without validation rows gets them from its training rows, by formula.
+    """
+    if by == "column":
+        if folds:
+            raise UsageError("--kfold makes its own splits: leave out --split-by column")
+        return [_parts_of_column(crystals, validation, seed)]
+    groups = crystals.formulas if by == "formula" else range(len(crystals.formulas))
+    if folds == 1:
+        raise UsageError("--kfold 1 leaves nothing to train on: at least 2")
+    if folds:
+        return split_folds(groups, folds, validation, seed)
+    return [split_groups(groups, validation, test, seed)]
+
+
+def _parts_of_column(crystals: LabelledCrystals, validation: float, seed: int) -> IntArray:
+    numbers = {name: part for part, name in PARTS.items()}
+    unknown = [row for row, name in enumerate(crystals.splits) if name not in numbers]
+    if unknown:
+        raise UsageError(
+            f"--split-by column: nothing in the column split for {len(unknown)} rows, the first with id "
+            f"{crystals.table.ids[unknown[0]]}: write train, val or test there"
+        )
+    parts = np.array([numbers[name] for name in crystals.splits])
+    train = np.flatnonzero(parts == TRAIN)
+    if not (parts == VALIDATION).any() and len(train):
+        parts[train] = split_groups([crystals.formulas[row] for row in train], validation, 0.0, seed)
+    return parts
+
+
+def lay_out(folder: Path, crystals: LabelledCrystals, splits: Sequence[IntArray], plan: Plan) -> None:
+    """Write all that the run or its folds need; provenance.json, which makes it resumable, comes last."""
+    for own, parts in zip(run_folders(folder, plan), splits, strict=True):
+        replace(crystals.table, splits=parts).save(own / "training" / "crystals.npz")
+        _write_csv(own / "splits.csv", ("id", "split"), zip(crystals.table.ids, map(PARTS.get, parts), strict=True))
+    lost = ((drop.file, drop.row, drop.id, drop.reason) for drop in crystals.dropped)
+    _write_csv(folder / "dropped.csv", ("file", "row", "id", "reason"), lost)
+    plan.save(folder)
+
+
+def run_folders(folder: Path, plan: Plan) -> list[Path]:
+    """Folders of the folds, or the folder itself."""
+    return [folder / f"fold-{number}" for number in range(1, plan.folds + 1)] or [folder]
+
+
+def open_training(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Training:
+    """The training of a run's folder, at its beginning or where it was."""
+    run = folder / "training"
+    config = replace(TrainingConfig.from_dict(plan.training), device=device)
+    table = CrystalTable.load(run / "crystals.npz")
+    model = ModelConfig.from_dict(plan.model)
+    neighbors = neighbor_table(table, model.radius, jobs=jobs)
+    begun = (run / "state.npz").exists()
+    return Training(run, table, neighbors, model, config, start=None if begun else plan.base_checkpoint())
+
+
+def finish(training: Training, folder: Path, plan: Plan) -> dict[str, dict[str, Any]]:
+    """Write the trained checkpoint into the run's folder; the errors, by part and property, that metrics.json keeps."""
+    kept = training.kept()
+    table = training.table
+    report: dict[str, dict[str, Any]] = {}
+    for part in (VALIDATION, TEST):
+        rows = np.flatnonzero(table.splits == part)
+        if len(rows):
+            values = training.predicted(rows, kept)
+            report[PARTS[part]] = errors_of(training.properties, training.encoded[rows], values)
+    if distributed.rank():
+        return report
+    small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
+    facts = {
+        "settings": asdict(training.config),
+        "crystals": {PARTS[part]: int((table.splits == part).sum()) for part in PARTS},
+        "epoch": training.best_epoch,
+        "elements_seen": sorted(int(number) for number in np.unique(table.numbers)),
+        "base": plan.base,
+    }
+    name = folder.resolve().name
+    checkpoint = Checkpoint(name, kept.cpu(), training.properties, training.mean, training.deviation, facts)
+    write_json(folder / "metrics.json", report)
+    save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card_of(name, plan, report))
+    return report
+
+
+def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatArray) -> dict[str, Any]:
+    """Errors by property of values (R, P) against labels (R, P), both on the trained scale: there and in the unit."""
+    report: dict[str, Any] = {}
+    for column, prop in enumerate(properties):
+        known = np.isfinite(labels[:, column])
+        if known.any():
+            label, value = labels[known, column], values[known, column]
+            scales = {prop.unit: (prop.decode(label), prop.decode(value))}
+            if prop.transform != "none":
+                scales = {f"{prop.transform}({prop.unit})": (label, value), **scales}
+            report[prop.name] = {scale: asdict(metrics_of(*pair)) for scale, pair in scales.items()}
+    return report
+
+
+def mean_of_folds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample deviation over the folds of the mean absolute error on test, by property and scale."""
+    summary: dict[str, Any] = {}
+    for name, scales in reports[0]["test"].items():
+        for scale in scales:
+            errors = [report["test"][name][scale]["mae"] for report in reports if name in report["test"]]
+            deviation = float(np.std(errors, ddof=1)) if len(errors) > 1 else float("nan")
+            summary.setdefault(name, {})[scale] = {
+                "mae": float(np.mean(errors)),
+                "deviation": deviation,
+                "folds": errors,
+            }
+    return summary
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with write_atomically(path) as file:
+        file.write(text.getvalue().encode())

@@ -1,0 +1,88 @@
+"""What a fine-tuning was told, of what data and model, with which versions: enough to go on, or to do it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from crystalpredict.atomic_write import write_atomically
+from crystalpredict.checkpoint import Checkpoint, load_checkpoint
+from crystalpredict.errors import UsageError
+from crystalpredict.nn import ModelConfig
+from crystalpredict.registry import file_sha256, find_model
+from crystalpredict.table_files import ID_PROP
+from crystalpredict.training_config import TrainingConfig
+
+LIBRARIES = ("numpy", "pymatgen", "safetensors", "torch")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run was told, as provenance.json keeps it."""
+
+    command: list[str]
+    data: dict[str, Any]
+    base: dict[str, str] | None
+    """Name, folder and sha256 of the weights of the model it starts from; none from scratch."""
+    model: dict[str, Any]
+    training: dict[str, Any]
+    folds: int
+    notes: list[str]
+    """What was said of the data."""
+    versions: dict[str, str]
+    started: str
+
+    @classmethod
+    def new(
+        cls, command: Sequence[str], data: Path, base: Path | None, model: ModelConfig, training: TrainingConfig,
+        folds: int, notes: Sequence[str],
+    ) -> Plan:  # fmt: skip
+        """The plan of a run that begins now; `base`, the folder of the checkpoint it starts from."""
+        start = {"name": base.name, "folder": str(base), "sha256": weights_sha256(base)} if base else None
+        versions = {name: version(name) for name in ("crystalpredict", *LIBRARIES)}
+        origin = {"path": str(data), "sha256": file_sha256(data / ID_PROP if data.is_dir() else data)}
+        return cls(
+            list(command), origin, start, asdict(model), asdict(training),
+            folds, list(notes), versions | {"python": platform.python_version()},
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan:
+        """The plan of a run that began before; UsageError if there is none."""
+        try:
+            return cls(**json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UsageError(f"{folder}: no run to resume (no provenance.json); start it with -o") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(f"{folder / 'provenance.json'}: damaged ({error}); start the run again") from None
+
+    def save(self, folder: Path) -> None:
+        """Write provenance.json."""
+        write_json(folder / "provenance.json", asdict(self))
+
+    def base_checkpoint(self) -> Checkpoint | None:
+        """The model to start from, if it is still what it was."""
+        if self.base is None:
+            return None
+        folder = find_model(self.base["folder"])
+        if weights_sha256(folder) != self.base["sha256"]:
+            raise UsageError(f"{folder}: not the model that the run began with (other weights); start the run again")
+        return load_checkpoint(folder)
+
+
+def weights_sha256(folder: Path) -> str:
+    """sha256 of the weights in a checkpoint folder."""
+    return file_sha256(folder / "model.safetensors")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    with write_atomically(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())

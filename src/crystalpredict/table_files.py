@@ -1,0 +1,211 @@
+"""Files of tables to columns: CSV, JSON lines, JSON of data sets, Parquet, and the folders of CGCNN and ALIGNN."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any
+
+from crystalpredict.errors import DataError
+
+MOST_COLUMNS = 10_000  # of a table that was meant to be one
+LONGEST_CELL = 2**31 - 1  # characters; Python's limit of 2**17 is below a CIF of 2,000 atoms
+DELIMITERS = ",\t;|"
+ID_PROP = "id_prop.csv"
+FORMATS = "give CSV, JSON lines, JSON or Parquet"
+MAGIC = {
+    b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image", b"BZh": "a bzip2 file",
+    b"\xfd7z": "an xz file",
+}  # fmt: skip
+STRUCTURE_KEYS = ("lattice", "species", "frac_coords")  # of a row of JSON that is itself a structure
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """R rows of a file as they stand there: all names of columns, values (R,) of some, and what is wrong with a row."""
+
+    names: tuple[str, ...]
+    columns: dict[str, list[Any]]
+    rows: int
+    broken: dict[int, str] = field(default_factory=dict)
+
+
+def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
+    """The table in a file; DataError with the reason where there is none.
+
+    Of a CSV only those columns are kept whose names are `wanted`.
+    """
+    try:
+        head = _head(path)
+        if head[:4] == b"PAR1":
+            return _read_parquet(path)
+        kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+        encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        if kind or (encoding == "utf-8-sig" and b"\0" in head):
+            raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS}")
+        start = head.decode(encoding, errors="ignore").lstrip()
+        if not start:
+            raise DataError(f"{path}: empty: write or download it again")
+        with _opened(path, encoding) as file:
+            return _read_json(path, file) if start.startswith(("{", "[")) else _read_csv(path, file, wanted)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file: check the path") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: cannot be read ({reason}): check the file and its permissions") from None
+
+
+def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
+    """The table of a folder in CGCNN's or ALIGNN's convention: columns `id`, `path` and one for each of `names`.
+
+    id_prop.csv has an id, or the name of a file, and one value or more a line, and as a rule no header.
+    """
+    path = folder / ID_PROP
+    if not path.is_file():
+        raise DataError(f"{folder}: a folder without {ID_PROP}: name a table, or write one into it (id,value)")
+    with _opened(path, "utf-8-sig") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    if not rows or len(rows[0]) < 2:
+        raise DataError(f"{path}: needs an id and a value a line, separated by a comma")
+    width = len(rows[0])
+    uneven = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
+    if uneven:
+        raise DataError(f"{path}, line {uneven}: {len(rows[uneven - 1])} fields where the first line has {width}")
+    header: Sequence[str] = names
+    if not any(map(_is_number, rows[0][1:])):
+        header = rows.pop(0)[1:]
+    if len(header) != width - 1:
+        raise DataError(f"{path}: no header, so that each of its {width - 1} values needs a name: --target NAME")
+    columns = {name: [row[column] for row in rows] for column, name in enumerate(("id", *header))}
+    columns["path"] = [_structure_file(folder, name) for name in columns["id"]]
+    return RawTable(("id", "path", *header), columns, len(rows))
+
+
+def _structure_file(folder: Path, name: str) -> str:
+    """File of an id: the id itself, or with the suffix that is there; relative to the folder."""
+    for suffix in ("", ".cif", ".vasp", ".poscar", ".json"):
+        if name and (folder / f"{name}{suffix}").is_file():
+            return f"{name}{suffix}"
+    return f"{name}.cif"  # not there, and will be named when it is opened
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as raw:
+        head = raw.read(4096)
+    if head[:2] != b"\x1f\x8b":
+        return head
+    with gzip.open(path) as file:
+        return file.read(4096)
+
+
+@contextmanager
+def _opened(path: Path, encoding: str) -> Iterator[IO[str]]:
+    """Text of a file, gzipped or not; what is no text in the encoding becomes a mark."""
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    opener: Any = gzip.open if packed else open
+    with opener(path, "rt", encoding=encoding, errors="replace", newline="") as file:
+        yield file
+
+
+def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTable:
+    header_line = next(line for line in file if line.strip())
+    delimiter = max(DELIMITERS, key=header_line.count)
+    if header_line.count(delimiter) >= MOST_COLUMNS:
+        count = header_line.count(delimiter) + 1
+        raise DataError(f"{path}: {count:,} columns: is it transposed? A table has a row for each crystal")
+    csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader(chain([header_line], file), delimiter=delimiter, strict=True)
+    try:
+        names = [name.strip() for name in next(reader)]
+        kept = {column: name for column, name in enumerate(names) if wanted(name)}
+        if repeated := [name for name in kept.values() if names.count(name) > 1]:
+            raise DataError(f"{path}: {names.count(repeated[0])} columns are called {repeated[0]!r}: rename one")
+        columns: dict[str, list[Any]] = {name: [] for name in kept.values()}
+        broken: dict[int, str] = {}
+        rows = 0
+        for cells in reader:
+            if not any(cells):
+                continue
+            if len(cells) != len(names):
+                broken[rows] = f"{len(cells)} fields where the header has {len(names)}: check delimiters and quotes"
+                cells = [""] * len(names)
+            for column, name in kept.items():
+                columns[name].append(cells[column])
+            rows += 1
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: broken CSV ({error}): check the quotes") from None
+    return RawTable(tuple(names), columns, rows, broken)
+
+
+def _read_json(path: Path, file: IO[str]) -> RawTable:
+    """Rows of JSON lines, of a list of objects (jarvis-tools, MEGNet), or of columns and data (Matbench)."""
+    first = "".join(islice(file, 1))
+    file.seek(0)
+    try:
+        one_a_line = isinstance(content := json.loads(first), dict) and not {"columns", "data"} <= set(content)
+    except ValueError:
+        one_a_line = False
+    try:
+        if one_a_line:
+            rows = [_object(path, number, line) for number, line in enumerate(file, start=1) if line.strip()]
+        else:
+            rows = _rows_of_document(path, json.load(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: broken JSON ({error}): write or download it again") from None
+    names = tuple(dict.fromkeys(str(name) for row in rows for name in row))
+    if len(names) >= MOST_COLUMNS:
+        raise DataError(f"{path}: {len(names):,} columns: is it transposed? A table has a row for each crystal")
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    if set(STRUCTURE_KEYS) <= set(names) and "structure" not in names:
+        columns["structure"] = [{key: row.get(key) for key in STRUCTURE_KEYS} for row in rows]
+        columns = {name: values for name, values in columns.items() if name not in STRUCTURE_KEYS}
+    return RawTable(tuple(columns), columns, len(rows))
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: broken JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: not a JSON object, but {type(row).__name__}")
+    return row
+
+
+def _rows_of_document(path: Path, content: Any) -> list[dict[str, Any]]:
+    if isinstance(content, dict) and {"columns", "data"} <= set(content):
+        names, data = content["columns"], content["data"]
+        ids = content.get("index") or range(len(data))
+        return [{"id": str(key), **dict(zip(names, row, strict=True))} for key, row in zip(ids, data, strict=True)]
+    rows = [content] if isinstance(content, dict) else content
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise DataError(f"{path}: JSON, but no list of objects, one for each crystal")
+    return rows
+
+
+def _read_parquet(path: Path) -> RawTable:
+    try:
+        from pyarrow.parquet import read_table as read_columns
+    except ImportError:
+        raise DataError(f"{path}: Parquet needs pyarrow: pip install pyarrow, or save the table as CSV") from None
+    try:
+        columns = read_columns(path).to_pydict()
+    except Exception as error:  # pyarrow has many errors of its own
+        raise DataError(f"{path}: broken Parquet ({str(error).splitlines()[0]})") from None
+    return RawTable(tuple(columns), columns, len(next(iter(columns.values()), [])))

@@ -1,0 +1,297 @@
+"""Labelled crystals as people keep them: a table with a structure and numbers in each row, to structures and labels."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalpredict.crystal import FloatArray, IntArray
+from crystalpredict.errors import DataError, UsageError
+from crystalpredict.properties import PROPERTIES, Property, match_property
+from crystalpredict.structures import Inline, Source
+from crystalpredict.table_files import RawTable, read_id_prop, read_table
+
+TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # what a cell holds, in the order in which they are looked for
+PATH_COLUMNS = ("path", "file", "filename", "cif_file", "cif_path")
+ID_COLUMNS = ("id", "material_id", "mp_id", "mpid", "jid", "identifier")
+SPLIT_COLUMN = "split"
+PARTS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})
+OF_LOGARITHM = re.compile(r"log(?:10)?[\s_]*\(?\s*([A-Za-z][\w ]*?)\s*\)?", re.IGNORECASE)  # log10(K_VRH), log_kvrh
+SHORTEST_NAME = 3  # letters of a column that is taken for a known property without being asked for: g may be anything
+OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row, or a label of a row, that was left out, and why; row 1 is the first row of data."""
+
+    file: str
+    row: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NewTargets:
+    """What was said of columns that are no known property: a unit for all or one for each; learnt as log10 or not."""
+
+    units: tuple[str, ...] = ()
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class LabelledTable:
+    """R rows of a table, each with a structure and at least one label.
+
+    ids (R,); rows (R,), numbers in the file, 1 for the first row of data; sources (R,), where the structures are;
+    labels (R, P), in each property's unit, not a number where missing; properties (P,); splits (R,), train, val or
+    test, "" where nothing is said, other words as they stand there; dropped, rows left out; holes, labels left out of
+    rows that are kept; notes, what was decided.
+    """
+
+    path: str
+    ids: tuple[str, ...]
+    rows: IntArray
+    sources: tuple[Source, ...]
+    labels: FloatArray
+    properties: tuple[Property, ...]
+    splits: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
+    holes: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A column, the property in it, and whether it holds log10 of the property."""
+
+    column: str
+    prop: Property
+    logarithm: bool = False
+
+
+def read_labelled(
+    path: Path, targets: Sequence[str] = (), *, new: NewTargets | None = None, structure_column: str | None = None,
+    known: Sequence[Property] = PROPERTIES,
+) -> LabelledTable:  # fmt: skip
+    """The labelled rows of a table, or of a folder with id_prop.csv; UsageError or DataError if there are none.
+
+    `targets`: names of columns; none: every column that is a `known` property. `new`: what is said of those that are no
+    known property, which are an error without it.
+    """
+    raw = _read(path, targets, structure_column, known)
+    wanted = _targets(path, raw, targets, new, known)
+    column = _structure_column(path, raw, structure_column)
+    id_column = _find(raw, ID_COLUMNS)
+    split_column = _find(raw, (SPLIT_COLUMN,))
+    ids = [str(name).strip() for name in raw.columns[id_column]] if id_column else [""] * raw.rows
+    ids = [name or f"row {row}" for row, name in enumerate(ids, start=1)]
+    cells = [[_number(value) for value in raw.columns[target.column]] for target in wanted]
+    _refuse_text(path, raw, wanted, cells)
+    base = path if path.is_dir() else path.parent
+    dropped, holes, kept, sources = [], [], [], []
+    seen: dict[str, int] = {}
+    labels = np.full((raw.rows, len(wanted)), np.nan)
+    for number in range(raw.rows):
+        row, name = number + 1, ids[number]
+        where = f"{path.name}, row {row}"
+        source = _source(raw.columns[column][number], column, base, where)
+        complaints = []
+        for place, target in enumerate(wanted):
+            labels[number, place], complaint = _label(cells[place][number], target)
+            complaints += [f"{target.column} {complaint}"] if complaint else []
+        reason = raw.broken.get(number, "")
+        if not reason and source is None:
+            reason = f"no structure in the column {column}"
+        if not reason and name in seen:
+            reason = f"the id of an earlier row again (first: {name} in rows {seen[name]} and {row})"
+        if not reason and not np.isfinite(labels[number]).any():
+            reason = "; ".join(complaints) or "no label"
+        if reason or source is None:
+            dropped.append(Dropped(str(path), row, name, reason))
+            continue
+        seen[name] = row
+        holes += [Dropped(str(path), row, name, complaint) for complaint in complaints]
+        kept.append(number)
+        sources.append(source)
+    if not kept:
+        raise DataError(f"{path}: none of its {raw.rows} rows can be used; the first: {_first(dropped)}")
+    said = raw.columns[split_column] if split_column else [""] * raw.rows
+    splits = ["" if said[number] is None else str(said[number]).strip() for number in kept]
+    notes = [f"{raw.rows:,} rows", f"structures in {column}"]
+    notes += [f"{target.column} is {target.prop.name}" for target in wanted if target.column != target.prop.name]
+    return LabelledTable(
+        str(path), tuple(ids[number] for number in kept), np.array(kept) + 1, tuple(sources), labels[kept],
+        tuple(target.prop for target in wanted), tuple(PARTS.get(part.lower(), part) for part in splits),
+        tuple(dropped), tuple(holes), tuple(notes),
+    )  # fmt: skip
+
+
+def _first(dropped: Sequence[Dropped]) -> str:
+    return f"row {dropped[0].row}, {dropped[0].reason}" if dropped else "there is none"
+
+
+def _read(path: Path, targets: Sequence[str], structure_column: str | None, known: Sequence[Property]) -> RawTable:
+    if path.is_dir():
+        return read_id_prop(path, targets)
+    names = [*TEXT_COLUMNS, *PATH_COLUMNS, *ID_COLUMNS, SPLIT_COLUMN, structure_column or "", *targets]
+    keys = {name.lower() for name in names}
+    return read_table(path, lambda name: name.lower() in keys or _known(name, known) is not None)
+
+
+def _find(raw: RawTable, names: Sequence[str]) -> str | None:
+    """The first column that has one of the names, in any case."""
+    present = {name.lower(): name for name in reversed(raw.names)}
+    return next((present[name.lower()] for name in names if name.lower() in present), None)
+
+
+def _structure_column(path: Path, raw: RawTable, wanted: str | None) -> str:
+    names = (wanted,) if wanted else (*TEXT_COLUMNS, *PATH_COLUMNS)
+    found = _find(raw, names)
+    if found is None:
+        missing = f"no column {wanted!r}" if wanted else f"no column of structures ({', '.join(names)})"
+        raise UsageError(f"{path}: {missing}, but {_listed(raw.names)}: name it with --structure-column")
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:40] or '""' for name in names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
+
+
+def _known(column: str, known: Sequence[Property]) -> Target | None:
+    """The known property that a column's name stands for, or log10 of it."""
+    for name, logarithm in ((column, False), ((OF_LOGARITHM.fullmatch(column.strip()) or ("", ""))[1], True)):
+        if prop := match_property(name, known):
+            return Target(column, prop, logarithm)
+    return None
+
+
+def _targets(
+    path: Path, raw: RawTable, names: Sequence[str], new: NewTargets | None, known: Sequence[Property]
+) -> list[Target]:
+    if not names:
+        # a short name may be anything, so that it is no property unless it is asked for
+        found = [_known(name, known) for name in raw.names if len(name.strip()) >= SHORTEST_NAME]
+        targets = [target for target in found if target]
+        if not targets:
+            raise UsageError(f"{path}: no column is a known property, but {_listed(raw.names)}: name one with --target")
+    else:
+        units = new.units if new else ()
+        if len(units) not in (0, 1, len(names)):
+            raise UsageError(f"{len(units)} units for {len(names)} targets: give one for all, or one for each")
+        each = units * len(names) if len(units) == 1 else units or ("",) * len(names)
+        targets = [_target(path, raw, name, unit, new, known) for name, unit in zip(names, each, strict=True)]
+    columns = [target.prop.column for target in targets]
+    for target in targets:
+        if columns.count(target.prop.column) > 1:
+            raise UsageError(f"{path}: more than one column for {target.prop.name}: name one with --target")
+    return targets
+
+
+def _target(
+    path: Path, raw: RawTable, name: str, unit: str, new: NewTargets | None, known: Sequence[Property]
+) -> Target:
+    column = _find(raw, (name,))
+    if column is None:  # bandgap for a column band_gap
+        asked = _known(name, known)
+        columns = [each for each in raw.names if asked and (found := _known(each, known)) and found.prop == asked.prop]
+        column = columns[0] if columns else None
+    if column is None:
+        near = get_close_matches(name.lower(), [each.lower() for each in raw.names], n=1)
+        hint = f"did you mean {_find(raw, near)!r}?" if near else f"it has {_listed(raw.names)}"
+        raise UsageError(f"{path}: no column {name!r}: {hint}")
+    target = _known(column, known)
+    if target is None and new is None:
+        raise UsageError(f"{path}: the model does not know {name!r}: it predicts {', '.join(p.name for p in known)}")
+    if target is None and new is not None:
+        return Target(column, new_property(column, unit, log=new.log))
+    assert target is not None
+    if unit and unit.replace(" ", "") != target.prop.unit:
+        about = f"{column} is known as {target.prop.label} in {target.prop.unit}"
+        raise UsageError(f"{path}: {about}: convert the labels, or rename the column")
+    return target
+
+
+def new_property(column: str, unit: str, *, log: bool) -> Property:
+    """The property of a user's column: named after it, in letters that fit a column's name."""
+    name = _slug(column)
+    prop = Property(name, column.strip(), unit, _slug(unit), transform="log10" if log else "none")
+    if not name or prop.column in OUTPUT_COLUMNS:
+        raise UsageError(f"{column!r} cannot be the name of a property: rename the column")
+    return prop
+
+
+def _slug(text: str) -> str:
+    words = text.strip().replace("/", " per ").replace("%", "percent").replace("^", "").replace("Å", "A")
+    return re.sub(r"[^0-9A-Za-z]+", "_", words).strip("_")
+
+
+def _number(value: Any) -> float | str | None:
+    """A cell as a number; None for an empty one; as it is where it is neither."""
+    if isinstance(value, bool):
+        return str(value)
+    if value is None or isinstance(value, int | float):
+        return None if value is None or value != value else float(value)
+    text = str(value).strip()
+    if text.lower() in MISSING:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if number == number else None
+
+
+def _refuse_text(
+    path: Path, raw: RawTable, wanted: Sequence[Target], cells: Sequence[list[float | str | None]]
+) -> None:
+    """DataError for a column without one number."""
+    for target, column in zip(wanted, cells, strict=True):
+        if any(isinstance(value, float) for value in column) or len(raw.broken) == raw.rows:
+            continue
+        text = next((value for value in column if value is not None), None)
+        what = f"holds text ({str(text)[:40]!r})" if text is not None else "is empty"
+        raise DataError(f"{path}: the column {target.column} {what}: name a column of numbers with --target")
+
+
+def _label(value: float | str | None, target: Target) -> tuple[float, str]:
+    """A cell as a label in the property's unit, or not a number and what is wrong with it."""
+    if value is None:
+        return np.nan, ""
+    if isinstance(value, str):
+        return np.nan, f"is not a number ({value[:40]!r})"
+    if target.logarithm:
+        value = 10.0**value if value < 300 else np.inf
+    if not isfinite(value):
+        return np.nan, "is infinite"
+    if target.prop.transform == "log10" and value <= 0:
+        return np.nan, "is not positive, so that it has no logarithm"
+    return value, ""
+
+
+def _source(cell: Any, column: str, base: Path, where: str) -> Source | None:
+    """Where the structure of a row is: text in the cell, or a path, relative to the folder of the table."""
+    if cell is None:
+        return None
+    if isinstance(cell, dict | list):
+        return Inline(where, json.dumps(cell))
+    text = str(cell)
+    if not text.strip() or text.strip().lower() in MISSING:
+        return None
+    by_path = column.lower() in PATH_COLUMNS or (
+        column.lower() not in TEXT_COLUMNS and "\n" not in text and not text.lstrip().startswith(("{", "["))
+    )
+    return str(base / text.strip()) if by_path else Inline(where, text)
