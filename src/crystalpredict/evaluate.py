@@ -20,6 +20,8 @@ from crystalpredict.metrics import Confusion, confusion_of, interval_of_mean, me
 from crystalpredict.properties import Property
 from crystalpredict.registry import file_sha256
 from crystalpredict.scores import DECISIONS, FEWEST, Group, Loss, Outlier, Report, Score
+from crystalpredict.table_files import ID_PROP
+from crystalpredict.tables import PARTS
 
 if TYPE_CHECKING:
     from crystalpredict.predict import Prediction
@@ -81,12 +83,12 @@ def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
     Several models are compared on the crystals that all of them predict, those that have the property. A property of
     which no labelled crystal was predicted has no score.
     """
-    reasons = _reasons(models)
+    path, reasons = Path(table.path), _reasons(models)
     lost = [(drop.row, drop.reason) for drop in table.dropped]
     lost += [(row, reason) for row, reason in zip(table.rows.tolist(), reasons, strict=True) if reason]
     return Report(
         path=table.path,
-        sha256=file_sha256(_labels_file(Path(table.path))),
+        sha256=file_sha256(path / ID_PROP if path.is_dir() else path),
         rows=len(table.ids) + len(table.dropped),
         lost=_losses(lost),
         notes=(*table.notes, *_gaps(table)),
@@ -97,34 +99,33 @@ def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
 
 def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
     """The rows that the table's column of splits puts into one; UsageError if there are none."""
-    chosen = [number for number, name in enumerate(table.splits) if name == split]
+    wanted = PARTS.get(split.strip().lower(), split.strip())
+    chosen = [number for number, name in enumerate(table.splits) if name == wanted]
     if not chosen:
         counts = Counter(filter(None, table.splits))
-        has = ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "no column named split"
-        raise UsageError(f"{table.path}: no row of split {split!r}; the table has {has}")
+        has = ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "no column of that name"
+        raise UsageError(f"{table.path}: no row of split {split!r}: it has {has}")
+    rows = set(table.rows[chosen].tolist())
+    note = f"split {wanted}, {len(chosen):,} of {len(table.ids):,} rows with labels"
     return replace(
         table,
         ids=tuple(table.ids[number] for number in chosen),
         rows=table.rows[chosen],
         sources=tuple(table.sources[number] for number in chosen),
         labels=table.labels[chosen],
-        splits=(split,) * len(chosen),
-        notes=(*table.notes, f"split {split}: {len(chosen):,} of {len(table.ids):,} rows"),
+        splits=(wanted,) * len(chosen),
+        holes=tuple(hole for hole in table.holes if hole.row in rows),
+        notes=(*table.notes, note + (", and all that were dropped" if table.dropped else "")),
     )
 
 
-def _labels_file(path: Path) -> Path:
-    return path / "id_prop.csv" if path.is_dir() else path
-
-
 def _gaps(table: LabelledTable) -> Iterator[str]:
-    """Labels that do not count, by property, and why."""
+    """Labels that rows lack, by property, and those that were left out, by reason."""
     for column, prop in enumerate(table.properties):
-        labels = table.labels[:, column]
-        if missing := int(np.isnan(labels).sum()):
-            yield f"{prop.label}: {missing:,} rows have no label"
-        if prop.transform == "log10" and (low := int((labels <= 0).sum())):
-            yield f"{prop.label}: {low:,} rows are at most 0, which has no logarithm: they count in {prop.unit} alone"
+        if missing := int(np.isnan(table.labels[:, column]).sum()):
+            yield f"{prop.label}: {missing:,} of {len(table.ids):,} rows have no label"
+    for loss in _losses([(hole.row, hole.reason) for hole in table.holes]):
+        yield f"{loss.count:,} label(s) left out: {loss.reason} (first: row {loss.row})"
 
 
 def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score]:

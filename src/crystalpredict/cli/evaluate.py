@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import tee
 from pathlib import Path
@@ -18,9 +18,9 @@ import typer
 from crystalpredict.cli.predict import EXIT_ALL_FAILED, cores, format_of, opened, refuse_unwritable, with_progress
 from crystalpredict.cli.render import Format, say
 from crystalpredict.cli.scores import ReportFormat, write_records, write_report
-from crystalpredict.errors import DataError, UsageError
+from crystalpredict.errors import UsageError
 from crystalpredict.properties import find_property
-from crystalpredict.registry import file_sha256, find_model, properties_of_model, radius_of_model
+from crystalpredict.registry import find_model, properties_of_model, radius_of_model
 
 if TYPE_CHECKING:
     from crystalpredict.evaluate import Predicted
@@ -56,9 +56,10 @@ def evaluate(
         typer.Option(
             "--target",
             "-t",
-            metavar="NAME",
+            metavar="NAME[=COLUMN]",
             show_default=False,
-            help="A property of the model; repeat it, or separate by commas. Default: all that are labelled.",
+            help="A property of the model, and the column of its labels if that has another name; repeat it, or "
+            "separate by commas. Default: all that are labelled.",
         ),
     ] = None,
     model: Annotated[
@@ -175,22 +176,34 @@ def read_table(
 ) -> LabelledTable:
     """The labelled rows to predict; UsageError if something is wrong with the table or with what is asked of it."""
     first, *others = models
-    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
-    if target and not targets:
+    known, columns = columns_of_targets(target or [], first.properties)
+    if target and not columns:
         raise UsageError("--target names no property")
-    wanted = list(dict.fromkeys(find_property(name, first.properties).name for name in targets))
     from crystalpredict.evaluate import rows_of_split
     from crystalpredict.tables import read_labelled
 
-    try:
-        table = read_labelled(data, wanted, structure_column=structure_column, known=first.properties)
-    except DataError as error:
-        raise UsageError(str(error)) from None
+    table = read_labelled(data, columns, structure_column=structure_column, known=known)
     for other in others:
         if not shared(table, other):
             labels = ", ".join(prop.column for prop in table.properties)
             raise UsageError(f"--compare {other.name}: it predicts nothing of what is compared ({labels})")
     return table if split is None else rows_of_split(table, split)
+
+
+def columns_of_targets(
+    options: Sequence[str], properties: Sequence[Property]
+) -> tuple[tuple[Property, ...], list[str]]:
+    """The model's properties, also under the names of columns that options like bandgap=gap say; and these columns."""
+    known = {prop.name: prop for prop in properties}
+    columns: dict[str, str] = {}
+    for option in options:
+        for part in filter(str.strip, option.split(",")):
+            name, _, column = (word.strip() for word in part.partition("="))
+            prop = known[find_property(name, properties).name]
+            columns[prop.name] = column or prop.name
+            if column:
+                known[prop.name] = replace(prop, aliases=(*prop.aliases, column))
+    return tuple(known.values()), list(columns.values())
 
 
 def shared(table: LabelledTable, model: Model) -> list[str]:
@@ -212,6 +225,7 @@ def predict_rows(
         # workers start before torch is imported: they are small then, and read meanwhile
         readers = {radius: stack.enter_context(Reader(table.sources, radius, jobs)) for radius in sorted(set(radii))}
         from crystalpredict.predict import load_model
+        from crystalpredict.provenance import weights_sha256
 
         copies = {radius: list(tee(reader.entries(), radii.count(radius))) for radius, reader in readers.items()}
         predictors = [load_model(model.folder, device, shared(table, model)) for model in models]
@@ -228,7 +242,7 @@ def predict_rows(
         answers = list(with_progress(rows, len(table.sources), lambda row: row[0].index == 0, quiet=quiet))
     columns = [prop.column for prop in table.properties]
     return [
-        gather(model.name, file_sha256(model.folder / "model.safetensors"), columns, [row[number] for row in answers])
+        gather(model.name, weights_sha256(model.folder), columns, [row[number] for row in answers])
         for number, model in enumerate(models)
     ]
 

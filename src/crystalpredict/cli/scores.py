@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 ELEMENTS_SHOWN = 6  # of a property, those with the largest errors
 FIELDS = (
-    "model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "median_error", "rmse", "r2", "max_error",
-    "mad_of_labels", "mae_over_mad", "mae_difference", "mae_difference_low95", "mae_difference_high95",
+    "model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "median_error", "rmse", "r2",
+    "max_error", "mad_of_labels", "mae_over_mad", "mae_difference", "mae_difference_low95", "mae_difference_high95",
     "decision", "at_most", "accuracy", "precision", "recall",
 )  # fmt: skip
 
