@@ -103,7 +103,7 @@ def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
     chosen = [number for number, name in enumerate(table.splits) if name == wanted]
     if not chosen:
         counts = Counter(filter(None, table.splits))
-        has = ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "no column of that name"
+        has = ", ".join(f"{name} ({count:,})" for name, count in sorted(counts.items())) or "no column of that name"
         raise UsageError(f"{table.path}: no row of split {split!r}: it has {has}")
     rows = set(table.rows[chosen].tolist())
     note = f"split {wanted}, {len(chosen):,} of {len(table.ids):,} rows with labels"

@@ -65,8 +65,9 @@ def number(value: float, sign: str = "") -> str:
     """Three digits, never as a power of ten for what errors are like; `-` where undefined. sign "+": always say it."""
     if not isfinite(value):
         return "-"
-    if value == 0 or not 1e-6 < abs(value) < 1e12:
-        return f"{value:{sign}.3g}"
+    value = float(f"{value:.3g}")
+    if not 1e-6 < abs(value) < 1e12:
+        return f"{value:{sign}g}"
     return f"{value:{sign},.{max(0, 2 - floor(log10(abs(value))))}f}"
 
 

@@ -66,8 +66,8 @@ class Score:
     confusion: Confusion | None
     difference: tuple[float, float, float] | None
     worst: tuple[Outlier, ...]
-    labels: FloatArray = field(repr=False)
-    predictions: FloatArray = field(repr=False)
+    labels: FloatArray = field(repr=False, compare=False)
+    predictions: FloatArray = field(repr=False, compare=False)
 
     @property
     def decision(self) -> Decision | None:

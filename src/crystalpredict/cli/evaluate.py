@@ -176,34 +176,33 @@ def read_table(
 ) -> LabelledTable:
     """The labelled rows to predict; UsageError if something is wrong with the table or with what is asked of it."""
     first, *others = models
-    known, columns = columns_of_targets(target or [], first.properties)
-    if target and not columns:
+    parts = [part.partition("=") for option in target or [] for part in option.split(",") if part.strip()]
+    if target and not parts:
         raise UsageError("--target names no property")
     from crystalpredict.evaluate import rows_of_split
-    from crystalpredict.tables import read_labelled
+    from crystalpredict.tables import OF_LOGARITHM, read_labelled
 
-    table = read_labelled(data, columns, structure_column=structure_column, known=known)
+    columns: list[str] = []
+    known = list(first.properties)
+    renamed: dict[str, Property] = {}
+    for name, _, column in parts:
+        prop = find_property(name, first.properties)
+        if prop not in known:
+            raise UsageError(f"--target names {prop.name} twice: give it one column")
+        columns.append(column.strip() or prop.name)
+        if column.strip():  # the property goes by the column's name alone while the table is read
+            logarithm = OF_LOGARITHM.fullmatch(column.strip())
+            alias = replace(prop, name=logarithm[1] if logarithm else column.strip(), unit_in_name="", aliases=())
+            known[known.index(prop)], renamed[alias.name] = alias, prop
+    table = read_labelled(data, list(dict.fromkeys(columns)), structure_column=structure_column, known=known)
+    notes = [f"{prop.name} is {renamed[prop.name].name}" for prop in table.properties if prop.name in renamed]
+    properties = tuple(renamed.get(prop.name, prop) for prop in table.properties)
+    table = replace(table, properties=properties, notes=(*table.notes, *notes))
     for other in others:
         if not shared(table, other):
             labels = ", ".join(prop.column for prop in table.properties)
             raise UsageError(f"--compare {other.name}: it predicts nothing of what is compared ({labels})")
     return table if split is None else rows_of_split(table, split)
-
-
-def columns_of_targets(
-    options: Sequence[str], properties: Sequence[Property]
-) -> tuple[tuple[Property, ...], list[str]]:
-    """The model's properties, also under the names of columns that options like bandgap=gap say; and these columns."""
-    known = {prop.name: prop for prop in properties}
-    columns: dict[str, str] = {}
-    for option in options:
-        for part in filter(str.strip, option.split(",")):
-            name, _, column = (word.strip() for word in part.partition("="))
-            prop = known[find_property(name, properties).name]
-            columns[prop.name] = column or prop.name
-            if column:
-                known[prop.name] = replace(prop, aliases=(*prop.aliases, column))
-    return tuple(known.values()), list(columns.values())
 
 
 def shared(table: LabelledTable, model: Model) -> list[str]:

@@ -1,0 +1,210 @@
+"""Scores against numbers worked out by hand or in another way; what becomes of rows that cannot be used."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crystalpredict.errors import UsageError
+from crystalpredict.evaluate import evaluate, gather, records, rows_of_split
+from crystalpredict.predict import Prediction
+from crystalpredict.properties import PROPERTIES
+from crystalpredict.tables import Dropped
+from tests.labelled import BULK, GAP, HULL, labelled, said
+
+NAN = float("nan")
+
+
+def test_a_case_worked_by_hand(tmp_path) -> None:
+    table = labelled(tmp_path, [0.0, 0.05, 1.0, 3.0])
+    report = evaluate(table, [said([0.1, 0.2, 0.0, 4.0], n_atoms=[2, 8, 9, 41])])
+    (score,) = report.scores
+    assert (score.model, score.unit, score.metrics.count) == ("one", "eV", 4)
+    assert score.metrics.mae == pytest.approx((0.1 + 0.15 + 1 + 1) / 4)
+    assert [(group.name, group.count) for group in score.by_size] == [("1-8", 2), ("9-40", 1), (">40", 1)]
+    assert [group.mae for group in score.by_size] == pytest.approx([0.125, 1, 1])
+    # metals, up to 0.1 eV: by their labels the first two, by the predictions the first and the third
+    counts = score.confusion
+    assert (counts.true_positives, counts.false_positives) == (1, 1)
+    assert (counts.false_negatives, counts.true_negatives) == (1, 1)
+    assert [(crystal.id, crystal.row, crystal.formula) for crystal in score.worst] == [
+        ("c3", 3, "Si"), ("c4", 4, "CsCl"), ("c2", 2, "MgO"), ("c1", 1, "NaCl"),
+    ]  # fmt: skip
+    assert (score.worst[0].label, score.worst[0].prediction) == (1.0, 0.0)
+    assert (report.rows, report.predicted, report.lost) == (4, 4, ())
+    assert report.sha256 == sha256((tmp_path / "table.csv").read_bytes()).hexdigest()
+
+
+def test_hull_energies_are_stable_up_to_a_limit_and_the_limit_is_stated(tmp_path) -> None:
+    table = labelled(tmp_path, [0.0, 0.05, 0.051, 0.2], [HULL])
+    entry = evaluate(table, [said([0.0, 0.06, 0.05, 0.3])]).to_dict()["scores"][0]
+    assert entry["stable"] == {
+        "at_most": 0.05, "accuracy": 0.5, "precision": 0.5, "recall": 0.5,
+        "true_positives": 1, "false_positives": 1, "false_negatives": 1, "true_negatives": 1,
+    }  # fmt: skip
+
+
+def test_moduli_are_compared_as_logarithms_first_and_in_their_unit(tmp_path) -> None:
+    table = labelled(tmp_path, [10.0, 100.0, NAN], [BULK])
+    log, plain = evaluate(table, [said([100.0, 100.0, 50.0])]).scores
+    assert (log.unit, log.metrics.count, log.metrics.mae) == ("log10(GPa)", 2, pytest.approx(0.5))
+    assert (plain.unit, plain.metrics.count, plain.metrics.mae) == ("GPa", 2, pytest.approx(45))
+    assert log.confusion is None
+    report = evaluate(table, [said([100.0, 100.0, 50.0]), said([100.0, 10.0, 50.0], "two")])
+    assert report.leading == (log,)
+    assert [(score.model, score.unit) for score in report.beside(log)] == [("one", log.unit), ("two", log.unit)]
+
+
+def test_elements_have_the_error_of_the_crystals_that_contain_them_if_there_are_enough(tmp_path) -> None:
+    random = np.random.default_rng(3)
+    labels, predictions = random.uniform(0, 4, (2, 60))
+    formulas = ["NaCl", "MgO", "Na2O"] * 20
+    formulas[:9] = ["Si"] * 9
+    table = labelled(tmp_path, labels)
+    (score,) = evaluate(table, [said(predictions, formulas=formulas)]).scores
+    errors = np.abs(predictions - labels)
+    expected = {
+        symbol: (len(rows), errors[rows].mean())
+        for symbol in ("O", "Na", "Mg", "Cl")
+        if (rows := [row for row, formula in enumerate(formulas) if symbol in formula])
+    }
+    assert [group.name for group in score.by_element] == ["O", "Na", "Mg", "Cl"]  # Si is in 9 only; in their order
+    for group in score.by_element:
+        assert (group.count, group.mae) == (expected[group.name][0], pytest.approx(expected[group.name][1]))
+
+
+def test_models_are_compared_on_the_crystals_that_all_predict_with_paired_intervals(tmp_path) -> None:
+    random = np.random.default_rng(4)
+    labels = random.normal(2, 1, 200)
+    first, second = labels + random.normal(0, 0.3, 200), labels + random.normal(0, 0.6, 200)
+    second[7] = NAN
+    reasons = ["" if row != 7 else "too large" for row in range(200)]
+    report = evaluate(labelled(tmp_path, labels), [said(first), said(second, "two", reasons=reasons)])
+    one, two = report.scores
+    both = np.arange(200) != 7
+    change = np.abs(second - labels)[both] - np.abs(first - labels)[both]
+    assert one.metrics.count == two.metrics.count == 199
+    assert one.metrics.mae == pytest.approx(np.abs(first - labels)[both].mean())
+    assert one.difference is None
+    difference, low, high = two.difference
+    assert difference == pytest.approx(change.mean()) == pytest.approx(two.metrics.mae - one.metrics.mae)
+    half = 1.96 * change.std(ddof=1) / np.sqrt(199)  # the normal approximation of the bootstrap
+    assert (low, high) == (
+        pytest.approx(change.mean() - half, abs=0.015),
+        pytest.approx(change.mean() + half, abs=0.015),
+    )
+    # far narrower than if the two were taken to be independent is not the rule; the same model twice is without any
+    same = evaluate(labelled(tmp_path, labels), [said(first), said(first, "two")]).scores[1]
+    assert same.difference == (0, 0, 0)
+    assert [(loss.reason, loss.count, loss.row) for loss in report.lost] == [("too large", 1, 8)]
+    assert report.predicted == 199
+
+
+def test_a_property_that_one_model_lacks_is_compared_between_the_others(tmp_path) -> None:
+    table = labelled(tmp_path, [[1, 0.1], [2, 0.2]], [GAP, HULL])
+    values = [[1.5, 0.1], [2.5, 0.1]]
+    report = evaluate(table, [said(values, properties=2), said([[1, NAN], [1, NAN]], "two", properties=2)])
+    assert [(score.model, score.prop.name) for score in report.scores] == [
+        ("one", "bandgap"), ("two", "bandgap"), ("one", "e_above_hull"),
+    ]  # fmt: skip
+    assert [score.metrics.count for score in report.scores] == [2, 2, 2]
+
+
+def test_lost_rows_are_counted_by_reason_the_most_frequent_first(tmp_path) -> None:
+    dropped = [Dropped("table.csv", row, f"d{row}", "no label") for row in (4, 5, 9)]
+    holes = [Dropped("table.csv", 2, "c2", "gap is infinite")]
+    table = labelled(tmp_path, [1.0, NAN, 2.0], dropped=dropped, holes=holes)
+    report = evaluate(table, [said([NAN, 1.0, 1.0], reasons=["flat cell", "", ""])])
+    assert [(loss.reason, loss.count, loss.row) for loss in report.lost] == [("no label", 3, 4), ("flat cell", 1, 1)]
+    assert (report.rows, report.predicted) == (6, 2)
+    assert report.notes == (
+        "made up", "band gap: 1 of 3 rows have no label", "1 label(s) left out: gap is infinite (first: row 2)",
+    )  # fmt: skip
+    assert report.scores[0].metrics.count == 1
+
+
+def test_a_report_is_strict_json_whatever_is_undefined(tmp_path) -> None:
+    report = evaluate(labelled(tmp_path, [1.0]), [said([1.5])])
+    entry = json.loads(json.dumps(report.to_dict(), allow_nan=False))["scores"][0]
+    assert entry["mae_interval95"] == [None, None]
+    assert (entry["r2"], entry["mae_over_mad"]) == (None, None)
+    assert "mae_difference" not in entry
+    assert entry["by_element"] == {}
+    nothing = evaluate(labelled(tmp_path, [1.0]), [said([NAN], reasons=["broken"])])
+    assert (nothing.scores, nothing.predicted) == ((), 0)
+    assert json.loads(json.dumps(nothing.to_dict(), allow_nan=False))["lost"][0]["reason"] == "broken"
+
+
+def prediction(path: str, index: int = 0, **values: float) -> Prediction:
+    error = "" if values else "broken"
+    return Prediction(path, index, "NaCl" if values else "", 2 if values else None, values, ("warned",), error)
+
+
+def test_each_source_has_one_row_and_several_structures_in_it_are_an_error() -> None:
+    stream = [
+        prediction("a", bandgap_eV=1.0), prediction("b"), prediction("c", bandgap_eV=2.0),
+        prediction("c", 1, bandgap_eV=3.0), prediction("c", 2, bandgap_eV=4.0), prediction("d", bandgap_eV=5.0),
+    ]  # fmt: skip
+    found = gather("one", "abc", ["bandgap_eV", "colour"], stream)
+    assert found.values[:, 0].tolist() == pytest.approx([1.0, NAN, NAN, 5.0], nan_ok=True)
+    assert np.isnan(found.values[:, 1]).all()
+    assert [bool(reason) for reason in found.reasons] == [False, True, True, False]
+    assert "several structures" in found.reasons[2]
+    assert found.n_atoms.tolist() == [2, 0, 2, 2]
+    assert gather("one", "abc", ["bandgap_eV"], []).values.shape == (0, 1)
+
+
+def test_records_are_all_rows_in_order_with_the_same_keys(tmp_path) -> None:
+    dropped = [Dropped("table.csv", 2, "d2", "no label")]
+    table = labelled(tmp_path, [[1.0, 10.0], [2.0, NAN], [0.5, 5.0]], [GAP, BULK], dropped=dropped)
+    table.rows[1:] = [3, 4]
+    one = said([[1.25, 11.126], [2.0, 20.0], [NAN, NAN]], properties=2, reasons=["", "", "broken"])
+    two = said([[0.5, 10], [2.0, 20.0], [1, 1]], "two", properties=2)
+    rows = list(records(table, [one, two]))
+    assert [row["row"] for row in rows] == [1, 2, 3, 4]
+    assert len({tuple(row) for row in rows}) == 1
+    assert rows[0] == {
+        "id": "c1", "row": 1, "path": "table.csv, row 1", "formula": "NaCl", "n_atoms": 2,
+        "bandgap_eV_label": 1.0, "bandgap_eV_predicted": 1.25, "bandgap_eV_error": 0.25,
+        "bandgap_eV_predicted_two": 0.5, "bandgap_eV_error_two": -0.5,
+        "bulk_modulus_GPa_label": 10.0, "bulk_modulus_GPa_predicted": 11.13, "bulk_modulus_GPa_error": 1.13,
+        "bulk_modulus_GPa_predicted_two": 10.0, "bulk_modulus_GPa_error_two": 0.0, "warnings": "", "reason": "",
+    }  # fmt: skip
+    assert (rows[1]["id"], rows[1]["reason"], rows[1]["bandgap_eV_label"]) == ("d2", "no label", None)
+    assert (rows[2]["bulk_modulus_GPa_label"], rows[2]["bulk_modulus_GPa_error"]) == (None, None)
+    assert (rows[3]["reason"], rows[3]["bandgap_eV_predicted"], rows[3]["bandgap_eV_label"]) == ("broken", None, 0.5)
+    json.dumps(rows, allow_nan=False)
+
+
+def test_a_split_is_the_rows_that_the_table_puts_into_it(tmp_path) -> None:
+    splits = ["train", "test", "val", "test"]
+    holes = [Dropped("t", row, f"c{row}", "is infinite") for row in (1, 4)]
+    table = labelled(tmp_path, [0, 1, 2, 3], splits=splits, dropped=[Dropped("t", 9, "d9", "no label")], holes=holes)
+    part = rows_of_split(table, "Testing")
+    assert (part.ids, part.rows.tolist(), part.labels[:, 0].tolist()) == (("c2", "c4"), [2, 4], [1, 3])
+    assert part.sources == (table.sources[1], table.sources[3])
+    assert [hole.row for hole in part.holes] == [4]
+    assert part.dropped == table.dropped
+    assert "2 of 4 rows" in part.notes[-1]
+    with pytest.raises(UsageError, match=r"no row of split 'exam': it has train \(1\), test \(2\), val \(1\)"):
+        rows_of_split(table, "exam")
+    with pytest.raises(UsageError, match="no column of that name"):
+        rows_of_split(labelled(tmp_path, [0, 1]), "test")
+
+
+def test_a_folder_is_known_by_its_list_of_labels(tmp_path) -> None:
+    (tmp_path / "id_prop.csv").write_text("a,1\n")
+    table = labelled(tmp_path, [1.0])
+    folder = type(table)(**{**vars(table), "path": str(tmp_path)})
+    assert evaluate(folder, [said([1.0])]).sha256 == sha256(b"a,1\n").hexdigest()
+
+
+def test_every_known_property_is_scored_on_a_scale_of_its_own(tmp_path) -> None:
+    count = len(PROPERTIES)
+    values = np.arange(1, 1 + 3 * count, dtype=float).reshape(3, count)
+    report = evaluate(labelled(tmp_path, values, PROPERTIES), [said(values, properties=count)])
+    assert [score.prop for score in report.leading] == list(PROPERTIES)
+    assert all(score.metrics.mae == 0 for score in report.scores)
+    assert Path(report.path).name == "table.csv"
