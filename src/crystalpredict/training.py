@@ -37,7 +37,7 @@ from crystalpredict.dataset import (
 from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.properties import Property, find_property
+from crystalpredict.properties import find_property
 from crystalpredict.training_config import TrainingConfig, learning_rate
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class Training:
 
     def _adopt(self, start: Checkpoint) -> None:
         """Take over weights and scale of a checkpoint; a property new to it begins at the mean of its labels."""
-        known = {_identity(prop): row for row, prop in enumerate(start.properties)}
-        rows = [known.get(_identity(prop)) for prop in self.properties]
+        known = {prop.identity: row for row, prop in enumerate(start.properties)}
+        rows = [known.get(prop.identity) for prop in self.properties]
         state = start.model.state_dict()
         for name in (f"{HEAD}weight", f"{HEAD}bias"):
             old = state[name]
@@ -147,6 +147,11 @@ class Training:
         """Train to the end, saving the state every `save_every` seconds and after each epoch."""
         started = saved = time.monotonic()
         losses: list[Tensor] = []
+        if self.config.patience and self.step == 0:
+            # what it starts from may be better than anything that follows
+            errors, in_unit = self.errors(self.validation_rows)
+            best = self._note_error(errors)
+            report(Progress(0, 0, 0.0, math.nan, 0.0, 0.0, errors, in_unit, best))
         while not self.finished:
             order = self._order(self.epoch)
             for rows in self._steps(order):
@@ -382,8 +387,3 @@ def optimiser_of(model: Crystalformer, config: TrainingConfig) -> torch.optim.Ad
         {"params": [p for n, p in parameters.items() if n.endswith("bias")], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-
-
-def _identity(prop: Property) -> tuple[str, str, str]:
-    """What makes two properties the same output of a network."""
-    return prop.name, prop.unit, prop.transform
