@@ -151,7 +151,7 @@ def find_model(name: str | None = None) -> Path:
     known = [*bundled, *installed]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    raise UsageError(f"no model {name!r}, neither bundled or installed nor a folder: {hint}")
+    raise UsageError(f"no model {name!r}, neither by name nor as a folder: {hint}")
 
 
 def radius_of_model(folder: Path) -> float | None:

@@ -18,7 +18,6 @@ import typer
 from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores
 from crystalpredict.cli.render import say
 from crystalpredict.errors import UsageError
-from crystalpredict.properties import PROPERTIES
 from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
@@ -173,6 +172,7 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -
     from crystalpredict.checkpoint import load_checkpoint
     from crystalpredict.finetune import lay_out, parts_of, read_crystals, refuse_unlearnable, settings_for
     from crystalpredict.nn import ModelConfig
+    from crystalpredict.properties import PROPERTIES
     from crystalpredict.provenance import Plan
     from crystalpredict.tables import read_labelled
 
