@@ -1,44 +1,55 @@
-"""Tables of labelled crystals and what models say of them, made up for the tests."""
+"""Small tables of labelled crystals, as users keep them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from crystalpredict.evaluate import Predicted
-from crystalpredict.properties import PROPERTIES, Property, find_property
-from crystalpredict.structures import Inline
-from crystalpredict.tables import Dropped, LabelledTable
-
-GAP, HULL, BULK = (find_property(name) for name in ("bandgap", "e_above_hull", "bulk_modulus"))
-FORMULAS = ("NaCl", "MgO", "Si", "CsCl", "TiO2")
+METALS = ("Na", "K", "Rb", "Cs", "Mg", "Ca", "Sr", "Ba", "Zn", "Cd")
+PARTNERS = ("F", "Cl", "Br", "I", "O", "S", "Se", "Te")
 
 
-def labelled(
-    folder: Path, labels: object, properties: Sequence[Property] = PROPERTIES[:1], *, splits: Sequence[str] = (),
-    dropped: Sequence[Dropped] = (), holes: Sequence[Dropped] = (),
-) -> LabelledTable:  # fmt: skip
-    """A table of rows 1, 2, ... with these labels (R, P)."""
-    path = folder / "table.csv"
-    path.write_text("only its checksum matters\n")
-    values = np.array(labels, dtype=float).reshape(-1, len(properties))
-    count = len(values)
-    return LabelledTable(
-        str(path), tuple(f"c{row}" for row in range(1, count + 1)), np.arange(1, count + 1),
-        tuple(Inline(f"table.csv, row {row}", "") for row in range(1, count + 1)), values, tuple(properties),
-        tuple(splits) or ("",) * count, tuple(dropped), tuple(holes), ("made up",),
-    )  # fmt: skip
+def cif(one: str, two: str, a: float) -> str:
+    """Rock salt of two elements with the lattice constant a, Å, in its primitive cell."""
+    return f"""data_{one}{two}
+_cell_length_a {a / 2**0.5:.4f}
+_cell_length_b {a / 2**0.5:.4f}
+_cell_length_c {a / 2**0.5:.4f}
+_cell_angle_alpha 60
+_cell_angle_beta 60
+_cell_angle_gamma 60
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+{one}1 {one} 0 0 0
+{two}1 {two} 0.5 0.5 0.5
+"""
 
 
-def said(
-    values: object, name: str = "one", *, properties: int = 1, formulas: Sequence[str] = (),
-    n_atoms: Sequence[int] = (), reasons: Sequence[str] = (),
-) -> Predicted:  # fmt: skip
-    """What a model says of R rows: values (R, P)."""
-    table = np.array(values, dtype=float).reshape(-1, properties)
-    count = len(table)
-    names = tuple(formulas) or tuple(FORMULAS[row % len(FORMULAS)] for row in range(count))
-    sizes = np.array(n_atoms or [2] * count)
-    return Predicted(name, name * 8, table, names, sizes, ((),) * count, tuple(reasons) or ("",) * count)
+def rows(count: int = 40) -> list[dict[str, str]]:
+    """Rows with `id`, `cif`, `bandgap` and `bulk_modulus`, all of different compositions up to 80, smooth labels."""
+    pairs = [(one, two) for two in PARTNERS for one in METALS]
+    return [
+        {
+            "id": f"x{number}",
+            "cif": cif(one, two, 5 + 0.02 * number),
+            "bandgap": f"{2 + number % 7 * 0.3:.2f}",
+            "bulk_modulus": f"{20 + number % 10 * 15}",
+        }
+        for number, (one, two) in enumerate(pairs[:count])
+    ]
+
+
+def write(
+    path: Path, lines: Sequence[dict[str, str]], columns: Iterable[str] | None = None, delimiter: str = ","
+) -> Path:
+    """The rows as a CSV file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(columns or lines[0]), delimiter=delimiter, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+    return path

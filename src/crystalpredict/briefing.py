@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crystalpredict.checkpoint import Checkpoint
 from crystalpredict.crystal import ELEMENTS, FloatArray, IntArray
 from crystalpredict.finetune import PARTS, LabelledCrystals
 from crystalpredict.properties import Property
@@ -26,6 +27,9 @@ def lines_of_data(crystals: LabelledCrystals) -> list[str]:
     if len(reasons) > SHOWN:
         rest = sum(reasons.values()) - sum(count for _, count in reasons.most_common(SHOWN))
         lines.append(f"dropped {rest:,} for {len(reasons) - SHOWN} other reasons: see dropped.csv")
+    if crystals.holes:
+        hole = crystals.holes[0]
+        lines.append(f"{len(crystals.holes):,} labels left out (first: row {hole.row}, {hole.id}, {hole.reason})")
     for column, prop in enumerate(table.properties):
         labels = table.labels[:, column].astype(float)
         known = labels[np.isfinite(labels)]
@@ -33,7 +37,7 @@ def lines_of_data(crystals: LabelledCrystals) -> list[str]:
         lines.append(
             f"{prop.name}: {len(known):,} labels, {low:.4g} to {high:.4g}, median {middle:.4g} {prop.unit}".rstrip()
         )
-    return lines + _warnings_of_labels(table.labels, table.properties, table.sizes)
+    return lines + warnings_of_labels(table.labels, table.properties, table.sizes)
 
 
 def lines_of_split(crystals: LabelledCrystals, splits: IntArray, by: str) -> list[str]:
@@ -51,13 +55,20 @@ def lines_of_split(crystals: LabelledCrystals, splits: IntArray, by: str) -> lis
     return lines
 
 
-def line_of_elements(crystals: LabelledCrystals, seen: Sequence[int]) -> list[str]:
-    """Elements that the model to start from was not trained on, if any."""
+def lines_of_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
+    """What of the data is new to the model that the training starts from, and what it may know already."""
+    lines = []
+    seen = start.training.get("elements_seen", ())
     new = sorted(set(np.unique(crystals.table.numbers).tolist()) - set(seen)) if seen else []
-    return [f"new to the model: {', '.join(ELEMENTS[number - 1] for number in new)}"] if new else []
+    if new:
+        lines.append(f"elements new to {start.name}: {', '.join(ELEMENTS[number - 1] for number in new)}")
+    learnt = {prop.identity for prop in start.properties}
+    if known := [prop.name for prop in crystals.table.properties if prop.identity in learnt]:
+        lines.append(f"{start.name} learnt {', '.join(known)} itself: crystals that it knows flatter the errors below")
+    return lines
 
 
-def _warnings_of_labels(labels: FloatArray, properties: Sequence[Property], sizes: IntArray) -> list[str]:
+def warnings_of_labels(labels: FloatArray, properties: Sequence[Property], sizes: IntArray) -> list[str]:
     """What looks wrong with labels (C, P) of crystals of `sizes` atoms (C,): another unit than theirs."""
     lines = []
     for prop, column in zip(properties, labels.T, strict=True):

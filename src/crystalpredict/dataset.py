@@ -218,8 +218,10 @@ def encoded_labels(table: CrystalTable, properties: Sequence[Property]) -> Float
 def scale_of_labels(encoded: FloatArray, properties: Sequence[Property]) -> tuple[FloatArray, FloatArray]:
     """Mean and population deviation (outputs,) of the training labels (rows, outputs); DataError if one is constant."""
     for prop, column in zip(properties, encoded.T, strict=True):
-        if len(np.unique(column[np.isfinite(column)])) < 2:
-            raise DataError(f"{prop.name}: no two different labels to train on")
+        different = np.unique(column[np.isfinite(column)])
+        if len(different) < 2:
+            there = f"all are {prop.decode(different)[0]:g}" if len(different) else "there are none"
+            raise DataError(f"{prop.name}: no two different labels to train on ({there})")
     return np.nanmean(encoded, axis=0), np.nanstd(encoded, axis=0)
 
 

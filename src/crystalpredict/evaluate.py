@@ -83,7 +83,10 @@ def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
     Several models are compared on the crystals that all of them predict, those that have the property. A property of
     which no labelled crystal was predicted has no score.
     """
+    from crystalpredict.briefing import warnings_of_labels  # which imports torch, as the table is read before it is
+
     path, reasons = Path(table.path), _reasons(models)
+    suspicions = warnings_of_labels(table.labels, table.properties, models[0].n_atoms)
     lost = [(drop.row, drop.reason) for drop in table.dropped]
     lost += [(row, reason) for row, reason in zip(table.rows.tolist(), reasons, strict=True) if reason]
     return Report(
@@ -91,7 +94,7 @@ def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
         sha256=file_sha256(path / ID_PROP if path.is_dir() else path),
         rows=len(table.ids) + len(table.dropped),
         lost=_losses(lost),
-        notes=(*table.notes, *_gaps(table)),
+        notes=(*table.notes, *_gaps(table), *suspicions),
         models={model.name: model.sha256 for model in models},
         scores=tuple(_scores(table, models)),
     )

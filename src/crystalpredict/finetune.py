@@ -14,8 +14,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from math import sqrt
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,16 @@ from crystalpredict.atomic_write import write_atomically
 from crystalpredict.card import card_of
 from crystalpredict.checkpoint import Checkpoint, save_checkpoint
 from crystalpredict.crystal import Crystal, FloatArray, IntArray
-from crystalpredict.dataset import TEST, TRAIN, VALIDATION, CrystalTable, neighbor_table
+from crystalpredict.dataset import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    CrystalTable,
+    encoded_labels,
+    neighbor_table,
+    rows_with_labels,
+    scale_of_labels,
+)
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.metrics import metrics_of
 from crystalpredict.nn import ModelConfig
@@ -45,7 +55,7 @@ GOLDEN_CRYSTALS, GOLDEN_ATOMS = 8, 60  # of golden.json: few and small
 
 @dataclass(frozen=True)
 class LabelledCrystals:
-    """C crystals of a labelled table, all in one part, with what is needed to split them.
+    """C crystals of a labelled table, all in one part, with what is needed to split them, and what was left out.
 
     formulas (C,), reduced; fingerprints (C, 4); splits (C,), as a column of the table names them, or empty.
     """
@@ -55,6 +65,7 @@ class LabelledCrystals:
     fingerprints: FloatArray
     splits: tuple[str, ...]
     dropped: tuple[Dropped, ...]
+    holes: tuple[Dropped, ...]
 
 
 def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> LabelledCrystals:
@@ -95,7 +106,7 @@ def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> Labe
     )
     formulas = tuple(entry.formula for entry in entries)
     return LabelledCrystals(
-        table, formulas, np.array(prints), tuple(labelled.splits[row] for row in rows), tuple(dropped)
+        table, formulas, np.array(prints), tuple(labelled.splits[row] for row in rows), tuple(dropped), labelled.holes
     )
 
 
@@ -164,13 +175,22 @@ def _parts_of_column(crystals: LabelledCrystals, validation: float, seed: int) -
     return parts
 
 
+def refuse_unlearnable(table: CrystalTable, splits: Sequence[IntArray]) -> None:
+    """DataError if in some fold a property has too few labels to train on, or none to choose the epoch by."""
+    encoded = encoded_labels(table, table.properties)
+    for parts in splits:
+        scale_of_labels(encoded[parts == TRAIN], table.properties)
+        for column, prop in enumerate(table.properties):
+            rows_with_labels(parts == VALIDATION, encoded[:, [column]], f"validation ({prop.name})")
+
+
 def lay_out(folder: Path, crystals: LabelledCrystals, splits: Sequence[IntArray], plan: Plan) -> None:
     """Write all that the run or its folds need; provenance.json, which makes it resumable, comes last."""
     for own, parts in zip(run_folders(folder, plan), splits, strict=True):
         replace(crystals.table, splits=parts).save(own / "training" / "crystals.npz")
         _write_csv(own / "splits.csv", ("id", "split"), zip(crystals.table.ids, map(PARTS.get, parts), strict=True))
-    lost = ((drop.file, drop.row, drop.id, drop.reason) for drop in crystals.dropped)
-    _write_csv(folder / "dropped.csv", ("file", "row", "id", "reason"), lost)
+    lost = sorted((*crystals.dropped, *crystals.holes), key=attrgetter("row"))
+    _write_csv(folder / "dropped.csv", ("file", "row", "id", "reason"), map(astuple, lost))
     plan.save(folder)
 
 

@@ -42,6 +42,11 @@ class Property:
         """Name of the output column: the property with its unit."""
         return f"{self.name}_{self.unit_in_name}" if self.unit_in_name else self.name
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes two properties the same output of a network."""
+        return self.name, self.unit, self.transform
+
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Property:
         """The property of a JSON object; ValueError for a key that does not exist."""

@@ -1,15 +1,25 @@
-"""The bundled checkpoints and their checksums: names to folders, without torch."""
+"""The bundled checkpoints, with their checksums, and those a user installed: names to folders, without torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import shutil
+import tempfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crystalpredict.errors import CheckpointError, UsageError
-from crystalpredict.properties import Property
+
+if TYPE_CHECKING:
+    from crystalpredict.properties import Property
+
+CHECKPOINT_FILES = ("config.json", "model.safetensors", "golden.json", "README.md")
+MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # of the environment: where models are installed
 
 
 @dataclass(frozen=True)
@@ -73,20 +83,79 @@ def default_model() -> BundledModel:
     return next(model for model in bundled_models().values() if model.default)
 
 
+def user_models_folder() -> Path:
+    """Where a user's models are installed: the folder in CRYSTALPREDICT_MODELS, or in the user's data folder."""
+    if named := os.environ.get(MODELS_VARIABLE):
+        return Path(named).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("crystalpredict", appauthor=False) / "models"
+
+
+def installed_models() -> dict[str, Path]:
+    """Folders of the models that the user installed, by name."""
+    try:
+        folders = sorted(path.parent for path in user_models_folder().glob("*/config.json"))
+    except OSError:
+        return {}
+    return {folder.name: folder for folder in folders if _is_name(folder.name)}
+
+
+def install_model(folder: Path, name: str, *, replace: bool = False) -> Path:
+    """Copy a checkpoint folder to where `find_model` finds it by name; the new folder. Whole or not at all."""
+    if not _is_name(name):
+        raise UsageError(f"{name!r} is no name for a model: use letters, digits, -, _ and . only; say it with --name")
+    if name in (*bundled_models(), "default"):
+        raise UsageError(f"{name!r} is the name of a bundled model: choose another with --name")
+    target = user_models_folder() / name
+    if target.exists() and not replace:
+        raise UsageError(f"{name!r} is installed already: say --replace, or another --name")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as temporary:
+            new, old = Path(temporary, "new"), Path(temporary, "old")
+            new.mkdir()
+            for file in CHECKPOINT_FILES:
+                if (folder / file).is_file():
+                    shutil.copyfile(folder / file, new / file)
+            if target.exists():
+                target.rename(old)
+            new.rename(target)
+    except OSError as error:
+        hint = f"name another folder in {MODELS_VARIABLE}"
+        raise UsageError(f"{target}: cannot be written ({error.strerror}): {hint}") from None
+    return target
+
+
+def remove_model(name: str) -> None:
+    """Delete a model that the user installed."""
+    if name not in installed_models():
+        raise UsageError(f"{name!r} is not installed: {', '.join(installed_models()) or 'no model'} is")
+    shutil.rmtree(installed_models()[name])
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*", text) is not None
+
+
 def find_model(name: str | None = None) -> Path:
-    """Folder of a bundled checkpoint or of a path, checked against the index where it is bundled; None: the default."""
+    """Folder of a bundled model, checked against the index, of an installed one, or of a path; None: the default."""
     bundled = bundled_models()
     if name is None or name == "default":
         name = default_model().name
     if name in bundled:
         bundled[name].verify_files()
         return bundled[name].folder
+    installed = installed_models()
+    if name in installed:
+        return installed[name]
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder
-    near = get_close_matches(name, bundled, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"bundled: {', '.join(bundled)}"
-    raise UsageError(f"no model {name!r}, neither bundled nor a folder: {hint}")
+    known = [*bundled, *installed]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    raise UsageError(f"no model {name!r}, neither by name nor as a folder: {hint}")
 
 
 def radius_of_model(folder: Path) -> float | None:
@@ -100,6 +169,8 @@ def radius_of_model(folder: Path) -> float | None:
 
 def properties_of_model(folder: Path) -> tuple[Property, ...]:
     """Properties of a checkpoint, without torch; none where `load_checkpoint` has a complaint."""
+    from crystalpredict.properties import Property
+
     try:
         entries = json.loads((folder / "config.json").read_text(encoding="utf-8"))["properties"]
         scale = ("mean", "deviation")

@@ -88,11 +88,12 @@ def read_labelled(
 ) -> LabelledTable:  # fmt: skip
     """The labelled rows of a table, or of a folder with id_prop.csv; UsageError or DataError if there are none.
 
-    `targets`: names of columns; none: every column that is a `known` property. `new`: what is said of those that are no
-    known property, which are an error without it.
+    `targets`: names of columns, also joined by commas; none: every column that is a `known` property. `new`: what is
+    said of those that are no known property, which are an error without it.
     """
     raw = _read(path, targets, structure_column, known)
-    wanted = _targets(path, raw, targets, new, known)
+    names = [name for target in targets for name in _names(target, raw)]
+    wanted = _targets(path, raw, names, new, known)
     column = _structure_column(path, raw, structure_column)
     id_column = _find(raw, ID_COLUMNS)
     split_column = _find(raw, (SPLIT_COLUMN,))
@@ -139,14 +140,20 @@ def read_labelled(
     )  # fmt: skip
 
 
+def _names(target: str, raw: RawTable) -> list[str]:
+    """A target as it was given: the name of a column, or several names separated by commas."""
+    return [target] if target in raw.names else [name.strip() for name in target.split(",") if name.strip()]
+
+
 def _first(dropped: Sequence[Dropped]) -> str:
     return f"row {dropped[0].row}, {dropped[0].reason}" if dropped else "there is none"
 
 
 def _read(path: Path, targets: Sequence[str], structure_column: str | None, known: Sequence[Property]) -> RawTable:
     if path.is_dir():
-        return read_id_prop(path, targets)
+        return read_id_prop(path, [name.strip() for target in targets for name in target.split(",")])
     names = [*TEXT_COLUMNS, *PATH_COLUMNS, *ID_COLUMNS, SPLIT_COLUMN, structure_column or "", *targets]
+    names += [name.strip() for target in targets for name in target.split(",")]
     keys = {name.lower() for name in names}
     return read_table(path, lambda name: name.lower() in keys or _known(name, known) is not None)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from crystalpredict import distributed
@@ -37,7 +37,7 @@ from crystalpredict.dataset import (
 from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.properties import Property, find_property
+from crystalpredict.properties import find_property
 from crystalpredict.training_config import TrainingConfig, learning_rate
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": functional.mse_loss,
     "huber": functional.huber_loss,
 }
-HEAD = "readout.2."  # the last layer: a row for each property
+READOUT = "readout."
+HEAD = f"{READOUT}2."  # the last layer: a row for each property
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ class Training:
 
     def _adopt(self, start: Checkpoint) -> None:
         """Take over weights and scale of a checkpoint; a property new to it begins at the mean of its labels."""
-        known = {_identity(prop): row for row, prop in enumerate(start.properties)}
-        rows = [known.get(_identity(prop)) for prop in self.properties]
+        known = {prop.identity: row for row, prop in enumerate(start.properties)}
+        rows = [known.get(prop.identity) for prop in self.properties]
         state = start.model.state_dict()
         for name in (f"{HEAD}weight", f"{HEAD}bias"):
             old = state[name]
@@ -147,6 +148,11 @@ class Training:
         """Train to the end, saving the state every `save_every` seconds and after each epoch."""
         started = saved = time.monotonic()
         losses: list[Tensor] = []
+        if self.config.patience and self.step == 0:
+            # what it starts from may be better than anything that follows
+            errors, in_unit = self.errors(self.validation_rows)
+            best = self._note_error(errors)
+            report(Progress(0, 0, 0.0, math.nan, 0.0, 0.0, errors, in_unit, best))
         while not self.finished:
             order = self._order(self.epoch)
             for rows in self._steps(order):
@@ -242,7 +248,7 @@ class Training:
             return self._update(rows, rate)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimiser.step()
         self.optimiser.zero_grad()
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
@@ -375,15 +381,19 @@ def averaged_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def optimiser_of(model: Crystalformer, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW on what is to be trained; biases do not decay."""
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    groups = [
-        {"params": [p for n, p in parameters.items() if not n.endswith("bias")], "weight_decay": config.weight_decay},
-        {"params": [p for n, p in parameters.items() if n.endswith("bias")], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-
-
-def _identity(prop: Property) -> tuple[str, str, str]:
-    """What makes two properties the same output of a network."""
-    return prop.name, prop.unit, prop.transform
+    """AdamW on what is to be trained, in groups with their `share` of the learning rate; biases do not decay."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith(READOUT), name.endswith("bias")), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": 0.0 if is_bias else config.weight_decay,
+                "share": 1.0 if in_readout else config.encoder_rate,
+            }
+            for (in_readout, is_bias), parameters in groups.items()
+        ],
+        lr=config.learning_rate, betas=config.betas, fused=True,
+    )  # fmt: skip

@@ -32,6 +32,8 @@ class TrainingConfig:
     freeze_encoder: bool = False
     """Train the readout alone."""
     learning_rate: float = 5e-4
+    encoder_rate: float = 1.0
+    """Learning rate of all but the readout over that of the readout."""
     schedule: Schedule = "inverse_sqrt"
     warmup: float = 0.05
     """Share of the one cycle in which the learning rate rises."""

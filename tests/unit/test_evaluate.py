@@ -12,7 +12,7 @@ from crystalpredict.evaluate import evaluate, gather, records, rows_of_split
 from crystalpredict.predict import Prediction
 from crystalpredict.properties import PROPERTIES
 from crystalpredict.tables import Dropped
-from tests.labelled import BULK, GAP, HULL, labelled, said
+from tests.scored import BULK, GAP, HULL, labelled, said
 
 NAN = float("nan")
 
@@ -135,6 +135,13 @@ def test_a_report_is_strict_json_whatever_is_undefined(tmp_path) -> None:
     nothing = evaluate(labelled(tmp_path, [1.0]), [said([NAN], reasons=["broken"])])
     assert (nothing.scores, nothing.predicted) == ((), 0)
     assert json.loads(json.dumps(nothing.to_dict(), allow_nan=False))["lost"][0]["reason"] == "broken"
+
+
+def test_labels_that_look_like_another_unit_are_noted(tmp_path) -> None:
+    table = labelled(tmp_path, [120.0, 900.0, -1.0])
+    notes = evaluate(table, [said([0.1, 0.9, 0.0])]).notes
+    assert any("meV" in note for note in notes)
+    assert any("1 labels are below 0 eV" in note for note in notes)
 
 
 def prediction(path: str, index: int = 0, **values: float) -> Prediction:

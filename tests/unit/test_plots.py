@@ -13,7 +13,7 @@ from pymatgen.core.periodic_table import Element
 from crystalpredict import plots
 from crystalpredict.crystal import ELEMENTS
 from crystalpredict.evaluate import evaluate
-from tests.labelled import GAP, labelled, said
+from tests.scored import GAP, labelled, said
 
 
 def score_of(folder, labels, predictions, formulas=(), prop=GAP):

@@ -69,7 +69,7 @@ def test_a_folder_is_found_by_its_path_and_a_file_is_not(folder, monkeypatch) ->
     assert find_model(str(folder)) == folder
     monkeypatch.setenv("HOME", str(folder.parent))
     assert find_model("~/copy") == folder
-    with pytest.raises(UsageError, match="neither bundled nor a folder"):
+    with pytest.raises(UsageError, match="neither by name nor as a folder"):
         find_model(str(folder / "config.json"))
     with pytest.raises(UsageError, match="did you mean 'crystalformer-mp'"):
         find_model("crystalformer_mp")

@@ -10,7 +10,7 @@ import pytest
 from crystalpredict.evaluate import evaluate
 from crystalpredict.report import fraction, number, page_of, span
 from crystalpredict.tables import Dropped
-from tests.labelled import BULK, GAP, labelled, said
+from tests.scored import BULK, GAP, labelled, said
 
 HOSTILE = '<script>alert("1")</script> & Co'
 VOID = {"meta", "img", "br"}

@@ -185,10 +185,11 @@ def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interrupti
     whole = Training(tmp_path / "whole", *data, MODEL, config)
     whole.run(seen.append)
     ends = [progress for progress in seen if progress.errors]
-    assert whole.epoch == len(ends) < 60
+    assert [end.epoch for end in ends] == list(range(whole.epoch + 1))  # that of the start is the first
+    assert whole.epoch < 60
     assert [end.epoch for end in ends if end.best][-1] == whole.best_epoch == whole.epoch - 3
     last, whole.average = whole.average, whole.kept()  # the errors are those of the best epoch, not of the last
-    assert whole.errors(whole.validation_rows)[0] == pytest.approx(ends[whole.best_epoch - 1].errors)
+    assert whole.errors(whole.validation_rows)[0] == pytest.approx(ends[whole.best_epoch].errors)
     assert whole.errors(whole.validation_rows)[0] != pytest.approx(ends[-1].errors)
     whole.average = last
 

@@ -19,7 +19,6 @@ from crystalpredict.cli.predict import EXIT_ALL_FAILED, cores, format_of, opened
 from crystalpredict.cli.render import Format, say
 from crystalpredict.cli.scores import ReportFormat, write_records, write_report
 from crystalpredict.errors import UsageError
-from crystalpredict.properties import find_property
 from crystalpredict.registry import find_model, properties_of_model, radius_of_model
 
 if TYPE_CHECKING:
@@ -180,6 +179,7 @@ def read_table(
     if target and not parts:
         raise UsageError("--target names no property")
     from crystalpredict.evaluate import rows_of_split
+    from crystalpredict.properties import find_property
     from crystalpredict.tables import OF_LOGARITHM, read_labelled
 
     columns: list[str] = []

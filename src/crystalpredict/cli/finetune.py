@@ -18,7 +18,6 @@ import typer
 from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores
 from crystalpredict.cli.render import say
 from crystalpredict.errors import UsageError
-from crystalpredict.properties import PROPERTIES
 from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
@@ -169,10 +168,11 @@ class Wishes:
 
 def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -> None:
     """Read the table, say what is in it, and lay out the run's folder."""
-    from crystalpredict.briefing import line_of_elements, lines_of_data, lines_of_split
+    from crystalpredict.briefing import lines_of_data, lines_of_split, lines_of_start
     from crystalpredict.checkpoint import load_checkpoint
-    from crystalpredict.finetune import lay_out, parts_of, read_crystals, settings_for
+    from crystalpredict.finetune import lay_out, parts_of, read_crystals, refuse_unlearnable, settings_for
     from crystalpredict.nn import ModelConfig
+    from crystalpredict.properties import PROPERTIES
     from crystalpredict.provenance import Plan
     from crystalpredict.tables import read_labelled
 
@@ -186,13 +186,14 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -
     crystals = read_crystals(labelled, network.radius, jobs)
     validation, test = wishes.shares
     splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])
+    refuse_unlearnable(crystals.table, splits)
     trained = splits[0] == 0
     config = settings_for(int(trained.sum()), float(crystals.table.sizes[trained].mean()), scratch=base is None)
     config = replace(config, **wishes.settings)
     notes = [
         f"{data}: {', '.join(labelled.notes)}", *lines_of_data(crystals),
-        *(line_of_elements(crystals, base.training.get("elements_seen", ())) if base else []),
-        *(lines_of_split(crystals, splits[0], wishes.split_by.value)),
+        *(lines_of_start(crystals, base) if base else []),
+        *lines_of_split(crystals, splits[0], wishes.split_by.value),
     ]  # fmt: skip
     plan = Plan.new(sys.argv, data, wishes.base, network, config, wishes.folds, notes)
     lay_out(folder, crystals, splits, plan)
@@ -283,10 +284,12 @@ def reporter(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
             share = progress.done - begun[0]
             left = progress.seconds * (1 - progress.done) / share if share > 0 else 0.0
             text = f"loss {progress.loss:.4f}, at most {time.strftime('%H:%M:%S', time.gmtime(left))} left"
-            bar.update(task, completed=progress.done, text=text)
+            if progress.step:
+                bar.update(task, completed=progress.done, text=text)
             if progress.best and progress.errors_in_unit:
                 errors = ", ".join(f"{name} {error:.4g}" for name, error in progress.errors_in_unit.items())
-                say(f"epoch {progress.epoch}: validation error {errors}; {text}")
+                when, rest = (f"epoch {progress.epoch}", f"; {text}") if progress.epoch else ("before training", "")
+                say(f"{when}: validation error {errors}{rest}")
 
         yield report
 

@@ -1,23 +1,27 @@
-"""`crystalpredict models list | info | verify`."""
+"""`crystalpredict models list | info | verify | install | remove`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from crystalpredict.registry import bundled_models, find_model
+from crystalpredict.errors import UsageError
+from crystalpredict.registry import bundled_models, find_model, install_model, installed_models, remove_model
 
-models_app = typer.Typer(help="The bundled models: list, describe, verify.", no_args_is_help=True)
+models_app = typer.Typer(help="The models at hand: list, describe, verify, install.", no_args_is_help=True)
 
 
 @models_app.command("list")
 def list_models() -> None:
-    """List the bundled models; the default is marked by a star."""
+    """List the bundled models and those you installed; the default is marked by a star."""
     for model in bundled_models().values():
         star = "*" if model.default else " "
         typer.echo(f"{star} {model.name}  {model.size / 1e6:.1f} MB  {', '.join(model.properties)}")
         typer.echo(f"  {model.summary}")
+    for name, folder in installed_models().items():
+        typer.echo(f"  {name}  installed in {folder}")
 
 
 @models_app.command()
@@ -48,3 +52,28 @@ def verify(
         folder = find_model(wanted)
         worst = verify_golden(load_checkpoint(folder), folder, choose_device(device))
         typer.echo(f"{folder.name}: files and outputs are as released (largest deviation {worst:.1e})")
+
+
+@models_app.command()
+def install(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="A checkpoint folder.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Default: the name of the folder.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of a model of that name.")] = False,
+) -> None:
+    """Verify a model and copy it to your data folder, so that `--model NAME` finds it everywhere."""
+    from crystalpredict.checkpoint import load_checkpoint, verify_golden
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder: name one that finetune wrote")
+    verify_golden(load_checkpoint(folder), folder)
+    name = name or folder.resolve().name
+    typer.echo(f"{name}: installed in {install_model(folder, name, replace=replace)}")
+
+
+@models_app.command()
+def remove(name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)]) -> None:
+    """Delete a model that you installed."""
+    remove_model(name)
+    typer.echo(f"{name}: removed")

@@ -1,0 +1,295 @@
+"""`crystalpredict finetune` as the user meets it: a model from a table, and one clear line for each bad table."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.labelled import METALS, PARTNERS, cif, rows, write
+
+Rows = list[dict[str, str]]
+SMALL = ("--scratch", "--epochs", "2", "--patience", "2")
+
+
+def lines_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRYSTALPREDICT_MODELS", str(tmp_path / "installed"))
+    lines = rows(60)
+    lines[3]["bandgap"] = "unknown"
+    lines[4]["cif"] = "data_x\n"
+    write(tmp_path / "mine.csv", lines)
+    outcome = program("finetune", "mine.csv", "--epochs", "3")
+    assert (outcome.code, outcome.stdout) == (0, "finetuned-mine\n")
+    for said in (
+        "mine.csv: 60 rows, structures in cif", "59 crystals of 2 to 2 atoms", "dropped 1: no unit cell",
+        "1 labels left out (first: row 4, x3, bandgap is not a number ('unknown'))", "bandgap: 58 labels, 2 to 3.8",
+        "split by formula: 47 train, 6 val, 6 test", "crystalformer-mp learnt bandgap, bulk_modulus itself",
+        "from crystalformer-mp: at most 3 epochs", "before training: validation error", "test: bandgap",
+    ):  # fmt: skip
+        assert said in outcome.stderr
+    run = tmp_path / "finetuned-mine"
+    assert {path.name for path in run.iterdir()} == {
+        "config.json", "model.safetensors", "golden.json", "README.md", "provenance.json", "metrics.json",
+        "dropped.csv", "splits.csv", "training",
+    }  # fmt: skip
+    assert [(row["row"], row["id"]) for row in lines_of(run / "dropped.csv")] == [("4", "x3"), ("5", "x4")]
+    splits = lines_of(run / "splits.csv")
+    assert len(splits) == 59
+    assert sum(row["split"] == "test" for row in splits) == 6
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test"]["bandgap"]["eV"]["count"] in (5, 6)
+    assert set(metrics["val"]["bulk_modulus"]) == {"log10(GPa)", "GPa"}
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["command"][1:] == ["finetune", "mine.csv", "--epochs", "3"]
+    assert provenance["base"]["name"] == "crystalformer-mp"
+
+    (tmp_path / "one.cif").write_text(cif("Na", "Cl", 5.64))
+    predicted = program("predict", "one.cif", "--model", "finetuned-mine")
+    assert predicted.code == 0
+    assert set(predicted.rows[0]) >= {"bandgap_eV", "bulk_modulus_GPa"}
+    assert program("models", "verify", "finetuned-mine").code == 0
+    assert "bandgap, eV | test" in program("models", "info", "finetuned-mine").stdout
+    assert program("models", "install", "finetuned-mine", "--name", "mine").code == 0
+    by_name = program("predict", "one.cif", "--model", "mine")
+    assert by_name.rows == predicted.rows
+    assert "mine  installed in" in program("models", "list").stdout
+    again = program("models", "install", "finetuned-mine", "--name", "mine")
+    assert (again.code, "installed already" in again.stderr) == (2, True)
+    assert program("models", "install", "finetuned-mine", "--name", "mine", "--replace").code == 0
+    assert program("models", "install", "finetuned-mine", "--name", "../mine").code == 2
+    assert program("models", "install", "finetuned-mine", "--name", "crystalformer-mp").code == 2
+    assert program("models", "remove", "mine").code == 0
+    assert program("predict", "one.cif", "--model", "mine").code == 2
+
+    refused = program("finetune", "mine.csv")
+    assert (refused.code, "--resume finetuned-mine" in refused.stderr) == (2, True)
+
+
+def test_a_property_of_ones_own_with_its_unit_and_logarithm(program, tmp_path: Path) -> None:
+    lines = [row | {"kappa": f"{10 ** (number % 4 - 1)}"} for number, row in enumerate(rows(40))]
+    write(tmp_path / "mine.csv", lines)
+    run = tmp_path / "run"
+    options = ("--target", "kappa", "--unit", "W/m K", "--log", "--freeze", "encoder", "--epochs", "1")
+    outcome = program("finetune", tmp_path / "mine.csv", *options, "-o", run)
+    assert outcome.code == 0, outcome.stderr
+    assert "learnt" not in outcome.stderr
+    (tmp_path / "one.cif").write_text(cif("Na", "Cl", 5.64))
+    (row,) = program("predict", tmp_path / "one.cif", "--model", run, "--target", "kappa").rows
+    assert 0.1 < float(row["kappa_W_per_m_K"]) < 100
+    base = json.loads((run / "provenance.json").read_text())["base"]
+    import safetensors.numpy
+
+    new = safetensors.numpy.load_file(run / "model.safetensors")
+    old = safetensors.numpy.load_file(Path(base["folder"]) / "model.safetensors")
+    changed = {name for name in new if new[name].shape != old[name].shape or not np.array_equal(new[name], old[name])}
+    assert changed
+    assert all(name.startswith("readout.") for name in changed)
+
+
+def test_folds_test_each_row_once_and_give_a_mean_and_a_deviation(program, tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", rows(40))
+    run = tmp_path / "run"
+    outcome = program("finetune", tmp_path / "mine.csv", *SMALL, "--kfold", "3", "-o", run)
+    assert outcome.code == 0, outcome.stderr
+    tested = [
+        row["id"] for k in (1, 2, 3) for row in lines_of(run / f"fold-{k}" / "splits.csv") if row["split"] == "test"
+    ]
+    assert sorted(tested) == sorted(row["id"] for row in rows(40))
+    summary = json.loads((run / "metrics.json").read_text())["bandgap"]["eV"]
+    assert summary["mae"] == pytest.approx(np.mean(summary["folds"]))
+    assert summary["deviation"] == pytest.approx(np.std(summary["folds"], ddof=1))
+    assert "3 folds: bandgap" in outcome.stderr
+
+
+def test_the_users_own_split_is_kept(program, tmp_path: Path) -> None:
+    parts = ["train"] * 30 + ["val"] * 5 + ["test"] * 5
+    lines = [row | {"split": part} for row, part in zip(rows(40), parts, strict=True)]
+    run = tmp_path / "run"
+    outcome = program("finetune", write(tmp_path / "mine.csv", lines), *SMALL, "--split-by", "column", "-o", run)
+    assert outcome.code == 0, outcome.stderr
+    assert [row["split"] for row in lines_of(run / "splits.csv")] == parts
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "crystalpredict", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def finish(*arguments: str | Path) -> None:
+    done = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def weights(run: Path) -> str:
+    return str(json.loads((run / "config.json").read_text())["weights_sha256"])
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    table = write(tmp_path / "mine.csv", rows(60))
+    options = ("--epochs", "8", "--patience", "8", "--batch-atoms", "8", "--test", "0")
+    finish("finetune", table, *options, "-o", tmp_path / "whole")
+    broken = tmp_path / "broken"
+    process = subprocess.Popen(
+        command("finetune", table, *options, "-o", broken), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    wait_for((broken / "training" / "log.csv").exists, process)
+    process.send_signal(how)
+    _, said = process.communicate()
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130)
+    assert not (broken / "config.json").exists()
+    if how == signal.SIGINT:
+        assert f"crystalpredict finetune --resume {broken} goes on" in said
+    finish("finetune", "--resume", broken)
+    assert weights(broken) == weights(tmp_path / "whole")
+    assert (broken / "metrics.json").read_bytes() == (tmp_path / "whole" / "metrics.json").read_bytes()
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    table = write(tmp_path / "mine.csv", rows(50))
+    options = ("--epochs", "3", "--batch-atoms", "16")
+    finish("finetune", table, *options, "-o", tmp_path / "one")
+    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [*command("finetune", table, *options, "-o", tmp_path / "two")[1:]]
+    done = subprocess.run([*together, *arguments], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = (lines_of(tmp_path / name / "training" / "log.csv") for name in ("one", "two"))
+    assert len(one) == len(two) == 3
+    for first, second in zip(one, two, strict=True):
+        for column in ("loss", "bandgap", "bulk_modulus"):
+            assert float(first[column]) == pytest.approx(float(second[column]), abs=1e-4)
+    assert (tmp_path / "two" / "model.safetensors").exists()
+
+
+Change = Callable[[Rows], Rows]
+
+
+def each(**values: str) -> Change:
+    return lambda lines: [row | values for row in lines]
+
+
+BAD_ROWS: dict[str, tuple[Change, tuple[str, ...], str]] = {
+    "wrong target": (each(), ("--target", "bandgab"), "did you mean 'bandgap'"),
+    "target that is not there": (each(), ("--target", "seebeck"), "no column 'seebeck'"),
+    "wrong structure column": (each(), ("--structure-column", "geometry"), "no column 'geometry'"),
+    "no structure column": (lambda lines: [{"id": row["id"], "gap": "1"} for row in lines], (), "--structure-column"),
+    "no known property": (lambda lines: [{"cif": row["cif"], "x": "1"} for row in lines], (), "--target"),
+    "header only": (lambda lines: [], (), "none of its 0 rows"),
+    "text labels": (each(bandgap="wide"), ("-t", "bandgap"), "holds text ('wide')"),
+    "no labels": (each(bandgap=""), ("-t", "bandgap"), "bandgap is empty"),
+    "labels NaN": (each(bandgap="NaN"), ("-t", "bandgap"), "bandgap is empty"),
+    "labels infinite": (each(bandgap="-inf"), ("-t", "bandgap"), "bandgap is infinite"),
+    "one row": (lambda lines: lines[:1], (), "1 rows in 1 groups cannot be split"),
+    "two rows": (lambda lines: lines[:2], (), "cannot be split"),
+    "one composition": (each(cif=cif("Na", "Cl", 5.6)), (), "--split-by random"),
+    "all metals": (each(bandgap="0"), ("-t", "bandgap"), "bandgap: no two different labels to train on (all are 0)"),
+    "moduli that are not positive": (each(my="-3"), ("-t", "my", "--log"), "my is not positive"),
+    "structures that are none": (each(cif="data_x"), (), "no row has a structure to train on"),
+    "empty structures": (each(cif=""), (), "no structure in the column cif"),
+    "missing files": (lambda lines: [{"path": "a.cif", "gap": row["bandgap"]} for row in lines], (), "no such file"),
+    "a web page as structure": (each(cif="<html>"), (), "a web page"),
+    "unknown elements": (each(cif=cif("Xx", "O", 5)), (), "no row has a structure to train on"),
+    "disordered": (
+        lambda lines: [row | {"cif": "\n".join(
+            line + (" 0.5" if line.endswith(" 0 0 0") else " 1" if line.endswith("0.5 0.5 0.5") else
+                    "\n_atom_site_occupancy" if line == "_atom_site_fract_z" else "")
+            for line in row["cif"].splitlines())} for row in lines],
+        (), "partly occupied",
+    ),
+    "split column with other words": (each(split="hold"), ("--split-by", "column"), "write train, val or test"),
+    "no split column": (each(), ("--split-by", "column"), "nothing in the column split"),
+    "nothing to train on": (each(split="test"), ("--split-by", "column"), "there are none"),
+    "more folds than groups": (each(), ("--kfold", "99"), "--kfold 99"),
+    "one fold": (each(), ("--kfold", "1"), "at least 2"),
+    "folds of ones own split": (each(split="train"), ("--split-by", "column", "--kfold", "3"), "--split-by column"),
+    "unit of another": (each(), ("-t", "bandgap", "--unit", "meV"), "convert the labels"),
+    "too many units": (each(), ("-t", "bandgap", "--unit", "eV", "--unit", "GPa"), "2 units for 1 targets"),
+    "a name that is taken": (each(index="1"), ("-t", "index"), "rename the column"),
+    "two columns of a property": (each(gap="1"), (), "more than one column for bandgap"),
+    "a name that is none": (each(**{"%": "1"}), ("-t", "id"), "holds text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_a_bad_table_is_one_clear_line(program, tmp_path: Path, kind: str) -> None:
+    change, options, message = BAD_ROWS[kind]
+    changed = change(rows(20))
+    path = write(tmp_path / "mine.csv", changed, (changed or rows(1))[0])
+    refused(program("finetune", path, *options, "-o", tmp_path / "run"), message, tmp_path / "run")
+
+
+def refused(outcome, message: str, run: Path) -> None:
+    assert (outcome.code, outcome.stdout) == (2, ""), outcome
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("crystalpredict: error: ")
+    assert message in line
+    assert not run.exists()
+
+
+BAD_FILES: dict[str, tuple[str, bytes, str]] = {
+    "empty": ("t.csv", b"", "empty"),
+    "blank": ("t.csv", b"\n \n\n", "empty"),
+    "a zip": ("t.xlsx", b"PK\x03\x04" + bytes(99), "a zip or Excel file"),
+    "binary": ("t.csv", b"a,b\n\0\1\2", "a binary file"),
+    "cut off": ("t.csv.gz", gzip.compress(b"cif,bandgap\n" + os.urandom(9999).hex().encode())[:-900], "cannot be read"),
+    "open quotes": ("t.csv", b'cif,bandgap\n"data_x,1\nb,2\n', "broken CSV"),
+    "mixed delimiters": ("t.csv", b"path,bandgap\na.cif;1\nb.cif;2\n", "1 fields where the header has 2"),
+    "columns of one name": ("t.csv", b"path,bandgap,bandgap\na.cif,1,2\n", "2 columns are called 'bandgap'"),
+    "a million columns": ("t.csv", b",".join(b"%d" % n for n in range(1_000_000)) + b"\n", "1,000,000 columns"),
+    "broken JSON": ("t.json", b'[{"structure": ', "broken JSON"),
+    "JSON of numbers": ("t.json", b"[1, 2, 3]", "no list of objects"),
+    "JSON lines with another": ("t.jsonl", b'{"cif": "x"}\n[1]\n', "line 2: not a JSON object"),
+    "broken parquet": ("t.parquet", b"PAR1" + bytes(50), "arquet"),
+    "no text": ("t.csv", b"\x89PNG\r\n\x1a\n" + bytes(50), "an image"),
+    "latin-1": ("t.csv", b"path,Gr\xf6\xdfe\na.cif,1\n", "no column is a known property"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_file_that_is_no_table_is_one_clear_line(program, tmp_path: Path, kind: str) -> None:
+    name, content, message = BAD_FILES[kind]
+    (tmp_path / name).write_bytes(content)
+    refused(program("finetune", tmp_path / name, "-o", tmp_path / "run"), message, tmp_path / "run")
+
+
+def test_what_cannot_be_started_or_resumed_is_one_clear_line(program, tmp_path: Path) -> None:
+    table = write(tmp_path / "mine.csv", rows(20))
+    run = tmp_path / "run"
+    refused(program("finetune", tmp_path / "none.csv", "-o", run), "no such file", run)
+    refused(program("finetune", tmp_path, "-o", run), "a folder without id_prop.csv", run)
+    refused(program("finetune", table, "--scratch", "--freeze", "encoder", "-o", run), "--scratch", run)
+    refused(program("finetune", table, "--model", "crystalformer", "-o", run), "did you mean", run)
+    refused(program("finetune", table, "-o", run / "deep" / "er"), "create it first", run)
+    refused(program("finetune", "-o", run), "name a table", run)
+    refused(program("finetune", table, "--resume", tmp_path), "one of them", run)
+    refused(program("finetune", "--resume", tmp_path), "no run to resume", run)
+    refused(program("finetune", table, "-o", tmp_path), "there is something already", run)
+    assert len({(one, two) for one in METALS for two in PARTNERS}) == 80

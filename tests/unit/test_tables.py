@@ -1,0 +1,223 @@
+"""Tables of labelled crystals: what is read, what is left out and why, and what is no table."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crystalpredict.errors import DataError, UsageError
+from crystalpredict.structures import Inline
+from crystalpredict.tables import LabelledTable, NewTargets, read_labelled
+from tests.labelled import rows, write
+
+NEW = NewTargets()
+
+
+def same(one: LabelledTable, two: LabelledTable) -> bool:
+    labels = np.array_equal(one.labels, two.labels, equal_nan=True)
+    return labels and (one.ids, one.sources, one.properties) == (two.ids, two.sources, two.properties)
+
+
+def test_a_csv_of_cifs(tmp_path: Path) -> None:
+    table = read_labelled(write(tmp_path / "t.csv", rows(5)))
+    assert table.ids == ("x0", "x1", "x2", "x3", "x4")
+    assert table.rows.tolist() == [1, 2, 3, 4, 5]
+    assert [prop.name for prop in table.properties] == ["bandgap", "bulk_modulus"]
+    assert table.labels.tolist() == [[2.0, 20], [2.3, 35], [2.6, 50], [2.9, 65], [3.2, 80]]
+    assert table.sources[2] == Inline("t.csv, row 3", rows(5)[2]["cif"])
+    assert (table.dropped, table.holes, set(table.splits)) == ((), (), {""})
+
+
+def as_utf16(path: Path) -> None:
+    path.write_bytes(path.read_text(encoding="utf-8").encode("utf-16"))
+
+
+def with_bom(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def with_windows_lines(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def packed(path: Path) -> None:
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+@pytest.mark.parametrize("change", [as_utf16, with_bom, packed])
+def test_encodings_and_compression_do_not_matter(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    path = write(tmp_path / "t.csv", rows(5))
+    expected = read_labelled(path)
+    change(path)
+    assert same(read_labelled(path), expected)
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ";", "|"])
+def test_delimiters_are_found(tmp_path: Path, delimiter: str) -> None:
+    expected = read_labelled(write(tmp_path / "t.csv", rows(5)))
+    assert same(read_labelled(write(tmp_path / "t.csv", rows(5), delimiter=delimiter)), expected)
+
+
+def test_paths_are_relative_to_the_table_whatever_the_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("File,Band Gap\nsub/a.cif,1.5\n")
+    with_windows_lines(path)
+    table = read_labelled(path)
+    assert table.sources == (str(tmp_path / "sub" / "a.cif"),)
+    assert table.ids == ("row 1",)
+    assert table.labels.tolist() == [[1.5]]
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("kind", ["lines", "list", "matbench"])
+def test_json_of_three_kinds(tmp_path: Path, kind: str, gzipped: bool) -> None:
+    content = [{"id": row["id"], "structure": row["cif"], "gap": float(row["bandgap"])} for row in rows(3)]
+    text = {
+        "lines": "".join(json.dumps(row) + "\n" for row in content),
+        "list": json.dumps(content, indent=1),
+        "matbench": json.dumps(
+            {
+                "index": [row["id"] for row in content],
+                "columns": ["structure", "gap pbe"],
+                "data": [[row["structure"], row["gap"]] for row in content],
+            }
+        ),
+    }[kind]
+    path = tmp_path / "t.json"
+    path.write_bytes(gzip.compress(text.encode()) if gzipped else text.encode())
+    table = read_labelled(path)
+    assert table.ids == ("x0", "x1", "x2")
+    assert table.labels[:, 0].tolist() == [2.0, 2.3, 2.6]
+    assert [source.text for source in table.sources if isinstance(source, Inline)] == [r["cif"] for r in rows(3)]
+
+
+def test_a_row_that_is_a_structure_itself_and_one_of_jarvis_tools(tmp_path: Path) -> None:
+    lattice, species, frac_coords = [3, 3, 3, 90, 90, 90], ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    own = {"id": "a", "lattice": lattice, "species": species, "frac_coords": frac_coords, "bandgap": None, "k": 9}
+    (tmp_path / "own.jsonl").write_text(json.dumps(own) + "\n")
+    table = read_labelled(tmp_path / "own.jsonl", ["k"])
+    atoms = {"lattice_mat": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "elements": species, "coords": frac_coords}
+    (tmp_path / "jarvis.json").write_text(
+        json.dumps([{"jid": "JVASP-1", "atoms": atoms | {"cartesian": False}, "formation_energy_peratom": -1.5}])
+    )
+    jarvis = read_labelled(tmp_path / "jarvis.json")
+    assert (jarvis.ids, jarvis.properties[0].name, jarvis.labels.tolist()) == (
+        ("JVASP-1",),
+        "formation_energy",
+        [[-1.5]],
+    )
+    for read, kind in ((table, "lattice"), (jarvis, "lattice_mat")):
+        (source,) = read.sources
+        assert isinstance(source, Inline)
+        assert kind in json.loads(source.text)
+
+
+def test_a_logarithm_in_the_name_of_a_column_is_undone(tmp_path: Path) -> None:
+    lines = [row | {"log10(K_VRH)": str(number)} for number, row in enumerate(rows(3))]
+    table = read_labelled(write(tmp_path / "t.csv", lines, ["cif", "log10(K_VRH)"]))
+    assert table.properties[0].column == "bulk_modulus_GPa"
+    assert table.labels[:, 0] == pytest.approx([1, 10, 100])
+
+
+def test_cgcnn_and_alignn_folders(tmp_path: Path) -> None:
+    for row in rows(2):
+        (tmp_path / f"{row['id']}.cif").write_text(row["cif"])
+    (tmp_path / "id_prop.csv").write_text("x0,1.5\nx1.cif,2.5\nx9,3\n")
+    table = read_labelled(tmp_path, ["seebeck"], new=NewTargets(("µV/K",)))
+    assert table.labels[:, 0].tolist() == [1.5, 2.5, 3]
+    assert table.sources == tuple(str(tmp_path / f"{name}.cif") for name in ("x0", "x1", "x9"))
+    assert table.properties[0].column == "seebeck_V_per_K"
+    with pytest.raises(DataError, match="--target NAME"):
+        read_labelled(tmp_path)
+
+
+def test_new_targets_bring_their_unit_and_logarithm_and_known_ones_keep_theirs(tmp_path: Path) -> None:
+    lines = [row | {"Debye T (K)": "300"} for row in rows(3)]
+    path = write(tmp_path / "t.csv", lines)
+    table = read_labelled(path, ["Debye T (K)", "K"], new=NewTargets(("kelvin", "GPa"), log=True))
+    debye, bulk = table.properties
+    assert (debye.name, debye.column, debye.transform) == ("Debye_T_K", "Debye_T_K_kelvin", "log10")
+    assert (bulk.name, bulk.unit) == ("bulk_modulus", "GPa")
+    assert same(read_labelled(path, ["Debye T (K),K"], new=NewTargets(("kelvin", "GPa"), log=True)), table)
+    assert read_labelled(path, ["Debye T (K)"], new=NEW).properties[0].column == "Debye_T_K"
+
+
+def test_rows_and_labels_left_out_are_named_with_the_reason(tmp_path: Path) -> None:
+    lines = rows(9)
+    lines[1]["cif"] = " "
+    lines[2]["bandgap"] = lines[2]["bulk_modulus"] = "n/a"
+    lines[3]["bandgap"] = "wide"
+    lines[4]["bulk_modulus"] = "-5"
+    lines[5]["bandgap"] = "inf"
+    lines[6]["id"] = "x0"
+    lines[7]["bandgap"] = lines[7]["bulk_modulus"] = "none?"
+    path = write(tmp_path / "t.csv", lines)
+    with path.open("a") as file:
+        file.write("x9,one,two,three,four,five\n")
+    table = read_labelled(path)
+    assert table.rows.tolist() == [1, 4, 5, 6, 9]
+    reasons = {drop.row: drop.reason for drop in table.dropped}
+    assert "no structure" in reasons[2]
+    assert reasons[3] == "no label"
+    assert "x0 in rows 1 and 7" in reasons[7]
+    assert "bandgap is not a number ('none?')" in reasons[8]
+    assert "6 fields where the header has 4" in reasons[10]
+    assert {hole.row: hole.reason for hole in table.holes} == {
+        4: "bandgap is not a number ('wide')",
+        5: "bulk_modulus is not positive, so that it has no logarithm",
+        6: "bandgap is infinite",
+    }
+    assert np.isnan(table.labels).sum() == 3
+
+
+def test_words_for_splits(tmp_path: Path) -> None:
+    words = ["Training", "valid", "TEST", "", "hold"]
+    lines = [row | {"Split": word} for row, word in zip(rows(5), words, strict=True)]
+    assert read_labelled(write(tmp_path / "t.csv", lines)).splits == ("train", "val", "test", "", "hold")
+
+
+def test_a_short_name_is_a_property_only_if_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [{"cif": row["cif"], "g": "7"} for row in rows(3)])
+    with pytest.raises(UsageError, match="no column is a known property, but cif, g"):
+        read_labelled(path)
+    assert read_labelled(path, ["g"]).properties[0].name == "shear_modulus"
+
+
+@pytest.mark.parametrize(
+    ("targets", "new", "message"),
+    [
+        (["bandgab"], NEW, "did you mean 'bandgap'"),
+        (["seebeck"], NEW, "no column 'seebeck'"),
+        (["id"], None, "the model does not know 'id'"),
+        (["bandgap"], NewTargets(("meV",)), "known as band gap in eV: convert"),
+        (["bandgap"], NewTargets(("eV", "GPa")), "2 units for 1 targets"),
+        (["bandgap", "gap"], NEW, "more than one column for bandgap"),
+        (["id"], NEW, "the column id holds text ('x0')"),
+        (["index"], NEW, "cannot be the name of a property"),
+    ],
+)
+def test_targets_that_make_no_sense(tmp_path: Path, targets: list[str], new: NewTargets | None, message: str) -> None:
+    path = write(tmp_path / "t.csv", [row | {"index": "1"} for row in rows(4)])
+    with pytest.raises((UsageError, DataError)) as caught:
+        read_labelled(path, targets, new=new)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
+    expected = read_labelled(write(tmp_path / "t.csv", rows(5)))
+    columns = {name: [row[name] for row in rows(5)] for name in ("id", "cif", "bulk_modulus")}
+    columns["bandgap"] = [float(row["bandgap"]) for row in rows(5)]
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    table = read_labelled(tmp_path / "t.parquet", ["bandgap", "bulk_modulus"])
+    assert table.labels.tolist() == expected.labels.tolist()
+    (tmp_path / "bad.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:200])
+    with pytest.raises(DataError, match="broken Parquet"):
+        read_labelled(tmp_path / "bad.parquet")
