@@ -20,8 +20,8 @@ types: $(VENV)/installed-dev   ## mypy, strict, on src
 
 check: lint types test
 
-accuracy: $(VENV)/installed    ## errors of the bundled model on labelled data: make accuracy DATA="a.jsonl.gz b.jsonl.gz"
-	$(BIN)/python benchmarks/accuracy.py $(DATA)
+accuracy: $(VENV)/installed    ## errors of the bundled model on labelled crystals: make accuracy DATA=table
+	$(BIN)/crystalpredict evaluate $(DATA) --format table
 
 bench: $(VENV)/installed-dev   ## where the time goes, on a folder of CIFs: make bench CIFS=folder
 	$(BIN)/python benchmarks/speed.py $(CIFS)

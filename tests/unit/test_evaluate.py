@@ -195,7 +195,7 @@ def test_a_split_is_the_rows_that_the_table_puts_into_it(tmp_path) -> None:
     assert [hole.row for hole in part.holes] == [4]
     assert part.dropped == table.dropped
     assert "2 of 4 rows" in part.notes[-1]
-    with pytest.raises(UsageError, match=r"no row of split 'exam': it has train \(1\), test \(2\), val \(1\)"):
+    with pytest.raises(UsageError, match=r"no row of split 'exam': it has test \(2\), train \(1\), val \(1\)"):
         rows_of_split(table, "exam")
     with pytest.raises(UsageError, match="no column of that name"):
         rows_of_split(labelled(tmp_path, [0, 1]), "test")

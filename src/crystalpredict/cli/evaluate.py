@@ -166,8 +166,17 @@ def find_models(first: str | None, others: Sequence[str]) -> list[Model]:
             from crystalpredict.checkpoint import load_checkpoint
 
             load_checkpoint(folder)  # which says what is wrong
-        models.append(Model(name if names.count(name) == 1 else asked or name, folder, properties, radius or 0.0))
+        unique = name if names.count(name) == 1 else asked or name
+        models.append(Model(unique, folder, tuple(map(under_all_names, properties)), radius or 0.0))
     return models
+
+
+def under_all_names(prop: Property) -> Property:
+    """A model's property, which keeps the names it had when it was trained, also under those it has now."""
+    from crystalpredict.properties import PROPERTIES
+
+    now = next((known.aliases for known in PROPERTIES if known.identity == prop.identity), ())
+    return replace(prop, aliases=tuple(dict.fromkeys((*prop.aliases, *now))))
 
 
 def read_table(
