@@ -1,7 +1,9 @@
 """Checkpoint folders: config.json, model.safetensors, golden.json and a card; no pickle.
 
 config.json      format_version, model (ModelConfig), properties with unit, transform, mean and deviation,
-                 weights_sha256, crystalpredict (the version that wrote it), training (free text and figures)
+                 weights_sha256, calibration_sha256 if there is that file, crystalpredict (the version that wrote it),
+                 training (free text and figures)
+calibration.safetensors  how large the errors are and what the training data were like (crystalpredict.calibration)
 golden.json      crystals and the network's outputs for them, which a loaded model must repeat
 README.md        the model card
 """
@@ -23,6 +25,7 @@ from safetensors import SafetensorError
 from crystalpredict import __version__
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.batching import collate
+from crystalpredict.calibration import CALIBRATION_FILE, Calibration
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray
 from crystalpredict.errors import CheckpointError
 from crystalpredict.neighbors import find_neighbors
@@ -43,6 +46,12 @@ class Checkpoint:
     mean: FloatArray
     deviation: FloatArray
     training: dict[str, Any]
+    calibration: Calibration | None = None
+
+    def centres(self, outputs: FloatArray) -> FloatArray:
+        """Standardised outputs (B, outputs) to the trained scale, raised to what is physically possible."""
+        values = outputs * self.deviation + self.mean
+        return np.stack([prop.raised(values[:, i]) for i, prop in enumerate(self.properties)], axis=1)
 
     def decode(self, outputs: FloatArray) -> dict[str, FloatArray]:
         """Standardised outputs (B, outputs) to values in each property's unit, by property name."""
@@ -73,7 +82,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{folder / 'config.json'}: {len(properties)} properties for {model.config.outputs} outputs"
         )
     model.load_state_dict(_read_weights(folder / "model.safetensors", expected, model))
-    return Checkpoint(folder.name, model.eval(), properties, mean, deviation, training)
+    calibration = _read_calibration(folder / CALIBRATION_FILE, config.get("calibration_sha256"), model.config)
+    return Checkpoint(folder.name, model.eval(), properties, mean, deviation, training, calibration)
 
 
 def properties_of(config: dict[str, Any]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
@@ -98,6 +108,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "training": checkpoint.training,
     }
+    files = {"model.safetensors": weights}
+    if checkpoint.calibration:
+        files[CALIBRATION_FILE] = checkpoint.calibration.to_bytes()
+        config["calibration_sha256"] = hashlib.sha256(files[CALIBRATION_FILE]).hexdigest()
     outputs = network_outputs(checkpoint.model, golden)
     examples = [
         {
@@ -108,14 +122,23 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
         }
         for crystal, row in zip(golden, outputs, strict=True)
     ]
-    for name, content in (
-        ("model.safetensors", weights),
-        ("golden.json", json.dumps({"crystals": examples}, indent=1).encode()),
-        ("README.md", card.encode()),
-        ("config.json", (json.dumps(config, indent=2) + "\n").encode()),  # last: it makes the folder a checkpoint
-    ):
+    files["golden.json"] = json.dumps({"crystals": examples}, indent=1).encode()
+    files["README.md"] = card.encode()
+    files["config.json"] = _json_bytes(config)  # last: it makes the folder a checkpoint
+    for name, content in files.items():
         with write_atomically(folder / name) as file:
             file.write(content)
+    if not checkpoint.calibration:  # that of other weights
+        (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+
+
+def save_calibration(calibration: Calibration, folder: Path) -> None:
+    """Put a calibration into a checkpoint folder, in place of the one it may have."""
+    content, config = calibration.to_bytes(), _read_json(folder / "config.json")
+    config["calibration_sha256"] = hashlib.sha256(content).hexdigest()
+    for name, data in ((CALIBRATION_FILE, content), ("config.json", _json_bytes(config))):
+        with write_atomically(folder / name) as file:
+            file.write(data)
 
 
 def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | str = "cpu") -> float:
@@ -147,6 +170,28 @@ def network_outputs(model: Crystalformer, crystals: Sequence[Crystal]) -> FloatA
     with torch.inference_mode():
         batch = collate(crystals, edges).to(weight.device, weight.dtype)
         return np.asarray(model(batch).cpu().numpy(), dtype=float)
+
+
+def _json_bytes(config: dict[str, Any]) -> bytes:
+    return (json.dumps(config, indent=2) + "\n").encode()
+
+
+def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> Calibration | None:
+    """The calibration that config.json names by its sha256; None if it names none and there is none."""
+    if expected is None:
+        if path.exists():
+            raise CheckpointError(f"{path}: config.json does not name it; delete it, or calibrate again")
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
+    try:
+        return Calibration.from_bytes(content, config.outputs, config.width)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); calibrate again") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import numpy as np
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
 
 TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by some 1e-4 Å at most
+SAME_PLACE = 0.01  # Å: coordinates in files have four digits or so
+MANY = 400  # atoms, above which translations are not looked for
 FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
 
 
@@ -104,6 +106,38 @@ def _split(kinds: IntArray, values: FloatArray) -> IntArray:
     split = np.empty(len(kinds), dtype=np.int64)
     split[order] = np.cumsum(begins) - 1
     return split
+
+
+def primitive_size(crystal: Crystal) -> int:
+    """Atoms of the primitive cell of a crystal: those of its cell over the translations that leave it as it is.
+
+    In cells of more than MANY atoms every divisor that the composition has counts as one.
+    """
+    kinds = _occupants([crystal])
+    kinds = np.unique(kinds, return_inverse=True)[1].reshape(-1)
+    counts = np.bincount(kinds)
+    divisor = int(np.gcd.reduce(counts))
+    if divisor == 1 or crystal.n_atoms > MANY:
+        return crystal.n_atoms // divisor
+    fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
+    order = np.argsort(counts, kind="stable")
+    rarest = fractional[kinds == order[0]]
+    shifts = rarest - rarest[0]
+    for kind in order:  # shifts that move the first atom of a kind to none of its places are soon out
+        places = fractional[kinds == kind]
+        for moved in (places[:1], places):
+            kept = [_fits(moved + shift, places, crystal.lattice) for shift in shifts]
+            shifts = shifts[kept]
+            if len(shifts) == 1:
+                return crystal.n_atoms
+    return crystal.n_atoms // len(shifts)
+
+
+def _fits(moved: FloatArray, places: FloatArray, lattice: FloatArray) -> bool:
+    """Whether each of the fractional positions moved (m, 3) is one of places (n, 3), but for lattice vectors."""
+    offsets = moved[:, None] - places
+    offsets -= np.round(offsets)
+    return bool((np.linalg.norm(offsets @ lattice, axis=-1).min(axis=1) < SAME_PLACE).all())
 
 
 def _occupants(crystals: Sequence[Crystal]) -> IntArray:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from crystalpredict.answers import Answers
 from crystalpredict.batching import collate, split_by_atoms
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.crystal import Crystal, FloatArray, Neighbors
 from crystalpredict.devices import atoms_at_once, choose_device, is_out_of_memory
-from crystalpredict.properties import Property, find_property
 from crystalpredict.reading import CHUNK_FILES, merge_entries
 from crystalpredict.registry import find_model
 from crystalpredict.structures import Entry, entry_of_structure, read_entries
+from crystalpredict.uncertainty import LEVELS, SHOWN
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
@@ -32,7 +33,10 @@ PART_ATOMS = 384  # padded together: more than in training, for there are more a
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row: a structure asked for, its predicted values by column name, or the reason why there are none."""
+    """One row: a structure asked for, its predicted values by column name, or the reason why there are none.
+
+    bounds: by column, lower and upper end of the interval of each of LEVELS; none if the model is not calibrated.
+    """
 
     path: str
     index: int
@@ -41,6 +45,17 @@ class Prediction:
     values: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     error: str = ""
+    bounds: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """By column, the interval that holds the true value in 90 % of cases."""
+        return {column: self.interval(column) for column in self.bounds}
+
+    def interval(self, column: str, level: int = SHOWN) -> tuple[float, float]:
+        """Lower and upper end of the interval of a column; level, percent, one of LEVELS."""
+        low, high = self.bounds[column][LEVELS.index(level)]
+        return low, high
 
     def __getitem__(self, column: str) -> float:
         return self.values[column]
@@ -50,18 +65,25 @@ class Predictor:
     """A checkpoint on a device, ready to predict."""
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str = "auto", targets: Sequence[str] = (), batch_atoms: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        targets: Sequence[str] = (),
+        batch_atoms: int | None = None,
+        *,
+        uncertainty: bool = True,
     ) -> None:
         """`targets`, names or aliases of properties, give the columns and their order; none: all of the model.
 
         `batch_atoms` go through the network at once, None: as many as suit the device. Where memory runs out, half.
+        `uncertainty`: with intervals, if the checkpoint is calibrated.
         """
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self.batch_atoms = batch_atoms or atoms_at_once(self.device)
         self.model = checkpoint.model.to(self.device).eval()
-        wanted = [find_property(name, checkpoint.properties) for name in targets] or checkpoint.properties
-        self.properties: tuple[Property, ...] = tuple(dict.fromkeys(wanted))
+        self.answers = Answers(checkpoint, targets, uncertainty=uncertainty)
+        self.properties = self.answers.properties
         self.columns = [prop.column for prop in self.properties]
         """Columns of the predicted values, each with its unit in its name."""
 
@@ -97,17 +119,22 @@ class Predictor:
 
     def _window(self, entries: list[Entry]) -> Iterator[Prediction]:
         found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
-        outputs, too_large = self._outputs([crystal for crystal, _ in found], [edges for _, edges in found])
-        decoded = self.checkpoint.decode(outputs)
-        table = np.stack([decoded[prop.name] for prop in self.properties], axis=1)  # (crystals, properties)
+        crystals, neighbors = [crystal for crystal, _ in found], [edges for _, edges in found]
+        outputs, features, too_large = self._outputs(crystals, neighbors)
+        table = self.answers.values(outputs)  # (crystals, properties)
+        ends = self.answers.bounds(outputs, features, crystals).tolist()
+        oddities = self.answers.oddities(crystals, neighbors, features)
         rows = enumerate(table.tolist())
         for entry in entries:
             values: dict[str, float] = {}
+            bounds: dict[str, list[list[float]]] = {}
             error, notes = entry.error, entry.warnings
             if edges := entry.neighbors:
                 row, numbers = next(rows)
                 if all(map(isfinite, numbers)):
                     values = dict(zip(self.columns, numbers, strict=True))
+                    bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
+                    notes += (oddities[row],) if oddities[row] else ()
                 elif row in too_large:
                     error = f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another"
                 else:
@@ -115,10 +142,11 @@ class Predictor:
                 if edges.widths.min() == 1:
                     isolated = int(edges.counts[edges.widths == 1].sum())
                     notes += (f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å",)
-            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error)
+            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds)
 
-    def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, set[int]]:
-        """Standardised outputs (crystals, outputs), and the rows of crystals that do not fit into memory."""
+    def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, FloatArray, set[int]]:
+        """Standardised outputs (B, outputs), features (B, D), and the rows of crystals that do not fit into memory."""
+        features = np.full((len(crystals), self.model.config.width), np.nan)
         outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
         part_atoms = PART_ATOMS if self.device.type == "cpu" else self.batch_atoms
         sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
@@ -131,7 +159,8 @@ class Predictor:
                     [crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms
                 )
                 with torch.inference_mode():
-                    outputs[rows] = self.model(batch.to(self.device)).cpu().numpy()
+                    found = self.model.features(batch.to(self.device))
+                    features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -140,7 +169,7 @@ class Predictor:
                     continue
                 self.batch_atoms = max(1, int(sizes[rows].sum()) // 2)
                 batches += np.array_split(rows, 2)
-        return outputs, too_large
+        return outputs, features, too_large
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
         if isinstance(structures, str | Path) or hasattr(structures, "lattice"):
@@ -162,7 +191,9 @@ def load_model(
     device: str = "auto",
     targets: Sequence[str] = (),
     batch_atoms: int | None = None,
+    *,
+    uncertainty: bool = True,
 ) -> Predictor:
     """A Predictor of a bundled model or of a checkpoint folder; None is the default model."""
     checkpoint = load_checkpoint(find_model(None if name is None else fspath(name)))
-    return Predictor(checkpoint, device, targets, batch_atoms)
+    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty)

@@ -66,6 +66,10 @@ class Property:
         decoded = 10.0**values if self.transform == "log10" else values
         return decoded if self.minimum is None else np.maximum(decoded, self.minimum)
 
+    def raised(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Values on the trained scale, raised to the least that `decode` gives."""
+        return values if self.minimum is None or self.transform == "log10" else np.maximum(values, self.minimum)
+
 
 PROPERTIES = (
     Property("bandgap", "band gap", "eV", "eV", ("gap", "band_gap", "egap", "eg", "gap_pbe"), minimum=0.0),
@@ -84,6 +88,18 @@ PROPERTIES = (
         "shear_modulus", "shear modulus", "GPa", "GPa", ("g", "gvrh", "g_vrh", "shear"), "log10",
         minimum=0.0, decimals=2,
     ),
+)  # fmt: skip
+
+# of bulk and shear modulus (crystalpredict.derived), for models that have both
+DERIVED = (
+    Property(
+        "youngs_modulus", "Young's modulus", "GPa", "GPa", ("young", "youngs", "young_modulus", "e_modulus"), "log10",
+        minimum=0.0, decimals=2,
+    ),
+    Property(
+        "poisson_ratio", "Poisson's ratio", "", "", ("poisson", "poissons_ratio", "nu"), minimum=-1.0,
+    ),
+    Property("pugh_ratio", "Pugh's ratio", "", "", ("pugh", "pughs_ratio", "k_over_g"), "log10", minimum=0.0),
 )  # fmt: skip
 
 

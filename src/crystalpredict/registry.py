@@ -18,7 +18,7 @@ from crystalpredict.errors import CheckpointError, UsageError
 if TYPE_CHECKING:
     from crystalpredict.properties import Property
 
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "golden.json", "README.md")
+CHECKPOINT_FILES = ("config.json", "model.safetensors", "calibration.safetensors", "golden.json", "README.md")
 MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # of the environment: where models are installed
 
 

@@ -44,8 +44,9 @@ def predict(
             "-t",
             metavar="NAME",
             show_default=False,
-            help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; repeat it, or separate by "
-            "commas. Default: all that the model has.",
+            help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; derived from the moduli, "
+            "youngs_modulus, poisson_ratio or pugh_ratio; repeat it, or separate by commas. Default: all that the model "
+            "has, nothing derived.",
         ),
     ] = None,
     model: Annotated[
@@ -72,6 +73,9 @@ def predict(
     ] = "auto",
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
+    ] = False,
+    no_uncertainty: Annotated[
+        bool, typer.Option("--no-uncertainty", help="Leave out the columns of 90 % intervals.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")] = False,
 ) -> None:
@@ -105,7 +109,7 @@ def predict(
         )
         from crystalpredict.predict import load_model
 
-        predictor = load_model(folder, device, targets, at_once)
+        predictor = load_model(folder, device, targets, at_once, uncertainty=not no_uncertainty)
         gc.freeze()
         gc.enable()
         if not quiet:
@@ -125,7 +129,7 @@ def cores() -> int:
 def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: IO[str], *, quiet: bool) -> int:
     """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
     started = time.monotonic()
-    writer = writer_of(kind, stream, predictor.properties)
+    writer = writer_of(kind, stream, predictor.properties, intervals=predictor.answers.errors is not None)
     total = failed = 0
     interrupted = False
     try:

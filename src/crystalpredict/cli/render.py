@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Protocol
 
+SHOWN = 90  # percent: which intervals have columns; crystalpredict.uncertainty, which imports NumPy, has it too
+
 if TYPE_CHECKING:
     from crystalpredict.predict import Prediction
     from crystalpredict.properties import Property
@@ -39,20 +41,31 @@ def say(message: str) -> None:
     print(f"crystalpredict: {message}", file=sys.stderr)  # noqa: T201  the one place that prints
 
 
-def writer_of(kind: Format, stream: IO[str], properties: Sequence[Property]) -> Writer:
-    """The writer of a format to a text stream."""
+def writer_of(kind: Format, stream: IO[str], properties: Sequence[Property], *, intervals: bool = False) -> Writer:
+    """The writer of a format to a text stream; `intervals`: with columns for their ends."""
     writers: dict[Format, type[CsvWriter | JsonWriter | JsonLinesWriter | TableWriter]] = {
         Format.csv: CsvWriter,
         Format.json: JsonWriter,
         Format.jsonl: JsonLinesWriter,
         Format.table: TableWriter,
     }
-    return writers[kind](stream, properties)
+    return writers[kind](stream, properties, intervals)
 
 
-def record(row: Prediction, properties: Sequence[Property]) -> dict[str, object]:
+def numbers_of(row: Prediction, prop: Property, intervals: bool) -> dict[str, float | None]:
+    """Columns of a property: the value and, if wanted, the ends of its interval; None where there is no value."""
+    names = [prop.column, *(f"{prop.column}_{end}{SHOWN}" for end in ("lo", "hi") if intervals)]
+    if not row.values:
+        return dict.fromkeys(names)
+    found = (row.values[prop.column], *(row.interval(prop.column) if intervals else ()))
+    return {name: round(value, prop.decimals) for name, value in zip(names, found, strict=True)}
+
+
+def record(row: Prediction, properties: Sequence[Property], intervals: bool = False) -> dict[str, object]:
     """A row as an object of JSON; null where there is no value."""
-    values = {prop.column: round(row.values[prop.column], prop.decimals) if row.values else None for prop in properties}
+    values: dict[str, object] = {}
+    for prop in properties:
+        values.update(numbers_of(row, prop, intervals))
     return {
         "path": row.path,
         "index": row.index,
@@ -67,16 +80,21 @@ def record(row: Prediction, properties: Sequence[Property]) -> dict[str, object]
 class CsvWriter:
     """Comma-separated values with a header line; warnings joined by `; `."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property]) -> None:
-        self.properties = properties
-        columns = ["path", "index", "formula", "n_atoms", *(prop.column for prop in properties), "warnings", "error"]
+    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool) -> None:
+        self.properties, self.intervals = properties, intervals
+        ends = [f"_{end}{SHOWN}" for end in ("lo", "hi") if intervals]
+        names = [prop.column + end for prop in properties for end in ("", *ends)]
+        columns = ["path", "index", "formula", "n_atoms", *names, "warnings", "error"]
         self.rows = csv.DictWriter(stream, columns, lineterminator="\n")
         self.rows.writeheader()
 
     def write(self, row: Prediction) -> None:
-        fields = record(row, self.properties)
+        fields = record(row, self.properties, self.intervals)
         numbers = {
-            prop.column: f"{row.values[prop.column]:.{prop.decimals}f}" for prop in self.properties if row.values
+            name: f"{value:.{prop.decimals}f}"
+            for prop in self.properties
+            for name, value in numbers_of(row, prop, self.intervals).items()
+            if value is not None
         }
         self.rows.writerow({**fields, **numbers, "warnings": "; ".join(row.warnings)})
 
@@ -87,11 +105,11 @@ class CsvWriter:
 class JsonLinesWriter:
     """One JSON object a line."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property]) -> None:
-        self.stream, self.properties = stream, properties
+    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool) -> None:
+        self.stream, self.properties, self.intervals = stream, properties, intervals
 
     def write(self, row: Prediction) -> None:
-        self.stream.write(json.dumps(record(row, self.properties), ensure_ascii=False) + "\n")
+        self.stream.write(json.dumps(record(row, self.properties, self.intervals), ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         pass
@@ -100,12 +118,12 @@ class JsonLinesWriter:
 class JsonWriter:
     """A JSON array of objects."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property]) -> None:
-        self.stream, self.properties = stream, properties
+    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool) -> None:
+        self.stream, self.properties, self.intervals = stream, properties, intervals
         self.separator = "[\n"
 
     def write(self, row: Prediction) -> None:
-        self.stream.write(self.separator + json.dumps(record(row, self.properties), ensure_ascii=False))
+        self.stream.write(self.separator + json.dumps(record(row, self.properties, self.intervals), ensure_ascii=False))
         self.separator = ",\n"
 
     def close(self) -> None:
@@ -115,8 +133,8 @@ class JsonWriter:
 class TableWriter:
     """A table for reading, printed at the end; files by name where that tells them apart."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property]) -> None:
-        self.stream, self.properties = stream, properties
+    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool) -> None:
+        self.stream, self.properties, self.intervals = stream, properties, intervals
         self.rows: list[Prediction] = []
 
     def write(self, row: Prediction) -> None:
@@ -138,12 +156,14 @@ class TableWriter:
         table.add_column("atoms", justify="right")
         for prop in self.properties:
             table.add_column(f"{prop.label}\n{prop.unit}", justify="right")
+        if self.intervals:
+            table.caption = f"[..]: holds the true value in {SHOWN} % of cases"
         if noted:
             table.add_column("note", overflow="fold")
         for row in self.rows:
             cells = [escape(row.path), *([str(row.index)] if several else []), escape(row.formula)]
             cells.append("" if row.n_atoms is None else str(row.n_atoms))
-            cells += [_cell(row, prop) for prop in self.properties]
+            cells += [_cell(row, prop, self.intervals) for prop in self.properties]
             if noted:
                 note = f"[red]{escape(row.error)}[/red]" if row.error else escape("; ".join(row.warnings))
                 cells.append(note)
@@ -152,7 +172,12 @@ class TableWriter:
         Console(file=self.stream, width=None if terminal else 200, highlight=False).print(table)
 
 
-def _cell(row: Prediction, prop: Property) -> str:
+def _cell(row: Prediction, prop: Property, intervals: bool) -> str:
+    """The value, and the interval in two digits less than a file has; a narrow column breaks between the two."""
     if not row.values:
         return "-"
-    return f"{row.values[prop.column]:.{max(prop.decimals - 1, 0)}f}"
+    value = f"{row.values[prop.column]:.{max(prop.decimals - 1, 0)}f}"
+    if not intervals:
+        return value
+    low, high = (f"{end:.{max(prop.decimals - 2, 0)}f}" for end in row.interval(prop.column))
+    return f"{value} \\[{low}..{high}]"

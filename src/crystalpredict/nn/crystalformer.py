@@ -53,12 +53,16 @@ class Crystalformer(nn.Module):
 
     def forward(self, batch: CrystalBatch) -> Tensor:
         """Standardised properties (B, outputs)."""
+        out: Tensor = self.readout(self.features(batch))
+        return out
+
+    def features(self, batch: CrystalBatch) -> Tensor:
+        """What the readout sees of each crystal: the mean state of its atoms after the last block (B, D)."""
         geometry = geometry_of(batch, self.config)
         state = self.embed(batch)
         for block in self.blocks:
             state = block(state, geometry)
-        out: Tensor = self.readout(mean_over_atoms(state, batch))
-        return out
+        return mean_over_atoms(state, batch)
 
     def embed(self, batch: CrystalBatch) -> Tensor:
         """State before the first block (N, D): the occupancy-weighted mix of a site's elements."""

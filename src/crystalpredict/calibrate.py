@@ -1,0 +1,60 @@
+"""The calibration of a trained network: its errors on crystals it was not trained on, and what it was trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from crystalpredict.batching import PART_ATOMS, collate, split_by_atoms
+from crystalpredict.calibration import Calibration
+from crystalpredict.checkpoint import Checkpoint
+from crystalpredict.crystal import FloatArray, IntArray
+from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
+from crystalpredict.domain import fit_domain
+from crystalpredict.equivalence import primitive_size
+from crystalpredict.uncertainty import LEAST, fit_errors
+
+BATCH_ATOMS = 2000
+
+
+def calibrate(
+    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, *, domain: bool
+) -> Calibration | None:
+    """The calibration by the validation part of a table; None if a property has fewer than LEAST labels there.
+
+    `domain`: with statistics of the training part, whose features are computed too.
+    """
+    validation, train = (np.flatnonzero(table.splits == part) for part in (VALIDATION, TRAIN))
+    labels = encoded_labels(table, checkpoint.properties)[validation]
+    if (np.isfinite(labels).sum(axis=0) < LEAST).any():
+        return None
+    outputs, features = outputs_and_features(checkpoint, table, neighbors, validation)
+    scale = checkpoint.deviation
+    centres = (checkpoint.centres(outputs) - checkpoint.mean) / scale
+    sizes = np.array([primitive_size(table.crystal(row)) for row in validation])
+    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features)
+    if not domain:
+        return Calibration(errors)
+    _, features = outputs_and_features(checkpoint, table, neighbors, train)
+    crystals, edges = [table.crystal(row) for row in train], [neighbors.neighbors(row) for row in train]
+    return Calibration(errors, fit_domain(crystals, edges, features))
+
+
+def outputs_and_features(
+    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, rows: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Standardised outputs (R, outputs) and features (R, D) of the crystals in some rows."""
+    model = checkpoint.model
+    weight = model.embedding.weight
+    outputs = np.empty((len(rows), model.config.outputs), dtype=np.float32)
+    features = np.empty((len(rows), model.config.width), dtype=np.float32)
+    edges = [neighbors.neighbors(row) for row in rows]
+    sizes, widths = np.array([own.size for own in edges]), np.array([own.widest for own in edges])
+    for some in split_by_atoms(sizes, widths, BATCH_ATOMS):
+        crystals = [table.crystal(rows[row]) for row in some]
+        batch = collate(crystals, [edges[row] for row in some], part_atoms=2 * PART_ATOMS)
+        with torch.inference_mode():
+            found = model.features(batch.to(weight.device, weight.dtype))
+            features[some] = found.cpu().numpy()
+            outputs[some] = model.readout(found).cpu().numpy()
+    return outputs, features
