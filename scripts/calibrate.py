@@ -68,7 +68,7 @@ def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTabl
     constant = np.empty(centres.shape)
     for fold in range(FOLDS):
         out, own = folds == fold, folds != fold
-        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own])
+        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.floors)
         widths[out] = errors.halfwidths(standard[0][out], sizes[out], features[out])
         for column, misses in enumerate(np.abs(standard[1][own] - standard[0][own]).T):
             constant[out, column] = conformal_quantile(misses[np.isfinite(misses)], SHOWN / 100)

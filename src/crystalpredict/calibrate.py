@@ -32,7 +32,7 @@ def calibrate(
     scale = checkpoint.deviation
     centres = (checkpoint.centres(outputs) - checkpoint.mean) / scale
     sizes = np.array([primitive_size(table.crystal(row)) for row in validation])
-    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features)
+    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.floors)
     if not domain:
         return Calibration(errors)
     _, features = outputs_and_features(checkpoint, table, neighbors, train)

@@ -48,6 +48,12 @@ class Checkpoint:
     training: dict[str, Any]
     calibration: Calibration | None = None
 
+    @property
+    def floors(self) -> FloatArray:
+        """Least standardised values (outputs,) that are physically possible, minus infinity where there is no least."""
+        least = np.array([prop.raised(np.array(-np.inf)) for prop in self.properties], dtype=float)
+        return (least - self.mean) / self.deviation
+
     def centres(self, outputs: FloatArray) -> FloatArray:
         """Standardised outputs (B, outputs) to the trained scale, raised to what is physically possible."""
         values = outputs * self.deviation + self.mean

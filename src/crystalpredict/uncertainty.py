@@ -22,8 +22,9 @@ LEAST = 50  # labels of a property, below which there are no intervals
 MANY = 500  # labels, above which the scale of the error is fitted and thirds of sizes are kept apart
 GROUPS = 3  # of crystals, by size
 KNOTS = (0.25, 0.5, 0.75)  # quantiles of the predictions at which the scale's slope may change
-RIDGE = 200.0  # penalty on standardised coefficients
-POWERS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the fitted scale, of which the one with the narrowest intervals is taken
+RIDGE = 100.0  # penalty on standardised coefficients
+SOFT = (1.0, 3.0, 6.0)  # median errors that are added to an error before its logarithm is fitted: small ones are alike
+POWERS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3)  # of the fitted scale; of all pairs that with the narrowest intervals is taken
 FOLDS = 10
 NAN = float("nan")
 
@@ -77,48 +78,63 @@ class ErrorModel:
         return found
 
 
-def fit_errors(outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray) -> ErrorModel:
+def fit_errors(
+    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, floors: FloatArray
+) -> ErrorModel:
     """The error model of V calibration crystals that were not trained on.
 
     outputs, labels (V, P), standardised, labels not a number where missing, at least LEAST of each property; sizes (V,),
-    features (V, D). The scale is fitted in turns to nine tenths of the crystals, and the quantiles are those over the tenths
+    features (V, D); floors (P,), least value of each, minus infinity for none. The scale is fitted in turns to nine tenths of the crystals, and the quantiles are those over the tenths
     left out (cross-conformal prediction, Vovk, Ann. Math. Artif. Intell. 74, 9, 2015); the scale kept is fitted to all.
     """
-    columns = [_fit_one(outputs[:, i], labels[:, i], sizes, features) for i in range(outputs.shape[1])]
+    columns = [_fit_one(outputs[:, i], labels[:, i], sizes, features, floors[i]) for i in range(outputs.shape[1])]
     scaled = np.stack([column[-1] for column in columns], axis=1)
     return ErrorModel(*map(np.array, zip(*(column[:-1] for column in columns), strict=True)), _correlation(scaled))
 
 
-def _fit_one(outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray) -> tuple[FloatArray, ...]:
+def _fit_one(
+    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, floor: float
+) -> tuple[FloatArray, ...]:
     """Knots, weights, limits, sizes, quantiles of one property, and its errors over their scales (V,)."""
     known = np.flatnonzero(np.isfinite(labels))
     if len(known) < LEAST:
         raise ValueError(f"{len(known)} labels to calibrate with: at least {LEAST}")
     errors = labels[known] - outputs[known]
-    misses, many = np.abs(errors), len(known) >= MANY
+    many = len(known) >= MANY
     knots = np.quantile(outputs[known], KNOTS)
     design = _design(outputs[known], sizes[known], features[known], knots)
     ends = np.quantile(sizes[known], np.arange(1, GROUPS) / GROUPS) if many else np.full(GROUPS - 1, 1e9)
     groups = _group(sizes[known], ends)
     weights, limits, scale = np.zeros(design.shape[1]), np.zeros(2), np.ones(len(known))
     if many:
-        target = np.log(misses + np.median(misses) + 1e-6)
-        folds = np.random.default_rng(0).permutation(len(known)) % FOLDS
-        logarithm = np.empty(len(known))
-        for fold in range(FOLDS):
-            out = folds == fold
-            own, bounds = _ridge(design[~out], target[~out])
-            logarithm[out] = np.clip(design[out] @ own, *bounds)
-        widths = [_mean_width(misses, np.exp(power * logarithm), groups) for power in POWERS]
-        power = POWERS[int(np.argmin(widths))]
-        weights, limits = _ridge(design, target)
-        weights, limits, scale = power * weights, power * limits, np.exp(power * logarithm)
-    ratios = misses / scale
+        weights, limits, scale = _fit_scale(design, np.abs(errors), groups, outputs[known] - floor)
+    ratios = np.abs(errors) / scale
     parts = [ratios[groups == group] for group in range(GROUPS)] if many else [ratios] * GROUPS
     quantiles = np.array([[conformal_quantile(part, level / 100) for level in LEVELS] for part in parts])
     scaled = np.full(len(labels), NAN)
     scaled[known] = errors / scale
     return knots, weights, limits, ends, quantiles, scaled
+
+
+def _fit_scale(
+    design: FloatArray, misses: FloatArray, groups: IntArray, room: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weights, limits and, for each crystal (n,), the scale of its error as fitted to other crystals.
+
+    misses (n,), absolute errors; room (n,), how far below a prediction its interval can reach.
+    """
+    folds = np.random.default_rng(0).permutation(len(misses)) % FOLDS
+    targets = np.log(misses[:, None] + np.array(SOFT) * np.median(misses) + 1e-6)
+    logarithms = np.empty_like(targets)
+    for fold in range(FOLDS):
+        out = folds == fold
+        own, ends = _ridge(design[~out], targets[~out])
+        logarithms[out] = np.clip(design[out] @ own, *ends)
+    choices = [(column, power) for column in range(len(SOFT)) for power in POWERS]
+    widths = [_mean_width(misses, np.exp(power * logarithms[:, column]), groups, room) for column, power in choices]
+    column, power = choices[int(np.argmin(widths))]
+    weights, limits = _ridge(design, targets[:, [column]])
+    return power * weights[:, 0], power * limits[:, 0], np.exp(power * logarithms[:, column])
 
 
 def _design(outputs: FloatArray, sizes: IntArray, features: FloatArray, knots: FloatArray) -> FloatArray:
@@ -127,23 +143,25 @@ def _design(outputs: FloatArray, sizes: IntArray, features: FloatArray, knots: F
     return np.column_stack([np.ones(len(outputs)), outputs, hinges, np.log(sizes), features])
 
 
-def _ridge(design: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Weights of the columns of design (n, F), the first of which is 1, and the range of what they give (2,)."""
+def _ridge(design: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Weights (F, T) of the columns of design (n, F), the first of which is 1, and the range (2, T) of what they give."""
     shift, scale = design[:, 1:].mean(axis=0), design[:, 1:].std(axis=0) + 1e-9
     matrix = (design[:, 1:] - shift) / scale
-    middle = target.mean()
-    slopes = np.linalg.solve(matrix.T @ matrix + RIDGE * np.eye(matrix.shape[1]), matrix.T @ (target - middle)) / scale
+    middle = targets.mean(axis=0)
+    damped = matrix.T @ matrix + RIDGE * np.eye(matrix.shape[1])
+    slopes = np.linalg.solve(damped, matrix.T @ (targets - middle)) / scale[:, None]
     weights = np.concatenate([[middle - shift @ slopes], slopes])
     fitted = design @ weights
-    return weights, np.array([fitted.min(), fitted.max()])
+    return weights, np.stack([fitted.min(axis=0), fitted.max(axis=0)])
 
 
-def _mean_width(misses: FloatArray, scale: FloatArray, groups: IntArray) -> float:
-    width = 0.0
-    for group in range(GROUPS):
+def _mean_width(misses: FloatArray, scale: FloatArray, groups: IntArray, room: FloatArray) -> float:
+    """Mean width of the intervals in tables; arguments (n,) as of `_fit_scale`."""
+    halves = np.empty(len(misses))
+    for group in np.unique(groups):
         own = groups == group
-        width += conformal_quantile(misses[own] / scale[own], SHOWN / 100) * float(scale[own].sum())
-    return width
+        halves[own] = conformal_quantile(misses[own] / scale[own], SHOWN / 100) * scale[own]
+    return float((halves + np.minimum(halves, room)).mean())
 
 
 def _group(sizes: IntArray, ends: FloatArray) -> IntArray:
