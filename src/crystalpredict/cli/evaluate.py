@@ -247,7 +247,8 @@ def predict_rows(
         else:  # several would take one another's threads
             streams = [predictor.stream(some) for predictor, some in zip(predictors, entries, strict=True)]
         rows = zip(*streams, strict=True)
-        answers = list(with_progress(rows, len(table.sources), lambda row: row[0].index == 0, quiet=quiet))
+        total = len(table.sources)
+        answers = list(with_progress(rows, total, lambda row: row[0].index == 0, quiet=quiet, what="rows"))
     columns = [prop.column for prop in table.properties]
     return [
         gather(model.name, weights_sha256(model.folder), columns, [row[number] for row in answers])

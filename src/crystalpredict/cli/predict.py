@@ -151,7 +151,9 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
     return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
 
 
-def with_progress(rows: Iterable[Row], files: int, is_first: Callable[[Row], bool], *, quiet: bool) -> Iterator[Row]:
+def with_progress(
+    rows: Iterable[Row], files: int, is_first: Callable[[Row], bool], *, quiet: bool, what: str = "files"
+) -> Iterator[Row]:
     """The rows, with a progress bar on stderr if that is a terminal; is_first: whether one is the first of its file."""
     if quiet or not sys.stderr.isatty() or files < 50:
         yield from rows
@@ -159,9 +161,9 @@ def with_progress(rows: Iterable[Row], files: int, is_first: Callable[[Row], boo
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("files", total=files)
+        task = progress.add_task(what, total=files)
         for row in rows:
             if is_first(row):
                 progress.advance(task)
