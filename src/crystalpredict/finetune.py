@@ -50,6 +50,7 @@ from crystalpredict.training import Training
 from crystalpredict.training_config import TrainingConfig
 
 PARTS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
+FEW = 1000  # training crystals, below which an encoder learns slowly
 GOLDEN_CRYSTALS, GOLDEN_ATOMS = 8, 60  # of golden.json: few and small
 
 
@@ -126,16 +127,19 @@ def settings_for(crystals: int, atoms: float, *, scratch: bool) -> TrainingConfi
     """Settings that suit so many training crystals of so many `atoms` on average: found by trial, see docs/log.md.
 
     16 to 64 crystals a step, so that an epoch of few crystals still has some; steps grow with the root of the number of
-    crystals; an eighth of the epochs without a better validation error end the run.
+    crystals; a quarter of the epochs without a better validation error ends the run. From few crystals an encoder that
+    was trained before learns little but their accidents, so that it learns slowly.
     """
     at_once = min(64, max(16, crystals // 25))
     steps = (120 if scratch else 60) * sqrt(crystals)
     epochs = max(10, round(steps * at_once / crystals))
+    few = not scratch and crystals < FEW
     return TrainingConfig(
         epochs=epochs,
         patience=max(5, epochs // 4),
         batch_atoms=max(1, round(at_once * atoms)),
-        learning_rate=1e-3 if scratch else 5e-4,
+        learning_rate=1e-3 if scratch else 2e-3 if few else 5e-4,
+        encoder_rate=0.1 if few else 1.0,
         schedule="one_cycle",
         ema=0.99 if steps < 5000 else 0.998,
     )

@@ -203,7 +203,8 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -
         origin = f"from {base.name}" if base else "from random weights"
         say(
             f"{origin}: at most {config.epochs} epochs, {config.batch_atoms:,} atoms a step, learning rate "
-            f"{config.learning_rate:g}, patience {config.patience}"
+            f"{config.learning_rate:g} ({config.learning_rate * config.encoder_rate:g} for the encoder), "
+            f"patience {config.patience}"
         )
 
 
