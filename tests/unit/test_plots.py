@@ -87,5 +87,5 @@ def test_degenerate_data_have_pictures_too(tmp_path, labels, predictions) -> Non
 
 
 def test_a_unit_is_text_and_no_formula(tmp_path) -> None:
-    prop = replace(GAP, name="price", label="price_of {it", unit="$/kg$ µ")
+    prop = replace(GAP, name="price", label="price_of {it", unit="$\\frac{$ µ")
     assert plots.plots_of(score_of(tmp_path, [1.0, 2.0], [2.0, 2.0], prop=prop))["parity"].startswith(b"\x89PNG")
