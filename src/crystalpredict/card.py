@@ -15,7 +15,7 @@ A Crystalformer for {targets}, trained with `crystalpredict finetune` on {origin
 
 ## Errors
 
-On crystals of the run's own split, none of which was trained on; those of `val` chose the epoch, so `test` is the
+On crystals of the run's own split, which the run did not train on; those of `val` chose the epoch, so `test` is the
 fairer figure. In brackets: 95 % interval by bootstrap.
 
 | property | part | crystals | mean absolute error | root mean square error | R² |
@@ -43,8 +43,8 @@ It knows crystals like those of its data, relaxed as they were. There is no unce
 """
 
 
-def card_of(name: str, plan: Plan, report: dict[str, Any]) -> str:
-    """Markdown of the card: errors of `report`, by part, property and scale."""
+def card_of(name: str, plan: Plan, report: dict[str, Any], epoch: int) -> str:
+    """Markdown of the card: errors of `report`, by part, property and scale, of the weights after an `epoch`."""
     config = TrainingConfig.from_dict(plan.training)
     rows = [
         f"| {name}, {scale or 'no unit'} | {part} | {figures['count']:,} | {figures['mae']:.4g} "
@@ -56,6 +56,7 @@ def card_of(name: str, plan: Plan, report: dict[str, Any]) -> str:
     names = list(dict.fromkeys(name for properties in report.values() for name in properties))
     origin = f"top of `{plan.base['name']}` (weights sha256 `{plan.base['sha256'][:16]}`)" if plan.base else "its own"
     schedule = f"{config.schedule} with peak {config.learning_rate:g}"
+    kept = f"after epoch {epoch}" if epoch else "it started from: no epoch had a smaller validation error"
     return CARD.format(
         name=name,
         targets=", ".join(names),
@@ -67,7 +68,7 @@ def card_of(name: str, plan: Plan, report: dict[str, Any]) -> str:
         command=shlex.join(plan.command),
         training=f"At most {config.epochs} epochs of some {config.batch_atoms} atoms a step, {config.loss} loss of "
         f"standardised labels, AdamW, {schedule}, patience {config.patience}, seed {config.seed}; all settings are in "
-        "`config.json`.",
+        f"`config.json`. The weights kept are those {kept}.",
         versions=", ".join(f"{name} {number}" for name, number in plan.versions.items()),
         started=plan.started,
     )

@@ -237,7 +237,8 @@ def finish(training: Training, folder: Path, plan: Plan) -> dict[str, dict[str, 
     name = folder.resolve().name
     checkpoint = Checkpoint(name, kept.cpu(), training.properties, training.mean, training.deviation, facts)
     write_json(folder / "metrics.json", report)
-    save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card_of(name, plan, report))
+    card = card_of(name, plan, report, training.best_epoch)
+    save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
     return report
 
 

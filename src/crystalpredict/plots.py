@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import floor, log10
 from typing import Any
 
@@ -47,6 +47,23 @@ def plots_of(score: Score) -> dict[str, bytes]:
         if score.by_element:
             images["elements"] = _png(_periodic_table(score))
     return images
+
+
+def loss_curve(epochs: Sequence[float], losses: Sequence[float], errors: Mapping[str, Sequence[float]]) -> bytes:
+    """PNG of a training: loss and validation errors, by name, after each of the epochs; least errors are marked."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 5.6), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        upper.plot(epochs, losses, color=COLOUR)
+        upper.set_ylabel("training loss")
+        for name, values in errors.items():
+            (line,) = lower.plot(epochs, values, label=name)
+            least = int(np.nanargmin(values))
+            lower.plot(epochs[least], values[least], "o", color=line.get_color())
+        lower.set_ylabel("validation error")
+        lower.set_xlabel("epoch")
+        lower.legend(frameon=False)
+        return _png(figure)
 
 
 def _png(figure: Figure) -> bytes:

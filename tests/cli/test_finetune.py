@@ -47,7 +47,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     run = tmp_path / "finetuned-mine"
     assert {path.name for path in run.iterdir()} == {
         "config.json", "model.safetensors", "golden.json", "README.md", "provenance.json", "metrics.json",
-        "dropped.csv", "splits.csv", "training",
+        "dropped.csv", "splits.csv", "training", "loss.png",
     }  # fmt: skip
     assert [(row["row"], row["id"]) for row in lines_of(run / "dropped.csv")] == [("4", "x3"), ("5", "x4")]
     splits = lines_of(run / "splits.csv")
@@ -57,7 +57,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     assert metrics["test"]["bandgap"]["eV"]["count"] in (5, 6)
     assert set(metrics["val"]["bulk_modulus"]) == {"log10(GPa)", "GPa"}
     provenance = json.loads((run / "provenance.json").read_text())
-    assert provenance["command"][1:] == ["finetune", "mine.csv", "--epochs", "3"]
+    assert provenance["command"] == ["crystalpredict", "finetune", "mine.csv", "--epochs", "3"]
     assert provenance["base"]["name"] == "crystalformer-mp"
 
     (tmp_path / "one.cif").write_text(cif("Na", "Cl", 5.64))

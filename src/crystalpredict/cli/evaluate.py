@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crystalpredict.cli.predict import EXIT_ALL_FAILED, cores, format_of, opened, refuse_unwritable, with_progress
-from crystalpredict.cli.render import Format, say
+from crystalpredict.cli.render import NO_MATPLOTLIB, Format, say
 from crystalpredict.cli.scores import ReportFormat, write_records, write_report
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model, properties_of_model, radius_of_model
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from crystalpredict.tables import LabelledTable
 
 REASONS_SAID = 10  # why rows were lost; --predictions and --format json have all of them
-NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
 
 
 @dataclass(frozen=True)
