@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from math import sqrt
 from operator import attrgetter
@@ -69,15 +69,23 @@ class LabelledCrystals:
     holes: tuple[Dropped, ...]
 
 
-def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> LabelledCrystals:
-    """The ordered crystals of a labelled table, read by `jobs` processes; radius, Å, of the neighbours looked at."""
+def read_crystals(
+    labelled: LabelledTable,
+    radius: float,
+    jobs: int = 1,
+    watch: Callable[[Iterable[Entry]], Iterable[Entry]] = iter,
+) -> LabelledCrystals:
+    """The ordered crystals of a labelled table, read by `jobs` processes; radius, Å, of the neighbours looked at.
+
+    `watch` sees the structures pass.
+    """
     rows: list[int] = []
-    entries: list[Entry] = []
+    formulas: list[str] = []
     dropped = list(labelled.dropped)
     prints: list[FloatArray] = []
     crystals: list[Crystal] = []
     with Reader(labelled.sources, radius, jobs) as reader:
-        for row, found in enumerate(_by_source(reader.entries())):
+        for row, found in enumerate(_by_source(watch(reader.entries()))):
             entry = found[0]
             crystal, neighbors = entry.crystal, entry.neighbors
             reason = entry.error
@@ -89,7 +97,7 @@ def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> Labe
                 dropped.append(Dropped(labelled.path, int(labelled.rows[row]), labelled.ids[row], reason))
                 continue
             rows.append(row)
-            entries.append(entry)
+            formulas.append(entry.formula)  # not the entry: its neighbours would fill the memory
             crystals.append(crystal)
             prints.append(fingerprint(crystal.numbers[neighbors.atoms, 0], neighbors))
     if not rows:
@@ -105,9 +113,13 @@ def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> Labe
         labels=labelled.labels[rows],
         properties=labelled.properties,
     )
-    formulas = tuple(entry.formula for entry in entries)
     return LabelledCrystals(
-        table, formulas, np.array(prints), tuple(labelled.splits[row] for row in rows), tuple(dropped), labelled.holes
+        table,
+        tuple(formulas),
+        np.array(prints),
+        tuple(labelled.splits[row] for row in rows),
+        tuple(dropped),
+        labelled.holes,
     )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores
+from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores, with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model
@@ -187,7 +187,11 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -
         data, wishes.targets, new=wishes.new, structure_column=wishes.structure_column,
         known=(*(base.properties if base else ()), *PROPERTIES),
     )  # fmt: skip
-    crystals = read_crystals(labelled, network.radius, jobs)
+    total = len(labelled.sources)
+    crystals = read_crystals(
+        labelled, network.radius, jobs,
+        lambda entries: with_progress(entries, total, lambda entry: entry.index == 0, quiet=quiet),
+    )  # fmt: skip
     validation, test = wishes.shares
     splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])
     refuse_unlearnable(crystals.table, splits)
