@@ -289,7 +289,7 @@ def run(training: Training, folder: Path, *, quiet: bool) -> None:
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        with reporter(quiet=quiet) as report:
+        with reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report:
             training.run(report, save_every=30.0)
     except Interrupted:
         if not quiet:
@@ -300,7 +300,7 @@ def run(training: Training, folder: Path, *, quiet: bool) -> None:
 
 
 @contextmanager
-def reporter(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+def reporter(units: dict[str, str], *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """Says how the training goes: a live bar on a terminal, and a line for each epoch that is the best so far."""
     if quiet:
         yield lambda progress: None
@@ -310,21 +310,25 @@ def reporter(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bar
 
     begun: list[float] = []
+    measured = ""
     columns = (TextColumn("training"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}"))
     with Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("training", total=1.0, text="")
 
         def report(progress: Progress) -> None:
+            nonlocal measured
             begun.append(progress.done)
             share = progress.done - begun[0]
             left = progress.seconds * (1 - progress.done) / share if share > 0 else 0.0
             text = f"loss {progress.loss:.4f}, at most {time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            if progress.errors_in_unit:
+                errors = (f"{name} {error:.4g} {units[name]}" for name, error in progress.errors_in_unit.items())
+                measured = ", ".join(error.strip() for error in errors)
             if progress.step:
-                bar.update(task, completed=progress.done, text=text)
-            if progress.best and progress.errors_in_unit:
-                errors = ", ".join(f"{name} {error:.4g}" for name, error in progress.errors_in_unit.items())
+                bar.update(task, completed=progress.done, text=f"{text}\nvalidation error {measured}")
+            if progress.best:
                 when, rest = (f"epoch {progress.epoch}", f"; {text}") if progress.epoch else ("before training", "")
-                say(f"{when}: validation error {errors}{rest}")
+                say(f"{when}: validation error {measured}{rest}")
 
         yield report
 
