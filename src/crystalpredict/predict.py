@@ -145,15 +145,15 @@ class Predictor:
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
         if isinstance(structures, str | Path) or hasattr(structures, "lattice"):
             structures = [structures]  # type: ignore[list-item]
-        radius = self.model.config.radius
+        radius, vectors = self.model.config.radius, self.model.config.vectors
         numbered = enumerate(structures)
         while some := list(islice(numbered, CHUNK_FILES)):
             entries: list[Entry] = []
             for number, item in some:
                 if isinstance(item, str | PathLike):
-                    entries += read_entries(fspath(item), radius)
+                    entries += read_entries(fspath(item), radius, vectors=vectors)
                 else:
-                    entries.append(entry_of_structure(item, radius, index=number))
+                    entries.append(entry_of_structure(item, radius, index=number, vectors=vectors))
             yield from merge_entries(entries, radius) if reduce else entries
 
 

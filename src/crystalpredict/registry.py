@@ -97,6 +97,15 @@ def radius_of_model(folder: Path) -> float | None:
     return radius if radius > 0 else None
 
 
+def needs_vectors(folder: Path) -> bool:
+    """Whether a checkpoint's neighbour lists need vectors (ModelConfig.vectors), without torch."""
+    try:
+        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
+        return bool(model.get("attention", "real") != "real")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

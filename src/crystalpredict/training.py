@@ -302,7 +302,7 @@ class Training:
 
     def _write_config(self) -> None:
         content = {
-            "model": asdict(self.model.config),
+            "model": self.model.config.to_dict(),
             "training": asdict(self.config),
             "properties": [
                 asdict(prop) | {"mean": float(mean), "deviation": float(deviation)}

@@ -18,7 +18,7 @@ import typer
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.render import Format, say, writer_of
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model, radius_of_model
+from crystalpredict.registry import find_model, needs_vectors, radius_of_model
 
 if TYPE_CHECKING:
     from crystalpredict.predict import Prediction, Predictor
@@ -99,16 +99,15 @@ def predict(
         from crystalpredict.reading import Reader
 
         # workers start before torch is imported: they are small then, and read meanwhile
-        reader = stack.enter_context(
-            Reader(paths, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
-        )
+        workers, vectors = (jobs or cores()) if radius else 1, needs_vectors(folder)
+        reader = stack.enter_context(Reader(paths, radius or 0.0, workers, merge=not no_reduce, vectors=vectors))
         from crystalpredict.predict import load_model
 
         predictor = load_model(folder, device, targets, at_once)
         gc.freeze()
         gc.enable()
         if not quiet:
-            atoms = "all atoms" if no_reduce else "equivalent atoms once"
+            atoms = "all atoms" if no_reduce or vectors else "equivalent atoms once"
             say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {atoms}")
         stream = stack.enter_context(opened(output))
         outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
