@@ -207,6 +207,7 @@ def _merged_edges(crystals: list[Crystal], radius: float, vectors: bool) -> tupl
     """
     lists = [find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors) for crystal in crystals]
     lists = merge_equivalent(crystals, lists, radius)
+    found = [edges.vectors for edges in lists if edges.vectors is not None]
     return (
         np.array([edges.size for edges in lists]),
         np.concatenate([edges.atoms for edges in lists]).astype(np.uint16),
@@ -214,10 +215,7 @@ def _merged_edges(crystals: list[Crystal], radius: float, vectors: bool) -> tupl
         np.concatenate([edges.widths for edges in lists]),
         np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
         np.concatenate([edges.distances for edges in lists]).astype(np.float32),
-        *(
-            [np.concatenate([edges.vectors for edges in lists if edges.vectors is not None]).astype(np.float32)]
-            * vectors
-        ),
+        *([np.concatenate(found).astype(np.float32)] if found else []),
     )
 
 

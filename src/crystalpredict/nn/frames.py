@@ -6,6 +6,7 @@ The frame's axes are those in which the head attends most, so it turns with the 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ TIE = 1e-4  # of logits, within which edges are equally good: more than rounding
 LEAST_SINE = 1e-5  # of 1 - |cos|, below which its logarithm is taken of this
 COLLINEAR = 0.9999  # cosine above which two directions span no plane
 MIX = (1.0, 1.3, 1.7)  # of the axes, in what tells tied frames apart: each axis, and its sign, counts differently
-COSINES_AT_ONCE = 2**23  # values of direction functions held at once: 32 MiB in single precision
+COSINES_AT_ONCE = 2**20  # values of direction functions held at once: what the caches of a CPU hold, or nearly
 
 
 class FramedAttention(InfinitelyConnectedAttention):
@@ -37,20 +38,15 @@ class FramedAttention(InfinitelyConnectedAttention):
         logits, weights = logits.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)  # (R, H, M)
         directions = part.directions.flatten(0, 1)  # (R, M, 3)
         functions = self.config.direction_basis
+        frames = frames_of(logits.detach(), weights.detach(), directions)
         step = max(1, COSINES_AT_ONCE // (3 * functions * weights.shape[1] * weights.shape[2]))
-        found = []
-        for start in range(0, len(weights), step):
-            own = slice(start, start + step)
-            shares, along = weights[own], directions[own]
-            frames = frames_of(logits[own].detach(), shares.detach(), along)
+        pieces = zip(torch.split(weights, step), torch.split(directions, step), torch.split(frames, step), strict=True)
+        if torch.is_grad_enabled():
             # the table of direction functions is larger than all else together: it is made again in the backward pass
-            found.append(
-                checkpoint(
-                    direction_moments, shares, along, frames, self.config, use_reentrant=False, preserve_rng_state=False
-                )
-                if torch.is_grad_enabled()
-                else direction_moments(shares, along, frames, self.config)
-            )
+            again = partial(checkpoint, direction_moments, use_reentrant=False, preserve_rng_state=False)
+            found = [again(*piece, self.config) for piece in pieces]
+        else:
+            found = [direction_moments(*piece, self.config) for piece in pieces]
         return torch.cat([radial, torch.cat(found).view(*radial.shape[:3], -1)], dim=3)
 
     def _encoding(self, moments: Tensor) -> Tensor:
