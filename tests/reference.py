@@ -68,7 +68,12 @@ def from_upstream(upstream: dict[str, torch.Tensor], config: ModelConfig) -> dic
         ours[block + "attention.query_key_value.bias"] = upstream[attention + "in_proj_bias"]
         ours[block + "attention.width_weights"] = upstream[attention + "lattice_pos_weights"].view(heads, channels)
         ours[block + "attention.width_norm"] = upstream[attention + "gauss_scale"]
-        ours[block + "attention.radial_weights"] = upstream[attention + "pe_dist_proj"][0]
+        if attention + "pe_dist_proj" in upstream:
+            ours[block + "attention.radial_weights"] = upstream[attention + "pe_dist_proj"][0]
+        if attention + "proj_angle1" in upstream:
+            ours[block + "attention.direction_weights"] = torch.cat(
+                [upstream[f"{attention}proj_angle{axis}"] for axis in (1, 2, 3)]
+            )
         for kind in ("weight", "bias"):
             ours[f"{block}attention.output.{kind}"] = upstream[f"{attention}out_proj.{kind}"]
             ours[f"{block}feedforward.0.{kind}"] = upstream[f"{layer}linear1.{kind}"]

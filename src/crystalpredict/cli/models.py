@@ -1,14 +1,16 @@
-"""`crystalpredict models list | info | verify`."""
+"""`crystalpredict models list | info | verify | import`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from crystalpredict.errors import UsageError
 from crystalpredict.registry import bundled_models, find_model
 
-models_app = typer.Typer(help="The bundled models: list, describe, verify.", no_args_is_help=True)
+models_app = typer.Typer(help="Models: list, describe, verify the bundled ones, import others.", no_args_is_help=True)
 
 
 @models_app.command("list")
@@ -48,3 +50,39 @@ def verify(
         folder = find_model(wanted)
         worst = verify_golden(load_checkpoint(folder), folder, choose_device(device))
         typer.echo(f"{folder.name}: files and outputs are as released (largest deviation {worst:.1e})")
+
+
+@models_app.command("import")
+def import_model(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.ckpt", show_default=False, help="A checkpoint of the authors' programs.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", show_default=False, help="Folder to make. Default: FILE without .ckpt."
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", metavar="NAME", show_default=False, help="What the outputs are, if the file does not say."
+        ),
+    ] = None,
+) -> None:
+    """Make a checkpoint folder of a Lightning file that the authors' Crystalformer or CrystalFramer wrote."""
+    folder = file.with_suffix("") if output is None else output
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists; name another folder with --output")
+    if not folder.parent.is_dir():
+        raise UsageError(f"{folder}: there is no directory {folder.parent}; create it first")
+    from crystalpredict.checkpoint import save_checkpoint
+    from crystalpredict.upstream import card_of, golden_crystals, read_upstream
+
+    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
+    checkpoint = read_upstream(file, targets)
+    save_checkpoint(checkpoint, folder, golden_crystals(), card_of(checkpoint))
+    config = checkpoint.model.config
+    names = ", ".join(prop.name for prop in checkpoint.properties)
+    typer.echo(f"{folder}: {names}; {config.attention} attention, {config.blocks} blocks")
+    typer.echo(f"  {checkpoint.training['weights']}; use it with --model {folder}")
