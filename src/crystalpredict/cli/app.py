@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from crystalpredict import __version__
+from crystalpredict.cli.embed import embed
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import EXIT_INTERRUPTED, predict
 from crystalpredict.cli.render import say
@@ -42,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(predict)
+app.command()(embed)
 app.add_typer(models_app, name="models")
 
 

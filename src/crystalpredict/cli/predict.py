@@ -8,10 +8,10 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -21,9 +21,10 @@ from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model, needs_vectors, radius_of_model
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Prediction, Predictor
+    from crystalpredict.predict import Embedding, Prediction, Predictor
     from crystalpredict.reading import Reader
 
+Row = TypeVar("Row", "Prediction", "Embedding")
 EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
 
 
@@ -86,6 +87,29 @@ def predict(
         raise UsageError("--target names no property")
     paths = expand(inputs)
 
+    with ExitStack() as stack:
+        predictor, reader = stack.enter_context(
+            opened_model(paths, model, device, batch_atoms, jobs, targets=targets, merge=not no_reduce, quiet=quiet)
+        )
+        stream = stack.enter_context(opened(output))
+        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
+    if outcome:
+        raise typer.Exit(outcome)
+
+
+@contextmanager
+def opened_model(
+    paths: list[str],
+    model: str | None,
+    device: str,
+    batch_atoms: str,
+    jobs: int,
+    *,
+    targets: Sequence[str] = (),
+    merge: bool = True,
+    quiet: bool = False,
+) -> Iterator[tuple[Predictor, Reader]]:
+    """The predictor and the reader of the files that a command asks for; what they are is said on stderr."""
     if batch_atoms != "auto" and not (batch_atoms.isdecimal() and int(batch_atoms)):
         raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
     at_once = None if batch_atoms == "auto" else int(batch_atoms)
@@ -100,19 +124,16 @@ def predict(
 
         # workers start before torch is imported: they are small then, and read meanwhile
         workers, vectors = (jobs or cores()) if radius else 1, needs_vectors(folder)
-        reader = stack.enter_context(Reader(paths, radius or 0.0, workers, merge=not no_reduce, vectors=vectors))
+        reader = stack.enter_context(Reader(paths, radius or 0.0, workers, merge=merge, vectors=vectors))
         from crystalpredict.predict import load_model
 
         predictor = load_model(folder, device, targets, at_once)
         gc.freeze()
         gc.enable()
         if not quiet:
-            atoms = "all atoms" if no_reduce or vectors else "equivalent atoms once"
+            atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
             say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {atoms}")
-        stream = stack.enter_context(opened(output))
-        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
-    if outcome:
-        raise typer.Exit(outcome)
+        yield predictor, reader
 
 
 def cores() -> int:
@@ -127,7 +148,8 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
     total = failed = 0
     interrupted = False
     try:
-        for row in rows(predictor, reader, files, quiet=quiet):
+        predictions = predictor.stream(reader.entries(), lambda: reader.busy)
+        for row in with_progress(predictions, files, quiet=quiet):
             writer.write(row)
             stream.flush()  # a killed run leaves what it computed
             total += 1
@@ -145,14 +167,18 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
         if not quiet:
             say(f"interrupted: {total} rows are complete")
         return EXIT_INTERRUPTED
+    return code_of(failed, total)
+
+
+def code_of(failed: int, total: int) -> int:
+    """The exit code of a run in which some of all rows failed."""
     return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
 
 
-def rows(predictor: Predictor, reader: Reader, files: int, *, quiet: bool) -> Iterator[Prediction]:
-    """Predictions of the files, with a progress bar on stderr if that is a terminal."""
-    predictions = predictor.stream(reader.entries(), lambda: reader.busy)
+def with_progress(rows: Iterable[Row], files: int, *, quiet: bool) -> Iterator[Row]:
+    """The rows of the files, with a progress bar on stderr if that is a terminal."""
     if quiet or not sys.stderr.isatty() or files < 50:
-        yield from predictions
+        yield from rows
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -160,7 +186,7 @@ def rows(predictor: Predictor, reader: Reader, files: int, *, quiet: bool) -> It
     columns = (TextColumn("files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("files", total=files)
-        for row in predictions:
+        for row in rows:
             if row.index == 0:
                 progress.advance(task)
             yield row

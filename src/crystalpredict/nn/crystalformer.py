@@ -55,8 +55,12 @@ class Crystalformer(nn.Module):
 
     def forward(self, batch: CrystalBatch) -> Tensor:
         """Standardised properties (B, outputs)."""
-        out: Tensor = self.readout(mean_over_atoms(self.encode(batch), batch))
+        out: Tensor = self.readout(self.features(batch))
         return out
+
+    def features(self, batch: CrystalBatch) -> Tensor:
+        """What the readout sees of each crystal: the mean state of its atoms after the last block (B, D)."""
+        return mean_over_atoms(self.encode(batch), batch)
 
     def encode(self, batch: CrystalBatch) -> Tensor:
         """State after the last block (N, D)."""
