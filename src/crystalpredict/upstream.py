@@ -42,12 +42,13 @@ FIXED: dict[str, Any] = {
     "use_cgcnn_feat": False, "value_pe_dist_reci": 0, "value_pe_wave_real": 0, "value_pe_wave_reci": 0,
     "value_pe_width_scale": 1.0, "value_pe_dist_wscale": 1.0, "value_pe_headed": True, "value_pe_condproj": "no",
     "exclude_self": False, "norm_func_mode": 0, "pooling": "avr", "pre_pooling_op": "no", "norm_type": "no",
-    "cos_abs": 0, "normalize_targets": "scale_bias",
+    "cos_abs": 0, "frame_mode": "both",
 }  # fmt: skip
 # those that the tensors tell too, or that have no part in a prediction
 OTHERS = set(
     """
     targets num_layers model_dim ff_dim embedding_dim value_pe_dist_real positive_func positive_func_beta scale_crystal
+    param_file training_data momentum normalize_targets
     seed experiment_name save_path optimizer lr lr_sch sch_params adam_betas weight_decay clip_norm clip_grad dropout
     batch_size n_epochs loss_func t_fixup_init freeze_bn_epochs train_filter_max train_filter_min train_percent_check
     val_percent_check model_checkpoint_save_top_k pretrained_model num_workers target_set swa_epochs scale_grad
@@ -60,17 +61,18 @@ TARGETS: dict[str, Property] = {
     **{
         name: find_property(ours)
         for ours, names in {
-            "bandgap": ("bandgap", "gap_pbe"),
-            "formation_energy": ("e_form", "formation_energy", "formation_energy_peratom", "formation_energy_per_atom"),
+            "bandgap": ("bandgap",),
+            "formation_energy": ("e_form", "formation_energy", "delta_e"),
             "e_above_hull": ("ehull", "e_hull", "e_above_hull"),
-            "bulk_modulus": ("bulk_modulus", "bulk_modulus_kv"),
-            "shear_modulus": ("shear_modulus", "shear_modulus_gv"),
+            "bulk_modulus": ("bulk_modulus",),
+            "shear_modulus": ("shear_modulus",),
         }.items()
         for name in names
     },
-    "optb88vdw_bandgap": Property("optb88vdw_bandgap", "band gap (OptB88vdW)", "eV", "eV", _GAPS, minimum=0.0),
+    "opt_bandgap": Property("opt_bandgap", "band gap (OptB88vdW)", "eV", "eV", _GAPS, minimum=0.0),
     "mbj_bandgap": Property("mbj_bandgap", "band gap (MBJ)", "eV", "eV", _GAPS, minimum=0.0),
-    "optb88vdw_total_energy": Property("total_energy", "total energy", "eV/atom", "eV_per_atom", ("energy",)),
+    "total_energy": Property("total_energy", "total energy", "eV/atom", "eV_per_atom", ("energy",)),
+    "stability": Property("stability", "distance from the hull (OQMD)", "eV/atom", "eV_per_atom"),
 }
 
 
@@ -173,9 +175,13 @@ def _config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Model
     if angles is not None:
         if attention != "real" or settings["frame_method"] != "max":
             raise ValueError(f"frame_method {settings['frame_method']!r} in the domain {attention} is not understood")
+        if "cos_abs" not in settings:
+            raise ValueError("cos_abs is missing: without it, cosines may or may not have a sign")
         attention = "framed"
     elif settings["value_pe_angle_real"] or settings["value_pe_dist_coef"] != 1:
         raise ValueError("value_pe_angle_real or value_pe_dist_coef is set, but there is no proj_angle1")
+    if attention not in ("real", "framed") and "lattice_range" not in settings:
+        raise ValueError("lattice_range is missing: without it, the waves are not known")
     bounds = {float(settings[f"gauss_lb_{space}"]) for space in ("real", "reci")}
     if attention in ("real", "framed"):
         bounds = {float(settings["gauss_lb_real"])}

@@ -29,6 +29,7 @@ PLAIN: dict[str, Any] = {
     "value_pe_dist_reci": 0, "value_pe_dist_max": -10.0, "value_pe_width_scale": 1.0, "value_pe_headed": True,
     "exclude_self": False, "norm_func_mode": 0, "pooling": "avr", "pre_pooling_op": "no", "norm_type": "no",
     "pretrained_model": None, "normalize_targets": "scale_bias", "swa_epochs": 50, "use_cuda_code": True,
+    "param_file": "default.json",
 }  # fmt: skip
 ANGLES: dict[str, Any] = {
     "positive_func_beta": 0.1, "value_pe_dist_wscale": 1.0, "frame_method": "max", "cos_abs": 0,
@@ -150,6 +151,22 @@ def test_targets_are_known_or_named(tmp_path: Path) -> None:
         read_upstream(path, ["eform", "gap"])
     with pytest.raises(UsageError, match="without targets"):
         read_upstream(written(tmp_path / "d.ckpt", {k: v for k, v in PLAIN.items() if k != "targets"}))
+
+
+@pytest.mark.parametrize("name", ["opt_bandgap", "total_energy", "stability", "delta_e", "ehull", "bulk_modulus"])
+def test_the_targets_of_the_authors_data_sets_are_known(name: str, tmp_path: Path) -> None:
+    (prop,) = read_upstream(written(tmp_path / "a.ckpt", PLAIN | {"targets": [name]})).properties
+    assert prop.unit == {"opt_bandgap": "eV", "bulk_modulus": "GPa"}.get(name, "eV/atom")
+
+
+@pytest.mark.parametrize(("settings", "name"), [(ANGLES, "cos_abs"), ({"domain": "multihead"}, "lattice_range")])
+def test_a_setting_whose_absence_means_something_else_is_asked_for(
+    settings: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    settings = PLAIN | settings
+    path = written(tmp_path / "odd.ckpt", settings, lambda content: content["hyper_parameters"].pop(name))
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        read_upstream(path)
 
 
 def changed(**values: Any) -> Change:
