@@ -90,6 +90,8 @@ class Training:
         start: Checkpoint | None = None,
     ) -> None:
         """`start` gives the initial weights, and the scale of those properties that it knows; `model` is its config."""
+        if model.vectors and neighbors.vectors is None:
+            raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
         self.device = distributed.join_group(config.device)
         self.split_atoms = config.split_atoms  # halved where memory runs out

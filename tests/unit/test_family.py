@@ -16,7 +16,7 @@ import torch
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, verify_golden
 from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
 from crystalpredict.equivalence import merge_equivalent
-from crystalpredict.errors import CheckpointError
+from crystalpredict.errors import CheckpointError, DataError
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.attention import InfinitelyConnectedAttention
@@ -187,6 +187,13 @@ def test_a_member_goes_on_from_its_checkpoint(name: str, table: CrystalTable, tm
     training.run(lambda progress: None)
     resumed = Training(tmp_path / "run", table, neighbors, start.model.config, config, start)
     assert resumed.step == training.step > 0
+
+
+def test_lists_without_vectors_are_refused_before_a_training(table: CrystalTable, tmp_path: Path) -> None:
+    plain = neighbor_table(table, 6.0)
+    with pytest.raises(DataError, match="framed attention needs neighbour lists made with vectors"):
+        Training(tmp_path, table, plain, replace(SMALL, attention="framed"), TrainingConfig())
+    assert not list(tmp_path.iterdir())
 
 
 def test_neighbour_lists_with_vectors_are_kept_apart_from_those_without(table: CrystalTable, tmp_path: Path) -> None:
