@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.checkpoint import FORMAT_VERSION, Checkpoint, properties_of, save_checkpoint
+from crystalpredict.checkpoint import Checkpoint, properties_of, save_checkpoint
 from crystalpredict.dataset import CrystalTable
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.registry import file_sha256
@@ -60,7 +60,7 @@ def enter_in_index(folder: Path, summary: str, properties: list[str], *, default
         "folder": folder.name,
         "summary": summary,
         "properties": properties,
-        "format_version": FORMAT_VERSION,
+        "format_version": json.loads((folder / "config.json").read_text())["format_version"],
         "files": {file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in files},
     }
     if default:

@@ -221,7 +221,7 @@ def open_training(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Train
     config = replace(TrainingConfig.from_dict(plan.training), device=device)
     table = CrystalTable.load(run / "crystals.npz")
     model = ModelConfig.from_dict(plan.model)
-    neighbors = neighbor_table(table, model.radius, jobs=jobs)
+    neighbors = neighbor_table(table, model.radius, jobs=jobs, vectors=model.vectors)
     begun = (run / "state.npz").exists()
     return Training(run, table, neighbors, model, config, start=None if begun else plan.base_checkpoint())
 

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, TypeVar
@@ -18,7 +18,7 @@ import typer
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.render import Format, say, writer_of
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model, radius_of_model
+from crystalpredict.registry import find_model, needs_vectors, radius_of_model
 
 if TYPE_CHECKING:
     from crystalpredict.predict import Predictor
@@ -87,6 +87,29 @@ def predict(
         raise UsageError("--target names no property")
     paths = expand(inputs)
 
+    with ExitStack() as stack:
+        predictor, reader = stack.enter_context(
+            opened_model(paths, model, device, batch_atoms, jobs, targets=targets, merge=not no_reduce, quiet=quiet)
+        )
+        stream = stack.enter_context(opened(output))
+        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
+    if outcome:
+        raise typer.Exit(outcome)
+
+
+@contextmanager
+def opened_model(
+    paths: list[str],
+    model: str | None,
+    device: str,
+    batch_atoms: str,
+    jobs: int,
+    *,
+    targets: Sequence[str] = (),
+    merge: bool = True,
+    quiet: bool = False,
+) -> Iterator[tuple[Predictor, Reader]]:
+    """The predictor and the reader of the files that a command asks for; what they are is said on stderr."""
     if batch_atoms != "auto" and not (batch_atoms.isdecimal() and int(batch_atoms)):
         raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
     at_once = None if batch_atoms == "auto" else int(batch_atoms)
@@ -100,21 +123,17 @@ def predict(
         from crystalpredict.reading import Reader
 
         # workers start before torch is imported: they are small then, and read meanwhile
-        reader = stack.enter_context(
-            Reader(paths, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
-        )
+        workers, vectors = (jobs or cores()) if radius else 1, needs_vectors(folder)
+        reader = stack.enter_context(Reader(paths, radius or 0.0, workers, merge=merge, vectors=vectors))
         from crystalpredict.predict import load_model
 
         predictor = load_model(folder, device, targets, at_once)
         gc.freeze()
         gc.enable()
         if not quiet:
-            atoms = "all atoms" if no_reduce else "equivalent atoms once"
+            atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
             say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {atoms}")
-        stream = stack.enter_context(opened(output))
-        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
-    if outcome:
-        raise typer.Exit(outcome)
+        yield predictor, reader
 
 
 def cores() -> int:
@@ -148,6 +167,11 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
         if not quiet:
             say(f"interrupted: {total} rows are complete")
         return EXIT_INTERRUPTED
+    return code_of(failed, total)
+
+
+def code_of(failed: int, total: int) -> int:
+    """The exit code of a run in which some of all rows failed."""
     return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
 
 
