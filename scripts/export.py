@@ -68,5 +68,13 @@ def enter_in_index(folder: Path, summary: str, properties: list[str], *, default
     path.write_text(json.dumps(index, indent=2) + "\n")
 
 
+def refresh_index(folder: Path) -> None:
+    """Bring checksums and sizes of a folder that is in the index beside it up to date."""
+    path = folder.parent / "index.json"
+    entry = json.loads(path.read_text())["models"].get(folder.name) if path.exists() else None
+    if entry:
+        enter_in_index(folder, entry["summary"], entry["properties"], default=False)
+
+
 if __name__ == "__main__":
     main()
