@@ -2,9 +2,9 @@
 
 python scripts/calibrate.py models/crystalformer-mp crystals.npz --cache neighbors
 
-Writes calibration.safetensors, names it in config.json and, for a bundled model, in models/index.json. To be run again
-whenever the weights change. It ends in figures from within the validation part, in JSON: ten times a tenth of it is left
-out, the rest calibrates, and the intervals are held against the labels of that tenth.
+Writes calibration.safetensors, names it in config.json and, for a bundled model, in models/index.json. To be run
+again whenever the weights change. It ends in figures from within the validation part, in JSON: ten times a tenth of
+it is left out, the rest calibrates, and the intervals are held against the labels of that tenth.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads leave the core to others
 
 import numpy as np
+from export import enter_in_index
 
+from crystalpredict.answers import Answers
 from crystalpredict.calibrate import calibrate, outputs_and_features
+from crystalpredict.calibration import Calibration
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
 from crystalpredict.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
+from crystalpredict.derived import PARENTS, derivable, derive
 from crystalpredict.equivalence import primitive_size
 from crystalpredict.uncertainty import LEVELS, SHOWN, conformal_quantile, fit_errors
-from export import enter_in_index
 
 FOLDS = 10
 
@@ -39,7 +43,8 @@ def main() -> None:
     checkpoint = load_checkpoint(options.folder)
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
-    neighbors = neighbor_table(table, checkpoint.model.config.radius, cache, jobs=os.cpu_count() or 1)
+    model = checkpoint.model.config
+    neighbors = neighbor_table(table, model.radius, cache, os.cpu_count() or 1, vectors=model.vectors)
     calibration = calibrate(checkpoint, table, neighbors, domain=True)
     if calibration is None:
         parser.error("too few labels in the validation part")
@@ -54,47 +59,72 @@ def main() -> None:
 
 def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable) -> dict[str, Any]:
     """Coverage and width of the intervals in cross-validation, and the share of crystals without a warning."""
-    rows = np.flatnonzero(table.splits == VALIDATION)
+    rows = np.flatnonzero(table.splits == VALIDATION).tolist()
     outputs, features = outputs_and_features(checkpoint, table, neighbors, rows)
     crystals = [table.crystal(row) for row in rows]
-    domain = checkpoint.calibration.domain
-    reasons = domain.reasons(crystals, [neighbors.neighbors(row) for row in rows], features)
-    found: dict[str, Any] = {"crystals": len(rows), "without_warning": round(float(np.mean([not r for r in reasons])), 4)}
-    centres, labels = checkpoint.centres(outputs), encoded_labels(table, checkpoint.properties)[rows]
-    sizes = np.array([primitive_size(crystal) for crystal in crystals])
-    standard = [(values - checkpoint.mean) / checkpoint.deviation for values in (centres, labels)]
-    folds = np.random.default_rng(1).permutation(len(rows)) % FOLDS
-    widths = np.empty((*centres.shape, len(LEVELS)))
-    constant = np.empty(centres.shape)
-    for fold in range(FOLDS):
-        out, own = folds == fold, folds != fold
-        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.floors)
-        widths[out] = errors.halfwidths(standard[0][out], sizes[out], features[out])
-        for column, misses in enumerate(np.abs(standard[1][own] - standard[0][own]).T):
-            constant[out, column] = conformal_quantile(misses[np.isfinite(misses)], SHOWN / 100)
-    shown = LEVELS.index(SHOWN)
-    for column, prop in enumerate(checkpoint.properties):
-        known = np.flatnonzero(np.isfinite(labels[:, column]))
-        scale, misses = checkpoint.deviation[column], np.abs(standard[1][known, column] - standard[0][known, column])
-        inside = misses[:, None] <= widths[known, column]
-        order = np.argsort(table.sizes[rows[known]], kind="stable")
-        both = np.stack([widths[known, column, shown], constant[known, column]], axis=1)[:, None] * scale
-        ends = prop.raised(bounds_on_scale(centres[known, column], both[:, 0]))
-        mean_widths = np.diff(ends, axis=-1)[..., 0].mean(axis=0)
+    reasons = checkpoint.calibration.domain.reasons(crystals, [neighbors.neighbors(row) for row in rows], features)
+    labels = encoded_labels(table, checkpoint.properties)[rows]
+    ends, constant = in_turns(checkpoint, crystals, outputs, features, labels)
+    known = {prop.name: prop.decode(labels[:, i]) for i, prop in enumerate(checkpoint.properties)}
+    known |= {
+        prop.name: derive(prop.name, *(known[name] for name in PARENTS)) for prop in derivable(checkpoint.properties)
+    }
+    correlation = checkpoint.calibration.errors.correlation
+    found: dict[str, Any] = {
+        "crystals": len(rows),
+        "without_warning": round(1 - float(np.mean([bool(reason) for reason in reasons])), 4),
+        "correlations": correlation.round(3).tolist(),
+    }
+    for column, prop in enumerate((*checkpoint.properties, *derivable(checkpoint.properties))):
+        having = np.flatnonzero(np.isfinite(known[prop.name]))
+        label, own = known[prop.name][having], ends[having, column]
+        inside = (label[:, None] >= own[..., 0] - 1e-9) & (label[:, None] <= own[..., 1] + 1e-9)
+        shown = LEVELS.index(SHOWN)
+        sizes = table.sizes[rows][having]
+        third = np.searchsorted(np.quantile(sizes, [1 / 3, 2 / 3]), sizes)  # crystals of one size are in one
         found[prop.name] = {
-            "crystals": len(known),
+            "crystals": len(having),
             "coverage": dict(zip(map(str, LEVELS), inside.mean(axis=0).round(4).tolist(), strict=True)),
-            f"coverage_{SHOWN}_by_third": [round(float(inside[part, shown].mean()), 4) for part in np.array_split(order, 3)],
-            "mean_width": round(float(mean_widths[0]), 4),
-            "mean_width_constant": round(float(mean_widths[1]), 4),
-            "coverage_constant": round(float((misses <= constant[known, column]).mean()), 4),
+            f"coverage{SHOWN}_by_third": [round(float(inside[third == part, shown].mean()), 4) for part in range(3)],
+            "mean_width": mean_width(prop.encode(own[:, shown])),
         }
+        if column < constant.shape[1]:
+            equal = constant[having, column]
+            inside = (prop.encode(label) >= equal[:, 0]) & (prop.encode(label) <= equal[:, 1])
+            found[prop.name]["coverage_constant"] = round(float(inside.mean()), 4)
+            found[prop.name]["mean_width_constant"] = mean_width(equal)
     return found
 
 
-def bounds_on_scale(centres: np.ndarray, halfwidths: np.ndarray) -> np.ndarray:
-    """Ends (R, kinds, 2) of intervals on the trained scale; centres (R,), halfwidths (R, kinds)."""
-    return np.stack([centres[:, None] - halfwidths, centres[:, None] + halfwidths], axis=-1)
+def mean_width(ends: np.ndarray) -> float:
+    """Mean of upper minus lower ends (R, 2)."""
+    return round(float(np.diff(ends, axis=1).mean()), 4)
+
+
+def in_turns(
+    checkpoint: Checkpoint, crystals: list[Any], outputs: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of each crystal calibrated by others: ends (R, properties and derived, levels, 2) in their units.
+
+    And the ends (R, outputs, 2), on the trained scale, of intervals of one width for all crystals of a property.
+    """
+    scale, centres = checkpoint.deviation, checkpoint.centres(outputs)
+    standard = [(values - checkpoint.mean) / scale for values in (centres, labels)]
+    sizes = np.array([primitive_size(crystal) for crystal in crystals])
+    targets = [prop.name for prop in (*checkpoint.properties, *derivable(checkpoint.properties))]
+    folds = np.random.default_rng(1).permutation(len(crystals)) % FOLDS
+    ends = np.empty((len(crystals), len(targets), len(LEVELS), 2))
+    constant = np.empty((*centres.shape, 2))
+    for fold in range(FOLDS):
+        out, own = np.flatnonzero(folds == fold), folds != fold
+        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.floors)
+        answers = Answers(replace(checkpoint, calibration=Calibration(errors)), targets)
+        ends[out] = answers.bounds(outputs[out], features[out], [crystals[row] for row in out])
+        for column, prop in enumerate(checkpoint.properties):
+            misses = np.abs(labels[own, column] - centres[own, column])
+            half = conformal_quantile(misses[np.isfinite(misses)], SHOWN / 100)
+            constant[out, column] = prop.raised(centres[out, column, None] + np.array([-half, half]))
+    return ends, constant
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.checkpoint import FORMAT_VERSION, Checkpoint, properties_of, save_checkpoint
+from crystalpredict.checkpoint import Checkpoint, properties_of, save_checkpoint
 from crystalpredict.dataset import CrystalTable
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.registry import file_sha256
@@ -60,12 +60,20 @@ def enter_in_index(folder: Path, summary: str, properties: list[str], *, default
         "folder": folder.name,
         "summary": summary,
         "properties": properties,
-        "format_version": FORMAT_VERSION,
+        "format_version": json.loads((folder / "config.json").read_text())["format_version"],
         "files": {file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in files},
     }
     if default:
         index["default"] = folder.name
     path.write_text(json.dumps(index, indent=2) + "\n")
+
+
+def refresh_index(folder: Path) -> None:
+    """Bring checksums and sizes of a folder that is in the index beside it up to date."""
+    path = folder.parent / "index.json"
+    entry = json.loads(path.read_text())["models"].get(folder.name) if path.exists() else None
+    if entry:
+        enter_in_index(folder, entry["summary"], entry["properties"], default=False)
 
 
 if __name__ == "__main__":

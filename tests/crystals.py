@@ -42,8 +42,8 @@ def supercell(crystal: Crystal, matrix: np.ndarray) -> Crystal:
     return Crystal(lattice, positions, *repeat)
 
 
-def batch_of(*crystals: Crystal, radius: float) -> CrystalBatch:
+def batch_of(*crystals: Crystal, radius: float, vectors: bool = False) -> CrystalBatch:
     import torch
 
-    edges = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
+    edges = [find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors) for crystal in crystals]
     return collate(crystals, edges, torch.float64)

@@ -30,16 +30,30 @@ def reference_crystals() -> list[Crystal]:
     ]
 
 
-def reference_model(radius: float = 16.0, dtype: torch.dtype = torch.float64) -> Crystalformer:
+def reference_model(radius: float = 16.0, dtype: torch.dtype = torch.float64, **family: Any) -> Crystalformer:
+    """The model of reference_weights.npz, or another of its family; directions, of which it has none, are random."""
     shape = reference()["config"]
     config = ModelConfig(
         blocks=shape["blocks"], width=shape["model_dim"], heads=shape["heads"], feedforward=shape["ff_dim"],
         radial_basis=shape["radial_basis"], readout=shape["mlp_hidden"], radius=radius,
+        **family,
     )  # fmt: skip
     upstream = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / "reference_weights.npz").items()}
-    model = Crystalformer(config)
-    model.load_state_dict(from_upstream(upstream, config))
-    return model.to(dtype).eval()
+    torch.manual_seed(0)
+    model = Crystalformer(config).to(dtype)
+    state = model.state_dict()
+    weights = from_upstream(upstream, config)
+    for block in range(config.blocks):
+        name = f"blocks.{block}.attention.radial_weights"
+        if name not in state:  # a block in reciprocal space
+            del weights[name]
+        else:
+            weights[name] = weights[name][: len(state[name])]
+        name = f"blocks.{block}.attention.direction_weights"
+        if name in state:
+            weights[name] = 10 * state[name]
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def from_upstream(upstream: dict[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
@@ -54,7 +68,12 @@ def from_upstream(upstream: dict[str, torch.Tensor], config: ModelConfig) -> dic
         ours[block + "attention.query_key_value.bias"] = upstream[attention + "in_proj_bias"]
         ours[block + "attention.width_weights"] = upstream[attention + "lattice_pos_weights"].view(heads, channels)
         ours[block + "attention.width_norm"] = upstream[attention + "gauss_scale"]
-        ours[block + "attention.radial_weights"] = upstream[attention + "pe_dist_proj"][0]
+        if attention + "pe_dist_proj" in upstream:
+            ours[block + "attention.radial_weights"] = upstream[attention + "pe_dist_proj"][0]
+        if attention + "proj_angle1" in upstream:
+            ours[block + "attention.direction_weights"] = torch.cat(
+                [upstream[f"{attention}proj_angle{axis}"] for axis in (1, 2, 3)]
+            )
         for kind in ("weight", "bias"):
             ours[f"{block}attention.output.{kind}"] = upstream[f"{attention}out_proj.{kind}"]
             ours[f"{block}feedforward.0.{kind}"] = upstream[f"{layer}linear1.{kind}"]

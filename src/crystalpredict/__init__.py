@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from crystalpredict.errors import CrystalPredictError
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Prediction, Predictor, load_model
+    from crystalpredict.predict import Embedding, Prediction, Predictor, load_model
 
 __version__ = "0.1.0"
-__all__ = ["CrystalPredictError", "Prediction", "Predictor", "__version__", "load_model"]
+__all__ = ["CrystalPredictError", "Embedding", "Prediction", "Predictor", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch and pymatgen only when something that needs them is asked for."""
-    if name in ("Prediction", "Predictor", "load_model"):
+    if name in ("Embedding", "Prediction", "Predictor", "load_model"):
         from crystalpredict import predict
 
         return getattr(predict, name)

@@ -19,7 +19,7 @@ class Answers:
     """Reads the outputs of a checkpoint's network, for some of its properties or what is derived from them."""
 
     def __init__(self, checkpoint: Checkpoint, targets: Sequence[str] = (), *, uncertainty: bool = True) -> None:
-        """`targets`: names or aliases, none for all of the checkpoint; `uncertainty`: with intervals, if it has them."""
+        """`targets`: names or aliases, none for all of the checkpoint; `uncertainty`: with intervals, if there are."""
         among = (*checkpoint.properties, *derivable(checkpoint.properties))
         wanted = [find_property(name, among) for name in targets] or checkpoint.properties
         self.checkpoint = checkpoint
@@ -62,8 +62,6 @@ class Answers:
             columns.append(derived_bounds(prop.name, *moduli, both, float(correlation)))
         return np.stack(columns, axis=1)
 
-    def oddities(
-        self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray
-    ) -> list[str]:
+    def oddities(self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray) -> list[str]:
         """What is unlike the training data in each crystal (B,), "" where nothing is or nothing is known of them."""
         return self.domain.reasons(crystals, neighbors, features) if self.domain else [""] * len(crystals)

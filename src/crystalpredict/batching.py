@@ -25,15 +25,29 @@ PART_ATOMS = 192  # atoms of a part: fewer pad less, more keep the products larg
 class Part:
     """G bins of T slots, M neighbours a slot.
 
-    neighbors (G, T, M), slot of the neighbour inside its bin; distances (G, T, M), Å, `FAR` for a missing neighbour.
+    neighbors (G, T, M), slot of the neighbour inside its bin; distances (G, T, M), Å, `FAR` for a missing neighbour;
+    vectors (G, T, M, 3), Å, 0 for a missing neighbour, or None where the neighbour lists have none.
     """
 
     neighbors: Tensor
     distances: Tensor
+    vectors: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Part:
-        """The part on another device, distances in another precision."""
-        return Part(_moved(self.neighbors, device), _moved(self.distances, device, dtype))
+        """The part on another device, real numbers in another precision."""
+        vectors = None if self.vectors is None else _moved(self.vectors, device, dtype)
+        return Part(_moved(self.neighbors, device), _moved(self.distances, device, dtype), vectors)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where the atoms of a batch are: positions (N, 3), 0 in an empty slot, and lattices (B, 3, 3), rows a, b, c; Å.
+
+    In double precision and in the host's memory, whatever the rest of the batch has: phases are made of them there.
+    """
+
+    positions: Tensor
+    lattices: Tensor
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,8 @@ class CrystalBatch:
     """B crystals in the N slots of all parts, one part after the other; some slots are empty.
 
     elements (N, S), atomic number - 1; occupancies (N, S), 0 in an empty slot; crystals (N,), the crystal of a slot, B
-    for an empty one; counts (N,), atoms that a slot stands for, 0 for an empty one; n_atoms (B,).
+    for an empty one; counts (N,), atoms that a slot stands for, 0 for an empty one; n_atoms (B,). cells, where the
+    neighbour lists have vectors.
     """
 
     elements: Tensor
@@ -50,6 +65,7 @@ class CrystalBatch:
     counts: Tensor
     n_atoms: Tensor
     parts: tuple[Part, ...]
+    cells: Cells | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> CrystalBatch:
         """The batch on another device, its real numbers in another precision."""
@@ -60,6 +76,7 @@ class CrystalBatch:
             _moved(self.counts, device, dtype),
             _moved(self.n_atoms, device),
             tuple(part.to(device, dtype) for part in self.parts),
+            self.cells,
         )
 
 
@@ -109,7 +126,18 @@ def collate(
         torch.from_numpy(counts).to(dtype),
         torch.tensor([crystal.n_atoms for crystal in crystals]),
         tuple(parts),
+        _cells(crystals, neighbors, slot, total),
     )
+
+
+def _cells(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], slot: IntArray, slots: int) -> Cells | None:
+    """Cells of a batch of so many slots, `slot` (atoms,) being that of each listed atom; None without vectors."""
+    if any(edges.vectors is None for edges in neighbors):
+        return None
+    positions = np.zeros((slots, 3))
+    positions[slot] = np.concatenate([crystal.positions for crystal in crystals])
+    lattices = np.stack([crystal.lattice for crystal in crystals]).astype(float)
+    return Cells(torch.from_numpy(positions), torch.from_numpy(lattices))
 
 
 def _part(neighbors: Sequence[Neighbors], starts: IntArray, shape: tuple[int, int, int], dtype: torch.dtype) -> Part:
@@ -124,9 +152,16 @@ def _part(neighbors: Sequence[Neighbors], starts: IntArray, shape: tuple[int, in
     distances = np.full(bins * slots * width, FAR)
     indices[cell] = np.concatenate([edges.indices for edges in neighbors]) + home
     distances[cell] = np.concatenate([edges.distances for edges in neighbors])
+    found = [edges.vectors for edges in neighbors if edges.vectors is not None]
+    vectors = None
+    if len(found) == len(neighbors):
+        table = np.zeros((bins * slots * width, 3))
+        table[cell] = np.concatenate(found)
+        vectors = torch.from_numpy(table).to(dtype).view(bins, slots, width, 3)
     return Part(
         torch.from_numpy(indices).view(bins, slots, width),
         torch.from_numpy(distances).to(dtype).view(bins, slots, width),
+        vectors,
     )
 
 

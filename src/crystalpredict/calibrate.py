@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from crystalpredict.batching import PART_ATOMS, collate, split_by_atoms
 from crystalpredict.calibration import Calibration
 from crystalpredict.checkpoint import Checkpoint
-from crystalpredict.crystal import FloatArray, IntArray
+from crystalpredict.crystal import FloatArray
 from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
 from crystalpredict.domain import fit_domain
 from crystalpredict.equivalence import primitive_size
@@ -24,7 +26,7 @@ def calibrate(
 
     `domain`: with statistics of the training part, whose features are computed too.
     """
-    validation, train = (np.flatnonzero(table.splits == part) for part in (VALIDATION, TRAIN))
+    validation, train = (np.flatnonzero(table.splits == part).tolist() for part in (VALIDATION, TRAIN))
     labels = encoded_labels(table, checkpoint.properties)[validation]
     if (np.isfinite(labels).sum(axis=0) < LEAST).any():
         return None
@@ -41,7 +43,7 @@ def calibrate(
 
 
 def outputs_and_features(
-    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, rows: IntArray
+    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, rows: Sequence[int]
 ) -> tuple[FloatArray, FloatArray]:
     """Standardised outputs (R, outputs) and features (R, D) of the crystals in some rows."""
     model = checkpoint.model

@@ -12,6 +12,7 @@ from crystalpredict.domain import Domain
 from crystalpredict.uncertainty import ErrorModel
 
 CALIBRATION_FILE = "calibration.safetensors"
+KINDS: tuple[type[ErrorModel], type[Domain]] = (ErrorModel, Domain)
 TYPES = {"elements": np.int32, "pairs": np.uint8}  # all others are float32
 
 
@@ -25,7 +26,8 @@ class Calibration:
     def to_bytes(self) -> bytes:
         """The content of a calibration file."""
         tensors: dict[str, np.ndarray] = {}
-        for part in filter(None, (self.errors, self.domain)):
+        parts: list[ErrorModel | Domain] = [self.errors, *([self.domain] if self.domain else [])]
+        for part in parts:
             for field in fields(part):
                 kind = TYPES.get(field.name, np.float32)
                 tensors[_key(part, field.name)] = np.ascontiguousarray(getattr(part, field.name), dtype=kind)
@@ -38,8 +40,7 @@ class Calibration:
             tensors = safetensors.numpy.load(content)
         except SafetensorError as error:
             raise ValueError(f"no safetensors file ({error})") from error
-        kinds: list[type] = [ErrorModel, Domain]
-        wanted = [{_key(kind, field.name) for field in fields(kind)} for kind in kinds]
+        wanted = [{_key(kind, field.name) for field in fields(kind)} for kind in KINDS]
         if set(tensors) not in (wanted[0], wanted[0] | wanted[1]):
             odd = sorted((wanted[0] | wanted[1]) ^ set(tensors))
             raise ValueError(f"tensors are missing or unknown, first {odd[0]!r}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from crystalpredict.provenance import Plan
 from crystalpredict.training_config import TrainingConfig
+from crystalpredict.uncertainty import LEAST
 
 CARD = """\
 # {name}
@@ -15,7 +16,7 @@ A Crystalformer for {targets}, trained with `crystalpredict finetune` on {origin
 
 ## Errors
 
-On crystals of the run's own split, none of which was trained on; those of `val` chose the epoch, so `test` is the
+On crystals of the run's own split, which the run did not train on; those of `val` chose the epoch, so `test` is the
 fairer figure. In brackets: 95 % interval by bootstrap.
 
 | property | part | crystals | mean absolute error | root mean square error | R² |
@@ -38,13 +39,22 @@ Versions: {versions}. Started {started} (UTC).
 
 ## Before you trust it
 
-It knows crystals like those of its data, relaxed as they were. There is no uncertainty estimate. Check it with
-`crystalpredict evaluate` on labelled crystals that it has not seen.
+It knows crystals like those of its data, relaxed as they were, and gives no warning for others. {uncertainty}
+Check it with `crystalpredict evaluate` on labelled crystals that it has not seen.
 """
 
+CALIBRATED = """\
+Its intervals are calibrated by the `val` part, which also chose the epoch: they may be somewhat too narrow, most of all
+where that part is small, and they hold for crystals like those in it."""
+UNCALIBRATED = f"""\
+It gives no intervals: `val` has fewer than {LEAST} labels of a property, too few to calibrate them."""
 
-def card_of(name: str, plan: Plan, report: dict[str, Any]) -> str:
-    """Markdown of the card: errors of `report`, by part, property and scale."""
+
+def card_of(name: str, plan: Plan, report: dict[str, Any], epoch: int, *, calibrated: bool) -> str:
+    """Markdown of the card: errors of `report`, by part, property and scale, of the weights after an `epoch`.
+
+    `calibrated`: with intervals.
+    """
     config = TrainingConfig.from_dict(plan.training)
     rows = [
         f"| {name}, {scale or 'no unit'} | {part} | {figures['count']:,} | {figures['mae']:.4g} "
@@ -56,6 +66,7 @@ def card_of(name: str, plan: Plan, report: dict[str, Any]) -> str:
     names = list(dict.fromkeys(name for properties in report.values() for name in properties))
     origin = f"top of `{plan.base['name']}` (weights sha256 `{plan.base['sha256'][:16]}`)" if plan.base else "its own"
     schedule = f"{config.schedule} with peak {config.learning_rate:g}"
+    kept = f"after epoch {epoch}" if epoch else "it started from: no epoch had a smaller validation error"
     return CARD.format(
         name=name,
         targets=", ".join(names),
@@ -67,7 +78,8 @@ def card_of(name: str, plan: Plan, report: dict[str, Any]) -> str:
         command=shlex.join(plan.command),
         training=f"At most {config.epochs} epochs of some {config.batch_atoms} atoms a step, {config.loss} loss of "
         f"standardised labels, AdamW, {schedule}, patience {config.patience}, seed {config.seed}; all settings are in "
-        "`config.json`.",
+        f"`config.json`. The weights kept are those {kept}.",
         versions=", ".join(f"{name} {number}" for name, number in plan.versions.items()),
         started=plan.started,
+        uncertainty=CALIBRATED if calibrated else UNCALIBRATED,
     )

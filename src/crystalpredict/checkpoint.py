@@ -32,7 +32,9 @@ from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import Property
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = (
+    2  # of the newest format: 2 added `attention` and what belongs to it; the paper's model is written as 1
+)
 GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
 
 
@@ -69,16 +71,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in a folder, in evaluation mode on the CPU; CheckpointError if anything about it is off."""
     config = _read_json(folder / "config.json")
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION) or not isinstance(version, int):
         raise CheckpointError(
-            f"{folder}: checkpoint format {version!r}, but this crystalpredict {__version__} reads {FORMAT_VERSION}; "
-            "use the version that wrote it, or a newer one"
+            f"{folder}: checkpoint format {version!r}, but this crystalpredict {__version__} reads 1 to "
+            f"{FORMAT_VERSION}; use the version that wrote it, or a newer one"
         )
     try:
         model = Crystalformer(ModelConfig.from_dict(config["model"]))
         properties, mean, deviation = properties_of(config)
         expected = config["weights_sha256"]
         training = dict(config.get("training", {}))
+        if format_version(model.config) > version:
+            raise ValueError(f"format {version} has no {model.config.attention} attention")
         if not (np.isfinite(mean).all() and (deviation > 0).all() and np.isfinite(deviation).all()):
             raise ValueError("a mean is not a number, or a deviation is not positive")
     except (ValueError, KeyError, TypeError) as error:
@@ -99,6 +103,11 @@ def properties_of(config: dict[str, Any]) -> tuple[tuple[Property, ...], FloatAr
     return tuple(map(Property.from_dict, entries)), *np.array(scales).T
 
 
+def format_version(config: ModelConfig) -> int:
+    """Format of a network's checkpoint: the oldest that has what it needs, which older programs can read."""
+    return FORMAT_VERSION if config.vectors else 1
+
+
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Crystal], card: str) -> None:
     """Write the checkpoint as a folder, with outputs for the crystals `golden` and the text of its card."""
     weights = safetensors.torch.save({k: v.contiguous().cpu() for k, v in checkpoint.model.state_dict().items()})
@@ -107,9 +116,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
         for prop, mean, deviation in zip(checkpoint.properties, checkpoint.mean, checkpoint.deviation, strict=True)
     ]
     config = {
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version(checkpoint.model.config),
         "crystalpredict": __version__,
-        "model": asdict(checkpoint.model.config),
+        "model": checkpoint.model.config.to_dict(),
         "properties": entries,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "training": checkpoint.training,
@@ -171,8 +180,11 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
 
 def network_outputs(model: Crystalformer, crystals: Sequence[Crystal]) -> FloatArray:
     """Standardised outputs (B, outputs) of one batch, on the device and in the precision of the model."""
-    weight = model.embedding.weight
-    edges = [find_neighbors(crystal.lattice, crystal.positions, model.config.radius) for crystal in crystals]
+    weight, config = model.embedding.weight, model.config
+    edges = [
+        find_neighbors(crystal.lattice, crystal.positions, config.radius, vectors=config.vectors)
+        for crystal in crystals
+    ]
     with torch.inference_mode():
         batch = collate(crystals, edges).to(weight.device, weight.dtype)
         return np.asarray(model(batch).cpu().numpy(), dtype=float)

@@ -62,7 +62,8 @@ class Neighbors:
     Every atom of the cell is listed, or one of each kind of equivalent atoms (`crystalpredict.equivalence`).
     Edges of listed atom i are first[i]:first[i + 1]. first (m + 1,); indices (E,), the listed atom that is, or stands
     for, the neighbour; distances (E,), Å; the self edge comes first and has distance 0. atoms (m,), the atom of the
-    cell; counts (m,), how many atoms of the cell it stands for.
+    cell; counts (m,), how many atoms of the cell it stands for. vectors (E, 3), Å, from the atom to its neighbour, for
+    networks that see more than distances; every atom is listed then.
     """
 
     first: IntArray
@@ -70,6 +71,7 @@ class Neighbors:
     distances: FloatArray
     atoms: IntArray
     counts: IntArray
+    vectors: FloatArray | None = None
 
     @property
     def size(self) -> int:

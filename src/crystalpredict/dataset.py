@@ -138,8 +138,8 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
 class NeighborTable:
     """Neighbour lists of all crystals of a table, equivalent atoms merged, one after the other.
 
-    sites (C + 1,), first listed atom of each crystal; atoms (S,), counts (S,), first (S + 1,), indices (E,) and
-    distances (E,) as in Neighbors.
+    sites (C + 1,), first listed atom of each crystal; atoms (S,), counts (S,), first (S + 1,), indices (E,),
+    distances (E,) and vectors (E, 3) as in Neighbors; with vectors, nothing is merged.
     """
 
     sites: IntArray
@@ -148,32 +148,37 @@ class NeighborTable:
     first: IntArray
     indices: IntArray
     distances: FloatArray
+    vectors: FloatArray | None = None
 
     def neighbors(self, row: int) -> Neighbors:
         """List of the crystal in a row of the table."""
         own = slice(self.sites[row], self.sites[row + 1])
         first = self.first[self.sites[row] : self.sites[row + 1] + 1]
         edges = slice(first[0], first[-1])
+        vectors = None if self.vectors is None else self.vectors[edges]
         return Neighbors(
-            first - first[0], self.indices[edges], self.distances[edges], self.atoms[own], self.counts[own]
+            first - first[0], self.indices[edges], self.distances[edges], self.atoms[own], self.counts[own], vectors
         )
 
 
-def neighbor_table(table: CrystalTable, radius: float, cache: Path | None = None, jobs: int = 1) -> NeighborTable:
-    """Neighbour lists within `radius` (Å), found by `jobs` processes.
+def neighbor_table(
+    table: CrystalTable, radius: float, cache: Path | None = None, jobs: int = 1, *, vectors: bool = False
+) -> NeighborTable:
+    """Neighbour lists within `radius` (Å), found by `jobs` processes; `vectors`: with the vectors of their edges.
 
     With a folder `cache`, read from there if they are there, else kept there; it is keyed by the crystals themselves
     and the radius, so it can not be stale.
     """
     if cache is None:
-        return _find_all(table, radius, jobs)
-    digest = hashlib.sha256(repr((radius, TOLERANCE, FREQUENCIES)).encode())
+        return _find_all(table, radius, jobs, vectors)
+    key = (radius, "vectors") if vectors else (radius, TOLERANCE, FREQUENCIES)
+    digest = hashlib.sha256(repr(key).encode())
     for array in (table.first, table.lattices, table.fractional, table.numbers):
         digest.update(np.ascontiguousarray(array).tobytes())
     folder = cache / f"neighbors-{digest.hexdigest()[:16]}"
-    names = [f.name for f in fields(NeighborTable)]
+    names = [f.name for f in fields(NeighborTable) if vectors or f.name != "vectors"]
     if not (folder / f"{names[-1]}.npy").exists():
-        found = _find_all(table, radius, jobs)
+        found = _find_all(table, radius, jobs, vectors)
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             with write_atomically(folder / f"{name}.npy") as file:
@@ -181,24 +186,28 @@ def neighbor_table(table: CrystalTable, radius: float, cache: Path | None = None
     return NeighborTable(*(np.load(folder / f"{name}.npy") for name in names))
 
 
-def _find_all(table: CrystalTable, radius: float, jobs: int) -> NeighborTable:
+def _find_all(table: CrystalTable, radius: float, jobs: int, vectors: bool) -> NeighborTable:
     chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 200))
     crystals = ([table.crystal(row) for row in rows] for rows in chunks)
     if jobs == 1 or len(table) < FEW:
-        parts = [_merged_edges(part, radius) for part in crystals]
+        parts = [_merged_edges(part, radius, vectors) for part in crystals]
     else:
         # spawned, not forked: a fork of a process with threads may hang
         with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-            parts = list(pool.map(_merged_edges, crystals, repeat(radius)))
-    sites, atoms, counts, widths, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
+            parts = list(pool.map(_merged_edges, crystals, repeat(radius), repeat(vectors)))
+    sites, atoms, counts, widths, *edges = (np.concatenate(part) for part in zip(*parts, strict=True))
     sites, first = (np.concatenate([[0], np.cumsum(part)]) for part in (sites, widths))
-    return NeighborTable(sites, atoms, counts, first, indices, distances)
+    return NeighborTable(sites, atoms, counts, first, *edges)
 
 
-def _merged_edges(crystals: list[Crystal], radius: float) -> tuple[np.ndarray, ...]:
-    """Listed atoms of each crystal, then atom, count and edges of each, then indices and distances of the edges."""
-    lists = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
+def _merged_edges(crystals: list[Crystal], radius: float, vectors: bool) -> tuple[np.ndarray, ...]:
+    """Listed atoms of each crystal, then atom, count and edges of each, then indices and distances of the edges.
+
+    With `vectors`, last the vectors of the edges.
+    """
+    lists = [find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors) for crystal in crystals]
     lists = merge_equivalent(crystals, lists, radius)
+    found = [edges.vectors for edges in lists if edges.vectors is not None]
     return (
         np.array([edges.size for edges in lists]),
         np.concatenate([edges.atoms for edges in lists]).astype(np.uint16),
@@ -206,6 +215,7 @@ def _merged_edges(crystals: list[Crystal], radius: float) -> tuple[np.ndarray, .
         np.concatenate([edges.widths for edges in lists]),
         np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
         np.concatenate([edges.distances for edges in lists]).astype(np.float32),
+        *([np.concatenate(found).astype(np.float32)] if found else []),
     )
 
 

@@ -38,9 +38,10 @@ def derived_bounds(
 ) -> FloatArray:
     """Ends (B, levels, 2) of intervals of a derived quantity.
 
-    bulk, shear (B,); widths, for each of the two, half the width (B, levels) of its interval in ln; correlation, of their
-    errors. Errors of ln K and ln G are taken to be small, and added as those of correlated variables: ln E has the slopes
-    G / (3 K + G) and 3 K / (3 K + G), ln K/G has 1 and -1. Poisson's ratio only grows with K / G, whose ends give its own.
+    bulk, shear (B,); widths, for each of the two, half the width (B, levels) of its interval in ln; correlation, of
+    their errors. Errors of ln K and ln G are taken to be small, and added as those of correlated variables: ln E has
+    the slopes G / (3 K + G) and 3 K / (3 K + G), ln K/G has 1 and -1. Poisson's ratio only grows with K / G, whose
+    ends give its own.
     """
     if name == "youngs_modulus":
         of_bulk = (shear / (3 * bulk + shear))[:, None]

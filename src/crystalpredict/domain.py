@@ -34,11 +34,11 @@ TIGHTEST, LOOSEST = 3.0, 150.0  # Å^3, least and largest volume of an atom that
 class Domain:
     """What the training crystals were like.
 
-    elements (98,), crystals with each; pairs (98, 98), crystals with both, at most 255; bonds (98, 98, 2), range, Å, of
-    the distance from an atom to its nearest neighbour, by both elements; volumes (98,), Å^3, an atom's usual share of the
-    cell; packing (3,), the cell's volume over the sum of these: least, loose, most; vacuum (1,), Å, widest layer without
-    atoms; shift, scale (D,) of features; centroids (C, D) of scaled features, and reach (1,), the distance from the
-    nearest of them, which few exceed.
+    elements (98,), crystals with each; pairs (98, 98), crystals with both, at most 255; bonds (98, 98, 2), range, Å,
+    of the distance from an atom to its nearest neighbour, by both elements; volumes (98,), Å^3, an atom's usual share
+    of the cell; packing (3,), the cell's volume over the sum of these: least, loose, most; vacuum (1,), Å, widest
+    layer without atoms; shift, scale (D,) of features; centroids (C, D) of scaled features, and reach (1,), the
+    distance from the nearest of them, which few exceed.
     """
 
     elements: IntArray
@@ -99,7 +99,9 @@ class Domain:
         parts = []
         for element in np.flatnonzero(rare).tolist():
             count = int(self.elements[element])
-            parts.append(f"{ELEMENTS[element]} in {count} of its crystals" if count else f"no {ELEMENTS[element]} in it")
+            parts.append(
+                f"{ELEMENTS[element]} in {count} of its crystals" if count else f"no {ELEMENTS[element]} in it"
+            )
         others = np.flatnonzero(strange)
         counts = self.pairs[np.ix_(others, others)]
         pairs = np.argwhere(np.triu(counts < FEW_PAIRS, 1)).tolist()
@@ -181,9 +183,9 @@ def nearest_neighbors(
 def _main(crystal: Crystal) -> IntArray:
     """Element - 1 of each atom (n,), that with the largest occupancy."""
     if crystal.numbers.shape[1] == 1:
-        return crystal.numbers[:, 0].astype(np.int64) - 1
-    rows = np.arange(crystal.n_atoms)
-    return crystal.numbers[rows, crystal.occupancies.argmax(axis=1)].astype(np.int64) - 1
+        return np.asarray(crystal.numbers[:, 0], dtype=np.int64) - 1
+    main = crystal.occupancies.argmax(axis=1)
+    return np.asarray(crystal.numbers[np.arange(crystal.n_atoms), main], dtype=np.int64) - 1
 
 
 def _composition(crystals: Sequence[Crystal]) -> FloatArray:
@@ -191,8 +193,8 @@ def _composition(crystals: Sequence[Crystal]) -> FloatArray:
     rows = np.repeat(np.arange(len(crystals)), [crystal.numbers.size for crystal in crystals])
     numbers = np.concatenate([crystal.numbers.reshape(-1) for crystal in crystals]).astype(np.int64)
     weights = np.concatenate([crystal.occupancies.reshape(-1) for crystal in crystals])
-    flat = np.bincount(rows * KINDS + numbers - 1, weights, len(crystals) * KINDS)
-    return flat.reshape(len(crystals), KINDS)
+    flat = np.bincount(rows * KINDS + numbers - 1, weights.astype(float), len(crystals) * KINDS)
+    return np.asarray(flat, dtype=float).reshape(len(crystals), KINDS)
 
 
 def _atomic_volumes(shares: FloatArray, volumes: FloatArray, crystals: FloatArray) -> FloatArray:
@@ -241,7 +243,7 @@ def _empty_layers(crystals: Sequence[Crystal], lattices: FloatArray) -> FloatArr
 def _to_nearest(points: FloatArray, centroids: FloatArray) -> FloatArray:
     """Distance of points (n, D) from the nearest centroid (n,)."""
     squares = (centroids**2).sum(axis=1) - 2 * points @ centroids.T
-    return np.sqrt(np.maximum((points**2).sum(axis=1) + squares.min(axis=1), 0))
+    return np.asarray(np.sqrt(np.maximum((points**2).sum(axis=1) + squares.min(axis=1), 0)))
 
 
 def _centroids(points: FloatArray) -> FloatArray:

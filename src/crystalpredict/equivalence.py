@@ -24,10 +24,11 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
     """The neighbour lists (radius in Å, all atoms listed) with one atom of each kind of equivalent atoms.
 
     Many crystals at once, since the work on one is small; the result for one does not depend on the others. The
-    distances are those of the first atom of each kind.
+    distances are those of the first atom of each kind. Lists with vectors belong to networks that see more than
+    distances, for which such atoms differ: they are returned as they are.
     """
-    if not crystals:
-        return []
+    if not crystals or any(edges.vectors is not None for edges in neighbors):
+        return list(neighbors)
     sizes = np.array([crystal.n_atoms for crystal in crystals])
     starts = np.concatenate([[0], np.cumsum(sizes)])
     kinds = _occupants(crystals)

@@ -19,15 +19,17 @@ from crystalpredict.errors import UsageError
 from crystalpredict.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
 from crystalpredict.properties import Property
 from crystalpredict.registry import file_sha256
-from crystalpredict.scores import DECISIONS, FEWEST, Group, Loss, Outlier, Report, Score
+from crystalpredict.scores import DECISIONS, FEWEST, Coverage, Group, Loss, Outlier, Report, Score
 from crystalpredict.table_files import ID_PROP
 from crystalpredict.tables import PARTS
+from crystalpredict.uncertainty import LEVELS, SHOWN
 
 if TYPE_CHECKING:
     from crystalpredict.predict import Prediction
     from crystalpredict.tables import LabelledTable
 
 SIZES = ((1, 8), (9, 40), (41, None))  # atoms in the cell, as the model cards have them
+NO_BOUNDS = np.full((len(LEVELS), 2), np.nan)
 WORST = 10  # crystals with the largest errors that a score keeps
 
 
@@ -46,12 +48,15 @@ class Predicted:
     n_atoms: IntArray
     warnings: tuple[tuple[str, ...], ...]
     reasons: tuple[str, ...]
+    bounds: FloatArray | None = None
+    """Ends of the intervals (R, P, levels, 2), not a number where there are none."""
 
 
 def gather(name: str, sha256: str, columns: Sequence[str], predictions: Iterable[Prediction]) -> Predicted:
     """What a model says of the sources of a table, from the predictions for all of their structures, in order."""
     rows = list(_one_each(predictions))
     values = [[row.values.get(column, np.nan) for column in columns] for row in rows]
+    bounds = [[row.bounds.get(column, NO_BOUNDS) for column in columns] for row in rows]
     return Predicted(
         name=name,
         sha256=sha256,
@@ -60,6 +65,7 @@ def gather(name: str, sha256: str, columns: Sequence[str], predictions: Iterable
         n_atoms=np.array([row.n_atoms or 0 for row in rows], dtype=int),
         warnings=tuple(row.warnings for row in rows),
         reasons=tuple(row.error for row in rows),
+        bounds=np.array(bounds, dtype=float).reshape(len(rows), len(columns), *NO_BOUNDS.shape),
     )
 
 
@@ -160,6 +166,7 @@ def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score
                     ),
                     labels=labels,
                     predictions=ours,
+                    coverage=_coverage(model, column, labels, rows, scaled),
                 )
 
 
@@ -187,6 +194,25 @@ def _by_size(errors: FloatArray, n_atoms: IntArray) -> tuple[Group, ...]:
         name = f"{low}-{high}" if high else f">{low - 1}"
         groups.append(_group(name, errors[(n_atoms >= low) & (n_atoms <= (high or np.inf))]))
     return tuple(group for group in groups if group.count)
+
+
+def _coverage(
+    model: Predicted, column: int, labels: FloatArray, rows: IntArray, scaled: Callable[[FloatArray], FloatArray]
+) -> Coverage | None:
+    """How a model's intervals hold the labels (n,) of some rows, on the scale that `scaled` leads to."""
+    if model.bounds is None or not np.isfinite(bounds := model.bounds[rows, column]).all():
+        return None
+    ends = scaled(bounds)  # (n, levels, 2)
+    slack = 1e-6 * max(1.0, float(np.abs(labels).max()))  # a label at an end is inside, whatever the rounding
+    inside = (ends[..., 0] - slack <= labels[:, None]) & (labels[:, None] <= ends[..., 1] + slack)
+    shares, widths = inside.mean(axis=0).tolist(), np.diff(ends, axis=-1)[..., 0].mean(axis=0).tolist()
+    misses = 1.0 - inside[:, LEVELS.index(SHOWN)]
+    return Coverage(
+        shares=dict(zip(LEVELS, shares, strict=True)),
+        widths=dict(zip(LEVELS, widths, strict=True)),
+        by_size=tuple((group.name, group.count, 1 - group.mae) for group in _by_size(misses, model.n_atoms[rows])),
+        shown=SHOWN,
+    )
 
 
 def _by_element(errors: FloatArray, elements: NDArray[np.bool_]) -> tuple[Group, ...]:

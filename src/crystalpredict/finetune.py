@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from math import sqrt
 from operator import attrgetter
@@ -24,6 +24,7 @@ import numpy as np
 
 from crystalpredict import distributed
 from crystalpredict.atomic_write import write_atomically
+from crystalpredict.calibrate import calibrate
 from crystalpredict.card import card_of
 from crystalpredict.checkpoint import Checkpoint, save_checkpoint
 from crystalpredict.crystal import Crystal, FloatArray, IntArray
@@ -69,15 +70,23 @@ class LabelledCrystals:
     holes: tuple[Dropped, ...]
 
 
-def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> LabelledCrystals:
-    """The ordered crystals of a labelled table, read by `jobs` processes; radius, Å, of the neighbours looked at."""
+def read_crystals(
+    labelled: LabelledTable,
+    radius: float,
+    jobs: int = 1,
+    watch: Callable[[Iterable[Entry]], Iterable[Entry]] = iter,
+) -> LabelledCrystals:
+    """The ordered crystals of a labelled table, read by `jobs` processes; radius, Å, of the neighbours looked at.
+
+    `watch` sees the structures pass.
+    """
     rows: list[int] = []
-    entries: list[Entry] = []
+    formulas: list[str] = []
     dropped = list(labelled.dropped)
     prints: list[FloatArray] = []
     crystals: list[Crystal] = []
     with Reader(labelled.sources, radius, jobs) as reader:
-        for row, found in enumerate(_by_source(reader.entries())):
+        for row, found in enumerate(_by_source(watch(reader.entries()))):
             entry = found[0]
             crystal, neighbors = entry.crystal, entry.neighbors
             reason = entry.error
@@ -89,7 +98,7 @@ def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> Labe
                 dropped.append(Dropped(labelled.path, int(labelled.rows[row]), labelled.ids[row], reason))
                 continue
             rows.append(row)
-            entries.append(entry)
+            formulas.append(entry.formula)  # not the entry: its neighbours would fill the memory
             crystals.append(crystal)
             prints.append(fingerprint(crystal.numbers[neighbors.atoms, 0], neighbors))
     if not rows:
@@ -105,9 +114,13 @@ def read_crystals(labelled: LabelledTable, radius: float, jobs: int = 1) -> Labe
         labels=labelled.labels[rows],
         properties=labelled.properties,
     )
-    formulas = tuple(entry.formula for entry in entries)
     return LabelledCrystals(
-        table, formulas, np.array(prints), tuple(labelled.splits[row] for row in rows), tuple(dropped), labelled.holes
+        table,
+        tuple(formulas),
+        np.array(prints),
+        tuple(labelled.splits[row] for row in rows),
+        tuple(dropped),
+        labelled.holes,
     )
 
 
@@ -209,7 +222,7 @@ def open_training(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Train
     config = replace(TrainingConfig.from_dict(plan.training), device=device)
     table = CrystalTable.load(run / "crystals.npz")
     model = ModelConfig.from_dict(plan.model)
-    neighbors = neighbor_table(table, model.radius, jobs=jobs)
+    neighbors = neighbor_table(table, model.radius, jobs=jobs, vectors=model.vectors)
     begun = (run / "state.npz").exists()
     return Training(run, table, neighbors, model, config, start=None if begun else plan.base_checkpoint())
 
@@ -236,8 +249,10 @@ def finish(training: Training, folder: Path, plan: Plan) -> dict[str, dict[str, 
     }
     name = folder.resolve().name
     checkpoint = Checkpoint(name, kept.cpu(), training.properties, training.mean, training.deviation, facts)
+    checkpoint = replace(checkpoint, calibration=calibrate(checkpoint, table, training.neighbors, domain=False))
     write_json(folder / "metrics.json", report)
-    save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card_of(name, plan, report))
+    card = card_of(name, plan, report, training.best_epoch, calibrated=checkpoint.calibration is not None)
+    save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
     return report
 
 

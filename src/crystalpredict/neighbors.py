@@ -9,19 +9,23 @@ import numpy as np
 
 from crystalpredict.crystal import FloatArray, IntArray, Neighbors
 
-Edges = tuple[IntArray, IntArray, FloatArray]  # centre (E,), neighbour (E,), distance (E,) in Å
+# centre (E,), neighbour (E,), distance (E,) in Å, vector (E, 3) from centre to neighbour in Å, or None if not wanted
+Edges = tuple[IntArray, IntArray, FloatArray, FloatArray | None]
 
 MANY = 1000  # atoms, above which a search by several threads pays
 _CHUNK = 4_000_000  # distances held at once by the NumPy search
 
 
-def find_neighbors(lattice: FloatArray, positions: FloatArray, radius: float) -> Neighbors:
+def find_neighbors(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Neighbors:
     """Every edge shorter than `radius` (Å), images and the self edge included, grouped by centre atom [M5].
 
-    lattice (3, 3), rows a, b, c; positions (n, 3), Cartesian, not necessarily inside the cell.
+    lattice (3, 3), rows a, b, c; positions (n, 3), Cartesian, not necessarily inside the cell. `vectors`: with the
+    vector of each edge, which takes longer.
     """
     search = vesin_edges if _have_vesin() else numpy_edges
-    centres, indices, distances = search(np.asarray(lattice, float), np.asarray(positions, float), radius)
+    centres, indices, distances, found = search(
+        np.asarray(lattice, float), np.asarray(positions, float), radius, vectors=vectors
+    )
     n = len(positions)
     own = np.arange(n)
     first = np.arange(n + 1)  # the self edge comes first in each group
@@ -31,7 +35,11 @@ def find_neighbors(lattice: FloatArray, positions: FloatArray, radius: float) ->
     all_indices, all_distances = np.empty(first[-1], dtype=np.int64), np.zeros(first[-1])
     all_indices[first[:-1]] = own
     all_indices[place], all_distances[place] = indices[order], distances[order]
-    return Neighbors(first, all_indices, all_distances, own, np.ones(n, dtype=np.int64))
+    all_vectors = None
+    if found is not None:
+        all_vectors = np.zeros((len(all_indices), 3))
+        all_vectors[place] = found[order]
+    return Neighbors(first, all_indices, all_distances, own, np.ones(n, dtype=np.int64), all_vectors)
 
 
 @cache
@@ -39,21 +47,23 @@ def _have_vesin() -> bool:
     return importlib.util.find_spec("vesin") is not None
 
 
-def vesin_edges(lattice: FloatArray, positions: FloatArray, radius: float) -> Edges:
+def vesin_edges(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Edges:
     """Edges by vesin's cell list, self edges left out; linear in the number of atoms."""
     import vesin
 
     # half of the list, of which the other half is the mirror image, takes two thirds of the time
     finder = vesin.NeighborList(cutoff=radius, full_list=False, n_threads=1 if len(positions) < MANY else 0)
-    pairs, lengths = finder.compute(positions, lattice, periodic=True, quantities="Pd")
+    pairs, lengths, *rest = finder.compute(positions, lattice, periodic=True, quantities="PdD" if vectors else "Pd")
     if len(lengths) and lengths.max() >= radius:
+        rest = [part[lengths < radius] for part in rest]
         pairs, lengths = pairs[lengths < radius], lengths[lengths < radius]
     pairs = pairs.astype(np.int64)
     ends = pairs.T.ravel()
-    return ends, np.concatenate([pairs[:, 1], pairs[:, 0]]), np.concatenate([lengths, lengths])
+    both = np.concatenate([rest[0], -rest[0]]) if vectors else None
+    return ends, np.concatenate([pairs[:, 1], pairs[:, 0]]), np.concatenate([lengths, lengths]), both
 
 
-def numpy_edges(lattice: FloatArray, positions: FloatArray, radius: float) -> Edges:
+def numpy_edges(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Edges:
     """Edges by trying every pair and image, self edges left out; quadratic in the number of atoms.
 
     Atoms are first moved into the cell; image n of axis a can then be within the radius only if
@@ -67,14 +77,14 @@ def numpy_edges(lattice: FloatArray, positions: FloatArray, radius: float) -> Ed
     shifts = images @ lattice  # (I, 3)
     home = len(images) // 2
     rows = max(1, _CHUNK // (len(wrapped) * len(images)))
-    found: list[Edges] = []
+    found: list[tuple[IntArray, IntArray, FloatArray, FloatArray]] = []
     for start in range(0, len(wrapped), rows):
         centre = wrapped[start : start + rows]
-        vectors = (wrapped[None] - centre[:, None])[:, :, None] + shifts  # (rows, n, I, 3)
-        squared = np.einsum("ijnx,ijnx->ijn", vectors, vectors)
+        apart = (wrapped[None] - centre[:, None])[:, :, None] + shifts  # (rows, n, I, 3)
+        squared = np.einsum("ijnx,ijnx->ijn", apart, apart)
         own = np.arange(len(centre))
         squared[own, start + own, home] = np.inf
         i, j, n = np.nonzero(squared < radius**2)
-        found.append((i + start, j, np.sqrt(squared[i, j, n])))
-    centres, indices, distances = (np.concatenate(part) for part in zip(*found, strict=True))
-    return centres, indices, distances
+        found.append((i + start, j, np.sqrt(squared[i, j, n]), apart[i, j, n]))
+    centres, indices, distances, along = (np.concatenate(part) for part in zip(*found, strict=True))
+    return centres, indices, distances, along if vectors else None

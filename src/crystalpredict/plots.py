@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import floor, log10
 from typing import Any
 
@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from crystalpredict.crystal import ATOMIC_NUMBERS, ELEMENTS
 from crystalpredict.metrics import Metrics
-from crystalpredict.scores import FEWEST, Group, Score
+from crystalpredict.scores import FEWEST, Coverage, Group, Score
 
 DPI = 150
 SIZE = (5.4, 4.4)  # inches
@@ -41,12 +41,31 @@ NOBLE = (2, 10, 18, 36, 54, 86, 118)  # atomic numbers at which a row of the per
 
 
 def plots_of(score: Score) -> dict[str, bytes]:
-    """PNG images for a score: `parity`, `errors` and, if there are elements with enough crystals, `elements`."""
+    """PNG images for a score: `parity`, `errors`; `coverage`, if it has intervals; `elements`, with enough crystals."""
     with matplotlib.rc_context(STYLE):
         images = {"parity": _png(_parity(score)), "errors": _png(_errors(score))}
+        if score.coverage:
+            images["coverage"] = _png(_coverage(score, score.coverage))
         if score.by_element:
             images["elements"] = _png(_periodic_table(score))
     return images
+
+
+def loss_curve(epochs: Sequence[float], losses: Sequence[float], errors: Mapping[str, Sequence[float]]) -> bytes:
+    """PNG of a training: loss and validation errors, by name, after each of the epochs; least errors are marked."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 5.6), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        upper.plot(epochs, losses, color=COLOUR)
+        upper.set_ylabel("training loss")
+        for name, values in errors.items():
+            (line,) = lower.plot(epochs, values, label=name)
+            least = int(np.nanargmin(values))
+            lower.plot(epochs[least], values[least], "o", color=line.get_color())
+        lower.set_ylabel("validation error")
+        lower.set_xlabel("epoch")
+        lower.legend(frameon=False)
+        return _png(figure)
 
 
 def _png(figure: Figure) -> bytes:
@@ -105,6 +124,24 @@ def _errors(score: Score) -> Figure:
     lines = [f"mean {errors.mean():+.3g}", f"median {np.median(errors):+.3g}"]
     lines += [f"{beyond} beyond ±{reach:.3g}"] if beyond else []
     axes.text(0.98, 0.96, "\n".join(lines), transform=axes.transAxes, va="top", ha="right", fontsize=9)
+    return figure
+
+
+def _coverage(score: Score, found: Coverage) -> Figure:
+    """Share of labels inside the intervals over the share promised, with what chance alone makes of the latter."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    promised = np.linspace(0, 1, 101)
+    chance = 1.96 * np.sqrt(promised * (1 - promised) / score.metrics.count)  # normal approximation of a binomial
+    axes.fill_between(promised * 100, (promised - chance) * 100, (promised + chance) * 100, color="0.88", linewidth=0)
+    axes.plot((0, 100), (0, 100), color=LINE, linewidth=1)
+    axes.plot(list(found.shares), [share * 100 for share in found.shares.values()], "o-", color=COLOUR)
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    axes.set_xlabel("level of the interval, %")
+    axes.set_ylabel("labels inside, %")
+    axes.set_title(_title(score), loc="left")
+    width = f"mean width at {found.shown} %: {found.widths[found.shown]:.3g} {score.unit}"
+    axes.text(0.04, 0.96, width, transform=axes.transAxes, va="top", fontsize=9)
     return figure
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from crystalpredict.answers import Answers
-from crystalpredict.batching import collate, split_by_atoms
+from crystalpredict.batching import CrystalBatch, collate, split_by_atoms
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint
-from crystalpredict.crystal import Crystal, FloatArray, Neighbors
+from crystalpredict.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.devices import atoms_at_once, choose_device, is_out_of_memory
 from crystalpredict.reading import CHUNK_FILES, merge_entries
 from crystalpredict.registry import find_model
@@ -61,6 +61,24 @@ class Prediction:
         return self.values[column]
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """One row: a structure asked for and the network's features of it, or the reason why there are none.
+
+    features (D,), the mean over the atoms; or (n, D), of each atom in the order of the cell, with `numbers` (n,), the
+    atomic number of each, or of the site's main occupant.
+    """
+
+    path: str
+    index: int
+    formula: str
+    n_atoms: int | None
+    features: FloatArray | None = None
+    numbers: IntArray | None = None
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
 class Predictor:
     """A checkpoint on a device, ready to predict."""
 
@@ -96,11 +114,32 @@ class Predictor:
         """
         return list(self.stream(self._entries(structures, reduce)))
 
+    def embed(
+        self, structures: Iterable[str | PathLike[str] | Structure], *, per_atom: bool = False
+    ) -> list[Embedding]:
+        """The network's features of files and pymatgen structures, in their order, for a regressor of one's own.
+
+        Those of a crystal, from which the readout makes the properties; or those of every atom, whose mean they are.
+        """
+        return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
+
     def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0) -> Iterator[Prediction]:
         """Predictions in the order of the entries, a window of them in memory at a time.
 
         `busy` says how many cores others use at present; the rest is used here.
         """
+        for window in self._windows(entries, busy):
+            yield from self._predictions(window)
+
+    def stream_embeddings(
+        self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0, *, per_atom: bool = False
+    ) -> Iterator[Embedding]:
+        """Features in the order of the entries, as `stream` gives predictions; per atom, no atoms may be merged."""
+        for window in self._windows(entries, busy):
+            yield from self._embeddings(window, per_atom)
+
+    def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
+        """The entries, some at a time; what is done with these has the threads that `busy` leaves."""
         threads = torch.get_num_threads()
         window: list[Entry] = []
         atoms = 0
@@ -110,17 +149,23 @@ class Predictor:
                 atoms += entry.neighbors.size if entry.neighbors else 0
                 if atoms >= WINDOW_ATOMS or len(window) >= WINDOW_ENTRIES:
                     torch.set_num_threads(max(1, threads - busy()))
-                    yield from self._window(window)
+                    yield window
                     window, atoms = [], 0
             torch.set_num_threads(threads)
-            yield from self._window(window)
+            yield window
         finally:
             torch.set_num_threads(threads)
 
-    def _window(self, entries: list[Entry]) -> Iterator[Prediction]:
-        found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
-        crystals, neighbors = [crystal for crystal, _ in found], [edges for _, edges in found]
-        outputs, features, too_large = self._outputs(crystals, neighbors)
+    def _predictions(self, entries: list[Entry]) -> Iterator[Prediction]:
+        crystals, neighbors = _found(entries)
+        outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
+        features = np.full((len(crystals), self.model.config.width), np.nan)
+
+        def compute(rows: IntArray, batch: CrystalBatch) -> None:
+            found = self.model.features(batch)
+            features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
+
+        too_large = self._in_batches(crystals, neighbors, compute)
         table = self.answers.values(outputs)  # (crystals, properties)
         ends = self.answers.bounds(outputs, features, crystals).tolist()
         oddities = self.answers.oddities(crystals, neighbors, features)
@@ -128,26 +173,63 @@ class Predictor:
         for entry in entries:
             values: dict[str, float] = {}
             bounds: dict[str, list[list[float]]] = {}
-            error, notes = entry.error, entry.warnings
+            error, notes = entry.error, self._notes(entry)
             if edges := entry.neighbors:
                 row, numbers = next(rows)
                 if all(map(isfinite, numbers)):
                     values = dict(zip(self.columns, numbers, strict=True))
                     bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
                     notes += (oddities[row],) if oddities[row] else ()
-                elif row in too_large:
-                    error = f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another"
                 else:
-                    error = "the prediction is not a number: the cell is far from anything known"
-                if edges.widths.min() == 1:
-                    isolated = int(edges.counts[edges.widths == 1].sum())
-                    notes += (f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å",)
+                    error = self._complaint(edges, row in too_large)
             yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds)
 
-    def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, FloatArray, set[int]]:
-        """Standardised outputs (B, outputs), features (B, D), and the rows of crystals that do not fit into memory."""
-        features = np.full((len(crystals), self.model.config.width), np.nan)
-        outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
+    def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
+        crystals, neighbors = _found(entries)
+        features: dict[int, FloatArray] = {}
+
+        def compute(rows: IntArray, batch: CrystalBatch) -> None:
+            if per_atom:
+                atoms = self.model.encode(batch)[batch.crystals.argsort(stable=True)].cpu().numpy()
+                ends = np.cumsum([crystals[row].n_atoms for row in rows])  # empty slots come after
+                features.update(zip(rows.tolist(), np.split(atoms, ends)[:-1], strict=True))
+            else:
+                features.update(zip(rows.tolist(), self.model.features(batch).cpu().numpy(), strict=True))
+
+        too_large = self._in_batches(crystals, neighbors, compute)
+        rows = iter(range(len(crystals)))
+        for entry in entries:
+            found, numbers, error = None, None, entry.error
+            if entry.crystal and (edges := entry.neighbors):
+                row = next(rows)
+                found = features.get(row)
+                if found is None or not np.isfinite(found).all():
+                    found, error = None, self._complaint(edges, row in too_large)
+                elif per_atom:
+                    main = entry.crystal.occupancies.argmax(axis=1)
+                    numbers = entry.crystal.numbers[np.arange(len(main)), main]
+            yield Embedding(
+                entry.path, entry.index, entry.formula, entry.n_atoms, found, numbers, self._notes(entry), error
+            )
+
+    def _complaint(self, edges: Neighbors, too_large: bool) -> str:
+        """Why there are no numbers for a crystal that was read."""
+        if too_large:
+            return f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another"
+        return "the prediction is not a number: the cell is far from anything known"
+
+    def _notes(self, entry: Entry) -> tuple[str, ...]:
+        """The entry's warnings, and what the network's radius adds to them."""
+        edges = entry.neighbors
+        if edges is None or edges.widths.min() > 1:
+            return entry.warnings
+        isolated = int(edges.counts[edges.widths == 1].sum())
+        return (*entry.warnings, f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å")
+
+    def _in_batches(
+        self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]
+    ) -> set[int]:
+        """Call `compute` with the rows of some crystals and their batch, for all; rows that do not fit into memory."""
         part_atoms = PART_ATOMS if self.device.type == "cpu" else self.batch_atoms
         sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
         batches = split_by_atoms(sizes, widths, self.batch_atoms)
@@ -159,8 +241,7 @@ class Predictor:
                     [crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms
                 )
                 with torch.inference_mode():
-                    found = self.model.features(batch.to(self.device))
-                    features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
+                    compute(rows, batch.to(self.device))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -169,21 +250,27 @@ class Predictor:
                     continue
                 self.batch_atoms = max(1, int(sizes[rows].sum()) // 2)
                 batches += np.array_split(rows, 2)
-        return outputs, features, too_large
+        return too_large
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
         if isinstance(structures, str | Path) or hasattr(structures, "lattice"):
             structures = [structures]  # type: ignore[list-item]
-        radius = self.model.config.radius
+        radius, vectors = self.model.config.radius, self.model.config.vectors
         numbered = enumerate(structures)
         while some := list(islice(numbered, CHUNK_FILES)):
             entries: list[Entry] = []
             for number, item in some:
                 if isinstance(item, str | PathLike):
-                    entries += read_entries(fspath(item), radius)
+                    entries += read_entries(fspath(item), radius, vectors=vectors)
                 else:
-                    entries.append(entry_of_structure(item, radius, index=number))
+                    entries.append(entry_of_structure(item, radius, index=number, vectors=vectors))
             yield from merge_entries(entries, radius) if reduce else entries
+
+
+def _found(entries: list[Entry]) -> tuple[list[Crystal], list[Neighbors]]:
+    """Crystals of those entries that are no failures, and their neighbours."""
+    found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
+    return [crystal for crystal, _ in found], [edges for _, edges in found]
 
 
 def load_model(

@@ -33,9 +33,16 @@ class Reader:
     Make it before torch is imported: workers are then forked from a small process with one thread, and read meanwhile.
     """
 
-    def __init__(self, sources: Sequence[Source], radius: float, jobs: int = 1, *, merge: bool = True) -> None:
-        """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms."""
-        self.read: Callable[[Sequence[Source]], list[Entry]] = partial(read_chunk, radius=radius, merge=merge)
+    def __init__(
+        self, sources: Sequence[Source], radius: float, jobs: int = 1, *, merge: bool = True, vectors: bool = False
+    ) -> None:
+        """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms.
+
+        `vectors`: lists with the vectors of their edges, whose atoms are never merged.
+        """
+        self.read: Callable[[Sequence[Source]], list[Entry]] = partial(
+            read_chunk, radius=radius, merge=merge, vectors=vectors
+        )
         self.jobs = jobs
         self.chunks = chunks_of(sources)
         self.waiting: deque[tuple[Sequence[Source], Future[list[Entry]]]] = deque()
@@ -117,9 +124,9 @@ def chunks_of(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
         yield chunk
 
 
-def read_chunk(sources: Sequence[Source], radius: float, *, merge: bool) -> list[Entry]:
+def read_chunk(sources: Sequence[Source], radius: float, *, merge: bool, vectors: bool = False) -> list[Entry]:
     """Entries of some sources, in their order, their equivalent atoms merged if wanted."""
-    entries = [entry for source in sources for entry in read_entries(source, radius)]
+    entries = [entry for source in sources for entry in read_entries(source, radius, vectors=vectors)]
     return merge_entries(entries, radius) if merge else entries
 
 

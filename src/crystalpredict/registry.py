@@ -179,6 +179,15 @@ def properties_of_model(folder: Path) -> tuple[Property, ...]:
         return ()
 
 
+def needs_vectors(folder: Path) -> bool:
+    """Whether a checkpoint's neighbour lists need vectors (ModelConfig.vectors), without torch."""
+    try:
+        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
+        return bool(model.get("attention", "real") != "real")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:

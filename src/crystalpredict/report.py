@@ -13,18 +13,19 @@ from crystalpredict.scores import FEWEST, Group, Report, Score
 CAPTIONS = {
     "parity": "Predictions over labels; on the line they are equal.",
     "errors": "Errors: how many crystals are predicted too low or too high, and by how much.",
+    "coverage": "Labels inside the intervals, over the share that should be; grey: what chance explains.",
     "elements": "Mean absolute error of the crystals that have an element, and how many there are.",
 }
 STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 66rem; margin: 0 auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 72rem; margin: 0 auto;
   padding: 1rem 1.25rem 3rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.3rem; margin-top: 2.5rem; padding-top: .75rem; border-top: 2px solid #2a5b8f; }
 h3 { font-size: 1rem; margin: 1.5rem 0 .4rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { border-bottom-color: #888; vertical-align: bottom; } .left { text-align: left; }
 .prose td { white-space: normal; overflow-wrap: anywhere; } .prose td:first-child { white-space: nowrap; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; }
@@ -81,14 +82,6 @@ def span(low: float, high: float, sign: str = "") -> str:
     return f"{number(low, sign)} to {number(high, sign)}" if isfinite(low) and isfinite(high) else "-"
 
 
-def difference(score: Score) -> str:
-    """Its mean absolute error minus that of the first model, with the interval; `-` for the first."""
-    if not score.difference:
-        return "-"
-    change, low, high = score.difference
-    return f"{number(change, '+')} ({span(low, high, '+')})"
-
-
 def sentence(words: str) -> str:
     """The words with a capital letter at their beginning."""
     return words[:1].upper() + words[1:]
@@ -116,20 +109,13 @@ def _errors(report: Report) -> Iterator[str]:
         return
     several = len(report.models) > 1
     heads = ["property", "unit", *(["model"] if several else []), "crystals", "MAE", "95 % interval", "median", "RMSE"]
-    heads += [
-        "R²",
-        "largest",
-        "MAD",
-        "MAE/MAD",
-        *([f"MAE minus that of {next(iter(report.models))}"] if several else []),
-    ]
+    heads += ["R²", "largest", "MAD", "MAE/MAD"]
     rows = []
     for score in report.scores:
         found = score.metrics
         row = [score.prop.label, score.unit, *([score.model] if several else []), f"{found.count:,}", number(found.mae)]
         row += [span(*found.interval), *map(number, (found.median, found.rmse)), fraction(found.r2)]
-        row += [number(found.largest), number(found.deviation), fraction(found.relative)]
-        rows.append(row + ([difference(score)] if several else []))
+        rows.append([*row, number(found.largest), number(found.deviation), fraction(found.relative)])
     yield _table(heads, rows, left=3 if several else 2)
     yield (
         '<p class="note">MAE: mean absolute error, with a bootstrap interval over crystals. MAD: mean absolute '
@@ -137,11 +123,23 @@ def _errors(report: Report) -> Iterator[str]:
         "model and 1 for one that knows nothing. R² and MAD are undefined where all labels are the same.</p>"
     )
     if several:
-        yield (
-            '<p class="note">Models are compared on the same crystals, those that all of them predict; the differences '
-            "have paired intervals, by bootstrap over crystals. Where one excludes 0, more crystals of the same kind "
-            "are unlikely to turn the order of the two.</p>"
-        )
+        yield from _differences(report)
+
+
+def _differences(report: Report) -> Iterator[str]:
+    """What the errors of the other models are beside those of the first."""
+    rows = [
+        [score.prop.label, score.unit, score.model, number(change, "+"), span(low, high, "+")]
+        for score in report.scores if score.difference for change, low, high in [score.difference]
+    ]  # fmt: skip
+    first = next(iter(report.models))
+    yield f"<h3>Beside {escape(first)}</h3>"
+    yield _table(["property", "unit", "model", f"MAE minus that of {first}", "95 % interval"], rows, left=3)
+    yield (
+        '<p class="note">Models are compared on the same crystals, those that all of them predict; the differences '
+        "have paired intervals, by bootstrap over crystals. Where one excludes 0, more crystals of the same kind are "
+        "unlikely to turn the order of the two.</p>"
+    )
 
 
 def _details(scores: Sequence[Score], images: Mapping[str, bytes]) -> Iterator[str]:
@@ -158,6 +156,7 @@ def _details(scores: Sequence[Score], images: Mapping[str, bytes]) -> Iterator[s
             )
         yield "</div>"
     yield from _decided(scores)
+    yield from _covered(scores)
     yield f"<h3>By atoms in the cell: mean absolute error, {escape(first.unit)}</h3>"
     yield _grouped("atoms", scores, [score.by_size for score in scores])
     yield f"<h3>Largest errors, {escape(first.unit)}</h3>"
@@ -197,6 +196,29 @@ def _decided(scores: Sequence[Score]) -> Iterator[str]:
     name = decision.name
     heads = ["model", "right", "precision", "recall", f"{name}, rightly", f"{name}, wrongly", "not, wrongly"]
     yield _table([*heads, "not, rightly"], rows, left=1)
+
+
+def _covered(scores: Sequence[Score]) -> Iterator[str]:
+    """How often the labels lie in the intervals of the models that have them."""
+    found = [(score, score.coverage) for score in scores if score.coverage]
+    if not found:
+        return
+    levels = list(found[0][1].shares)
+    yield "<h3>Labels inside the intervals</h3>"
+    heads = ["model", *(f"{level} % intervals" for level in levels), f"mean width at {found[0][1].shown} %"]
+    sizes = list(dict.fromkeys(name for _, own in found for name, _, _ in own.by_size))
+    heads += [f"{found[0][1].shown} %, {size} atoms" for size in sizes]
+    rows = []
+    for score, own in found:
+        shares = {name: percent(share) for name, _, share in own.by_size}
+        row = [score.model, *(percent(own.shares[level]) for level in levels), number(own.widths[own.shown])]
+        rows.append([*row, *(shares.get(size, "-") for size in sizes)])
+    yield _table(heads, rows, left=1)
+
+
+def percent(share: float) -> str:
+    """A share in percent; `-` where undefined."""
+    return f"{100 * share:.1f} %" if isfinite(share) else "-"
 
 
 def _grouped(head: str, scores: Sequence[Score], groups: Sequence[Sequence[Group]]) -> str:

@@ -50,11 +50,34 @@ class Outlier:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How the intervals of predictions hold: by level, percent, the share of labels inside; mean width by level.
+
+    by_size: of groups of crystals, the share inside the intervals in tables, at the level `shown`.
+    """
+
+    shares: dict[int, float]
+    widths: dict[int, float]
+    by_size: tuple[tuple[str, int, float], ...]
+    shown: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "coverage": {str(level): _brief(share) for level, share in self.shares.items()},
+            "mean_width": {str(level): _brief(width) for level, width in self.widths.items()},
+            f"coverage{self.shown}_by_atoms": {
+                name: {"crystals": count, "coverage": _brief(share)} for name, count, share in self.by_size
+            },
+        }
+
+
+@dataclass(frozen=True)
 class Score:
     """How well a model predicts a property on one scale, `unit`; labels, predictions (n,) on it.
 
     difference: its mean absolute error minus that of the first model, with a paired 95 % interval; None for the first.
-    worst: the crystals with the largest errors, largest first.
+    worst: the crystals with the largest errors, largest first. coverage: of the intervals, if the model has them.
     """
 
     model: str
@@ -68,6 +91,7 @@ class Score:
     worst: tuple[Outlier, ...]
     labels: FloatArray = field(repr=False, compare=False)
     predictions: FloatArray = field(repr=False, compare=False)
+    coverage: Coverage | None = None
 
     @property
     def decision(self) -> Decision | None:
@@ -101,6 +125,8 @@ class Score:
                 "recall": _brief(counts.recall),
                 **asdict(counts),
             }
+        if self.coverage:
+            entry["intervals"] = self.coverage.to_dict()
         entry["worst"] = [
             asdict(crystal) | {"label": _brief(crystal.label), "prediction": _brief(crystal.prediction)}
             for crystal in self.worst

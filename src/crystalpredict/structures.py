@@ -64,15 +64,16 @@ class Entry:
     error: str = ""
 
 
-def read_entries(source: Source, radius: float) -> Iterator[Entry]:
+def read_entries(source: Source, radius: float, *, vectors: bool = False) -> Iterator[Entry]:
     """Every structure in a file or a text, in its order; at least one entry, and no exception, whatever it holds.
 
-    radius, Å, of the neighbour lists.
+    radius, Å, of the neighbour lists; `vectors`: with the vectors of their edges.
     """
     path = source if isinstance(source, str) else source.name
     try:
         text = read_text(source) if isinstance(source, str) else source.text
-        entries = [_entry_of_plain_cif(plain, path, index, radius) for index, plain in enumerate(read_plain_cif(text))]
+        plain_crystals = enumerate(read_plain_cif(text))
+        entries = [_entry_of_plain_cif(plain, path, index, radius, vectors=vectors) for index, plain in plain_crystals]
         if entries and all(entries):
             yield from (entry for entry in entries if entry)
             return
@@ -83,17 +84,17 @@ def read_entries(source: Source, radius: float) -> Iterator[Entry]:
         yield Entry(path, 0, error=str(error))
         return
     for index, structure in enumerate(structures):
-        yield entry_of_structure(structure, radius, path, index)
+        yield entry_of_structure(structure, radius, path, index, vectors=vectors)
 
 
-def _entry_of_plain_cif(plain: PlainCif, path: str, index: int, radius: float) -> Entry | None:
+def _entry_of_plain_cif(plain: PlainCif, path: str, index: int, radius: float, *, vectors: bool) -> Entry | None:
     """The entry of a plain CIF; None for a crystal that is large or has something wrong with it."""
     if len(plain.numbers) > MANY:
         return None
     crystal = Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers)
     if crystal.volume < THINNEST * crystal.n_atoms:
         return None
-    neighbors = find_neighbors(crystal.lattice, crystal.positions, radius)
+    neighbors = find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors)
     if _shortest_edge(neighbors)[1] < CLOSEST:
         return None
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
@@ -103,7 +104,9 @@ def _entry_of_plain_cif(plain: PlainCif, path: str, index: int, radius: float) -
     return Entry(path, index, _formula(counts), crystal.n_atoms, crystal, neighbors, notes)
 
 
-def entry_of_structure(structure: Structure | StructureError, radius: float, path: str = "", index: int = 0) -> Entry:
+def entry_of_structure(
+    structure: Structure | StructureError, radius: float, path: str = "", index: int = 0, *, vectors: bool = False
+) -> Entry:
     """The entry of a structure already parsed, or of the error that its parsing gave; radius, Å, of its neighbours."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
@@ -112,7 +115,7 @@ def entry_of_structure(structure: Structure | StructureError, radius: float, pat
     formula = _formula(counts) if counts else structure.composition.reduced_formula
     try:
         crystal, notes = crystal_of_structure(structure, elements)
-        neighbors = _neighbors_of_structure(structure, crystal, radius)
+        neighbors = _neighbors_of_structure(structure, crystal, radius, vectors=vectors)
     except StructureError as error:
         return Entry(path, index, formula, n_atoms, error=str(error))
     return Entry(path, index, formula, n_atoms, crystal, neighbors, tuple(notes))
@@ -198,11 +201,11 @@ def _occupants(site: PeriodicSite, number: int) -> dict[int, float]:
     return {z: occupancy * scale for z, occupancy in occupants.items() if occupancy > 0}
 
 
-def _neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float) -> Neighbors:
+def _neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float, *, vectors: bool) -> Neighbors:
     """Neighbours within the radius (Å); StructureError if two atoms, images included, are closer than CLOSEST."""
     radii = (CLOSEST, radius) if crystal.n_atoms > MANY else (radius,)
     for reach in radii:
-        edges = find_neighbors(crystal.lattice, crystal.positions, reach)
+        edges = find_neighbors(crystal.lattice, crystal.positions, reach, vectors=vectors)
         edge, shortest = _shortest_edge(edges)
         if shortest < CLOSEST:
             one, two = int(np.searchsorted(edges.first, edge, side="right")) - 1, int(edges.indices[edge])

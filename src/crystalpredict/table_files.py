@@ -203,7 +203,7 @@ def _read_parquet(path: Path) -> RawTable:
     try:
         from pyarrow.parquet import read_table as read_columns
     except ImportError:
-        raise DataError(f"{path}: Parquet needs pyarrow: pip install pyarrow, or save the table as CSV") from None
+        raise DataError(f"{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV") from None
     try:
         columns = read_columns(path).to_pydict()
     except Exception as error:  # pyarrow has many errors of its own

@@ -103,7 +103,7 @@ def read_labelled(
     _refuse_text(path, raw, wanted, cells)
     base = path if path.is_dir() else path.parent
     dropped, holes, kept, sources = [], [], [], []
-    seen: dict[str, int] = {}
+    seen: set[str] = set()
     labels = np.full((raw.rows, len(wanted)), np.nan)
     for number in range(raw.rows):
         row, name = number + 1, ids[number]
@@ -117,13 +117,13 @@ def read_labelled(
         if not reason and source is None:
             reason = f"no structure in the column {column}"
         if not reason and name in seen:
-            reason = f"the id of an earlier row again (first: {name} in rows {seen[name]} and {row})"
+            reason = "the id of an earlier row again"
         if not reason and not np.isfinite(labels[number]).any():
             reason = "; ".join(complaints) or "no label"
         if reason or source is None:
             dropped.append(Dropped(str(path), row, name, reason))
             continue
-        seen[name] = row
+        seen.add(name)
         holes += [Dropped(str(path), row, name, complaint) for complaint in complaints]
         kept.append(number)
         sources.append(source)

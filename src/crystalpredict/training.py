@@ -91,6 +91,8 @@ class Training:
         start: Checkpoint | None = None,
     ) -> None:
         """`start` gives the initial weights, and the scale of those properties that it knows; `model` is its config."""
+        if model.vectors and neighbors.vectors is None:
+            raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
         self.device = distributed.join_group(config.device)
         self.split_atoms = config.split_atoms  # halved where memory runs out
@@ -308,7 +310,7 @@ class Training:
 
     def _write_config(self) -> None:
         content = {
-            "model": asdict(self.model.config),
+            "model": self.model.config.to_dict(),
             "training": asdict(self.config),
             "properties": [
                 asdict(prop) | {"mean": float(mean), "deviation": float(deviation)}
@@ -374,10 +376,9 @@ class Training:
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:
     """State dict of the averaged weights of a run."""
-    prefix = "average/"
+    kind = "average/"
     with np.load(folder / "state.npz", allow_pickle=False) as file:
-        names = [name for name in file.files if name.startswith(prefix)]
-        return {name.removeprefix(prefix): torch.from_numpy(file[name]) for name in names}
+        return {name.removeprefix(kind): torch.from_numpy(file[name]) for name in file.files if name.startswith(kind)}
 
 
 def optimiser_of(model: Crystalformer, config: TrainingConfig) -> torch.optim.AdamW:

@@ -34,9 +34,9 @@ class ErrorModel:
     """Scale and quantiles of the errors of P properties, in units of the deviation of their training labels.
 
     knots (P, 3); weights (P, 6 + D) of the logarithm of the scale: constant, prediction, prediction above each knot,
-    logarithm of the size, D features; limits (P, 2) of that logarithm; sizes (P, 2), upper ends of the groups of small and
-    middle crystals; quantiles (P, 3, 5) by group and level; correlation (P, P) of errors over their scales, not a number
-    where unknown.
+    logarithm of the size, D features; limits (P, 2) of that logarithm; sizes (P, 2), upper ends of the groups of
+    small and middle crystals; quantiles (P, 3, 5) by group and level; correlation (P, P) of errors over their scales,
+    not a number where unknown.
     """
 
     knots: FloatArray
@@ -83,13 +83,15 @@ def fit_errors(
 ) -> ErrorModel:
     """The error model of V calibration crystals that were not trained on.
 
-    outputs, labels (V, P), standardised, labels not a number where missing, at least LEAST of each property; sizes (V,),
-    features (V, D); floors (P,), least value of each, minus infinity for none. The scale is fitted in turns to nine tenths of the crystals, and the quantiles are those over the tenths
-    left out (cross-conformal prediction, Vovk, Ann. Math. Artif. Intell. 74, 9, 2015); the scale kept is fitted to all.
+    outputs, labels (V, P), standardised, labels not a number where missing, at least LEAST of each property; sizes
+    (V,), features (V, D); floors (P,), least value of each, minus infinity for none. The scale is fitted in turns to
+    nine tenths of the crystals, and the quantiles are those over the tenths left out (cross-conformal prediction,
+    Vovk, Ann. Math. Artif. Intell. 74, 9, 2015); the scale kept is fitted to all.
     """
     columns = [_fit_one(outputs[:, i], labels[:, i], sizes, features, floors[i]) for i in range(outputs.shape[1])]
     scaled = np.stack([column[-1] for column in columns], axis=1)
-    return ErrorModel(*map(np.array, zip(*(column[:-1] for column in columns), strict=True)), _correlation(scaled))
+    knots, weights, limits, ends, quantiles = (np.array([column[i] for column in columns]) for i in range(5))
+    return ErrorModel(knots, weights, limits, ends, quantiles, _correlation(scaled))
 
 
 def _fit_one(
@@ -105,9 +107,10 @@ def _fit_one(
     design = _design(outputs[known], sizes[known], features[known], knots)
     ends = np.quantile(sizes[known], np.arange(1, GROUPS) / GROUPS) if many else np.full(GROUPS - 1, 1e9)
     groups = _group(sizes[known], ends)
-    weights, limits, scale = np.zeros(design.shape[1]), np.zeros(2), np.ones(len(known))
+    scaling: tuple[FloatArray, ...] = (np.zeros(design.shape[1]), np.zeros(2), np.ones(len(known)))
     if many:
-        weights, limits, scale = _fit_scale(design, np.abs(errors), groups, outputs[known] - floor)
+        scaling = _fit_scale(design, np.abs(errors), groups, outputs[known] - floor)
+    weights, limits, scale = scaling
     ratios = np.abs(errors) / scale
     parts = [ratios[groups == group] for group in range(GROUPS)] if many else [ratios] * GROUPS
     quantiles = np.array([[conformal_quantile(part, level / 100) for level in LEVELS] for part in parts])
@@ -144,7 +147,7 @@ def _design(outputs: FloatArray, sizes: IntArray, features: FloatArray, knots: F
 
 
 def _ridge(design: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Weights (F, T) of the columns of design (n, F), the first of which is 1, and the range (2, T) of what they give."""
+    """Weights (F, T) of the columns of design (n, F), the first of which is 1, and the range (2, T) they give."""
     shift, scale = design[:, 1:].mean(axis=0), design[:, 1:].std(axis=0) + 1e-9
     matrix = (design[:, 1:] - shift) / scale
     middle = targets.mean(axis=0)

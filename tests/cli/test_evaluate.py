@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -110,7 +111,7 @@ def test_csv_in_a_pipe_and_a_table_if_asked_for(program, table) -> None:
     assert all(float(row["mae"]) > 0 for row in outcome.rows)
     assert outcome.rows[0]["decision"] == "metal"
     text = program("evaluate", table, "-f", "table").stdout
-    for part in ("band gap", "log10(GPa)", "95 % interval", "metal: band gap ≤ 0.1 eV", "1-8 atoms"):
+    for part in ("band gap, eV", "log10(GPa)", "95 % interval", "metal: band gap ≤ 0.1 eV", "1-8 atoms"):
         assert part in text
 
 
@@ -200,7 +201,8 @@ def test_models_side_by_side(program, table, shifted, tmp_path, predicted) -> No
     assert np.subtract(theirs, ours) == pytest.approx(0.5, abs=2e-4)
     text = program("evaluate", table, "-f", "table", *options).stdout
     assert "copy" in text
-    assert "MAE - first model's" in text
+    assert "MAE - crystalformer-mp's" in text
+    assert re.search(r"formation energy, eV/atom +copy +[+-]0\.\d+ ", text)
 
 
 def test_models_that_cannot_be_compared_are_refused(program, table, shifted) -> None:

@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from crystalpredict.batching import collate
+from crystalpredict.checkpoint import Checkpoint, save_checkpoint
+from crystalpredict.crystal import Crystal
+from crystalpredict.neighbors import find_neighbors
+from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.properties import find_property
 from tests.labelled import METALS, PARTNERS, cif, rows, write
 
 Rows = list[dict[str, str]]
@@ -47,7 +54,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     run = tmp_path / "finetuned-mine"
     assert {path.name for path in run.iterdir()} == {
         "config.json", "model.safetensors", "golden.json", "README.md", "provenance.json", "metrics.json",
-        "dropped.csv", "splits.csv", "training",
+        "dropped.csv", "splits.csv", "training", "loss.png",
     }  # fmt: skip
     assert [(row["row"], row["id"]) for row in lines_of(run / "dropped.csv")] == [("4", "x3"), ("5", "x4")]
     splits = lines_of(run / "splits.csv")
@@ -57,7 +64,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     assert metrics["test"]["bandgap"]["eV"]["count"] in (5, 6)
     assert set(metrics["val"]["bulk_modulus"]) == {"log10(GPa)", "GPa"}
     provenance = json.loads((run / "provenance.json").read_text())
-    assert provenance["command"][1:] == ["finetune", "mine.csv", "--epochs", "3"]
+    assert provenance["command"] == ["crystalpredict", "finetune", "mine.csv", "--epochs", "3"]
     assert provenance["base"]["name"] == "crystalformer-mp"
 
     (tmp_path / "one.cif").write_text(cif("Na", "Cl", 5.64))
@@ -101,6 +108,27 @@ def test_a_property_of_ones_own_with_its_unit_and_logarithm(program, tmp_path: P
     changed = {name for name in new if new[name].shape != old[name].shape or not np.array_equal(new[name], old[name])}
     assert changed
     assert all(name.startswith("readout.") for name in changed)
+
+
+def test_a_network_that_sees_directions_is_fine_tuned_and_evaluated_like_any(program, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        blocks=1, width=16, heads=2, feedforward=16, readout=16, radial_basis=8, attention="framed", direction_basis=8
+    )
+    gap = find_property("bandgap")
+    network = Crystalformer(config)
+    crystal = Crystal.ordered(np.eye(3) * 3, np.array([[0, 0, 0], [1.4, 1.5, 1.5]]), np.array([29, 30]))
+    edges = find_neighbors(crystal.lattice, crystal.positions, config.radius, vectors=True)
+    network.fit_width_norm(collate([crystal], [edges]))
+    framed = Checkpoint("framed", network.eval(), (gap,), np.array([2.5]), np.array([0.5]), {})
+    save_checkpoint(framed, tmp_path / "framed", [crystal], "")
+    table = write(tmp_path / "mine.csv", rows(40))
+    options = ("--target", "bandgap", "--epochs", "1", "-o", tmp_path / "run")
+    outcome = program("finetune", table, "--model", tmp_path / "framed", *options)
+    assert outcome.code == 0, outcome.stderr
+    compared = program("evaluate", table, "--model", tmp_path / "run", "--compare", "crystalformer-mp", "-t", "bandgap")
+    assert compared.code == 0, compared.stderr
+    assert [(row["model"], row["crystals"]) for row in compared.rows] == [("run", "40"), ("crystalformer-mp", "40")]
 
 
 def test_folds_test_each_row_once_and_give_a_mean_and_a_deviation(program, tmp_path: Path) -> None:

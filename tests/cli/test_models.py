@@ -3,6 +3,7 @@ import json
 import pytest
 
 from crystalpredict.registry import bundled_models, default_model
+from tests.unit.test_upstream import ANGLES, PLAIN, changed, written
 
 
 def failed(outcome, *parts: str) -> None:
@@ -63,7 +64,7 @@ def test_verify_refuses_unknown_devices_and_models(program) -> None:
 def test_models_alone_shows_its_commands(program) -> None:
     outcome = program("models")
     assert outcome.code == 2
-    for command in ("list", "info", "verify"):
+    for command in ("list", "info", "verify", "import"):
         assert command in outcome.stdout + outcome.stderr
 
 
@@ -78,7 +79,7 @@ def flip(folder) -> None:
 
 def other_version(folder) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"format_version": 2}))
+    (folder / "config.json").write_text(json.dumps(config | {"format_version": 3}))
 
 
 def unknown_key(folder) -> None:
@@ -93,7 +94,7 @@ def no_weights(folder) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "part"),
-    [(flip, "sha256"), (other_version, "format 2"), (unknown_key, "'layers'"), (no_weights, "model.safetensors")],
+    [(flip, "sha256"), (other_version, "format 3"), (unknown_key, "'layers'"), (no_weights, "model.safetensors")],
 )
 def test_a_damaged_checkpoint_neither_verifies_nor_predicts(program, folder, damage, part) -> None:
     damage(folder)
@@ -106,3 +107,48 @@ def test_golden_json_that_disagrees_does_not_verify(program, folder) -> None:
     golden["crystals"][0]["outputs"][0] += 0.01
     (folder / "golden.json").write_text(json.dumps(golden))
     failed(program("models", "verify", folder), "differ from golden.json by 0.01")
+
+
+# Checkpoints of the authors' programs
+
+
+@pytest.mark.parametrize(
+    "settings", [PLAIN, PLAIN | {"domain": "multihead"}, PLAIN | ANGLES], ids=["plain", "dual", "framed"]
+)
+def test_an_imported_checkpoint_verifies_and_predicts(program, tmp_path, settings) -> None:
+    outcome = program("models", "import", written(tmp_path / "best.ckpt", settings))
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert "formation_energy" in outcome.stdout
+    assert "running means" in outcome.stdout
+    folder = tmp_path / "best"
+    assert program("models", "verify", folder).code == 0
+    assert "best.ckpt" in program("models", "info", folder).stdout
+    outcome = program("predict", "examples/Si.vasp", "examples/MgO.cif", "-m", folder)
+    assert outcome.code == 0
+    assert len({row["formation_energy_eV_per_atom"] for row in outcome.rows}) == 2
+    if settings != PLAIN:
+        assert "all atoms" in outcome.stderr
+
+
+def test_a_folder_that_exists_is_not_written_over(program, tmp_path, folder) -> None:
+    path = written(tmp_path / "best.ckpt", PLAIN)
+    before = (folder / "config.json").read_bytes()
+    outcome = program("models", "import", path, "-o", folder)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert f"{folder}: exists" in outcome.stderr
+    assert (folder / "config.json").read_bytes() == before
+    assert program("models", "import", path, "-o", tmp_path / "no" / "where").code == 2
+    (tmp_path / "empty").mkdir()
+    assert program("models", "import", path, "-o", tmp_path / "empty").code == 0
+
+
+def test_an_import_that_fails_is_one_line_and_leaves_nothing(program, tmp_path) -> None:
+    failed(program("models", "import", written(tmp_path / "odd.ckpt", dict(PLAIN), changed(magic=1))), "'magic'")
+    (tmp_path / "text.ckpt").write_text("text")
+    failed(program("models", "import", tmp_path / "text.ckpt"), "text.ckpt")
+    for arguments in ([tmp_path / "nowhere.ckpt"], [written(tmp_path / "b.ckpt", PLAIN | {"targets": "hardness"})]):
+        outcome = program("models", "import", *arguments)
+        assert (outcome.code, outcome.stdout) == (2, "")
+        assert len(outcome.stderr.splitlines()) == 1
+    assert {path.suffix for path in tmp_path.iterdir()} == {".ckpt"}
+    assert program("models", "import", tmp_path / "b.ckpt", "-t", "shear").code == 0

@@ -23,7 +23,8 @@ VALUES = {
     "bulk_modulus_GPa": 1.01e-2,
     "shear_modulus_GPa": 1.01e-2,
 }  # columns of values, and one and a bit of their last digit
-COLUMNS = ["path", "index", "formula", "n_atoms", *VALUES, "warnings", "error"]
+ENDS = [column + end for column in VALUES for end in ("", "_lo90", "_hi90")]
+COLUMNS = ["path", "index", "formula", "n_atoms", *ENDS, "warnings", "error"]
 CSCL = "CsCl\n4.1\n1 0 0\n0 1 0\n0 0 1\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
 OVERFULL = CSCL.replace("0.5 0.5 0.5", "0.01 0 0")
 

@@ -6,6 +6,7 @@ import torch
 from crystalpredict import load_model
 from crystalpredict.checkpoint import load_checkpoint, verify_golden
 from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn.config import Attention
 from crystalpredict.registry import default_model
 from tests.crystals import batch_of, random_crystal
 
@@ -18,10 +19,12 @@ def test_bundled_outputs() -> None:
     assert load_model().device.type == "cuda"
 
 
-def test_outputs_and_gradients_in_double_precision() -> None:
+@pytest.mark.parametrize("attention", ["real", "dual", "alternating", "framed"])
+def test_outputs_and_gradients_in_double_precision(attention: Attention) -> None:
     torch.manual_seed(0)
-    model = Crystalformer(ModelConfig()).double()
-    batch = batch_of(*(random_crystal(seed, n_atoms=1 + seed) for seed in range(20)), radius=6.0)
+    model = Crystalformer(ModelConfig(attention=attention)).double()
+    crystals = [random_crystal(seed, n_atoms=1 + seed) for seed in range(20)]
+    batch = batch_of(*crystals, radius=6.0, vectors=model.config.vectors)
     model.fit_width_norm(batch)
     results = []
     for device in ("cpu", "cuda"):

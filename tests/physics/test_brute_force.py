@@ -1,6 +1,7 @@
 """The neighbour-list form equals the double sum over pairs and images, in value and in gradient."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ def small_model(config: ModelConfig, seed: int) -> Crystalformer:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.add_(torch.randn_like(parameter) * (0.3 if "bias" not in name else 0.1))
-    model.fit_width_norm(batch_of(random_crystal(seed), random_crystal(seed + 1), radius=config.radius))
+    crystals = random_crystal(seed), random_crystal(seed + 1)
+    model.fit_width_norm(batch_of(*crystals, radius=config.radius, vectors=config.vectors))
     return model
 
 
@@ -45,7 +47,7 @@ def brute_force(model: Crystalformer, crystal: Crystal, positions: torch.Tensor 
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("change", [{}, {"radial_basis": 0}, {"blocks": 1}, {"blocks": 3}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"radial_basis": 0}, {"blocks": 1}, {"blocks": 7, "width": 8}], ids=str)
 def test_outputs_equal_the_double_sum(seed: int, change: dict[str, int]) -> None:
     model = small_model(replace(SMALL, **change), seed)
     crystal = random_crystal(seed + 10, n_atoms=1 + seed % 3)
@@ -54,11 +56,41 @@ def test_outputs_equal_the_double_sum(seed: int, change: dict[str, int]) -> None
     assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-10)
 
 
+FAMILY: list[dict[str, Any]] = [
+    {"attention": "dual", "reciprocal_reach": 2},
+    {"attention": "dual", "reciprocal_reach": 1, "reciprocal_r0": 1.7, "radial_basis": 0},
+    {"attention": "alternating", "reciprocal_reach": 2, "blocks": 3},
+    {"attention": "reciprocal", "reciprocal_reach": 2},
+    {"attention": "framed", "direction_basis": 16},
+    {
+        "attention": "framed",
+        "direction_basis": 9,
+        "direction_width": 1.0,
+        "radial_factor": 1.5,
+        "direction_factor": 6.0,
+    },
+    {"attention": "framed", "direction_basis": 16, "radial_basis": 0, "blocks": 4},
+]
+
+
 @pytest.mark.parametrize("seed", range(2))
-def test_gradients_of_all_weights_equal_those_of_the_double_sum(seed: int) -> None:
-    model = small_model(SMALL, seed)
+@pytest.mark.parametrize("change", FAMILY, ids=str)
+def test_outputs_of_the_family_equal_the_double_sum(seed: int, change: dict[str, Any]) -> None:
+    model = small_model(replace(SMALL, **change), seed)
+    crystal = random_crystal(seed + 10, n_atoms=2 + seed)
+    company = random_crystal(seed + 40, n_atoms=5)
+    with torch.no_grad():
+        ours, theirs = model(batch_of(company, crystal, radius=16.0, vectors=True))[1], brute_force(model, crystal)
+    assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("change", [{}, FAMILY[0], FAMILY[4]], ids=str)
+def test_gradients_of_all_weights_equal_those_of_the_double_sum(seed: int, change: dict[str, Any]) -> None:
+    model = small_model(replace(SMALL, **change), seed)
     crystal = random_crystal(seed + 20, n_atoms=3)
-    ours = torch.autograd.grad(model(batch_of(crystal, radius=16.0)).sum(), list(model.parameters()))
+    batch = batch_of(crystal, radius=16.0, vectors=model.config.vectors)
+    ours = torch.autograd.grad(model(batch).sum(), list(model.parameters()))
     theirs = torch.autograd.grad(brute_force(model, crystal).sum(), list(model.parameters()))
     for (name, _), one, two in zip(model.named_parameters(), ours, theirs, strict=True):
         assert (one - two).abs().max() < 1e-10, name

@@ -22,7 +22,7 @@ def test_both_searches_find_the_same_edges(seed: int, radius: float) -> None:
     crystal = random_crystal(seed, n_atoms=1 + seed)
     found = [
         sorted(zip(i.tolist(), j.tolist(), d.round(9).tolist(), strict=True))
-        for i, j, d in (search(crystal.lattice, crystal.positions, radius) for search in (vesin_edges, numpy_edges))
+        for i, j, d, _ in (search(crystal.lattice, crystal.positions, radius) for search in (vesin_edges, numpy_edges))
     ]
     assert [edge[:2] for edge in found[0]] == [edge[:2] for edge in found[1]]
     assert np.allclose([edge[2] for edge in found[0]], [edge[2] for edge in found[1]])

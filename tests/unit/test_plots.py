@@ -87,5 +87,13 @@ def test_degenerate_data_have_pictures_too(tmp_path, labels, predictions) -> Non
 
 
 def test_a_unit_is_text_and_no_formula(tmp_path) -> None:
-    prop = replace(GAP, name="price", label="price_of {it", unit="$/kg$ µ")
+    prop = replace(GAP, name="price", label="price_of {it", unit="$\\frac{$ µ")
     assert plots.plots_of(score_of(tmp_path, [1.0, 2.0], [2.0, 2.0], prop=prop))["parity"].startswith(b"\x89PNG")
+
+
+def test_a_loss_curve_marks_the_least_error_of_each_property() -> None:
+    png = plots.loss_curve([1, 2, 3], [0.5, 0.3, 0.2], {"gap": [0.4, 0.2, 0.3], "K": [0.1, float("nan"), 0.05]})
+    pixels = matplotlib.image.imread(io.BytesIO(png))
+    assert 0.005 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.5
+    moved = plots.loss_curve([1, 2, 3], [0.5, 0.3, 0.2], {"gap": [0.4, 0.3, 0.2], "K": [0.1, float("nan"), 0.05]})
+    assert moved != png

@@ -53,7 +53,9 @@ def test_the_index_names_one_default_whose_files_are_unaltered() -> None:
     assert [model.name for model in models.values() if model.default] == [default_model().name]
     for name, model in models.items():
         model.verify_files()
-        assert set(model.sha256) == {"README.md", "config.json", "golden.json", "model.safetensors"}
+        assert set(model.sha256) == {
+            "README.md", "calibration.safetensors", "config.json", "golden.json", "model.safetensors",
+        }  # fmt: skip
         assert model.size == sum((model.folder / file).stat().st_size for file in model.sha256)
         config = json.loads((model.folder / "config.json").read_text())
         assert [entry["name"] for entry in config["properties"]] == list(model.properties)
@@ -147,10 +149,10 @@ def test_json_that_is_none_is_named(folder, name, content) -> None:
     refused(folder, name)
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 3, 99, "1", None, 1.5])
 def test_another_format_version_is_refused(folder, version) -> None:
     edit(folder / "config.json", lambda config: config.update(format_version=version))
-    refused(folder, f"format {version!r}", "reads 1")
+    refused(folder, f"format {version!r}", "reads 1 to 2")
 
 
 CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
@@ -174,6 +176,8 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "mean not a number": (lambda c: c["properties"][0].update(mean=float("nan")), ("mean",)),
     "deviation 0": (lambda c: c["properties"][0].update(deviation=0), ("deviation",)),
     "unknown transform": (lambda c: c["properties"][0].update(transform="ln"), ("transform",)),
+    "attention of a later format": (lambda c: c["model"].update(attention="framed"), ("format 1 has no framed",)),
+    "unknown attention": (lambda c: c["model"].update(attention="frame"), ("'frame'", "framed")),
     "training is a number": (lambda c: c.update(training=7), ("damaged",)),
 }
 

@@ -75,12 +75,13 @@ def test_the_page_is_well_formed_and_asks_for_nothing(report) -> None:
 def test_the_page_holds_the_scores_of_every_model(report) -> None:
     page = Page(page_of(report, {}))
     for score in report.scores:
-        (row,) = (
-            cells for cells in page.cells
-            if cells[:3] == [score.prop.label, score.unit, score.model]
+        row, *beside = (
+            cells for cells in page.cells if cells[:3] == [score.prop.label, score.unit, score.model]
         )  # fmt: skip
         assert row[3:5] == ["40", number(score.metrics.mae)]
-        assert (row[-1] == "-") == (score.model == HOSTILE)
+        assert len(beside) == (score.model == "two")
+        if score.difference:
+            assert beside[0][3:] == [number(score.difference[0], "+"), span(*score.difference[1:], "+")]
     worst = report.scores[0].worst[0]
     assert [HOSTILE, worst.id, worst.formula, str(worst.row)] in [cells[:4] for cells in page.cells]
     assert "Metal or not" in page.text

@@ -162,7 +162,7 @@ def test_rows_and_labels_left_out_are_named_with_the_reason(tmp_path: Path) -> N
     reasons = {drop.row: drop.reason for drop in table.dropped}
     assert "no structure" in reasons[2]
     assert reasons[3] == "no label"
-    assert "x0 in rows 1 and 7" in reasons[7]
+    assert "id of an earlier row" in reasons[7]
     assert "bandgap is not a number ('none?')" in reasons[8]
     assert "6 fields where the header has 4" in reasons[10]
     assert {hole.row: hole.reason for hole in table.holes} == {

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -279,3 +280,26 @@ def test_two_processes_train_as_one(data, tmp_path: Path) -> None:
     weights = [averaged_weights(tmp_path / name) for name in launchers]
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], atol=1e-4), name
+
+
+def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path: Path) -> None:
+    """Adam's first step is the rate for every weight, whatever its gradient."""
+    config = replace(CONFIG, epochs=1, schedule="inverse_sqrt", learning_rate=1e-3, encoder_rate=0.1, weight_decay=0.0)
+    training = Training(tmp_path, *data, MODEL, config)
+    before = {name: value.detach().clone() for name, value in training.model.named_parameters()}
+    training._update(training.train_rows[:8], 1e-3)
+    for name, value in training.model.named_parameters():
+        moved = float((value.detach() - before[name]).abs().max())
+        expected = 1e-3 if name.startswith("readout.") else 1e-4
+        assert moved == pytest.approx(expected, rel=0.01), name
+
+
+def test_a_start_that_no_epoch_beats_is_kept(data, start, tmp_path: Path) -> None:
+    config = replace(CONFIG, properties=("formation_energy",), patience=2, learning_rate=1.0, schedule="inverse_sqrt")
+    training = Training(tmp_path, *data, start.model.config, config, start)
+    with suppress(DataError):  # the loss may be no number any more
+        training.run(lambda progress: None)
+    assert training.best_epoch == 0
+    for name, value in start.model.state_dict().items():
+        if not name.startswith("readout.2."):
+            assert torch.equal(training.kept().state_dict()[name], value), name

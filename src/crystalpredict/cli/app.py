@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from crystalpredict import __version__
+from crystalpredict.cli.embed import embed
 from crystalpredict.cli.evaluate import evaluate
 from crystalpredict.cli.finetune import finetune
 from crystalpredict.cli.models import models_app
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(evaluate)
 app.command()(finetune)
+app.command()(embed)
 app.add_typer(models_app, name="models")
 
 

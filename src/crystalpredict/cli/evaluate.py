@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crystalpredict.cli.predict import EXIT_ALL_FAILED, cores, format_of, opened, refuse_unwritable, with_progress
-from crystalpredict.cli.render import Format, say
+from crystalpredict.cli.render import NO_MATPLOTLIB, Format, say
 from crystalpredict.cli.scores import ReportFormat, write_records, write_report
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model, properties_of_model, radius_of_model
+from crystalpredict.registry import find_model, needs_vectors, properties_of_model, radius_of_model
 
 if TYPE_CHECKING:
     from crystalpredict.evaluate import Predicted
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from crystalpredict.tables import LabelledTable
 
 REASONS_SAID = 10  # why rows were lost; --predictions and --format json have all of them
-NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,12 @@ class Model:
     folder: Path
     properties: tuple[Property, ...]
     radius: float
+    vectors: bool
+
+    @property
+    def lists(self) -> tuple[float, bool]:
+        """What its neighbour lists are like: radius, Å, and whether they have vectors."""
+        return self.radius, self.vectors
 
 
 def evaluate(
@@ -167,7 +172,9 @@ def find_models(first: str | None, others: Sequence[str]) -> list[Model]:
 
             load_checkpoint(folder)  # which says what is wrong
         unique = name if names.count(name) == 1 else asked or name
-        models.append(Model(unique, folder, tuple(map(under_all_names, properties)), radius or 0.0))
+        models.append(
+            Model(unique, folder, tuple(map(under_all_names, properties)), radius or 0.0, needs_vectors(folder))
+        )
     return models
 
 
@@ -223,31 +230,35 @@ def shared(table: LabelledTable, model: Model) -> list[str]:
 def predict_rows(
     table: LabelledTable, models: Sequence[Model], device: str, jobs: int, *, quiet: bool
 ) -> list[Predicted]:
-    """What each model says of the rows; structures are read once for all models of the same radius."""
+    """What each model says of the rows; structures are read once for all models of like neighbour lists."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for `predict`
     from crystalpredict.evaluate import gather
     from crystalpredict.reading import Reader
 
-    radii = [model.radius for model in models]
+    kinds = [model.lists for model in models]
     with ExitStack() as stack:
         # workers start before torch is imported: they are small then, and read meanwhile
-        readers = {radius: stack.enter_context(Reader(table.sources, radius, jobs)) for radius in sorted(set(radii))}
+        readers = {
+            (radius, vectors): stack.enter_context(Reader(table.sources, radius, jobs, vectors=vectors))
+            for radius, vectors in sorted(set(kinds))
+        }
         from crystalpredict.predict import load_model
         from crystalpredict.provenance import weights_sha256
 
-        copies = {radius: list(tee(reader.entries(), radii.count(radius))) for radius, reader in readers.items()}
+        copies = {kind: list(tee(reader.entries(), kinds.count(kind))) for kind, reader in readers.items()}
         predictors = [load_model(model.folder, device, shared(table, model)) for model in models]
         if not quiet:
             names = ", ".join(model.name for model in models)
             say(f"model {names}, device {predictors[0].device}, {len(table.sources):,} rows")
         # models take turns, a window of crystals each, so that few are in memory
-        entries = [copies[radius].pop() for radius in radii]
+        entries = [copies[kind].pop() for kind in kinds]
         if len(models) == 1:
-            streams = [predictors[0].stream(entries[0], lambda: readers[radii[0]].busy)]
+            streams = [predictors[0].stream(entries[0], lambda: readers[kinds[0]].busy)]
         else:  # several would take one another's threads
             streams = [predictor.stream(some) for predictor, some in zip(predictors, entries, strict=True)]
         rows = zip(*streams, strict=True)
-        answers = list(with_progress(rows, len(table.sources), lambda row: row[0].index == 0, quiet=quiet))
+        total = len(table.sources)
+        answers = list(with_progress(rows, total, lambda row: row[0].index == 0, quiet=quiet, what="rows"))
     columns = [prop.column for prop in table.properties]
     return [
         gather(model.name, weights_sha256(model.folder), columns, [row[number] for row in answers])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import sys
@@ -10,19 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores
-from crystalpredict.cli.render import say
+from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores, with_progress
+from crystalpredict.cli.render import NO_MATPLOTLIB, say
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
     from crystalpredict.tables import NewTargets
     from crystalpredict.training import Progress, Training
+
+LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property
 
 
 class SplitBy(StrEnum):
@@ -183,7 +187,11 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -
         data, wishes.targets, new=wishes.new, structure_column=wishes.structure_column,
         known=(*(base.properties if base else ()), *PROPERTIES),
     )  # fmt: skip
-    crystals = read_crystals(labelled, network.radius, jobs)
+    total = len(labelled.sources)
+    crystals = read_crystals(
+        labelled, network.radius, jobs,
+        lambda entries: with_progress(entries, total, lambda entry: entry.index == 0, quiet=quiet),
+    )  # fmt: skip
     validation, test = wishes.shares
     splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])
     refuse_unlearnable(crystals.table, splits)
@@ -195,7 +203,8 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -
         *(lines_of_start(crystals, base) if base else []),
         *lines_of_split(crystals, splits[0], wishes.split_by.value),
     ]  # fmt: skip
-    plan = Plan.new(sys.argv, data, wishes.base, network, config, wishes.folds, notes)
+    command = ["crystalpredict", *sys.argv[1:]]
+    plan = Plan.new(command, data, wishes.base, network, config, wishes.folds, notes)
     lay_out(folder, crystals, splits, plan)
     if not quiet:
         for note in notes:
@@ -223,7 +232,15 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
         if not training.finished:
             run(training, folder, quiet=quiet)
         reports.append(finish(training, own, plan))
+        if not distributed.rank():
+            draw_loss(own, quiet=quiet)
         if not quiet:
+            kept = training.best_epoch
+            say(
+                f"kept: the weights after epoch {kept}"
+                if kept
+                else "kept: the weights it started from, which no epoch beat"
+            )
             for part, name, scale, figures in figures_of(reports[-1]):
                 low, high = figures["interval"]
                 say(f"{part}: {name} {figures['mae']:.4g} {scale} [{low:.4g}, {high:.4g}] on {figures['count']:,}")
@@ -236,6 +253,23 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
             for scale, figures in scales.items():
                 say(f"{plan.folds} folds: {name} {figures['mae']:.4g} ± {figures['deviation']:.2g} {scale}".rstrip())
     typer.echo(str(folder))
+
+
+def draw_loss(folder: Path, *, quiet: bool) -> None:
+    """Draw a run's log as loss.png, if there is what it takes."""
+    if not find_spec("matplotlib"):
+        if not quiet:
+            say(f"no picture of the loss: {NO_MATPLOTLIB}")
+        return
+    from crystalpredict.atomic_write import write_atomically
+    from crystalpredict.plots import loss_curve
+
+    with (folder / "training" / "log.csv").open(encoding="utf-8") as file:
+        epochs = list(csv.DictReader(file))
+    columns = {name: [float(row[name]) for row in epochs] for name in epochs[0]}
+    errors = {name: values for name, values in columns.items() if name not in LOG_COLUMNS}
+    with write_atomically(folder / "loss.png") as image:
+        image.write(loss_curve(columns["epoch"], columns["loss"], errors))
 
 
 def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
@@ -255,7 +289,7 @@ def run(training: Training, folder: Path, *, quiet: bool) -> None:
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        with reporter(quiet=quiet) as report:
+        with reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report:
             training.run(report, save_every=30.0)
     except Interrupted:
         if not quiet:
@@ -266,7 +300,7 @@ def run(training: Training, folder: Path, *, quiet: bool) -> None:
 
 
 @contextmanager
-def reporter(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+def reporter(units: dict[str, str], *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """Says how the training goes: a live bar on a terminal, and a line for each epoch that is the best so far."""
     if quiet:
         yield lambda progress: None
@@ -276,21 +310,25 @@ def reporter(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bar
 
     begun: list[float] = []
+    measured = ""
     columns = (TextColumn("training"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}"))
     with Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("training", total=1.0, text="")
 
         def report(progress: Progress) -> None:
+            nonlocal measured
             begun.append(progress.done)
             share = progress.done - begun[0]
             left = progress.seconds * (1 - progress.done) / share if share > 0 else 0.0
             text = f"loss {progress.loss:.4f}, at most {time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            if progress.errors_in_unit:
+                errors = (f"{name} {error:.4g} {units[name]}" for name, error in progress.errors_in_unit.items())
+                measured = ", ".join(error.strip() for error in errors)
             if progress.step:
-                bar.update(task, completed=progress.done, text=text)
-            if progress.best and progress.errors_in_unit:
-                errors = ", ".join(f"{name} {error:.4g}" for name, error in progress.errors_in_unit.items())
+                bar.update(task, completed=progress.done, text=f"{text}\nvalidation error {measured}")
+            if progress.best:
                 when, rest = (f"epoch {progress.epoch}", f"; {text}") if progress.epoch else ("before training", "")
-                say(f"{when}: validation error {errors}{rest}")
+                say(f"{when}: validation error {measured}{rest}")
 
         yield report
 

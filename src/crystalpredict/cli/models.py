@@ -1,4 +1,4 @@
-"""`crystalpredict models list | info | verify | install | remove`."""
+"""`crystalpredict models list | info | verify | install | remove | import`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import bundled_models, find_model, install_model, installed_models, remove_model
 
-models_app = typer.Typer(help="The models at hand: list, describe, verify, install.", no_args_is_help=True)
+models_app = typer.Typer(help="The models at hand: list, describe, verify, install, import.", no_args_is_help=True)
 
 
 @models_app.command("list")
@@ -77,3 +77,39 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME", show_default=Fals
     """Delete a model that you installed."""
     remove_model(name)
     typer.echo(f"{name}: removed")
+
+
+@models_app.command("import")
+def import_model(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.ckpt", show_default=False, help="A checkpoint of the authors' programs.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", show_default=False, help="Folder to make. Default: FILE without .ckpt."
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", metavar="NAME", show_default=False, help="What the outputs are, if the file does not say."
+        ),
+    ] = None,
+) -> None:
+    """Make a checkpoint folder of a Lightning file that the authors' Crystalformer or CrystalFramer wrote."""
+    folder = file.with_suffix("") if output is None else output
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists; name another folder with --output")
+    if not folder.parent.is_dir():
+        raise UsageError(f"{folder}: there is no directory {folder.parent}; create it first")
+    from crystalpredict.checkpoint import save_checkpoint
+    from crystalpredict.upstream import card_of, golden_crystals, read_upstream
+
+    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
+    checkpoint = read_upstream(file, targets)
+    save_checkpoint(checkpoint, folder, golden_crystals(), card_of(checkpoint))
+    config = checkpoint.model.config
+    names = ", ".join(prop.name for prop in checkpoint.properties)
+    typer.echo(f"{folder}: {names}; {config.attention} attention, {config.blocks} blocks")
+    typer.echo(f"  {checkpoint.training['weights']}; use it with --model {folder}")

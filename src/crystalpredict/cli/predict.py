@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, TypeVar
@@ -18,7 +18,7 @@ import typer
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.render import Format, say, writer_of
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model, radius_of_model
+from crystalpredict.registry import find_model, needs_vectors, radius_of_model
 
 if TYPE_CHECKING:
     from crystalpredict.predict import Predictor
@@ -45,8 +45,8 @@ def predict(
             metavar="NAME",
             show_default=False,
             help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; derived from the moduli, "
-            "youngs_modulus, poisson_ratio or pugh_ratio; repeat it, or separate by commas. Default: all that the model "
-            "has, nothing derived.",
+            "youngs_modulus, poisson_ratio or pugh_ratio; repeat it, or separate by commas. Default: all of the model, "
+            "nothing derived.",
         ),
     ] = None,
     model: Annotated[
@@ -91,6 +91,33 @@ def predict(
         raise UsageError("--target names no property")
     paths = expand(inputs)
 
+    with ExitStack() as stack:
+        predictor, reader = stack.enter_context(
+            opened_model(
+                paths, model, device, batch_atoms, jobs,
+                targets=targets, merge=not no_reduce, uncertainty=not no_uncertainty, quiet=quiet,
+            )
+        )  # fmt: skip
+        stream = stack.enter_context(opened(output))
+        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
+    if outcome:
+        raise typer.Exit(outcome)
+
+
+@contextmanager
+def opened_model(
+    paths: list[str],
+    model: str | None,
+    device: str,
+    batch_atoms: str,
+    jobs: int,
+    *,
+    targets: Sequence[str] = (),
+    merge: bool = True,
+    uncertainty: bool = True,
+    quiet: bool = False,
+) -> Iterator[tuple[Predictor, Reader]]:
+    """The predictor and the reader of the files that a command asks for; what they are is said on stderr."""
     if batch_atoms != "auto" and not (batch_atoms.isdecimal() and int(batch_atoms)):
         raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
     at_once = None if batch_atoms == "auto" else int(batch_atoms)
@@ -104,21 +131,17 @@ def predict(
         from crystalpredict.reading import Reader
 
         # workers start before torch is imported: they are small then, and read meanwhile
-        reader = stack.enter_context(
-            Reader(paths, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
-        )
+        workers, vectors = (jobs or cores()) if radius else 1, needs_vectors(folder)
+        reader = stack.enter_context(Reader(paths, radius or 0.0, workers, merge=merge, vectors=vectors))
         from crystalpredict.predict import load_model
 
-        predictor = load_model(folder, device, targets, at_once, uncertainty=not no_uncertainty)
+        predictor = load_model(folder, device, targets, at_once, uncertainty=uncertainty)
         gc.freeze()
         gc.enable()
         if not quiet:
-            atoms = "all atoms" if no_reduce else "equivalent atoms once"
+            atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
             say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {atoms}")
-        stream = stack.enter_context(opened(output))
-        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
-    if outcome:
-        raise typer.Exit(outcome)
+        yield predictor, reader
 
 
 def cores() -> int:
@@ -152,10 +175,17 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
         if not quiet:
             say(f"interrupted: {total} rows are complete")
         return EXIT_INTERRUPTED
+    return code_of(failed, total)
+
+
+def code_of(failed: int, total: int) -> int:
+    """The exit code of a run in which some of all rows failed."""
     return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
 
 
-def with_progress(rows: Iterable[Row], files: int, is_first: Callable[[Row], bool], *, quiet: bool) -> Iterator[Row]:
+def with_progress(
+    rows: Iterable[Row], files: int, is_first: Callable[[Row], bool], *, quiet: bool, what: str = "files"
+) -> Iterator[Row]:
     """The rows, with a progress bar on stderr if that is a terminal; is_first: whether one is the first of its file."""
     if quiet or not sys.stderr.isatty() or files < 50:
         yield from rows
@@ -163,9 +193,9 @@ def with_progress(rows: Iterable[Row], files: int, is_first: Callable[[Row], boo
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("files", total=files)
+        task = progress.add_task(what, total=files)
         for row in rows:
             if is_first(row):
                 progress.advance(task)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from crystalpredict.predict import Prediction
     from crystalpredict.properties import Property
 
+NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
+
 
 class Format(StrEnum):
     """How rows are written; `auto` is a table on a terminal, CSV in a pipe, the suffix's format in a file."""

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
     from crystalpredict.scores import Report, Score
 
-ELEMENTS_SHOWN = 6  # of a property, those with the largest errors
+WIDE = 110  # characters of a terminal, which several models need for all columns
+ELEMENTS_SHOWN = 5  # of a property, those with the largest errors
 FIELDS = (
     "model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "median_error", "rmse", "r2",
     "max_error", "mad_of_labels", "mae_over_mad", "mae_difference", "mae_difference_low95", "mae_difference_high95",
-    "decision", "at_most", "accuracy", "precision", "recall",
+    "coverage90", "mean_width90", "decision", "at_most", "accuracy", "precision", "recall",
 )  # fmt: skip
 
 
@@ -66,6 +67,9 @@ def _fields(score: Score) -> dict[str, Any]:
     fields = score.to_dict()
     fields["mae_low95"], fields["mae_high95"] = fields["mae_interval95"]
     fields["mae_difference_low95"], fields["mae_difference_high95"] = fields.get("mae_difference_interval95", ("", ""))
+    if score.coverage:
+        shares, widths = fields["intervals"]["coverage"], fields["intervals"]["mean_width"]
+        fields["coverage90"], fields["mean_width90"] = shares["90"], widths["90"]
     if score.decision:
         fields |= fields[score.decision.name] | {"decision": score.decision.name}
     return fields
@@ -77,67 +81,113 @@ def _print_tables(report: Report, stream: IO[str]) -> None:
 
     console = Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
     several = len(report.models) > 1
-    console.print(_table_of_errors(report, several))
+    console.print(_table_of_errors(report.scores, several, brief=several and console.width < WIDE))
+    if several:
+        console.print(_table_of_differences(report))
     leading = [score for first in report.leading for score in report.beside(first)]
     if any(score.confusion for score in leading):
         console.print(_table_of_decisions(leading, several))
-    console.print(_table_of_groups(leading, several))
+    if any(score.coverage for score in leading):
+        console.print(_table_of_coverage(leading, several))
+    console.print(_table_of_sizes(leading, several))
+    if any(score.by_element for score in leading):
+        console.print(_table_of_elements(leading, several))
 
 
-def _new_table(heads: Sequence[str], words: int) -> Table:
-    """A table with these heads, of which the first are over words, the others over numbers."""
+def _new_table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table with columns of words, which may be broken into lines, and of numbers, which may not."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column, head in enumerate(heads):
-        table.add_column(head, justify="left" if column < words else "right", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in words:
+        table.add_column(head)
+    for head in numbers:
+        table.add_column(head, justify="right", no_wrap=True)
     return table
 
 
 def _names(score: Score, several: bool) -> list[str]:
     from rich.markup import escape
 
-    return [escape(name) for name in (score.prop.label, score.unit, *([score.model] if several else []))]
+    return [escape(name) for name in (_quantity(score), *([score.model] if several else []))]
 
 
-def _table_of_errors(report: Report, several: bool) -> Table:
-    from crystalpredict.report import difference, fraction, number, span
+def _quantity(score: Score) -> str:
+    """A property with the unit of its errors."""
+    return f"{score.prop.label}, {score.unit}" if score.unit else score.prop.label
 
-    heads = ["property", "unit", *(["model"] if several else []), "crystals", "MAE", "95 % interval", "RMSE", "R²"]
-    heads += ["largest", "MAE/MAD", *(["MAE - first model's"] if several else [])]
-    table = _new_table(heads, 3 if several else 2)
-    for score in report.scores:
+
+def _table_of_errors(scores: Sequence[Score], several: bool, *, brief: bool) -> Table:
+    from crystalpredict.report import fraction, number, span
+
+    heads = ["crystals", "MAE", "95 % interval", "MAE/MAD", *([] if brief else ["RMSE", "R²", "largest"])]
+    table = _new_table(["errors", *(["model"] if several else [])], heads)
+    for score in scores:
         found = score.metrics
-        cells = [f"{found.count:,}", number(found.mae), span(*found.interval), number(found.rmse), fraction(found.r2)]
-        cells += [number(found.largest), fraction(found.relative), *([difference(score)] if several else [])]
-        table.add_row(*_names(score, several), *cells)
+        cells = [f"{found.count:,}", number(found.mae), span(*found.interval), fraction(found.relative)]
+        more = [] if brief else [number(found.rmse), fraction(found.r2), number(found.largest)]
+        table.add_row(*_names(score, several), *cells, *more)
+    return table
+
+
+def _table_of_differences(report: Report) -> Table:
+    from crystalpredict.report import number, span
+
+    first = next(iter(report.models))
+    table = _new_table(["errors", "model"], [f"MAE - {first}'s", "95 % interval"])
+    for score in report.scores:
+        if score.difference:
+            change, low, high = score.difference
+            table.add_row(*_names(score, True), number(change, "+"), span(low, high, "+"))
     return table
 
 
 def _table_of_decisions(scores: Sequence[Score], several: bool) -> Table:
     from crystalpredict.report import fraction
 
-    table = _new_table([*(["model"] if several else []), "called", "by labels", "right", "precision", "recall"], 1)
+    words = ["called", *(["model"] if several else [])]
+    table = _new_table(words, ["by labels", "right", "precision", "recall"])
     for score in scores:
         if (decision := score.decision) and (counts := score.confusion):
             called = f"{decision.name}: {score.prop.label} ≤ {decision.limit:g} {score.prop.unit}"
             so = f"{counts.true_positives + counts.false_negatives:,} of {score.metrics.count:,}"
             shares = map(fraction, (counts.accuracy, counts.precision, counts.recall))
-            table.add_row(*([score.model] if several else []), called, so, *shares)
+            table.add_row(called, *_names(score, several)[1:], so, *shares)
     return table
 
 
-def _table_of_groups(scores: Sequence[Score], several: bool) -> Table:
+def _table_of_coverage(scores: Sequence[Score], several: bool) -> Table:
+    from crystalpredict.report import number, percent
+
+    found = [(score, score.coverage) for score in scores if score.coverage]
+    first = found[0][1]
+    heads = [*(f"{level} %" for level in first.shares), f"mean width, {first.shown} %"]
+    table = _new_table(["labels inside", *(["model"] if several else [])], heads)
+    for score, own in found:
+        table.add_row(*_names(score, several), *map(percent, own.shares.values()), number(own.widths[own.shown]))
+    return table
+
+
+def _table_of_sizes(scores: Sequence[Score], several: bool) -> Table:
     from crystalpredict.report import number
 
     sizes = list(dict.fromkeys(group.name for score in scores for group in score.by_size))
-    heads = ["MAE (crystals)", "unit", *(["model"] if several else []), *(f"{size} atoms" for size in sizes)]
-    table = _new_table([*heads, "worst elements"], 3 if several else 2)
-    table.columns[-1].justify = "left"
+    table = _new_table(["MAE (crystals)", *(["model"] if several else [])], [f"{size} atoms" for size in sizes])
     for score in scores:
         found = {group.name: f"{number(group.mae)} ({group.count:,})" for group in score.by_size}
+        table.add_row(*_names(score, several), *(found.get(size, "-") for size in sizes))
+    return table
+
+
+def _table_of_elements(scores: Sequence[Score], several: bool) -> Table:
+    from crystalpredict.report import number
+    from crystalpredict.scores import FEWEST
+
+    head = f"elements with the largest, of {FEWEST} crystals or more"
+    table = _new_table(["MAE", *(["model"] if several else []), head], [])
+    for score in scores:
         worst = sorted(score.by_element, key=lambda group: -group.mae)[:ELEMENTS_SHOWN]
-        told = ", ".join(f"{group.name} {number(group.mae)} ({group.count:,})" for group in worst)
-        table.add_row(*_names(score, several), *(found.get(size, "-") for size in sizes), told)
+        told = ", ".join(f"{group.name}\N{NO-BREAK SPACE}{number(group.mae)}" for group in worst)
+        table.add_row(*_names(score, several), told)
     return table

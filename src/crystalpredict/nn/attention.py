@@ -21,16 +21,38 @@ EDGES_AT_ONCE = 2**13  # whose keys and values are gathered at a time in such a 
 PSI_EXPONENT = 46.0  # psi is never below exp(-46) = 1e-20, for subnormal numbers make a step 3 times slower
 
 
+class Waves(NamedTuple):
+    """Plane waves of the reciprocal lattice of each atom's crystal [M7].
+
+    phases (G, T, 2 W), cosines and then sines of omega . r, times the square root of how often a wave counts; squares
+    (G, T, W), omega^2, Å^-2; apart (G, 1, T, T), True for two atoms of different crystals.
+    """
+
+    phases: Tensor
+    squares: Tensor
+    apart: Tensor
+
+
 class Geometry(NamedTuple):
     """What the blocks share of a part: it depends on the crystals alone, not on the state of the atoms.
 
     neighbors (G, T, M), slot of the neighbour; squared_distances (G, 1, T, M), Å^2; basis (G, T, M, K'), psi of each
-    edge, or None for K = 0.
+    edge, or None for K = 0. Of networks that see more than distances: directions (G, T, M, 3), unit vectors of the
+    edges, 0 for the self edge and a missing one; waves of the atoms.
     """
 
     neighbors: Tensor
     squared_distances: Tensor
     basis: Tensor | None
+    directions: Tensor | None = None
+    waves: Waves | None = None
+
+    def rows(self, bin: int, own: slice) -> Geometry:
+        """The edges of some slots of a bin, as a part of one bin."""
+        basis, directions = (
+            None if table is None else table[bin, None, own] for table in (self.basis, self.directions)
+        )
+        return Geometry(self.neighbors[bin, None, own], self.squared_distances[bin, None, :, own], basis, directions)
 
 
 def radial_columns(config: ModelConfig) -> int:
@@ -90,8 +112,14 @@ class InfinitelyConnectedAttention(nn.Module):
         Exact up to edges beyond the list's radius r_c, whose weight is below exp(-r_c^2 / 2 sigma^2).
         """
         projected = self.query_key_value(state).view(len(state), 3, self.config.heads, -1)
+        heads = self._real_heads(projected, self._rho(projected[:, 0]), geometry)
+        term: Tensor = self.output(heads.flatten(1))
+        return term
+
+    def _real_heads(self, projected: Tensor, rho: Tensor, geometry: Sequence[Geometry]) -> Tensor:
+        """Sums over the edges (N, H, d) of heads in real space; projected (N, 3, H, d), rho (N, H)."""
+        decay = rho / (2 * self.config.r0**2)  # 1 / 2 sigma^2
         query = projected[:, 0]
-        decay = self._decay(query)  # (N, H)
         scaled = torch.cat([query[:, None] * query.shape[-1] ** -0.5, projected[:, 1:]], dim=1)
         sizes = [part.neighbors.shape[0] * part.neighbors.shape[1] for part in geometry]
         attended = [
@@ -99,12 +127,20 @@ class InfinitelyConnectedAttention(nn.Module):
             for pieces in zip(torch.split(scaled, sizes), torch.split(decay, sizes), geometry, strict=True)
         ]
         heads = torch.cat([values.flatten(0, 1) for values, _ in attended])  # (N, H, d)
-        if self.radial_weights is not None:
-            # sum_e p_e psi(d_e) first and W^E after: the matrix leaves the sum over edges
-            moments = torch.cat([moments.flatten(0, 1) for _, moments in attended])  # (N, H, K')
-            heads = heads + torch.einsum("nhk,hdk->nhd", moments, self.radial_weights[..., : moments.shape[-1]])
-        term: Tensor = self.output(heads.flatten(1))
-        return term
+        # sum_e p_e psi(d_e) first and W^E after: the matrix leaves the sum over edges
+        encoding = self._encoding(torch.cat([moments.flatten(0, 1) for _, moments in attended]))
+        return heads if encoding is None else heads + encoding
+
+    def _encoding(self, moments: Tensor) -> Tensor | None:
+        """The value encoding (N, H, d) of the moments (N, H, K') of the edges; None if there is none."""
+        if self.radial_weights is None:
+            return None
+        return torch.einsum("nhk,hdk->nhd", moments, self.radial_weights[..., : moments.shape[-1]])
+
+    def _moments(self, logits: Tensor, weights: Tensor, part: Geometry) -> Tensor:
+        """sum_e p_e psi(d_e) (G, T, H, K') of the edges of a part; logits and weights (G, H, T, M). K = 0: K' = 0."""
+        weights = weights.transpose(1, 2)
+        return weights[..., :0] if part.basis is None else weights @ part.basis
 
     def _attend(self, projected: Tensor, decay: Tensor, part: Geometry) -> tuple[Tensor, Tensor]:
         """Weighted values (G, T, H, d) and moments (G, T, H, K'); projected (G T, 3, H, d), decay (G T, H)."""
@@ -118,13 +154,13 @@ class InfinitelyConnectedAttention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, part: Geometry
     ) -> tuple[Tensor, Tensor]:
         """By dense products of all atoms in a bin; query, key, value (G, H, T, d), decay (G, H, T, 1)."""
-        neighbors = part.neighbors[:, None].expand(-1, self.config.heads, -1, -1)
+        neighbors = part.neighbors[:, None].expand(-1, query.shape[1], -1, -1)
         products = query @ key.transpose(2, 3)  # (G, H, T, T)
         logits = torch.addcmul(products.gather(3, neighbors), decay, part.squared_distances, value=-1)
         weights = logits.softmax(dim=3)  # (G, H, T, M)
         # the images of one atom share its value, so their weights are summed first
         atom_weights = torch.zeros_like(products).scatter_add(3, neighbors, weights)
-        return (atom_weights @ value).transpose(1, 2), _moments(weights, part.basis)
+        return (atom_weights @ value).transpose(1, 2), self._moments(logits, weights, part)
 
     def _attend_to_neighbors(
         self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, part: Geometry
@@ -142,22 +178,22 @@ class InfinitelyConnectedAttention(nn.Module):
                     tensor[bin].index_select(1, near).view(-1, width, channels) for tensor in (key, value)
                 )  # (H R, M, d)
                 products = torch.bmm(keys, query[bin, :, own].reshape(-1, channels, 1)).view(heads, -1, width)
-                squared = part.squared_distances[bin, :, own]
-                weights = torch.addcmul(products, decay[bin, :, own], squared, value=-1).softmax(dim=2)  # (H, R, M)
+                edges = part.rows(bin, own)
+                logits = torch.addcmul(products, decay[bin, :, own], edges.squared_distances[0], value=-1)
+                weights = logits.softmax(dim=2)  # (H, R, M)
                 found = torch.bmm(weights.flatten(0, 1)[:, None], near_values).view(heads, -1, channels)
                 values.append(found.transpose(0, 1))
-                moments.append(_moments(weights[None], None if part.basis is None else part.basis[bin, None, own])[0])
+                moments.append(self._moments(logits[None], weights[None], edges)[0])
         shape = (len(part.neighbors), slots, heads, -1)
         return torch.cat(values).view(shape), torch.cat(moments).view(shape)
 
-    def _decay(self, query: Tensor) -> Tensor:
-        """1 / 2 sigma^2 = rho(u) / 2 r0^2 of each atom and head, Å^-2 [M3]; query (N, H, d) to (N, H)."""
+    def _rho(self, query: Tensor) -> Tensor:
+        """rho(u) = r0^2 / sigma^2 of each atom and head [M3]; query (N, H, d) to (N, H)."""
         config = self.config
         scale, shift = self.width_norm
         u = (self._width_argument(query) + shift) * scale
         room = 1 - config.rho_bound
-        rho = room * F.elu(config.rho_slope / room * u) + 1
-        return rho / (2 * config.r0**2)
+        return room * F.elu(config.rho_slope / room * u) + 1
 
     def _width_argument(self, query: Tensor) -> Tensor:
         """Q . w of each head, before its normalisation; (N, H, d) to (N, H)."""
@@ -175,9 +211,3 @@ class InfinitelyConnectedAttention(nn.Module):
         mean = (weights * argument).sum()
         deviation = (weights * (argument - mean) ** 2).sum().sqrt()
         self.width_norm.copy_(torch.stack([1 / deviation, -mean]))
-
-
-def _moments(weights: Tensor, basis: Tensor | None) -> Tensor:
-    """sum_e p_e psi(d_e) (G, T, H, K'); weights (G, H, T, M), basis (G, T, M, K') or None, which gives K' = 0."""
-    weights = weights.transpose(1, 2)
-    return weights[..., :0] if basis is None else weights @ basis

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, get_args
+
+Attention = Literal["real", "dual", "alternating", "reciprocal", "framed"]
+"""Which of the family a network is: `real`, the paper's model; `dual`, with half of the heads of each block in
+reciprocal space; `alternating`, with every second block there; `reciprocal`, with all of them [M7]; `framed`, with
+directions in frames that turn with the crystal [M8]."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,35 @@ class ModelConfig:
     rho_slope: float = 0.1
     radius: float = 6.0
     """Length beyond which an edge is left out of the lattice sums, Å."""
+    attention: Attention = "real"
+    reciprocal_r0: float = 2.2
+    """Width of the reciprocal heads' Gaussian at rho = 1, Å."""
+    reciprocal_reach: int = 0
+    """Largest index of a wave along each axis of the cell, 2 in the paper's code; 0: the waves up to the cutoff."""
+    reciprocal_cutoff: float = 3.4
+    """Length of the longest wave vector where there is no reach, Å^-1; what is left out is below 1e-6."""
+    direction_basis: int = 64
+    """Gaussians in the cosine between an edge and an axis of the frame."""
+    direction_width: float = 4.0
+    """Their width, in units of their spacing."""
+    radial_factor: float = 1.0
+    direction_factor: float = 1.0
+    """Weight of the encoding of distances, and of that of directions, in a framed network."""
 
     def __post_init__(self) -> None:
         for name in ("blocks", "width", "heads", "feedforward", "readout", "outputs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ModelConfig.{name} is {getattr(self, name)}, but must be at least 1")
-        for name in ("r0", "r_max", "radius"):
+        if self.attention not in get_args(Attention):
+            near = get_close_matches(str(self.attention), get_args(Attention), n=1) or get_args(Attention)
+            raise ValueError(f"ModelConfig.attention is {self.attention!r}, but must be one of {', '.join(near)}")
+        if self.attention == "dual" and self.heads % 2:
+            raise ValueError(f"ModelConfig.heads is {self.heads}, but must be even for half of them to be reciprocal")
+        if self.attention == "framed" and self.direction_basis < 2:
+            raise ValueError(f"ModelConfig.direction_basis is {self.direction_basis}, but must be at least 2")
+        if self.reciprocal_reach < 0:
+            raise ValueError(f"ModelConfig.reciprocal_reach is {self.reciprocal_reach}, but must be 0 or more")
+        for name in ("r0", "r_max", "radius", "reciprocal_r0", "reciprocal_cutoff", "direction_width"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"ModelConfig.{name} is {getattr(self, name)}, but must be positive")
         if self.radial_basis < 0:
@@ -44,6 +72,15 @@ class ModelConfig:
             raise ValueError(f"ModelConfig.width {self.width} is no multiple of heads {self.heads}")
         if not 0 < self.rho_bound < 1:
             raise ValueError(f"ModelConfig.rho_bound is {self.rho_bound}, but must lie between 0 and 1")
+
+    @property
+    def vectors(self) -> bool:
+        """Whether the network sees more than distances, so that its neighbour lists need vectors and every atom."""
+        return self.attention != "real"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as a JSON object; that of the paper's model has no key of the other members of the family."""
+        return {name: value for name, value in asdict(self).items() if self.vectors or name not in _OF_VARIANTS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -55,3 +92,6 @@ class ModelConfig:
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
                 raise ValueError(f"ModelConfig has no {key!r}{hint}")
         return cls(**values)
+
+
+_OF_VARIANTS = [f.name for f in fields(ModelConfig)][[f.name for f in fields(ModelConfig)].index("attention") :]

@@ -10,16 +10,18 @@ from torch import Tensor, nn
 
 from crystalpredict.batching import CrystalBatch
 from crystalpredict.crystal import ELEMENTS
-from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention, geometry_of
+from crystalpredict.nn.attention import Geometry
 from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.family import attention_of, geometry_of_family
+from crystalpredict.nn.frames import FramedAttention
 
 
 class Block(nn.Module):
     """One layer: attention, then feed-forward, each added to the state; no normalisation [M1]."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, number: int = 0) -> None:
         super().__init__()
-        self.attention = InfinitelyConnectedAttention(config)
+        self.attention = attention_of(config, number)
         self.feedforward = nn.Sequential(
             nn.Linear(config.width, config.feedforward),
             nn.ReLU(),
@@ -43,7 +45,7 @@ class Crystalformer(nn.Module):
         super().__init__()
         self.config = config or ModelConfig()
         self.embedding = nn.Embedding(len(ELEMENTS), self.config.width)
-        self.blocks = nn.ModuleList(Block(self.config) for _ in range(self.config.blocks))
+        self.blocks = nn.ModuleList(Block(self.config, number) for number in range(self.config.blocks))
         self.readout = nn.Sequential(
             nn.Linear(self.config.width, self.config.readout),
             nn.ReLU(),
@@ -58,11 +60,15 @@ class Crystalformer(nn.Module):
 
     def features(self, batch: CrystalBatch) -> Tensor:
         """What the readout sees of each crystal: the mean state of its atoms after the last block (B, D)."""
-        geometry = geometry_of(batch, self.config)
+        return mean_over_atoms(self.encode(batch), batch)
+
+    def encode(self, batch: CrystalBatch) -> Tensor:
+        """State after the last block (N, D)."""
+        geometry = geometry_of_family(batch, self.config)
         state = self.embed(batch)
         for block in self.blocks:
             state = block(state, geometry)
-        return mean_over_atoms(state, batch)
+        return state
 
     def embed(self, batch: CrystalBatch) -> Tensor:
         """State before the first block (N, D): the occupancy-weighted mix of a site's elements."""
@@ -72,7 +78,7 @@ class Crystalformer(nn.Module):
     @torch.no_grad()
     def fit_width_norm(self, batch: CrystalBatch) -> None:
         """Fix scale and shift of every block's Gaussian widths from one batch, block after block."""
-        geometry = geometry_of(batch, self.config)
+        geometry = geometry_of_family(batch, self.config)
         state = self.embed(batch)
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -99,6 +105,7 @@ def initialise(model: Crystalformer) -> None:
     feed-forward              Xavier uniform, times f
     width_weights             Normal(0, d^(-1/2)), d channels a head
     radial_weights            Xavier uniform of the (D, K) matrix, gain K^(-1/2)
+    direction_weights         the same, for the matrix of each axis
     readout                   torch's default for Linear
     biases of the blocks      0
     """
@@ -121,8 +128,13 @@ def initialise(model: Crystalformer) -> None:
         ):
             nn.init.xavier_uniform_(weight, gain=gain)
         nn.init.normal_(attention.width_weights, std=(config.width // config.heads) ** -0.5)
-        if attention.radial_weights is not None:
-            bound = math.sqrt(6 / (config.width + config.radial_basis)) / math.sqrt(config.radial_basis)
-            nn.init.uniform_(attention.radial_weights, -bound, bound)
+        encodings: list[Tensor | None] = [attention.radial_weights]
+        if isinstance(attention, FramedAttention):
+            encodings.append(attention.direction_weights)
+        for encoding in encodings:
+            if encoding is not None:
+                functions = encoding.shape[-1]
+                bound = math.sqrt(6 / (config.width + functions)) / math.sqrt(functions)
+                nn.init.uniform_(encoding, -bound, bound)
         for layer in (attention.query_key_value, attention.output, expand, contract):
             nn.init.zeros_(layer.bias)

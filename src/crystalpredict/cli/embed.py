@@ -1,0 +1,177 @@
+"""`crystalpredict embed`."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from crystalpredict.cli.inputs import expand
+from crystalpredict.cli.predict import EXIT_INTERRUPTED, code_of, opened_model, refuse_unwritable, with_progress
+from crystalpredict.cli.render import say
+from crystalpredict.errors import UsageError
+
+if TYPE_CHECKING:
+    from crystalpredict.predict import Embedding
+
+KINDS = (".npz", ".csv", ".csv.gz", ".parquet")
+
+
+def embed(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            show_default=False,
+            help="CIF, POSCAR or pymatgen JSON files (.gz too), directories, globs, @list.txt, - for paths on stdin.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", show_default=False, help="A .npz, .csv, .csv.gz, .parquet."),
+    ],
+    per_atom: Annotated[bool, typer.Option("--per-atom", help="Features of every atom instead of their mean.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read files; 0: one for each core.")
+    ] = 0,
+    batch_atoms: Annotated[
+        str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
+    ] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")] = False,
+) -> None:
+    """Write the network's features of crystals, for a regressor of your own: one row for each structure, in order.
+
+    Exit code 0: all computed; 1: damaged model; 2: wrong usage; 3: some inputs failed; 4: all; 130: interrupted.
+    """  # fmt: skip
+    kind = next((kind for kind in KINDS if output.name.lower().endswith(kind)), None)
+    if kind is None:
+        raise UsageError(f"{output}: no format for this suffix; use {', '.join(KINDS)}")
+    if kind == ".parquet" and find_spec("pyarrow") is None:
+        raise UsageError(f"{output}: parquet needs pyarrow, which is not installed; install it, or write .npz or .csv")
+    refuse_unwritable(output)
+    paths = expand(inputs)
+    started = time.monotonic()
+    rows: list[Embedding] = []
+    interrupted = False
+    with opened_model(paths, model, device, batch_atoms, jobs, merge=not per_atom, quiet=quiet) as (predictor, reader):
+        found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
+        try:
+            for row in with_progress(found, len(paths), lambda row: row.index == 0, quiet=quiet):
+                rows.append(row)
+                if row.error and not quiet:
+                    say(f"{row.path}: {row.error}")
+        except KeyboardInterrupt:
+            interrupted = True
+        width = predictor.model.config.width
+    write(rows, output, kind, width, per_atom=per_atom)
+    failed = sum(bool(row.error) for row in rows)
+    if not quiet:
+        say(f"{len(rows) - failed} embedded, {failed} failed in {time.monotonic() - started:.1f} s")
+        if interrupted:
+            say(f"interrupted: {len(rows)} rows are complete")
+    outcome = EXIT_INTERRUPTED if interrupted else code_of(failed, len(rows))
+    if outcome:
+        raise typer.Exit(outcome)
+
+
+def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per_atom: bool) -> None:
+    """The file of a kind, which appears when it is complete; `width` features in a row."""
+    from crystalpredict.atomic_write import write_atomically
+
+    with write_atomically(output) as file:
+        if kind == ".npz":
+            write_arrays(rows, file, width, per_atom=per_atom)
+        elif kind == ".parquet":
+            write_parquet(rows, file, width, per_atom=per_atom)
+        else:
+            # a gzip header without name or time: the same rows give the same bytes
+            binary = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if kind == ".csv.gz" else file
+            text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+            table = csv.writer(text, lineterminator="\n")
+            table.writerow(column_names(width, per_atom=per_atom))
+            table.writerows(cells(rows, width, per_atom=per_atom))
+            text.detach()  # flushes, and leaves the file below open
+            if binary is not file:
+                binary.close()
+
+
+def write_arrays(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per_atom: bool) -> None:
+    """Arrays without pickle: path, index, formula, n_atoms (0 if unknown), warnings, error of S structures; features.
+
+    features (S, D), not a number where there is an error. Per atom: features (A, D) of all atoms, numbers (A,), the
+    atomic number of each, and first (S + 1,), where the atoms of a structure begin.
+    """
+    import numpy as np
+
+    arrays = {
+        "path": np.array([row.path for row in rows], dtype=str),
+        "index": np.array([row.index for row in rows], dtype=np.int64),
+        "formula": np.array([row.formula for row in rows], dtype=str),
+        "n_atoms": np.array([row.n_atoms or 0 for row in rows], dtype=np.int64),
+        "warnings": np.array(["; ".join(row.warnings) for row in rows], dtype=str),
+        "error": np.array([row.error for row in rows], dtype=str),
+    }
+    if per_atom:
+        none, nobody = np.empty((0, width), dtype=np.float32), np.empty(0, dtype=np.int64)
+        features = [none if row.features is None else row.features for row in rows]
+        numbers = [nobody if row.numbers is None else row.numbers for row in rows]
+        arrays["features"] = np.concatenate([none, *features])
+        arrays["numbers"] = np.concatenate([nobody, *numbers])
+        arrays["first"] = np.concatenate([[0], np.cumsum([len(part) for part in features])]).astype(np.int64)
+    else:
+        missing = np.full(width, np.nan, dtype=np.float32)
+        arrays["features"] = np.array(
+            [missing if row.features is None else row.features for row in rows], dtype=np.float32
+        ).reshape(-1, width)
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def write_parquet(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per_atom: bool) -> None:
+    """The columns of the CSV file, features as numbers."""
+    import pyarrow
+    from pyarrow import parquet
+
+    names = column_names(width, per_atom=per_atom)
+    columns = list(zip(*cells(rows, width, per_atom=per_atom), strict=True)) or [()] * len(names)
+    typed = [
+        [None if cell == "" else float(cell) for cell in column] if name.startswith("feature_") else list(column)
+        for name, column in zip(names, columns, strict=True)
+    ]
+    parquet.write_table(pyarrow.table(dict(zip(names, typed, strict=True))), file)
+
+
+def column_names(width: int, *, per_atom: bool) -> list[str]:
+    """Columns of a table of features."""
+    atoms = ["atom", "element"] if per_atom else []
+    features = [f"feature_{number}" for number in range(width)]
+    return ["path", "index", "formula", "n_atoms", *atoms, *features, "warnings", "error"]
+
+
+def cells(rows: Sequence[Embedding], width: int, *, per_atom: bool) -> Iterator[list[str | int | None]]:
+    """Rows of a table of features: one for each structure, or for each atom; one, without features, for a failure."""
+    from crystalpredict.crystal import ELEMENTS
+
+    for row in rows:
+        head: list[str | int | None] = [row.path, row.index, row.formula, row.n_atoms]
+        tail = ["; ".join(row.warnings), row.error]
+        if row.features is None:
+            yield [*head, *([None, ""] if per_atom else []), *[""] * width, *tail]
+        elif row.numbers is not None:
+            for atom, (number, features) in enumerate(zip(row.numbers.tolist(), row.features.tolist(), strict=True)):
+                yield [*head, atom, ELEMENTS[number - 1], *(f"{value:.7g}" for value in features), *tail]
+        else:
+            yield [*head, *(f"{value:.7g}" for value in row.features.tolist()), *tail]
