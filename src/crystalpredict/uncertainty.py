@@ -112,7 +112,8 @@ def _fit_one(
         scaling = _fit_scale(design, np.abs(errors), groups, outputs[known] - floor)
     weights, limits, scale = scaling
     ratios = np.abs(errors) / scale
-    parts = [ratios[groups == group] for group in range(GROUPS)] if many else [ratios] * GROUPS
+    parts = [ratios[groups == group] for group in range(GROUPS)]
+    parts = [part if len(part) >= LEAST else ratios for part in parts]  # sizes may all be the same
     quantiles = np.array([[conformal_quantile(part, level / 100) for level in LEVELS] for part in parts])
     scaled = np.full(len(labels), NAN)
     scaled[known] = errors / scale

@@ -10,7 +10,7 @@ import torch
 
 from crystalpredict.batching import collate
 from crystalpredict.crystal import Crystal
-from crystalpredict.equivalence import merge_equivalent
+from crystalpredict.equivalence import merge_equivalent, primitive_size
 from crystalpredict.neighbors import find_neighbors
 from tests.crystals import FCC, random_crystal, rock_salt, supercell
 from tests.reference import reference_model
@@ -109,3 +109,23 @@ def test_the_company_changes_nothing() -> None:
         for name in ("first", "indices", "distances", "atoms", "counts"):
             assert np.array_equal(getattr(alone, name), getattr(edges, name)), name
     assert merge_equivalent([], [], RADIUS) == []
+
+
+def test_the_primitive_size_of_any_cell_is_that_of_the_crystal() -> None:
+    for seed in range(12):
+        crystal = random_crystal(seed, 1 + seed % 5)
+        matrix = np.array([[1 + seed % 3, 1, 0], [0, 2, seed % 2], [1, 0, 1]])
+        assert abs(round(np.linalg.det(matrix))) >= 2
+        assert primitive_size(crystal) == crystal.n_atoms
+        assert primitive_size(supercell(crystal, matrix)) == crystal.n_atoms
+    conventional = supercell(rock_salt(), np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]))
+    assert (conventional.n_atoms, primitive_size(conventional)) == (8, 2)
+
+
+def test_an_atom_out_of_place_makes_the_whole_cell_primitive() -> None:
+    conventional = supercell(rock_salt(), np.diag([2, 2, 2]))
+    positions = conventional.positions.copy()
+    positions[3] += 0.1
+    assert primitive_size(replace(conventional, positions=positions)) == 16
+    large = supercell(rock_salt(), np.diag([8, 8, 8]))  # too large to look for translations
+    assert primitive_size(large) == 2
