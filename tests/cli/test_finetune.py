@@ -35,6 +35,19 @@ def lines_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_validation_labels_enough_calibrate_the_model(program, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [line | {"split": "val" if number % 4 else "train"} for number, line in enumerate(rows(80))]
+    write(tmp_path / "mine.csv", lines)
+    outcome = program("finetune", "mine.csv", *SMALL, "-t", "bandgap", "--split-by", "column")
+    assert outcome.code == 0
+    assert (tmp_path / "finetuned-mine" / "calibration.safetensors").is_file()
+    assert "calibrated by the `val` part" in (tmp_path / "finetuned-mine" / "README.md").read_text()
+    (tmp_path / "one.cif").write_text(lines[1]["cif"])
+    (row,) = program("predict", "one.cif", "--model", "finetuned-mine").rows
+    assert float(row["bandgap_eV_lo90"]) < float(row["bandgap_eV"]) < float(row["bandgap_eV_hi90"])
+
+
 def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRYSTALPREDICT_MODELS", str(tmp_path / "installed"))
@@ -76,6 +89,8 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     assert program("models", "install", "finetuned-mine", "--name", "mine").code == 0
     by_name = program("predict", "one.cif", "--model", "mine")
     assert by_name.rows == predicted.rows
+    assert not any(column.endswith("_lo90") for column in predicted.rows[0])  # 6 labels are too few to calibrate
+    assert "It gives no intervals" in (run / "README.md").read_text()
     assert "mine  installed in" in program("models", "list").stdout
     again = program("models", "install", "finetuned-mine", "--name", "mine")
     assert (again.code, "installed already" in again.stderr) == (2, True)

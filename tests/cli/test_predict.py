@@ -489,3 +489,44 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path) -> None:
     said = program.stderr.read()
     program.stderr.close()
     assert (program.wait(60), said) == (141, b"")
+
+
+# Intervals, warnings and derived quantities
+
+
+def test_intervals_have_columns_unless_they_are_left_out(program, examples) -> None:
+    outcome = program("predict", *examples)
+    for row in outcome.rows:
+        for column in VALUES:
+            low, value, high = (float(row[column + end]) for end in ("_lo90", "", "_hi90"))
+            assert low <= value <= high
+            assert low < high
+    assert same(outcome.rows, program("predict", *examples, "--no-uncertainty").rows)
+    line = json.loads(program("predict", examples[0], "-t", "gap", "-f", "jsonl").stdout)
+    assert list(line)[4:7] == ["bandgap_eV", "bandgap_eV_lo90", "bandgap_eV_hi90"]
+    table = program("predict", examples[0], "-t", "gap", "-f", "table").stdout
+    assert f"[{line['bandgap_eV_lo90']:.2f}..{line['bandgap_eV_hi90']:.2f}]" in table
+
+
+def test_a_failed_row_has_empty_intervals(program, tmp_path) -> None:
+    outcome = program("predict", written(tmp_path / "bad.vasp", OVERFULL), "-t", "gap")
+    assert outcome.rows[0]["bandgap_eV_lo90"] == ""
+
+
+def test_derived_quantities_are_columns_when_asked_for(program) -> None:
+    outcome = program("predict", "examples/MgO.cif", "-t", "K,G,young,nu,Pugh")
+    row = outcome.rows[0]
+    bulk, shear = float(row["bulk_modulus_GPa"]), float(row["shear_modulus_GPa"])
+    assert float(row["youngs_modulus_GPa"]) == pytest.approx(9 * bulk * shear / (3 * bulk + shear), rel=1e-3)
+    assert float(row["poisson_ratio"]) == pytest.approx((3 * bulk - 2 * shear) / (6 * bulk + 2 * shear), abs=1e-3)
+    assert float(row["pugh_ratio"]) == pytest.approx(bulk / shear, abs=1e-3)
+    for column in ("youngs_modulus_GPa", "poisson_ratio", "pugh_ratio"):
+        assert float(row[f"{column}_lo90"]) < float(row[column]) < float(row[f"{column}_hi90"])
+    assert not any("young" in column for column in program("predict", "examples/MgO.cif").rows[0])
+
+
+def test_a_crystal_unlike_the_training_data_is_predicted_with_a_warning(program, tmp_path) -> None:
+    outcome = program("predict", written(tmp_path / "wide.vasp", CSCL.replace("4.1", "5.6")))
+    assert outcome.code == 0
+    assert outcome.rows[0]["warnings"].startswith("unlike the training data: ")
+    assert outcome.rows[0]["bandgap_eV"] != ""

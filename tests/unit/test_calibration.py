@@ -170,9 +170,7 @@ def slab(structure: Structure) -> Structure:
 def test_so_is_a_molecule_in_a_box(predictor) -> None:
     water = [[0, 0, 0], [0.757, 0.586, 0], [-0.757, 0.586, 0]]
     boxes = [Structure(Lattice.cubic(a), "OHH", water, coords_are_cartesian=True) for a in (8, 12, 20)]
-    boxes += [
-        Structure(Lattice.cubic(10), "COO", [[5, 5, 5], [6.16, 5, 5], [3.84, 5, 5]], coords_are_cartesian=True)
-    ]
+    boxes += [Structure(Lattice.cubic(10), "COO", [[5, 5, 5], [6.16, 5, 5], [3.84, 5, 5]], coords_are_cartesian=True)]
     assert all(warned(predictor, boxes))
 
 

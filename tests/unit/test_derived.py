@@ -29,7 +29,7 @@ def test_intervals_hold_nine_tenths_of_correlated_lognormal_moduli(name, correla
     draws = np.random.default_rng(0).multivariate_normal(np.log([150.0, 90.0]), covariance, 40000)
     values = derive(name, *np.exp(draws.T))
     widths = tuple(np.array([[1.6449 * sigma]]) for sigma in sigmas)  # 90 % of a normal distribution
-    (low, high), = derived_bounds(name, np.array([150.0]), np.array([90.0]), widths, correlation)[0]
+    ((low, high),) = derived_bounds(name, np.array([150.0]), np.array([90.0]), widths, correlation)[0]
     assert np.mean((low <= values) & (values <= high)) == pytest.approx(0.9, abs=0.01)
     assert low < derive(name, np.array([150.0]), np.array([90.0]))[0] < high
 

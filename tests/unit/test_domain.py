@@ -72,7 +72,7 @@ def test_a_layer_without_atoms_is_noticed_in_any_direction(domain) -> None:
     for axis in range(3):
         cubic = 5.6 * np.eye(3)
         grid = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) * 2.8
-        positions = np.concatenate([grid, (grid + [2.8, 0, 0]) % 5.6])
+        positions = np.concatenate([grid, (grid + np.array([2.8, 0, 0])) % 5.6])
         cubic[axis, axis] += 12
         slab = Crystal.ordered(cubic, positions, np.repeat([11, 17], 4))
         (reason,) = said(domain, slab)
@@ -81,8 +81,10 @@ def test_a_layer_without_atoms_is_noticed_in_any_direction(domain) -> None:
 
 def test_features_far_from_all_centroids_are_noticed(domain) -> None:
     crystal = salt("K", "Br")
-    far = features_of([crystal]) + [[9.0, 0]]
-    assert said(domain, crystal, features=far) == ["unlike the training data: far from all of it as the network sees it"]
+    far = features_of([crystal]) + np.array([[9.0, 0]])
+    assert said(domain, crystal, features=far) == [
+        "unlike the training data: far from all of it as the network sees it"
+    ]
 
 
 def test_nearest_neighbours_are_found_among_many_crystals_and_isolated_atoms_have_none() -> None:

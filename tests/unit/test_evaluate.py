@@ -1,6 +1,7 @@
 """Scores against numbers worked out by hand or in another way; what becomes of rows that cannot be used."""
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -215,3 +216,26 @@ def test_every_known_property_is_scored_on_a_scale_of_its_own(tmp_path) -> None:
     assert [score.prop for score in report.leading] == list(PROPERTIES)
     assert all(score.metrics.mae == 0 for score in report.scores)
     assert Path(report.path).name == "table.csv"
+
+
+def test_intervals_are_held_against_the_labels_on_each_scale(tmp_path) -> None:
+    table = labelled(tmp_path, [1.0, 10.0, 100.0, 1000.0], [BULK])
+    levels = np.array([[0.9, 1.1], [0.8, 1.2], [0.5, 2.0], [0.1, 10.0], [0.01, 100.0]])
+    predicted = np.array([1.0, 13.0, 500.0, 3000.0])
+    model = replace(said(predicted, n_atoms=[2, 8, 9, 41]), bounds=(predicted[:, None, None] * levels)[:, None])
+    logarithm, unit = (score.coverage for score in evaluate(table, [model]).scores)
+    assert logarithm is not None
+    assert unit is not None
+    assert logarithm.shares == unit.shares == {50: 0.25, 68: 0.25, 80: 0.5, 90: 1.0, 95: 1.0}
+    assert logarithm.widths[90] == pytest.approx(2)  # 0.1 to 10 times anything
+    assert unit.widths[90] == pytest.approx(9.9 * predicted.mean())
+    assert logarithm.by_size == (("1-8", 2, 1.0), ("9-40", 1, 1.0), (">40", 1, 1.0))
+    assert evaluate(table, [said(predicted)]).scores[0].coverage is None
+
+
+def test_a_label_at_the_end_of_an_interval_is_inside(tmp_path) -> None:
+    bounds = np.array([[[0.0, 0.4]] * 5] * 2)[:, None]
+    model = replace(said([0.1, 0.1]), bounds=bounds)
+    coverage = evaluate(labelled(tmp_path, [0.0, 0.4]), [model]).scores[0].coverage
+    assert coverage is not None
+    assert set(coverage.shares.values()) == {1.0}

@@ -13,6 +13,7 @@ from pymatgen.core.periodic_table import Element
 from crystalpredict import plots
 from crystalpredict.crystal import ELEMENTS
 from crystalpredict.evaluate import evaluate
+from crystalpredict.scores import Coverage
 from tests.scored import GAP, labelled, said
 
 
@@ -97,3 +98,11 @@ def test_a_loss_curve_marks_the_least_error_of_each_property() -> None:
     assert 0.005 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.5
     moved = plots.loss_curve([1, 2, 3], [0.5, 0.3, 0.2], {"gap": [0.4, 0.3, 0.2], "K": [0.1, float("nan"), 0.05]})
     assert moved != png
+
+
+def test_the_shares_inside_intervals_are_drawn_over_their_levels(many) -> None:
+    coverage = Coverage({50: 0.4, 90: 0.95}, {50: 0.1, 90: 0.3}, (), 90)
+    score = replace(many, coverage=coverage)
+    _, line = plots._coverage(score, coverage).axes[0].lines
+    assert line.get_xydata().tolist() == [[50, 40], [90, 95]]
+    assert list(plots.plots_of(score)) == ["parity", "errors", "coverage", "elements"]
