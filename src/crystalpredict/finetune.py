@@ -151,10 +151,10 @@ def settings_for(crystals: int, atoms: float, *, scratch: bool) -> TrainingConfi
         epochs=epochs,
         patience=max(5, epochs // 4),
         batch_atoms=max(1, round(at_once * atoms)),
-        learning_rate=1e-3 if scratch else 2e-3 if few else 5e-4,
+        learning_rate=2e-3 if few else 1e-3,
         encoder_rate=0.1 if few else 1.0,
         schedule="one_cycle",
-        ema=0.99 if steps < 5000 else 0.998,
+        ema=0.99 if steps < 2000 else 0.998,
     )
 
 

@@ -1,0 +1,82 @@
+"""What is said of data before a training: units that look wrong, elements that are new, crystals in two parts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crystalpredict.briefing import lines_of_data, lines_of_split, lines_of_start, warnings_of_labels
+from crystalpredict.checkpoint import load_checkpoint
+from crystalpredict.dataset import TEST, TRAIN
+from crystalpredict.finetune import LabelledCrystals, read_crystals
+from crystalpredict.properties import find_property
+from crystalpredict.registry import find_model
+from crystalpredict.tables import read_labelled
+from tests.labelled import cif, rows, write
+
+RANDOM = np.random.default_rng(0)
+SIZES = RANDOM.integers(1, 40, 200)
+ENERGIES = RANDOM.uniform(-4, 0, 200)
+MODULI = 10 ** RANDOM.uniform(0.5, 2.5, 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "complaint"),
+    [
+        ("bulk_modulus", MODULI, ""),
+        ("bulk_modulus", np.log10(MODULI), "log10(GPa)?"),
+        ("shear_modulus", MODULI * 1000, "MPa?"),
+        ("bandgap", -ENERGIES, ""),
+        ("bandgap", -1000 * ENERGIES, "meV?"),
+        ("bandgap", ENERGIES, "200 labels are below 0 eV"),
+        ("formation_energy", ENERGIES, ""),
+        ("formation_energy", ENERGIES * SIZES, "per cell?"),
+        ("formation_energy", ENERGIES * 96.5, "kJ/mol?"),
+        ("e_above_hull", -100 * ENERGIES, "meV"),
+    ],
+)
+def test_labels_that_look_like_another_unit_are_said(name: str, labels: np.ndarray, complaint: str) -> None:
+    said = warnings_of_labels(labels[:, None], [find_property(name)], SIZES)
+    if not complaint:
+        assert said == []
+    else:
+        (line,) = said
+        assert line.startswith(f"{name}: ")
+        assert complaint in line
+
+
+def crystals_of(tmp_path: Path, lines: list[dict[str, str]]) -> LabelledCrystals:
+    return read_crystals(read_labelled(write(tmp_path / "t.csv", lines)), 6.0)
+
+
+def test_a_crystal_in_two_parts_is_named_also_under_another_name_of_its_atoms(tmp_path: Path) -> None:
+    lines = rows(10)
+    lines[7]["cif"] = lines[2]["cif"].replace("0.5 0.5 0.5", "-0.5 0.5 1.5")
+    lines[8]["cif"] = cif("Na", "F", 5.9)  # not that of row 1: another lattice constant
+    crystals = crystals_of(tmp_path, lines)
+    parts = np.full(10, TRAIN)
+    parts[7] = parts[8] = TEST
+    assert lines_of_split(crystals, parts, "random")[1:] == [
+        "1 crystals are in two parts, which flatters the test: x2 and x7"
+    ]
+    parts[:] = TRAIN
+    assert lines_of_split(crystals, parts, "formula")[1:] == ["1 crystals are there twice, both in one part"]
+
+
+def test_elements_that_the_model_has_not_seen_are_named(tmp_path: Path) -> None:
+    lines = rows(4)
+    lines[1]["cif"] = cif("Po", "Ra", 7)
+    said = lines_of_start(crystals_of(tmp_path, lines), load_checkpoint(find_model()))
+    assert said[0] == "elements new to crystalformer-mp: Po, Ra"
+    assert "learnt bandgap, bulk_modulus itself" in said[1]
+
+
+def test_reasons_for_rows_left_out_are_counted_with_the_first(tmp_path: Path) -> None:
+    lines = rows(12)
+    for number in (3, 5):
+        lines[number]["cif"] = ""
+    lines[6]["cif"] = "<html>"
+    said = lines_of_data(crystals_of(tmp_path, lines))
+    assert said[0] == "9 crystals of 2 to 2 atoms"
+    assert said[1] == "dropped 2: no structure in the column cif (first: row 4, x3)"
+    assert said[2].startswith("dropped 1: a web page")
