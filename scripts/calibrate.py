@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads leave the core to others
 
 import numpy as np
-from export import enter_in_index
+from export import refresh_index
 
 from crystalpredict.answers import Answers
 from crystalpredict.calibrate import calibrate, outputs_and_features
@@ -50,10 +50,7 @@ def main() -> None:
         parser.error("too few labels in the validation part")
     save_calibration(calibration, options.folder)
     verify_golden(load_checkpoint(options.folder), options.folder)
-    index = options.folder.parent / "index.json"
-    entry = json.loads(index.read_text())["models"].get(options.folder.name) if index.exists() else None
-    if entry:
-        enter_in_index(options.folder, entry["summary"], entry["properties"], default=False)
+    refresh_index(options.folder)
     print(json.dumps(figures(load_checkpoint(options.folder), table, neighbors), indent=1))
 
 

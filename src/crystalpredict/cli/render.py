@@ -82,7 +82,7 @@ def record(row: Prediction, properties: Sequence[Property], intervals: bool = Fa
 class CsvWriter:
     """Comma-separated values with a header line; warnings joined by `; `."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool) -> None:
+    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
         self.properties, self.intervals = properties, intervals
         ends = [f"_{end}{SHOWN}" for end in ("lo", "hi") if intervals]
         names = [prop.column + end for prop in properties for end in ("", *ends)]
@@ -107,7 +107,7 @@ class CsvWriter:
 class JsonLinesWriter:
     """One JSON object a line."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool) -> None:
+    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
         self.stream, self.properties, self.intervals = stream, properties, intervals
 
     def write(self, row: Prediction) -> None:
@@ -120,7 +120,7 @@ class JsonLinesWriter:
 class JsonWriter:
     """A JSON array of objects."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool) -> None:
+    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
         self.stream, self.properties, self.intervals = stream, properties, intervals
         self.separator = "[\n"
 
@@ -135,7 +135,7 @@ class JsonWriter:
 class TableWriter:
     """A table for reading, printed at the end; files by name where that tells them apart."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool) -> None:
+    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
         self.stream, self.properties, self.intervals = stream, properties, intervals
         self.rows: list[Prediction] = []
 
