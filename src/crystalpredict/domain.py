@@ -87,7 +87,8 @@ class Domain:
         for row in np.flatnonzero(odd).tolist():
             parts = [*self._elements_in_words(rare[row], strange[row]), *([bonds[row]] if row in bonds else [])]
             if not low <= packing[row] <= high:
-                parts.append(f"{packing[row]:.2g} times the usual volume")
+                digits = 0 if packing[row] >= 10 else 1 if packing[row] >= 1 else 2
+                parts.append(f"{packing[row]:.{digits}f} times the usual volume")
             if empty[row]:
                 parts.append(f"a layer of {layers[row]:.0f} Å without atoms")
             if far[row]:

@@ -9,13 +9,16 @@ network, whose mean over atoms becomes a mean weighted by counts [M6].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
 
 TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by some 1e-4 Å at most
 SAME_PLACE = 0.01  # Å: coordinates in files have four digits or so
+AT_ONCE = 2**20  # distances computed at a time: it bounds the memory
 MANY = 400  # atoms, above which translations are not looked for
 FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
 
@@ -114,31 +117,33 @@ def primitive_size(crystal: Crystal) -> int:
 
     In cells of more than MANY atoms every divisor that the composition has counts as one.
     """
-    kinds = _occupants([crystal])
-    kinds = np.unique(kinds, return_inverse=True)[1].reshape(-1)
-    counts = np.bincount(kinds)
-    divisor = int(np.gcd.reduce(counts))
+    ordered = crystal.numbers.shape[1] == 1 and (crystal.occupancies == 1).all()
+    found = crystal.numbers[:, 0] if ordered else _occupants([crystal])
+    _, kinds, counts = np.unique(found, return_inverse=True, return_counts=True)
+    divisor = gcd(*counts.tolist())
     if divisor == 1 or crystal.n_atoms > MANY:
         return crystal.n_atoms // divisor
     fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
-    order = np.argsort(counts, kind="stable")
-    rarest = fractional[kinds == order[0]]
-    shifts = rarest - rarest[0]
-    for kind in order:  # shifts that move the first atom of a kind to none of its places are soon out
-        places = fractional[kinds == kind]
-        for moved in (places[:1], places):
-            kept = [_fits(moved + shift, places, crystal.lattice) for shift in shifts]
-            shifts = shifts[kept]
-            if len(shifts) == 1:
+    places = [fractional[kinds.reshape(-1) == kind] for kind in np.argsort(counts, kind="stable")]
+    shifts = (places[0] - places[0][0])[1:]  # the rarest kind has fewest to try
+    for probes in (slice(1, 2), slice(None)):  # shifts that move some one atom to no place of its kind are soon out
+        for own in places:
+            shifts = shifts[_fits(own[probes], shifts, own, crystal.lattice)]
+            if not len(shifts):
                 return crystal.n_atoms
-    return crystal.n_atoms // len(shifts)
+    return crystal.n_atoms // (len(shifts) + 1)
 
 
-def _fits(moved: FloatArray, places: FloatArray, lattice: FloatArray) -> bool:
-    """Whether each of the fractional positions moved (m, 3) is one of places (n, 3), but for lattice vectors."""
-    offsets = moved[:, None] - places
-    offsets -= np.round(offsets)
-    return bool((np.linalg.norm(offsets @ lattice, axis=-1).min(axis=1) < SAME_PLACE).all())
+def _fits(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:
+    """Which shifts (s,) move each of the atoms (m, 3) to one of the places (n, 3), but for lattice vectors."""
+    fit = np.ones(len(shifts), dtype=bool)
+    step = max(1, AT_ONCE // (len(atoms) * len(places)))
+    for start in range(0, len(shifts), step):
+        offsets = (atoms + shifts[start : start + step, None])[:, :, None] - places
+        offsets -= np.round(offsets)
+        squares = np.square(offsets @ lattice).sum(axis=-1).min(axis=-1)  # (shifts, m)
+        fit[start : start + step] = (squares < SAME_PLACE**2).all(axis=1)
+    return fit
 
 
 def _occupants(crystals: Sequence[Crystal]) -> IntArray:

@@ -41,13 +41,13 @@ NOBLE = (2, 10, 18, 36, 54, 86, 118)  # atomic numbers at which a row of the per
 
 
 def plots_of(score: Score) -> dict[str, bytes]:
-    """PNG images for a score: `parity`, `errors`; `coverage`, if it has intervals; `elements`, with enough crystals."""
+    """PNG images for a score: `parity`, `errors`; `elements`, with enough crystals; `coverage`, if it has intervals."""
     with matplotlib.rc_context(STYLE):
         images = {"parity": _png(_parity(score)), "errors": _png(_errors(score))}
-        if score.coverage:
-            images["coverage"] = _png(_coverage(score, score.coverage))
         if score.by_element:
             images["elements"] = _png(_periodic_table(score))
+        if score.coverage:
+            images["coverage"] = _png(_coverage(score, score.coverage))
     return images
 
 

@@ -35,7 +35,7 @@ PART_ATOMS = 384  # padded together: more than in training, for there are more a
 class Prediction:
     """One row: a structure asked for, its predicted values by column name, or the reason why there are none.
 
-    bounds: by column, lower and upper end of the interval of each of LEVELS; none if the model is not calibrated.
+    bounds: by column, lower and upper ends (levels, 2) of the intervals of LEVELS; none if the model is not calibrated.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Prediction:
     values: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     error: str = ""
-    bounds: dict[str, list[list[float]]] = field(default_factory=dict)
+    bounds: dict[str, FloatArray] = field(default_factory=dict, compare=False)
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -54,7 +54,7 @@ class Prediction:
 
     def interval(self, column: str, level: int = SHOWN) -> tuple[float, float]:
         """Lower and upper end of the interval of a column; level, percent, one of LEVELS."""
-        low, high = self.bounds[column][LEVELS.index(level)]
+        low, high = self.bounds[column][LEVELS.index(level)].tolist()
         return low, high
 
     def __getitem__(self, column: str) -> float:
@@ -167,12 +167,12 @@ class Predictor:
 
         too_large = self._in_batches(crystals, neighbors, compute)
         table = self.answers.values(outputs)  # (crystals, properties)
-        ends = self.answers.bounds(outputs, features, crystals).tolist()
+        ends = self.answers.bounds(outputs, features, crystals)
         oddities = self.answers.oddities(crystals, neighbors, features)
         rows = enumerate(table.tolist())
         for entry in entries:
             values: dict[str, float] = {}
-            bounds: dict[str, list[list[float]]] = {}
+            bounds: dict[str, FloatArray] = {}
             error, notes = entry.error, self._notes(entry)
             if edges := entry.neighbors:
                 row, numbers = next(rows)

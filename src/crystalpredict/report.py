@@ -30,6 +30,7 @@ th { border-bottom-color: #888; vertical-align: bottom; } .left { text-align: le
 .prose td { white-space: normal; overflow-wrap: anywhere; } .prose td:first-child { white-space: nowrap; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 0; flex: 1 1 26rem; } figure.elements { flex-basis: 100%; }
+figure.coverage { flex-grow: 0; }
 figcaption, .note { font-size: .875rem; color: #555; }
 img { display: block; max-width: 100%; height: auto; }
 summary { cursor: pointer; font-weight: bold; margin: 1.5rem 0 .4rem; }

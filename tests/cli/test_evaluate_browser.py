@@ -73,7 +73,7 @@ def test_pictures_decode_and_nothing_sticks_out_on_a_screen_or_a_telephone(page,
     assert (wide["width"], narrow["width"]) == (1200, 380)
     for frame in (wide, narrow):
         assert frame["needed"] <= frame["width"]
-        assert len(frame["images"]) == 6  # three of the gap, three of the modulus
+        assert len(frame["images"]) == 8  # four of the gap, four of the modulus
         for complete, width, height, shown in frame["images"]:
             assert complete
             assert min(width, height) > 500

@@ -101,7 +101,7 @@ def test_every_prediction_lies_in_its_intervals_and_these_in_one_another(predict
     for row in predictor.predict(EXAMPLES):
         assert list(row.intervals) == predictor.columns
         for column, value in row.values.items():
-            levels = np.array(row.bounds[column])
+            levels = row.bounds[column]
             assert (np.diff(levels[:, 0]) <= 0).all()
             assert (np.diff(levels[:, 1]) >= 0).all()
             assert levels[0, 0] <= value <= levels[0, 1]

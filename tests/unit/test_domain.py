@@ -56,7 +56,7 @@ def test_a_stretched_and_a_pressed_crystal_are_told_with_the_bond_and_the_volume
     assert "times the usual volume" in wide
     (dense,) = said(domain, salt("Na", "Cl", 0.75))
     assert "Na-Cl 2.10 Å apart" in dense
-    assert "0.4 times the usual volume" in dense
+    assert "0.40 times the usual volume" in dense
 
 
 def test_an_element_and_a_pair_that_were_never_seen_are_named(domain) -> None:

@@ -105,4 +105,4 @@ def test_the_shares_inside_intervals_are_drawn_over_their_levels(many) -> None:
     score = replace(many, coverage=coverage)
     _, line = plots._coverage(score, coverage).axes[0].lines
     assert line.get_xydata().tolist() == [[50, 40], [90, 95]]
-    assert list(plots.plots_of(score)) == ["parity", "errors", "coverage", "elements"]
+    assert list(plots.plots_of(score)) == ["parity", "errors", "elements", "coverage"]
