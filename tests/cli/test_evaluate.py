@@ -226,7 +226,9 @@ def test_pictures_have_names_that_say_what_they_are(program, table, shifted, tmp
     assert outcome.code == 0
     names = [
         f"{prop}_{kind}{end}.png"
-        for prop in ("bandgap", "formation_energy") for kind in ("coverage", "errors", "parity") for end in ("", "_copy")
+        for prop in ("bandgap", "formation_energy")
+        for kind in ("coverage", "errors", "parity")
+        for end in ("", "_copy")
     ]  # fmt: skip
     files = {path.name: path.read_bytes() for path in (tmp_path / "plots").iterdir()}
     assert sorted(files) == sorted(names)
