@@ -1,10 +1,13 @@
 """What the README and the documentation show is what the program does."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from crystalpredict.registry import default_model
+from scripts.card import errors, metrics_of_default, readme_table, sizes
 from scripts.examples_table import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +35,18 @@ def test_the_readmes_table_is_what_the_bundled_model_predicts() -> None:
         assert NUMBER.sub("#", one) == NUMBER.sub("#", two)
         numbers = [[float(x) for x in NUMBER.findall(line.split("|", 2)[2])] for line in (one, two)]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.011, rel=0.011)
+
+
+def test_the_readmes_errors_are_those_of_the_models_card() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    card = (default_model().folder / "README.md").read_text(encoding="utf-8")
+    metrics = metrics_of_default()
+    assert readme_table(metrics) in readme
+    assert errors(metrics) in card
+    assert sizes(metrics) in card
+    weights = json.loads((default_model().folder / "config.json").read_text(encoding="utf-8"))["weights_sha256"]
+    for report in metrics.values():
+        assert [model["sha256"] for model in report["models"]] == [weights]  # measured with these weights
 
 
 def test_the_two_commands_and_the_links_exist() -> None:
