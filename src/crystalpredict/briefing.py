@@ -62,10 +62,15 @@ def lines_of_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
     new = sorted(set(np.unique(crystals.table.numbers).tolist()) - set(seen)) if seen else []
     if new:
         lines.append(f"elements new to {start.name}: {', '.join(ELEMENTS[number - 1] for number in new)}")
-    learnt = {prop.identity for prop in start.properties}
-    if known := [prop.name for prop in crystals.table.properties if prop.identity in learnt]:
+    if known := learnt_targets(crystals.table.properties, start):
         lines.append(f"{start.name} learnt {', '.join(known)} itself: crystals that it knows flatter the errors below")
     return lines
+
+
+def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[str]:
+    """Names of the properties that the model to start from has learnt itself."""
+    learnt = {prop.identity for prop in start.properties}
+    return [prop.name for prop in properties if prop.identity in learnt]
 
 
 def warnings_of_labels(labels: FloatArray, properties: Sequence[Property], sizes: IntArray) -> list[str]:

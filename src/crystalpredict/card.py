@@ -49,6 +49,10 @@ where that part is small, and they hold for crystals like those in it."""
 UNCALIBRATED = f"""\
 It gives no intervals: `val` has fewer than {LEAST} labels of a property, too few to calibrate them."""
 
+LEARNT = """\
+It gives no intervals: {name} had learnt {names} itself, and may know crystals of `val` by heart, so that errors there
+say too little to calibrate them."""
+
 
 def card_of(name: str, plan: Plan, report: dict[str, Any], epoch: int, *, calibrated: bool) -> str:
     """Markdown of the card: errors of `report`, by part, property and scale, of the weights after an `epoch`.
@@ -56,6 +60,7 @@ def card_of(name: str, plan: Plan, report: dict[str, Any], epoch: int, *, calibr
     `calibrated`: with intervals.
     """
     config = TrainingConfig.from_dict(plan.training)
+    without = LEARNT.format(names=", ".join(plan.learnt), **plan.base) if plan.base and plan.learnt else UNCALIBRATED
     rows = [
         f"| {name}, {scale or 'no unit'} | {part} | {figures['count']:,} | {figures['mae']:.4g} "
         f"[{figures['interval'][0]:.4g}, {figures['interval'][1]:.4g}] | {figures['rmse']:.4g} | {figures['r2']:.3f} |"
@@ -81,5 +86,5 @@ def card_of(name: str, plan: Plan, report: dict[str, Any], epoch: int, *, calibr
         f"`config.json`. The weights kept are those {kept}.",
         versions=", ".join(f"{name} {number}" for name, number in plan.versions.items()),
         started=plan.started,
-        uncertainty=CALIBRATED if calibrated else UNCALIBRATED,
+        uncertainty=CALIBRATED if calibrated else without,
     )

@@ -249,7 +249,8 @@ def finish(training: Training, folder: Path, plan: Plan) -> dict[str, dict[str, 
     }
     name = folder.resolve().name
     checkpoint = Checkpoint(name, kept.cpu(), training.properties, training.mean, training.deviation, facts)
-    checkpoint = replace(checkpoint, calibration=calibrate(checkpoint, table, training.neighbors, domain=False))
+    if not plan.learnt:  # else the model knows crystals of the validation part, and intervals would be far too narrow
+        checkpoint = replace(checkpoint, calibration=calibrate(checkpoint, table, training.neighbors, domain=False))
     write_json(folder / "metrics.json", report)
     card = card_of(name, plan, report, training.best_epoch, calibrated=checkpoint.calibration is not None)
     save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)

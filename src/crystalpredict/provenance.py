@@ -30,6 +30,8 @@ class Plan:
     data: dict[str, Any]
     base: dict[str, str] | None
     """Name, folder and sha256 of the weights of the model it starts from; none from scratch."""
+    learnt: list[str]
+    """Names of the targets that this model learnt itself, perhaps from the same crystals."""
     model: dict[str, Any]
     training: dict[str, Any]
     folds: int
@@ -40,15 +42,16 @@ class Plan:
 
     @classmethod
     def new(
-        cls, command: Sequence[str], data: Path, base: Path | None, model: ModelConfig, training: TrainingConfig,
-        folds: int, notes: Sequence[str],
+        cls, command: Sequence[str], data: Path, base: tuple[Path, Sequence[str]] | None, model: ModelConfig,
+        training: TrainingConfig, folds: int, notes: Sequence[str],
     ) -> Plan:  # fmt: skip
-        """The plan of a run that begins now; `base`, the folder of the checkpoint it starts from."""
-        start = {"name": base.name, "folder": str(base), "sha256": weights_sha256(base)} if base else None
+        """The plan of a run that begins now; `base`: the checkpoint's folder that it starts from, targets that this learnt."""
+        folder, learnt = base or (None, ())
+        start = {"name": folder.name, "folder": str(folder), "sha256": weights_sha256(folder)} if folder else None
         versions = {name: version(name) for name in ("crystalpredict", *LIBRARIES)}
         origin = {"path": str(data), "sha256": file_sha256(data / ID_PROP if data.is_dir() else data)}
         return cls(
-            list(command), origin, start, asdict(model), asdict(training),
+            list(command), origin, start, list(learnt), asdict(model), asdict(training),
             folds, list(notes), versions | {"python": platform.python_version()},
             datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip

@@ -46,6 +46,12 @@ def test_validation_labels_enough_calibrate_the_model(program, tmp_path: Path, m
     (tmp_path / "one.cif").write_text(lines[1]["cif"])
     (row,) = program("predict", "one.cif", "--model", "finetuned-mine").rows
     assert float(row["bandgap_eV_lo90"]) < float(row["bandgap_eV"]) < float(row["bandgap_eV_hi90"])
+    # a model that may know these crystals by heart says nothing of its errors on others
+    run = tmp_path / "from-bundled"
+    outcome = program("finetune", "mine.csv", "--epochs", "1", "-t", "bandgap", "--split-by", "column", "-o", run)
+    assert outcome.code == 0
+    assert not (run / "calibration.safetensors").exists()
+    assert "crystalformer-mp had learnt bandgap itself" in (run / "README.md").read_text()
 
 
 def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Path, monkeypatch) -> None:

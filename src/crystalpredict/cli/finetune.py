@@ -172,7 +172,7 @@ class Wishes:
 
 def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -> None:
     """Read the table, say what is in it, and lay out the run's folder."""
-    from crystalpredict.briefing import lines_of_data, lines_of_split, lines_of_start
+    from crystalpredict.briefing import learnt_targets, lines_of_data, lines_of_split, lines_of_start
     from crystalpredict.checkpoint import load_checkpoint
     from crystalpredict.finetune import lay_out, parts_of, read_crystals, refuse_unlearnable, settings_for
     from crystalpredict.nn import ModelConfig
@@ -204,7 +204,8 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -
         *lines_of_split(crystals, splits[0], wishes.split_by.value),
     ]  # fmt: skip
     command = ["crystalpredict", *sys.argv[1:]]
-    plan = Plan.new(command, data, wishes.base, network, config, wishes.folds, notes)
+    start = (wishes.base, learnt_targets(crystals.table.properties, base)) if wishes.base and base else None
+    plan = Plan.new(command, data, start, network, config, wishes.folds, notes)
     lay_out(folder, crystals, splits, plan)
     if not quiet:
         for note in notes:
