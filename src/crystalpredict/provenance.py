@@ -45,7 +45,7 @@ class Plan:
         cls, command: Sequence[str], data: Path, base: tuple[Path, Sequence[str]] | None, model: ModelConfig,
         training: TrainingConfig, folds: int, notes: Sequence[str],
     ) -> Plan:  # fmt: skip
-        """The plan of a run that begins now; `base`: folder of the checkpoint to start from, targets that this learnt."""
+        """The plan of a run that begins now; `base`: folder of the checkpoint it starts from, targets this learnt."""
         folder, learnt = base or (None, ())
         start = {"name": folder.name, "folder": str(folder), "sha256": weights_sha256(folder)} if folder else None
         versions = {name: version(name) for name in ("crystalpredict", *LIBRARIES)}
