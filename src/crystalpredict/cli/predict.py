@@ -34,7 +34,8 @@ def predict(
         typer.Argument(
             metavar="INPUT",
             show_default=False,
-            help="CIF, POSCAR or pymatgen JSON files (.gz too), directories, globs, @list.txt, - for paths on stdin.",
+            help="CIF, POSCAR, pymatgen JSON or extended XYZ files (.gz, .bz2, .xz too), zip and tar archives of them, "
+            "tables with a column of structures, directories, globs, @list.txt, - for paths on stdin.",
         ),
     ],
     target: Annotated[
@@ -64,6 +65,13 @@ def predict(
             "--output", "-o", metavar="FILE", show_default=False, help="Write here; .csv, .json, .jsonl, also .gz."
         ),
     ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths in @list.txt and on stdin end with a null byte: find -print0.")
+    ] = False,
+    structure_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default=False, help="Where the structures of a table are."),
+    ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read files; 0: one for each core.")
     ] = 0,
@@ -85,7 +93,7 @@ def predict(
     targets = [name for option in target or [] for name in option.split(",") if name.strip()]
     if target and not targets:
         raise UsageError("--target names no property")
-    paths = expand(inputs)
+    names = expand(inputs, null=null)
 
     if batch_atoms != "auto" and not (batch_atoms.isdecimal() and int(batch_atoms)):
         raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
@@ -98,10 +106,12 @@ def predict(
     with ExitStack() as stack:
         stack.callback(gc.enable)
         from crystalpredict.reading import Reader
+        from crystalpredict.sources import sources_of
 
+        sources = sources_of(names, structure_column)
         # workers start before torch is imported: they are small then, and read meanwhile
         reader = stack.enter_context(
-            Reader(paths, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
+            Reader(sources, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
         )
         from crystalpredict.predict import load_model
 
@@ -110,9 +120,9 @@ def predict(
         gc.enable()
         if not quiet:
             atoms = "all atoms" if no_reduce else "equivalent atoms once"
-            say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {atoms}")
+            say(f"model {predictor.checkpoint.name}, device {predictor.device}, {atoms}")
         stream = stack.enter_context(opened(output))
-        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
+        outcome = run(predictor, reader, kind, stream, quiet=quiet)
     if outcome:
         raise typer.Exit(outcome)
 
@@ -122,7 +132,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: IO[str], *, quiet: bool) -> int:
+def run(predictor: Predictor, reader: Reader, kind: Format, stream: IO[str], *, quiet: bool) -> int:
     """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
     started = time.monotonic()
     writer = writer_of(kind, stream, predictor.properties)
@@ -130,7 +140,7 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
     interrupted = False
     try:
         predictions = predictor.stream(reader.entries(), lambda: reader.busy)
-        for row in with_progress(predictions, files, lambda row: row.index == 0, quiet=quiet):
+        for row in with_progress(predictions, None, lambda row: True, quiet=quiet, what="structures"):
             writer.write(row)
             stream.flush()  # a killed run leaves what it computed
             total += 1
@@ -152,18 +162,22 @@ def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: 
 
 
 def with_progress(
-    rows: Iterable[Row], files: int, is_first: Callable[[Row], bool], *, quiet: bool, what: str = "files"
+    rows: Iterable[Row], total: int | None, is_first: Callable[[Row], bool], *, quiet: bool, what: str = "files"
 ) -> Iterator[Row]:
-    """The rows, with a progress bar on stderr if that is a terminal; is_first: whether one is the first of its file."""
-    if quiet or not sys.stderr.isatty() or files < 50:
+    """The rows, with a progress bar on stderr if that is a terminal; is_first: whether one is the first of its file.
+
+    `total` files, None where nobody has counted them: then how many are done.
+    """
+    if quiet or not sys.stderr.isatty() or (total is not None and total < 50):
         yield from rows
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    counted = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = counted if total is not None else (TextColumn("{task.completed:,.0f} " + what),)
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=files)
+        task = progress.add_task(what, total=total)
         for row in rows:
             if is_first(row):
                 progress.advance(task)
@@ -197,6 +211,8 @@ def refuse_unwritable(output: Path) -> None:
 def opened(output: Path | None) -> Iterator[IO[str]]:
     """stdout, or a file (gzipped for .gz) that appears when it is complete."""
     if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, and Å, where the terminal's letters are few
+            sys.stdout.reconfigure(errors="backslashreplace")
         yield sys.stdout
         return
     from crystalpredict.atomic_write import write_atomically
@@ -204,7 +220,7 @@ def opened(output: Path | None) -> Iterator[IO[str]]:
     with write_atomically(output) as raw:
         # a gzip header without name or time: the same rows give the same bytes
         binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
-        text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+        text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
         yield text
         text.detach()  # flushes, and leaves the file below open
         if binary is not raw:

@@ -37,8 +37,9 @@ class Writer(Protocol):
 
 
 def say(message: str) -> None:
-    """A line on stderr."""
-    print(f"crystalpredict: {message}", file=sys.stderr)  # noqa: T201  the one place that prints
+    """A line on stderr, whatever the names of files in it."""
+    line = message.replace("\r", "\\r").replace("\n", "\\n")
+    print(f"crystalpredict: {line}", file=sys.stderr)  # noqa: T201  the one place that prints
 
 
 def writer_of(kind: Format, stream: IO[str], properties: Sequence[Property]) -> Writer:
