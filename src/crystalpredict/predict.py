@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
@@ -75,7 +75,11 @@ class Predictor:
         return list(self.stream(self._entries(structures, reduce)))
 
     def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0) -> Iterator[Prediction]:
-        """Predictions in the order of the entries, a window of them in memory at a time.
+        """Predictions in the order of the entries, a window of them in memory at a time; `busy` as for `windows`."""
+        return chain.from_iterable(self.windows(entries, busy))
+
+    def windows(self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0) -> Iterator[Iterator[Prediction]]:
+        """The predictions of `stream` by windows: what is computed together depends on nothing before it.
 
         `busy` says how many cores others use at present; the rest is used here.
         """
@@ -88,10 +92,10 @@ class Predictor:
                 atoms += entry.neighbors.size if entry.neighbors else 0
                 if atoms >= WINDOW_ATOMS or len(window) >= WINDOW_ENTRIES:
                     torch.set_num_threads(max(1, threads - busy()))
-                    yield from self._window(window)
+                    yield self._window(window)
                     window, atoms = [], 0
             torch.set_num_threads(threads)
-            yield from self._window(window)
+            yield self._window(window)
         finally:
             torch.set_num_threads(threads)
 

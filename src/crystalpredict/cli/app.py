@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from crystalpredict.cli.predict import EXIT_INTERRUPTED, predict
 from crystalpredict.cli.render import say
 from crystalpredict.errors import CrystalPredictError, DataError, UsageError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 
 
@@ -74,6 +76,11 @@ def main() -> None:
     except CrystalPredictError as error:
         say(f"error: {error}")
         sys.exit(EXIT_FAILURE)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        say(f"error: the output cannot be written ({error.strerror})")
+        sys.exit(EXIT_FAILURE)
 
 
 def program() -> None:
@@ -87,7 +94,7 @@ def program() -> None:
         sys.exit(code)
     try:
         sys.stdout.flush()
-    except OSError:  # nobody reads it any more
-        code = EXIT_BROKEN_PIPE
+    except OSError:  # nobody reads it any more, or it has no room, which was said
+        code = code or EXIT_BROKEN_PIPE
     sys.stderr.flush()
     os._exit(code or 0)

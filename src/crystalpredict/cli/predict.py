@@ -8,20 +8,23 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from crystalpredict import __version__
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.render import Format, say, writer_of
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model, radius_of_model
+from crystalpredict.registry import file_sha256, find_model, properties_of_model, radius_of_model
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Predictor
+    from crystalpredict.partial_output import Cursor, PartialFile
+    from crystalpredict.predict import Prediction, Predictor
     from crystalpredict.reading import Reader
 
 Row = TypeVar("Row")
@@ -78,6 +81,9 @@ def predict(
     batch_atoms: Annotated[
         str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
     ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run with this -o FILE stopped.")
+    ] = False,
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
     ] = False,
@@ -90,6 +96,12 @@ def predict(
     if output is not None:
         refuse_unwritable(output)
     kind = format_of(format, output)
+    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz"
+    if resume and not grows:
+        raise UsageError("--resume needs -o FILE of CSV or JSON lines, not compressed: other files appear at the end")
+    if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
+        say(f"{output}: complete, there is nothing to resume; delete it to predict again")
+        return
     targets = [name for option in target or [] for name in option.split(",") if name.strip()]
     if target and not targets:
         raise UsageError("--target names no property")
@@ -97,6 +109,7 @@ def predict(
 
     if batch_atoms != "auto" and not (batch_atoms.isdecimal() and int(batch_atoms)):
         raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
+    options = {"null": null, "structure column": structure_column, "no-reduce": no_reduce, "format": kind.value}
     at_once = None if batch_atoms == "auto" else int(batch_atoms)
     folder = find_model(model)
     radius = radius_of_model(folder)
@@ -105,13 +118,19 @@ def predict(
     gc.disable()  # what is imported now stays: to look through it for garbage again and again takes half a second
     with ExitStack() as stack:
         stack.callback(gc.enable)
+        from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.reading import Reader
         from crystalpredict.sources import sources_of
 
-        sources = sources_of(names, structure_column)
+        cursor = Cursor(sources_of(names, structure_column))
+        part = None
+        if grows and output is not None:
+            facts = facts_of(folder, targets, inputs) | options
+            part = stack.enter_context(PartialFile(output, facts, resume=resume))
+            cursor.skip(part.position)
         # workers start before torch is imported: they are small then, and read meanwhile
         reader = stack.enter_context(
-            Reader(sources, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
+            Reader(cursor, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
         )
         from crystalpredict.predict import load_model
 
@@ -119,12 +138,29 @@ def predict(
         gc.freeze()
         gc.enable()
         if not quiet:
-            atoms = "all atoms" if no_reduce else "equivalent atoms once"
+            atoms = "every atom computed" if no_reduce else "equivalent atoms once"
             say(f"model {predictor.checkpoint.name}, device {predictor.device}, {atoms}")
-        stream = stack.enter_context(opened(output))
-        outcome = run(predictor, reader, kind, stream, quiet=quiet)
+            if part and part.position.rows:
+                say(f"{output}: going on after {part.position.rows} rows")
+        stream = part.stream if part else stack.enter_context(opened(output))
+        outcome = run(predictor, Run(reader, cursor, part, stream, kind, quiet))
     if outcome:
         raise typer.Exit(outcome)
+
+
+def facts_of(folder: Path, targets: Sequence[str], inputs: Sequence[str]) -> dict[str, Any]:
+    """What must be the same for a run to go on where another stopped."""
+    from crystalpredict.properties import find_property
+
+    known = properties_of_model(folder)
+    wanted = [find_property(name, known) for name in targets] if known else []
+    weights = folder / "model.safetensors"
+    return {
+        "version": __version__,
+        "model": file_sha256(weights) if weights.is_file() else "",
+        "columns": [prop.column for prop in dict.fromkeys(wanted or known)],
+        "inputs": list(inputs),
+    }
 
 
 def cores() -> int:
@@ -132,33 +168,91 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(predictor: Predictor, reader: Reader, kind: Format, stream: IO[str], *, quiet: bool) -> int:
+@dataclass(frozen=True)
+class Run:
+    """Where entries come from and rows go to; `part` if what is written is kept to be resumed."""
+
+    reader: Reader
+    cursor: Cursor
+    part: PartialFile | None
+    stream: IO[str]
+    kind: Format
+    quiet: bool
+
+
+def run(predictor: Predictor, run: Run) -> int:
     """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
-    started = time.monotonic()
-    writer = writer_of(kind, stream, predictor.properties)
-    total = failed = 0
+    writer = writer_of(run.kind, run.stream, predictor.properties)
+    tally = Tally()
+    if run.part and run.part.position.rows:
+        run.part.discard()  # the file has its header
+        tally = Tally(run.part.position.rows, run.part.position.failed)
+
+    def end_window() -> None:
+        if run.part:
+            run.part.commit(run.cursor.position(tally.rows, tally.failed))
+        else:
+            run.stream.flush()  # a killed run leaves what it computed
+
+    windows = predictor.windows(run.cursor.rest(run.reader.entries()), lambda: run.reader.busy)
     interrupted = False
     try:
-        predictions = predictor.stream(reader.entries(), lambda: reader.busy)
-        for row in with_progress(predictions, None, lambda row: True, quiet=quiet, what="structures"):
+        rows = with_progress(by_window(windows, end_window), None, lambda row: True, quiet=run.quiet, what="structures")
+        for row in rows:
             writer.write(row)
-            stream.flush()  # a killed run leaves what it computed
-            total += 1
-            if row.error:
-                failed += 1
-                if not quiet and kind != Format.table:
-                    say(f"{row.path}: {row.error}")
+            tally.add(row)
+            run.cursor.passed(row.path, row.index)
+            if row.error and not run.quiet and run.kind != Format.table:
+                say(f"{row.path}: {row.error}")
     except KeyboardInterrupt:
         interrupted = True
-    writer.close()
-    stream.flush()
-    if not quiet:
-        say(f"{total - failed} predicted, {failed} failed in {time.monotonic() - started:.1f} s")
+    if not run.part:
+        writer.close()
+        run.stream.flush()
+    elif not interrupted:
+        run.part.finish()
+    if not run.quiet:
+        say(tally.summary())
     if interrupted:
-        if not quiet:
-            say(f"interrupted: {total} rows are complete")
+        if run.part and not run.quiet:
+            said = f"{run.part.position.rows} rows are complete in {run.part.part}: go on with --resume"
+            say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
+        elif not run.quiet:
+            say(f"interrupted: {tally.rows} rows are complete")
         return EXIT_INTERRUPTED
-    return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
+    return tally.exit_code
+
+
+def by_window(windows: Iterable[Iterable[Row]], end_window: Callable[[], None]) -> Iterator[Row]:
+    """The rows; end_window is called when those of a window have been dealt with."""
+    for window in windows:
+        yield from window
+        end_window()
+
+
+@dataclass
+class Tally:
+    """Rows counted."""
+
+    rows: int = 0
+    failed: int = 0
+
+    def __post_init__(self) -> None:
+        self.started = time.monotonic()
+
+    def add(self, row: Prediction) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.failed += bool(row.error)
+
+    def summary(self) -> str:
+        """What became of the rows."""
+        return f"{self.rows - self.failed} predicted, {self.failed} failed in {time.monotonic() - self.started:.1f} s"
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of some or all failed."""
+        return 0 if not self.failed else EXIT_ALL_FAILED if self.failed == self.rows else EXIT_SOME_FAILED
 
 
 def with_progress(
@@ -201,6 +295,8 @@ def refuse_unwritable(output: Path) -> None:
     """UsageError before the work if the result could not be written after it."""
     if output.is_dir():
         raise UsageError(f"{output}: a directory; name a file")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"{output}: no regular file; write to it with > instead")
     if not output.parent.is_dir():
         raise UsageError(f"{output}: there is no directory {output.parent}; create it first")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
