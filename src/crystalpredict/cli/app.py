@@ -14,8 +14,9 @@ from crystalpredict import __version__
 from crystalpredict.cli.evaluate import evaluate
 from crystalpredict.cli.finetune import finetune
 from crystalpredict.cli.models import models_app
-from crystalpredict.cli.predict import EXIT_INTERRUPTED, predict
+from crystalpredict.cli.predict import predict
 from crystalpredict.cli.render import say
+from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import CrystalPredictError, DataError, UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)

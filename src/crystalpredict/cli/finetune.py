@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores
+from crystalpredict.cli.predict import cores
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
+from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model
 

@@ -7,7 +7,6 @@ import gzip
 import io
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import typer
 
 from crystalpredict import __version__
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.render import Format, say, writer_of
+from crystalpredict.cli.render import Format, record, say, writer_of
+from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import file_sha256, find_model, properties_of_model, radius_of_model
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from crystalpredict.partial_output import Cursor, PartialFile
     from crystalpredict.predict import Prediction, Predictor
     from crystalpredict.reading import Reader
+    from crystalpredict.selection import Selection
 
 Row = TypeVar("Row")
-EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
 
 
 def predict(
@@ -65,7 +65,11 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", show_default=False, help="Write here; .csv, .json, .jsonl, also .gz."
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="Write here; .csv, .json, .jsonl (.gz), .parquet.",
         ),
     ] = None,
     null: Annotated[
@@ -81,6 +85,17 @@ def predict(
     batch_atoms: Annotated[
         str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
     ] = "auto",
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="[-]COLUMN", show_default=False, help="Order of the rows; with a minus, largest first."),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only the first N rows of --sort.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run with this -o FILE stopped.")
     ] = False,
@@ -96,9 +111,10 @@ def predict(
     if output is not None:
         refuse_unwritable(output)
     kind = format_of(format, output)
-    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz"
+    selected = bool(where is not None or sort or top)
+    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not selected
     if resume and not grows:
-        raise UsageError("--resume needs -o FILE of CSV or JSON lines, not compressed: other files appear at the end")
+        raise UsageError("--resume needs -o FILE of CSV or JSON lines, not compressed, and neither --where nor --sort")
     if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
         say(f"{output}: complete, there is nothing to resume; delete it to predict again")
         return
@@ -120,6 +136,7 @@ def predict(
         stack.callback(gc.enable)
         from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.reading import Reader
+        from crystalpredict.selection import Selection
         from crystalpredict.sources import sources_of
 
         cursor = Cursor(sources_of(names, structure_column))
@@ -135,6 +152,7 @@ def predict(
         from crystalpredict.predict import load_model
 
         predictor = load_model(folder, device, targets, at_once)
+        selection = Selection.of(where, sort, top, predictor.columns)
         gc.freeze()
         gc.enable()
         if not quiet:
@@ -142,8 +160,8 @@ def predict(
             say(f"model {predictor.checkpoint.name}, device {predictor.device}, {atoms}")
             if part and part.position.rows:
                 say(f"{output}: going on after {part.position.rows} rows")
-        stream = part.stream if part else stack.enter_context(opened(output))
-        outcome = run(predictor, Run(reader, cursor, part, stream, kind, quiet))
+        stream = part.stream if part else stack.enter_context(opened(output, binary=kind == Format.parquet))
+        outcome = run(predictor, Run(reader, cursor, part, stream, kind, selection, quiet))
     if outcome:
         raise typer.Exit(outcome)
 
@@ -175,8 +193,9 @@ class Run:
     reader: Reader
     cursor: Cursor
     part: PartialFile | None
-    stream: IO[str]
+    stream: IO[Any]
     kind: Format
+    selection: Selection
     quiet: bool
 
 
@@ -196,14 +215,26 @@ def run(predictor: Predictor, run: Run) -> int:
 
     windows = predictor.windows(run.cursor.rest(run.reader.entries()), lambda: run.reader.busy)
     interrupted = False
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal interrupted
+        done = by_window(windows, end_window)
+        try:  # an interrupt ends the rows, so that the best of those that there are can still be written
+            for row in with_progress(done, None, lambda row: True, quiet=run.quiet, what="structures"):
+                tally.add(row)
+                run.cursor.passed(row.path, row.index)
+                if row.error and not run.quiet and run.kind != Format.table:
+                    say(f"{row.path}: {row.error}")
+                yield row
+        except KeyboardInterrupt:
+            interrupted = True
+
+    rows = counted()
+    if run.selection:
+        rows = run.selection.of_rows(rows, lambda row: record(row, predictor.properties))
     try:
-        rows = with_progress(by_window(windows, end_window), None, lambda row: True, quiet=run.quiet, what="structures")
         for row in rows:
             writer.write(row)
-            tally.add(row)
-            run.cursor.passed(row.path, row.index)
-            if row.error and not run.quiet and run.kind != Format.table:
-                say(f"{row.path}: {row.error}")
     except KeyboardInterrupt:
         interrupted = True
     if not run.part:
@@ -228,31 +259,6 @@ def by_window(windows: Iterable[Iterable[Row]], end_window: Callable[[], None]) 
     for window in windows:
         yield from window
         end_window()
-
-
-@dataclass
-class Tally:
-    """Rows counted."""
-
-    rows: int = 0
-    failed: int = 0
-
-    def __post_init__(self) -> None:
-        self.started = time.monotonic()
-
-    def add(self, row: Prediction) -> None:
-        """Count a row."""
-        self.rows += 1
-        self.failed += bool(row.error)
-
-    def summary(self) -> str:
-        """What became of the rows."""
-        return f"{self.rows - self.failed} predicted, {self.failed} failed in {time.monotonic() - self.started:.1f} s"
-
-    @property
-    def exit_code(self) -> int:
-        """0, or that of some or all failed."""
-        return 0 if not self.failed else EXIT_ALL_FAILED if self.failed == self.rows else EXIT_SOME_FAILED
 
 
 def with_progress(
@@ -280,14 +286,18 @@ def with_progress(
 
 def format_of(format: Format, output: Path | None) -> Format:
     """The format that `auto` stands for."""
+    if format == Format.parquet and (output is None or output.suffix == ".gz"):
+        raise UsageError("--format parquet needs -o FILE, not compressed: it is so itself")
     if format != Format.auto:
         return format
     if output is None:
         return Format.table if sys.stdout.isatty() else Format.csv
     suffix = output.with_suffix("").suffix if output.suffix == ".gz" else output.suffix
     known = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.jsonl, ".txt": Format.table}
+    known |= {".parquet": Format.parquet} if output.suffix != ".gz" else {}
     if suffix.lower() not in known:
-        raise UsageError(f"{output}: no format for this suffix; use .csv, .json, .jsonl or .txt, or say --format")
+        suffixes = ".csv, .json, .jsonl, .parquet or .txt"
+        raise UsageError(f"{output}: no format for this suffix; use {suffixes}, or say --format")
     return known[suffix.lower()]
 
 
@@ -304,8 +314,8 @@ def refuse_unwritable(output: Path) -> None:
 
 
 @contextmanager
-def opened(output: Path | None) -> Iterator[IO[str]]:
-    """stdout, or a file (gzipped for .gz) that appears when it is complete."""
+def opened(output: Path | None, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """stdout, or a file (gzipped for .gz) that appears when it is complete; text, or bytes if `binary`."""
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, and Å, where the terminal's letters are few
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -314,10 +324,13 @@ def opened(output: Path | None) -> Iterator[IO[str]]:
     from crystalpredict.atomic_write import write_atomically
 
     with write_atomically(output) as raw:
+        if binary:
+            yield raw
+            return
         # a gzip header without name or time: the same rows give the same bytes
-        binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
-        text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
+        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
+        text = io.TextIOWrapper(packed, encoding="utf-8", errors="backslashreplace", newline="")
         yield text
         text.detach()  # flushes, and leaves the file below open
-        if binary is not raw:
-            binary.close()
+        if packed is not raw:
+            packed.close()

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from crystalpredict.predict import Prediction
@@ -24,6 +24,7 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     jsonl = "jsonl"
+    parquet = "parquet"
 
 
 class Writer(Protocol):
@@ -42,8 +43,12 @@ def say(message: str) -> None:
     print(f"crystalpredict: {line}", file=sys.stderr)  # noqa: T201  the one place that prints
 
 
-def writer_of(kind: Format, stream: IO[str], properties: Sequence[Property]) -> Writer:
-    """The writer of a format to a text stream."""
+def writer_of(kind: Format, stream: IO[Any], properties: Sequence[Property]) -> Writer:
+    """The writer of a format to a stream, of bytes for Parquet, of text otherwise."""
+    if kind == Format.parquet:
+        from crystalpredict.cli.parquet import ParquetWriter
+
+        return ParquetWriter(stream, properties)
     writers: dict[Format, type[CsvWriter | JsonWriter | JsonLinesWriter | TableWriter]] = {
         Format.csv: CsvWriter,
         Format.json: JsonWriter,
