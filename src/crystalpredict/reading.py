@@ -9,16 +9,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 from multiprocessing import get_context
 
 from crystalpredict.equivalence import merge_equivalent
-from crystalpredict.structures import Entry, Inline, Source, read_entries
+from crystalpredict.structures import Entry, Inline, Source, read_entries, start_of
 
 CHUNK_FILES = 64  # files that a worker reads at a time, at most,
 CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
@@ -34,7 +35,7 @@ class Reader:
     """
 
     def __init__(
-        self, sources: Sequence[Source], radius: float, jobs: int = 1, *, merge: bool = True, vectors: bool = False
+        self, sources: Iterable[Source], radius: float, jobs: int = 1, *, merge: bool = True, vectors: bool = False
     ) -> None:
         """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms.
 
@@ -44,11 +45,13 @@ class Reader:
             read_chunk, radius=radius, merge=merge, vectors=vectors
         )
         self.jobs = jobs
-        self.chunks = chunks_of(sources)
+        sources = iter(sources)
+        first = list(islice(sources, FEW))
+        self.chunks = chunks_of(chain(first, sources))
         self.waiting: deque[tuple[Sequence[Source], Future[list[Entry]]]] = deque()
         self.pool: ProcessPoolExecutor | None = None
         self.apart: ProcessPoolExecutor | None = None
-        if jobs > 1 and len(sources) >= FEW:
+        if jobs > 1 and len(first) >= FEW:
             # a fork is quickest, but not safe once there are threads, as there are when torch is in use
             quick = sys.platform == "linux" and "torch" not in sys.modules
             self.pool = _new_pool(jobs, "fork" if quick else "spawn")
@@ -100,13 +103,13 @@ class Reader:
             self.apart = None
         if len(sources) == 1:
             (only,) = sources
-            name = only.name if isinstance(only, Inline) else only
-            return [Entry(name, 0, error="reading it ended the process: is there enough memory for this file?")]
+            path, index = start_of(only)
+            return [Entry(path, index, error="reading it ended the process: is there enough memory for this file?")]
         half = len(sources) // 2
         return self._read_apart(sources[:half]) + self._read_apart(sources[half:])
 
 
-def chunks_of(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
+def chunks_of(sources: Iterable[Source]) -> Iterator[Sequence[Source]]:
     """The sources in their order, a few at a time."""
     chunk: list[Source] = []
     size = 0
