@@ -12,7 +12,7 @@ from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 from crystalpredict.errors import UsageError
-from crystalpredict.properties import match_property
+from crystalpredict.properties import DERIVED, PROPERTIES, match_property
 
 Row = TypeVar("Row")
 Fields = Mapping[str, Any]
@@ -38,7 +38,7 @@ def find_field(name: str, columns: Sequence[str]) -> str:
     fields = (*columns, *COUNT_FIELDS, *TEXT_FIELDS)
     if name in fields:
         return name
-    if (prop := match_property(name)) and prop.column in columns:
+    if (prop := match_property(name, (*PROPERTIES, *DERIVED))) and prop.column in columns:
         return prop.column
     near = get_close_matches(name, fields, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
