@@ -85,6 +85,13 @@ def predict(
     batch_atoms: Annotated[
         str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
     ] = "auto",
+    timeout_per_file: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="A file that takes longer to read is an error; 0: no limit.")
+    ] = 300,
+    memory_per_process: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="GIB", show_default=False, help="Of those that read; default: its part of all."),
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
@@ -138,6 +145,7 @@ def predict(
         from crystalpredict.reading import Reader
         from crystalpredict.selection import Selection
         from crystalpredict.sources import sources_of
+        from crystalpredict.workers import Limits
 
         cursor = Cursor(sources_of(names, structure_column))
         part = None
@@ -145,9 +153,10 @@ def predict(
             facts = facts_of(folder, targets, inputs) | options
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
+        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
         # workers start before torch is imported: they are small then, and read meanwhile
         reader = stack.enter_context(
-            Reader(cursor, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce)
+            Reader(cursor, radius or 0.0, (jobs or cores()) if radius else 1, merge=not no_reduce, limits=limits)
         )
         from crystalpredict.predict import load_model
 
