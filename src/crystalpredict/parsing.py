@@ -202,6 +202,8 @@ def _structure_of_dict(item: Any) -> Structure | StructureError:
 
 
 def _reason(error: Exception) -> str:
-    """First line of an exception, or its type."""
+    """First line of an exception, or its type; a lack of memory is no fault of the text, and is passed on."""
+    if isinstance(error, MemoryError):
+        raise error
     text = str(error).strip().split("\n")[0].rstrip(".")
     return text[:160] if text else type(error).__name__

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crystalpredict.predict import Predictor
     from crystalpredict.reading import Reader
     from crystalpredict.structures import Source
+    from crystalpredict.workers import Limits
 
 
 @contextmanager
@@ -40,9 +41,13 @@ def opened_model(
     targets: Sequence[str] = (),
     merge: bool = True,
     uncertainty: bool = True,
+    limits: Limits | None = None,
     quiet: bool = False,
 ) -> Iterator[tuple[Predictor, Reader]]:
-    """The predictor of a checkpoint's folder and the reader of the sources; what they are is said on stderr."""
+    """The predictor of a checkpoint's folder and the reader of the sources; what they are is said on stderr.
+
+    `limits` of reading one file; None: those of everyone.
+    """
     # threads of torch that wait do not spin: where other programs run, spinning takes several times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with quick_imports():
@@ -51,7 +56,7 @@ def opened_model(
         # workers start before torch is imported: they are small then, and read meanwhile
         radius, vectors = radius_of_model(folder), needs_vectors(folder)
         workers = (jobs or cores()) if radius else 1
-        with Reader(sources, radius or 0.0, workers, merge=merge, vectors=vectors) as reader:
+        with Reader(sources, radius or 0.0, workers, merge=merge, vectors=vectors, limits=limits) as reader:
             from crystalpredict.predict import load_model
 
             predictor = load_model(folder, device, targets, batch_atoms, uncertainty=uncertainty)

@@ -83,6 +83,13 @@ def predict(
     batch_atoms: Annotated[
         str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
     ] = "auto",
+    timeout_per_file: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="A file that takes longer to read is an error; 0: no limit.")
+    ] = 300,
+    memory_per_process: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="GIB", show_default=False, help="Of those that read; default: its part of all."),
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
@@ -129,6 +136,7 @@ def predict(
         from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.selection import Selection
         from crystalpredict.sources import sources_of
+        from crystalpredict.workers import Limits
 
         cursor = Cursor(sources_of(names, structure_column))
         part = None
@@ -137,10 +145,11 @@ def predict(
             facts = facts_of(folder, targets, inputs, uncertainty=not no_uncertainty) | options
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
+        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
         predictor, reader = stack.enter_context(
             opened_model(
                 cursor, folder, device, at_once, jobs,
-                targets=targets, merge=not no_reduce, uncertainty=not no_uncertainty, quiet=quiet,
+                targets=targets, merge=not no_reduce, uncertainty=not no_uncertainty, limits=limits, quiet=quiet,
             )
         )  # fmt: skip
         intervals = predictor.answers.errors is not None
