@@ -9,9 +9,8 @@ import numpy as np
 
 from crystalpredict.checkpoint import Checkpoint
 from crystalpredict.crystal import Crystal, FloatArray, Neighbors
-from crystalpredict.derived import PARENTS, derivable, derive, derived_bounds
+from crystalpredict.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.equivalence import primitive_size
-from crystalpredict.properties import Property, find_property
 from crystalpredict.uncertainty import ErrorModel, bounds
 
 
@@ -20,10 +19,8 @@ class Answers:
 
     def __init__(self, checkpoint: Checkpoint, targets: Sequence[str] = (), *, uncertainty: bool = True) -> None:
         """`targets`: names or aliases, none for all of the checkpoint; `uncertainty`: with intervals, if there are."""
-        among = (*checkpoint.properties, *derivable(checkpoint.properties))
-        wanted = [find_property(name, among) for name in targets] or checkpoint.properties
         self.checkpoint = checkpoint
-        self.properties: tuple[Property, ...] = tuple(dict.fromkeys(wanted))
+        self.properties = asked_for(checkpoint.properties, targets)
         calibration = checkpoint.calibration
         self.errors: ErrorModel | None = calibration.errors if calibration and uncertainty else None
         self.domain = calibration.domain if calibration else None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crystalpredict.crystal import FloatArray
-from crystalpredict.properties import DERIVED, Property
+from crystalpredict.properties import DERIVED, Property, find_property
 
 PARENTS = ("bulk_modulus", "shear_modulus")
 
@@ -22,6 +22,15 @@ def derivable(properties: Sequence[Property]) -> tuple[Property, ...]:
     if not all(name in known and known[name].unit == "GPa" and known[name].transform == "log10" for name in PARENTS):
         return ()
     return tuple(prop for prop in DERIVED if prop.name not in known)
+
+
+def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tuple[Property, ...]:
+    """The properties that `targets`, names or aliases, stand for: of a model that has `properties`, or derived ones.
+
+    None named: all of the model.
+    """
+    among = (*properties, *derivable(properties))
+    return tuple(dict.fromkeys(find_property(name, among) for name in targets)) or tuple(properties)
 
 
 def derive(name: str, bulk: FloatArray, shear: FloatArray) -> FloatArray:

@@ -21,3 +21,7 @@ class CheckpointError(CrystalPredictError):
 
 class DataError(CrystalPredictError):
     """A table of labelled crystals that cannot be trained on."""
+
+
+class OutputError(CrystalPredictError):
+    """A result that cannot be written, as on a full disk."""

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
+import lzma
 import zlib
+from typing import IO
 
 from crystalpredict.errors import StructureError
 
 STATED_FORMULA = "crystalpredict_stated_formula"  # under which a pymatgen Structure keeps what its CIF states
+LARGEST = 2**28  # bytes of one file, unpacked: a CIF of a million atoms has a third of it
+CANNOT_UNPACK = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 
 def read_text(path: str) -> str:
-    """Text of a file, unpacked if it is gzipped; StructureError if it cannot be read as text."""
+    """Text of a file, unpacked if it is compressed; StructureError if it cannot be read as text."""
     try:
         with open(path, "rb") as file:
-            content = file.read()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            content = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise StructureError("no such file: check the path") from None
     except IsADirectoryError:
         raise StructureError("a directory, not a structure file") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StructureError(f"cannot be read ({reason}): check the file and its permissions") from None
+    except CANNOT_UNPACK as error:  # ValueError: a null byte in the path
+        raise unreadable(error) from None
+    return text_of(content)
+
+
+def text_of(content: bytes) -> str:
+    """Text of a file's content, unpacked if it is compressed; StructureError if it is no text."""
+    if content.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        try:
+            content = uncompressed(io.BytesIO(content), content[:6]).read(LARGEST + 1)
+        except CANNOT_UNPACK as error:
+            raise unreadable(error) from None
+    if len(content) > LARGEST:
+        raise StructureError(f"more than {LARGEST >> 20} MiB, unpacked: too large for a structure; split it")
+    if content.startswith(b"PK\x03\x04"):
+        raise StructureError("a zip archive, or a file of an office program: an archive's name must end in .zip")
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     if encoding == "utf-8-sig" and b"\0" in content:
         raise StructureError("a binary file: give a CIF, a POSCAR or pymatgen JSON")
@@ -34,3 +51,20 @@ def read_text(path: str) -> str:
     if not text or text.isspace():
         raise StructureError("empty file: write or download it again")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def uncompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
+    """What a gzip, bzip2 or xz file holds, told by its first bytes; any other file as it is."""
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    if magic.startswith(b"\xfd7zXZ"):
+        return lzma.LZMAFile(file)
+    return file
+
+
+def unreadable(error: BaseException) -> StructureError:
+    """The error of a file that cannot be opened or unpacked."""
+    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    return StructureError(f"cannot be read ({reason}): check the file and its permissions")

@@ -1,10 +1,11 @@
-"""Files to pymatgen structures: CIF, POSCAR and pymatgen JSON, told apart by what they contain, not by their names."""
+"""Files to pymatgen structures: CIF, POSCAR, pymatgen JSON and extended XYZ, told apart by what they contain."""
 
 from __future__ import annotations
 
 import json
 import re
 import warnings
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
 
 from crystalpredict.errors import StructureError
+from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 
 
 def parse_text(text: str) -> list[Structure | StructureError]:
-    """The structures in a CIF, a POSCAR or pymatgen JSON; an error stands in the place of each unreadable one."""
+    """The structures in a CIF, a POSCAR, pymatgen JSON or XYZ; an error stands in the place of each unreadable one."""
     start = text.lstrip()[:512].lower()
     if start.startswith(("{", "[")):
         return _parse_json(text)
@@ -28,7 +30,31 @@ def parse_text(text: str) -> list[Structure | StructureError]:
         raise StructureError("a web page, not a structure: download the file itself")
     if re.search(r"^\s*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
         return _parse_cif(text)
+    if is_xyz(text):
+        return _parse_xyz(text)
     return [_parse_poscar(text)]
+
+
+def _parse_xyz(text: str) -> list[Structure | StructureError]:
+    """One structure for each frame."""
+    structures = []
+    try:
+        for frame in frames_of(StringIO(text)):
+            structures.append(_parse_frame(frame))
+    except StructureError as error:
+        structures.append(error)
+    return structures
+
+
+def _parse_frame(text: str) -> Structure | StructureError:
+    """Structure of one frame of extended XYZ."""
+    try:
+        lattice, symbols, positions = parse_frame(text)
+        return Structure(lattice, symbols, positions, coords_are_cartesian=True)
+    except StructureError as error:
+        return error
+    except Exception as error:  # pymatgen raises whatever its parsing meets
+        return StructureError(f"broken XYZ ({_reason(error)}): check the symbols and the cell")
 
 
 def _parse_cif(text: str) -> list[Structure | StructureError]:
@@ -176,6 +202,8 @@ def _structure_of_dict(item: Any) -> Structure | StructureError:
 
 
 def _reason(error: Exception) -> str:
-    """First line of an exception, or its type."""
+    """First line of an exception, or its type; a lack of memory is no fault of the text, and is passed on."""
+    if isinstance(error, MemoryError):
+        raise error
     text = str(error).strip().split("\n")[0].rstrip(".")
     return text[:160] if text else type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
@@ -124,12 +124,16 @@ class Predictor:
         return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
 
     def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0) -> Iterator[Prediction]:
-        """Predictions in the order of the entries, a window of them in memory at a time.
+        """Predictions in the order of the entries, a window of them in memory at a time; `busy` as for `windows`."""
+        return chain.from_iterable(self.windows(entries, busy))
+
+    def windows(self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0) -> Iterator[Iterator[Prediction]]:
+        """The predictions of `stream` by windows: what is computed together depends on nothing before it.
 
         `busy` says how many cores others use at present; the rest is used here.
         """
         for window in self._windows(entries, busy):
-            yield from self._predictions(window)
+            yield self._predictions(window)
 
     def stream_embeddings(
         self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0, *, per_atom: bool = False

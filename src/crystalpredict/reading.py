@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from itertools import chain, islice
+from typing import Any
 
 from crystalpredict.equivalence import merge_equivalent
-from crystalpredict.structures import Entry, Inline, Source, read_entries
+from crystalpredict.structures import Entry, Inline, Source, read_entries, start_of
+from crystalpredict.workers import Limits, Workers
 
 CHUNK_FILES = 64  # files that a worker reads at a time, at most,
 CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
 AHEAD = 128  # chunks that are being read or wait to be used, while torch is imported: it bounds the memory
 AHEAD_OF_EACH = 4  # the same for each worker, if there are many
+AHEAD_BYTES = 2**25  # of their files, which are in memory already if they come from an archive or a table
 FEW = 64  # files, below which starting workers takes longer than reading
+NO_MEMORY = "needs more memory to be read than there is for a process: see --memory-per-process"
 
 
 class Reader:
@@ -34,80 +35,69 @@ class Reader:
     """
 
     def __init__(
-        self, sources: Sequence[Source], radius: float, jobs: int = 1, *, merge: bool = True, vectors: bool = False
+        self,
+        sources: Iterable[Source],
+        radius: float,
+        jobs: int = 1,
+        *,
+        merge: bool = True,
+        vectors: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms.
 
-        `vectors`: lists with the vectors of their edges, whose atoms are never merged.
+        `vectors`: lists with the vectors of their edges, whose atoms are never merged. `limits` of reading one file.
         """
-        self.read: Callable[[Sequence[Source]], list[Entry]] = partial(
-            read_chunk, radius=radius, merge=merge, vectors=vectors
-        )
-        self.jobs = jobs
-        self.chunks = chunks_of(sources)
-        self.waiting: deque[tuple[Sequence[Source], Future[list[Entry]]]] = deque()
-        self.pool: ProcessPoolExecutor | None = None
-        self.apart: ProcessPoolExecutor | None = None
-        if jobs > 1 and len(sources) >= FEW:
+        self.radius, self.merge, self.jobs, self.limits = radius, merge, jobs, limits or Limits()
+        self.read: Callable[[Source], list[Entry]] = partial(read_source, radius=radius, vectors=vectors)
+        sources = iter(sources)
+        first = list(islice(sources, FEW))
+        self.chunks = chunks_of(chain(first, sources))
+        self.waiting: deque[tuple[Future[list[Entry]], int]] = deque()
+        self.pool: Workers | None = None
+        if jobs > 1 and len(first) >= FEW:
             # a fork is quickest, but not safe once there are threads, as there are when torch is in use
-            quick = sys.platform == "linux" and "torch" not in sys.modules
-            self.pool = _new_pool(jobs, "fork" if quick else "spawn")
+            quick = sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1
+            finish = partial(merge_entries, radius=radius) if merge else _as_they_are
+            self.pool = Workers(jobs, "fork" if quick else "spawn", self.read, finish, self.limits)
             self._submit()
 
     def __enter__(self) -> Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in filter(None, (self.pool, self.apart)):
-            pool.shutdown(cancel_futures=True)
+        if self.pool is not None:
+            self.pool.close()
 
     @property
     def busy(self) -> int:
         """Workers that have something to do at present."""
-        return min(self.jobs, sum(not future.done() for _, future in self.waiting))
+        return min(self.jobs, sum(not future.done() for future, _ in self.waiting))
 
     def entries(self) -> Iterator[Entry]:
         """Every structure of the files, in their order."""
         if self.pool is None:
-            for chunk in self.chunks:
-                yield from self.read(chunk)
+            for chunk, _ in self.chunks:
+                entries = in_time(self.read, chunk, self.limits)
+                yield from merge_entries(entries, self.radius) if self.merge else entries
         while self.waiting:
-            chunk, future = self.waiting.popleft()
+            future, _ = self.waiting.popleft()
             self._submit()
-            try:
-                yield from future.result()
-            except BrokenProcessPool:
-                yield from self._read_apart(chunk)
+            yield from future.result()
 
     def _submit(self) -> None:
         """Hand out chunks as far as memory goes."""
         most = max(AHEAD, AHEAD_OF_EACH * self.jobs)
-        while len(self.waiting) < most and (chunk := next(self.chunks, None)):
+        size = sum(size for _, size in self.waiting)
+        while len(self.waiting) < most and size < AHEAD_BYTES and (found := next(self.chunks, None)):
             assert self.pool is not None
-            try:
-                future = self.pool.submit(self.read, chunk)
-            except BrokenProcessPool:
-                self.pool = _new_pool(self.jobs, "spawn")
-                future = self.pool.submit(self.read, chunk)
-            self.waiting.append((chunk, future))
-
-    def _read_apart(self, sources: Sequence[Source]) -> list[Entry]:
-        """Entries of files of which one may have ended a worker, read by one process beside the others."""
-        self.apart = self.apart or _new_pool(1, "spawn")
-        try:
-            return self.apart.submit(self.read, sources).result()
-        except BrokenProcessPool:
-            self.apart = None
-        if len(sources) == 1:
-            (only,) = sources
-            name = only.name if isinstance(only, Inline) else only
-            return [Entry(name, 0, error="reading it ended the process: is there enough memory for this file?")]
-        half = len(sources) // 2
-        return self._read_apart(sources[:half]) + self._read_apart(sources[half:])
+            chunk, weight = found
+            self.waiting.append((self.pool.submit(chunk), weight))
+            size += weight
 
 
-def chunks_of(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
-    """The sources in their order, a few at a time."""
+def chunks_of(sources: Iterable[Source]) -> Iterator[tuple[Sequence[Source], int]]:
+    """The sources in their order, a few at a time, with the bytes of their files."""
     chunk: list[Source] = []
     size = 0
     for source in sources:
@@ -116,18 +106,47 @@ def chunks_of(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
         except (OSError, ValueError):
             weight = 0
         if chunk and (len(chunk) == CHUNK_FILES or size + weight > CHUNK_BYTES):
-            yield chunk
+            yield chunk, size
             chunk, size = [], 0
         chunk.append(source)
         size += weight
     if chunk:
-        yield chunk
+        yield chunk, size
 
 
-def read_chunk(sources: Sequence[Source], radius: float, *, merge: bool, vectors: bool = False) -> list[Entry]:
-    """Entries of some sources, in their order, their equivalent atoms merged if wanted."""
-    entries = [entry for source in sources for entry in read_entries(source, radius, vectors=vectors)]
+def read_source(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
+    """Entries of a source; what nobody has foreseen costs this source alone."""
+    try:
+        return list(read_entries(source, radius, vectors=vectors))
+    except MemoryError:
+        error = NO_MEMORY
+    except Exception as unforeseen:
+        text = (str(unforeseen).strip() or "no message").splitlines()[0]
+        error = f"cannot be read ({type(unforeseen).__name__}: {text[:160]}): please report it with this file"
+    path, index = start_of(source)
+    return [Entry(path, index, error=error)]
+
+
+def read_chunk(
+    sources: Sequence[Source], radius: float, *, merge: bool, vectors: bool = False, limits: Limits | None = None
+) -> list[Entry]:
+    """Entries of some sources, in their order, read in this process, their equivalent atoms merged if wanted."""
+    entries = in_time(partial(read_source, radius=radius, vectors=vectors), sources, limits or Limits(None))
     return merge_entries(entries, radius) if merge else entries
+
+
+def in_time(read: Callable[[Source], list[Entry]], sources: Sequence[Source], limits: Limits) -> list[Entry]:
+    """What `read` makes of each source, or the error of one that takes longer than it may."""
+    entries: list[Entry] = []
+    for source in sources:
+        try:
+            with _stopped_after(limits.seconds):
+                found = read(source)
+        except _TimeIsUp:
+            path, index = start_of(source)
+            found = [Entry(path, index, error=limits.exceeded)]
+        entries += found
+    return entries
 
 
 def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:
@@ -138,26 +157,28 @@ def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:
     return [replace(entry, neighbors=next(merged)) if entry.crystal else entry for entry in entries]
 
 
-def _new_pool(jobs: int, method: str) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(jobs, get_context(method), initializer=_begin_worker, initargs=(os.getpid(),))
+def _as_they_are(entries: list[Entry]) -> list[Entry]:
+    return entries
 
 
-def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, let it go first, end when it ends, and do without torch."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(5)  # readers are ahead of the network as a rule
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if "torch" not in sys.modules:  # vesin imports it where it can: seconds and 200 MB that a reader does not need
-        sys.modules["torch"] = None  # type: ignore[assignment]
-        with suppress(ImportError):
-            import vesin  # noqa: F401
-        del sys.modules["torch"]
-    gc.freeze()
+class _TimeIsUp(BaseException):
+    """Not an Exception, which parsers catch."""
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, even by kill -9."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+@contextmanager
+def _stopped_after(seconds: float | None) -> Iterator[None]:
+    """_TimeIsUp if the block takes longer, where there are alarms: on Unix, in the main thread."""
+    if not seconds or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise _TimeIsUp
+
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, should a parser catch even this
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -15,7 +15,7 @@ from pymatgen.core.periodic_table import DummySpecies, Element, Species
 
 from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
-from crystalpredict.files import STATED_FORMULA, read_text
+from crystalpredict.files import STATED_FORMULA, read_text, text_of
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.plain_cif import PlainCif, read_plain_cif
 
@@ -38,10 +38,16 @@ OTHER_FORMULA = "composition differs from the formula stated in the CIF"
 
 @dataclass(frozen=True)
 class Inline:
-    """Text of structures that stand in no file of their own, such as a cell of a table, and a name for it."""
+    """Text of structures that stand in no file of their own, such as a cell of a table, and a name for it.
+
+    `text` may be the content of a file, to be unpacked and decoded; `error` says why there is none; `index` is that of
+    the first structure.
+    """
 
     name: str
-    text: str
+    text: str | bytes = ""
+    error: str = ""
+    index: int = 0
 
 
 Source = str | Inline  # a path, or the text itself
@@ -69,11 +75,11 @@ def read_entries(source: Source, radius: float, *, vectors: bool = False) -> Ite
 
     radius, Å, of the neighbour lists; `vectors`: with the vectors of their edges.
     """
-    path = source if isinstance(source, str) else source.name
+    path, first = start_of(source)
     try:
-        text = read_text(source) if isinstance(source, str) else source.text
-        plain_crystals = enumerate(read_plain_cif(text))
-        entries = [_entry_of_plain_cif(plain, path, index, radius, vectors=vectors) for index, plain in plain_crystals]
+        text = _text_of_source(source)
+        plains = enumerate(read_plain_cif(text), start=first)
+        entries = [_entry_of_plain_cif(plain, path, index, radius, vectors=vectors) for index, plain in plains]
         if entries and all(entries):
             yield from (entry for entry in entries if entry)
             return
@@ -81,10 +87,23 @@ def read_entries(source: Source, radius: float, *, vectors: bool = False) -> Ite
 
         structures = parse_text(text)
     except StructureError as error:
-        yield Entry(path, 0, error=str(error))
+        yield Entry(path, first, error=str(error))
         return
-    for index, structure in enumerate(structures):
+    for index, structure in enumerate(structures, start=first):
         yield entry_of_structure(structure, radius, path, index, vectors=vectors)
+
+
+def start_of(source: Source) -> tuple[str, int]:
+    """The path and the index of a source's first entry."""
+    return (source, 0) if isinstance(source, str) else (source.name, source.index)
+
+
+def _text_of_source(source: Source) -> str:
+    if isinstance(source, str):
+        return read_text(source)
+    if source.error:
+        raise StructureError(source.error)
+    return source.text if isinstance(source.text, str) else text_of(source.text)
 
 
 def _entry_of_plain_cif(plain: PlainCif, path: str, index: int, radius: float, *, vectors: bool) -> Entry | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from crystalpredict.errors import DataError
+from crystalpredict.files import CANNOT_UNPACK, uncompressed
 
 MOST_COLUMNS = 10_000  # of a table that was meant to be one
 LONGEST_CELL = 2**31 - 1  # characters; Python's limit of 2**17 is below a CIF of 2,000 atoms
@@ -21,9 +21,11 @@ DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
 FORMATS = "give CSV, JSON lines, JSON or Parquet"
 MAGIC = {
-    b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image", b"BZh": "a bzip2 file",
-    b"\xfd7z": "an xz file",
+    b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image",
 }  # fmt: skip
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+PARQUET_ROWS = 1000  # in memory at a time, where rows are read one after the other
+NO_PYARROW = "{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV"
 STRUCTURE_KEYS = ("lattice", "species", "frac_coords")  # of a row of JSON that is itself a structure
 
 
@@ -46,18 +48,37 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
         head = _head(path)
         if head[:4] == b"PAR1":
             return _read_parquet(path)
-        kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
-        encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        if kind or (encoding == "utf-8-sig" and b"\0" in head):
-            raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS}")
-        start = head.decode(encoding, errors="ignore").lstrip()
-        if not start:
-            raise DataError(f"{path}: empty: write or download it again")
-        with _opened(path, encoding) as file:
+        encoding, start = _start(path, head)
+        with opened_text(path, encoding) as file:
             return _read_json(path, file) if start.startswith(("{", "[")) else _read_csv(path, file, wanted)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: check the path") from None
-    except (OSError, EOFError, zlib.error) as error:
+    except CANNOT_UNPACK as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: cannot be read ({reason}): check the file and its permissions") from None
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any] | str]:
+    """The rows of a table one after the other, by name of column; in the place of a broken row, what is wrong with it.
+
+    DataError where there is no table, also after the rows before the place that cannot be read.
+    """
+    try:
+        head = _head(path)
+        if head[:4] == b"PAR1":
+            yield from _rows_of_parquet(path)
+            return
+        encoding, start = _start(path, head)
+        with opened_text(path, encoding) as file:
+            if not start.startswith(("{", "[")):
+                yield from _rows_of_csv(path, file)
+            elif _is_one_a_line(file):
+                yield from (_object_or_reason(line) for line in file if line.strip())
+            else:
+                yield from _rows_of_json(path, file)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file: check the path") from None
+    except CANNOT_UNPACK as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: cannot be read ({reason}): check the file and its permissions") from None
 
@@ -70,7 +91,7 @@ def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
     path = folder / ID_PROP
     if not path.is_file():
         raise DataError(f"{folder}: a folder without {ID_PROP}: name a table, or write one into it (id,value)")
-    with _opened(path, "utf-8-sig") as file:
+    with opened_text(path, "utf-8-sig") as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     if not rows or len(rows[0]) < 2:
         raise DataError(f"{path}: needs an id and a value a line, separated by a comma")
@@ -107,30 +128,61 @@ def _is_number(text: str) -> bool:
 def _head(path: Path) -> bytes:
     with path.open("rb") as raw:
         head = raw.read(4096)
-    if head[:2] != b"\x1f\x8b":
-        return head
-    with gzip.open(path) as file:
-        return file.read(4096)
+        raw.seek(0)
+        unpacked = uncompressed(raw, head)
+        return head if unpacked is raw else unpacked.read(4096)
+
+
+def _start(path: Path, head: bytes) -> tuple[str, str]:
+    """Encoding of a text and its first words; DataError if there is none."""
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if kind or (encoding == "utf-8-sig" and b"\0" in head):
+        raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS}")
+    start = head.decode(encoding, errors="ignore").lstrip()
+    if not start:
+        raise DataError(f"{path}: empty: write or download it again")
+    return encoding, start
 
 
 @contextmanager
-def _opened(path: Path, encoding: str) -> Iterator[IO[str]]:
-    """Text of a file, gzipped or not; what is no text in the encoding becomes a mark."""
+def opened_text(path: Path, encoding: str) -> Iterator[IO[str]]:
+    """Text of a file, compressed or not; what is no text in the encoding becomes a mark."""
     with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    opener: Any = gzip.open if packed else open
-    with opener(path, "rt", encoding=encoding, errors="replace", newline="") as file:
-        yield file
+        magic = raw.read(6)
+        raw.seek(0)
+        with io.TextIOWrapper(uncompressed(raw, magic), encoding, errors="replace", newline="") as file:
+            yield file
 
 
-def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTable:
+def _csv_reader(path: Path, file: IO[str]) -> Any:
     header_line = next(line for line in file if line.strip())
     delimiter = max(DELIMITERS, key=header_line.count)
     if header_line.count(delimiter) >= MOST_COLUMNS:
         count = header_line.count(delimiter) + 1
         raise DataError(f"{path}: {count:,} columns: is it transposed? A table has a row for each crystal")
     csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(chain([header_line], file), delimiter=delimiter, strict=True)
+    return csv.reader(chain([header_line], file), delimiter=delimiter, strict=True)
+
+
+def _uneven(cells: Sequence[str], names: Sequence[str]) -> str:
+    return f"{len(cells)} fields where the header has {len(names)}: check delimiters and quotes"
+
+
+def _rows_of_csv(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
+    reader = _csv_reader(path, file)
+    try:
+        names = [name.strip() for name in next(reader)]
+        for cells in reader:
+            if any(cells):
+                fits = len(cells) == len(names)
+                yield dict(zip(names, cells, strict=True)) if fits else _uneven(cells, names)
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: broken CSV ({error}): check the quotes") from None
+
+
+def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTable:
+    reader = _csv_reader(path, file)
     try:
         names = [name.strip() for name in next(reader)]
         kept = {column: name for column, name in enumerate(names) if wanted(name)}
@@ -143,7 +195,7 @@ def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTa
             if not any(cells):
                 continue
             if len(cells) != len(names):
-                broken[rows] = f"{len(cells)} fields where the header has {len(names)}: check delimiters and quotes"
+                broken[rows] = _uneven(cells, names)
                 cells = [""] * len(names)
             for column, name in kept.items():
                 columns[name].append(cells[column])
@@ -155,12 +207,7 @@ def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTa
 
 def _read_json(path: Path, file: IO[str]) -> RawTable:
     """Rows of JSON lines, of a list of objects (jarvis-tools, MEGNet), or of columns and data (Matbench)."""
-    first = "".join(islice(file, 1))
-    file.seek(0)
-    try:
-        one_a_line = isinstance(content := json.loads(first), dict) and not {"columns", "data"} <= set(content)
-    except ValueError:
-        one_a_line = False
+    one_a_line = _is_one_a_line(file)
     try:
         if one_a_line:
             rows = [_object(path, number, line) for number, line in enumerate(file, start=1) if line.strip()]
@@ -176,6 +223,31 @@ def _read_json(path: Path, file: IO[str]) -> RawTable:
         columns["structure"] = [{key: row.get(key) for key in STRUCTURE_KEYS} for row in rows]
         columns = {name: values for name, values in columns.items() if name not in STRUCTURE_KEYS}
     return RawTable(tuple(columns), columns, len(rows))
+
+
+def _is_one_a_line(file: IO[str]) -> bool:
+    """Whether a JSON text, of which nothing is read yet, has an object on each line."""
+    first = "".join(islice(file, 1))
+    file.seek(0)
+    try:
+        return isinstance(content := json.loads(first), dict) and not {"columns", "data"} <= set(content)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _object_or_reason(line: str) -> dict[str, Any] | str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"broken JSON ({error})"
+    return row if isinstance(row, dict) else f"not a JSON object, but {type(row).__name__}"
+
+
+def _rows_of_json(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
+    try:
+        yield from _rows_of_document(path, json.load(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: broken JSON ({error}): write or download it again") from None
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -199,11 +271,24 @@ def _rows_of_document(path: Path, content: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any] | str]:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise DataError(NO_PYARROW.format(path=path)) from None
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(PARQUET_ROWS):
+                yield from batch.to_pylist()
+    except Exception as error:  # pyarrow has many errors of its own
+        raise DataError(f"{path}: broken Parquet ({str(error).splitlines()[0]})") from None
+
+
 def _read_parquet(path: Path) -> RawTable:
     try:
         from pyarrow.parquet import read_table as read_columns
     except ImportError:
-        raise DataError(f"{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV") from None
+        raise DataError(NO_PYARROW.format(path=path)) from None
     try:
         columns = read_columns(path).to_pydict()
     except Exception as error:  # pyarrow has many errors of its own

@@ -17,12 +17,13 @@ from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.properties import PROPERTIES, Property, match_property
 from crystalpredict.structures import Inline, Source
-from crystalpredict.table_files import RawTable, read_id_prop, read_table
+from crystalpredict.table_files import STRUCTURE_KEYS, RawTable, read_id_prop, read_table
 
 TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # what a cell holds, in the order in which they are looked for
 PATH_COLUMNS = ("path", "file", "filename", "cif_file", "cif_path")
 ID_COLUMNS = ("id", "material_id", "mp_id", "mpid", "jid", "identifier")
 SPLIT_COLUMN = "split"
+JARVIS_KEYS = frozenset({"lattice_mat", "coords", "elements"})
 PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
@@ -94,9 +95,9 @@ def read_labelled(
     raw = _read(path, targets, structure_column, known)
     names = [name for target in targets for name in _names(target, raw)]
     wanted = _targets(path, raw, names, new, known)
-    column = _structure_column(path, raw, structure_column)
-    id_column = _find(raw, ID_COLUMNS)
-    split_column = _find(raw, (SPLIT_COLUMN,))
+    column = find_structure_column(path, raw.names, structure_column)
+    id_column = find_column(raw.names, ID_COLUMNS)
+    split_column = find_column(raw.names, (SPLIT_COLUMN,))
     ids = [str(name).strip() for name in raw.columns[id_column]] if id_column else [""] * raw.rows
     ids = [name or f"row {row}" for row, name in enumerate(ids, start=1)]
     cells = [[_number(value) for value in raw.columns[target.column]] for target in wanted]
@@ -108,7 +109,7 @@ def read_labelled(
     for number in range(raw.rows):
         row, name = number + 1, ids[number]
         where = f"{path.name}, row {row}"
-        source = _source(raw.columns[column][number], column, base, where)
+        source = source_of_cell(raw.columns[column][number], column, base, where)
         complaints = []
         for place, target in enumerate(wanted):
             labels[number, place], complaint = _label(cells[place][number], target)
@@ -158,18 +159,19 @@ def _read(path: Path, targets: Sequence[str], structure_column: str | None, know
     return read_table(path, lambda name: name.lower() in keys or _known(name, known) is not None)
 
 
-def _find(raw: RawTable, names: Sequence[str]) -> str | None:
+def find_column(present: Sequence[str], names: Sequence[str]) -> str | None:
     """The first column that has one of the names, in any case."""
-    present = {name.lower(): name for name in reversed(raw.names)}
-    return next((present[name.lower()] for name in names if name.lower() in present), None)
+    by_key = {name.lower(): name for name in reversed(present)}
+    return next((by_key[name.lower()] for name in names if name.lower() in by_key), None)
 
 
-def _structure_column(path: Path, raw: RawTable, wanted: str | None) -> str:
+def find_structure_column(path: Path | str, present: Sequence[str], wanted: str | None) -> str:
+    """The column with the structures, by the name that is wanted or by the usual ones; UsageError if there is none."""
     names = (wanted,) if wanted else (*TEXT_COLUMNS, *PATH_COLUMNS)
-    found = _find(raw, names)
+    found = find_column(present, names)
     if found is None:
         missing = f"no column {wanted!r}" if wanted else f"no column of structures ({', '.join(names)})"
-        raise UsageError(f"{path}: {missing}, but {_listed(raw.names)}: name it with --structure-column")
+        raise UsageError(f"{path}: {missing}, but {_listed(present)}: name it with --structure-column")
     return found
 
 
@@ -211,14 +213,14 @@ def _targets(
 def _target(
     path: Path, raw: RawTable, name: str, unit: str, new: NewTargets | None, known: Sequence[Property]
 ) -> Target:
-    column = _find(raw, (name,))
+    column = find_column(raw.names, (name,))
     if column is None:  # bandgap for a column band_gap
         asked = _known(name, known)
         columns = [each for each in raw.names if asked and (found := _known(each, known)) and found.prop == asked.prop]
         column = columns[0] if columns else None
     if column is None:
         near = get_close_matches(name.lower(), [each.lower() for each in raw.names], n=1)
-        hint = f"did you mean {_find(raw, near)!r}?" if near else f"it has {_listed(raw.names)}"
+        hint = f"did you mean {find_column(raw.names, near)!r}?" if near else f"it has {_listed(raw.names)}"
         raise UsageError(f"{path}: no column {name!r}: {hint}")
     target = _known(column, known)
     if target is None and new is None:
@@ -289,7 +291,7 @@ def _label(value: float | str | None, target: Target) -> tuple[float, str]:
     return value, ""
 
 
-def _source(cell: Any, column: str, base: Path, where: str) -> Source | None:
+def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | None:
     """Where the structure of a row is: text in the cell, or a path, relative to the folder of the table."""
     if cell is None:
         return None
@@ -302,3 +304,10 @@ def _source(cell: Any, column: str, base: Path, where: str) -> Source | None:
         column.lower() not in TEXT_COLUMNS and "\n" not in text and not text.lstrip().startswith(("{", "["))
     )
     return str(base / text.strip()) if by_path else Inline(where, text)
+
+
+def structure_in_row(row: dict[str, Any]) -> str:
+    """A row of JSON that is itself a structure, as text; empty if it is none."""
+    if any(keys <= row.keys() for keys in (set(STRUCTURE_KEYS), {"lattice", "sites"}, JARVIS_KEYS)):
+        return json.dumps(row)
+    return ""

@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,21 @@ def test_arrays_of_atoms_belong_to_their_structures(program, tmp_path) -> None:
     assert (program("embed", FILES[1], "-q", "-o", tmp_path / "b.npz").stderr) == ""
     pooled = arrays(tmp_path / "b.npz")["features"][0]
     assert np.abs(found["features"][:30].mean(axis=0) - pooled).max() < 1e-4
+
+
+def test_inputs_are_those_of_predict(program, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(FILES[0], "Si.vasp")
+    (tmp_path / "a.csv").write_text(f"name,where\none,{Path(FILES[1]).resolve()}\n")
+    (tmp_path / "list").write_bytes(f"{FILES[2]}\0nowhere.cif\0".encode())
+    inputs = [tmp_path / "a.zip", tmp_path / "a.csv", f"@{tmp_path}/list"]
+    outcome = program("embed", *inputs, "-0", "--structure-column", "where", "-o", tmp_path / "a.npz")
+    assert outcome.code == 3
+    assert "3 embedded, 1 failed (1 no such file)" in outcome.stderr
+    found = arrays(tmp_path / "a.npz")
+    assert found["path"][[0, 2, 3]].tolist() == [f"{tmp_path}/a.zip/Si.vasp", FILES[2], "nowhere.cif"]
+    program("embed", *FILES, "-o", tmp_path / "b.npz")
+    assert np.abs(found["features"][:3] - arrays(tmp_path / "b.npz")["features"]).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])

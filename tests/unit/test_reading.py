@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from crystalpredict import reading
-from crystalpredict.reading import CHUNK_BYTES, CHUNK_FILES, FEW, Reader, chunks_of, read_chunk
-from crystalpredict.structures import Entry
+from crystalpredict.reading import (
+    CHUNK_BYTES,
+    CHUNK_FILES,
+    FEW,
+    Reader,
+    chunks_of,
+    merge_entries,
+    read_chunk,
+    read_source,
+)
+from crystalpredict.structures import Entry, Inline, Source, start_of
+from crystalpredict.workers import Limits, Workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
@@ -66,37 +80,112 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(paths: list[str], monke
         assert reader.pool is not None
         entries = reader.entries()
         found = [next(entries)]
-        for process in list(reader.pool._processes.values()):
-            os.kill(process.pid, signal.SIGKILL)
+        for worker in reader.pool.workers:
+            os.kill(worker.process.pid, signal.SIGKILL)
         found += entries
     with Reader(paths, RADIUS, jobs=1) as alone:
         assert told(found) == told(list(alone.entries()))
 
 
-def end_at_seven(paths: Sequence[str]) -> list[Entry]:
-    if any(path.endswith("/7.cif") for path in paths):
+def misbehave(source: Source) -> list[Entry]:
+    """Reads, but for what the names of files ask for."""
+    name = Path(start_of(source)[0]).stem
+    if name == "7":
         os._exit(1)  # as the kernel does when memory runs out
-    return read_chunk(paths, RADIUS, merge=True)
+    while name == "11":  # a parser that hangs
+        pass
+    if name == "13":
+        time.sleep(1000)
+    if name == "17":
+        with pytest.raises(MemoryError):
+            bytearray(2**34)
+        return [Entry(start_of(source)[0], 0, error="no memory")]
+    return read_source(source, RADIUS)
 
 
-def test_a_file_that_ends_its_worker_is_named_and_the_others_are_read(paths: list[str]) -> None:
-    with Reader(paths, RADIUS, jobs=2) as reader, Reader(paths, RADIUS, jobs=1) as alone:
-        reader.read = end_at_seven
-        reader.waiting.clear()
-        reader.chunks = chunks_of(paths)
-        reader._submit()
-        found, expected = told(list(reader.entries())), told(list(alone.entries()))
-    assert [row[0] for row in found] == [row[0] for row in expected if not (row[0].endswith("/7.cif") and row[1])]
-    (lost,) = (row for row in found if row[0].endswith("/7.cif"))
-    assert "ended the process" in lost[3]
-    assert [row for row in found if row != lost] == [row for row in expected if not row[0].endswith("/7.cif")]
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+def test_what_hangs_dies_or_eats_memory_is_named_and_the_others_are_read(paths: list[str]) -> None:
+    limits = Limits(4.0, memory=2**31)  # seconds: the first file that is no plain CIF pays for the parser's import
+    workers = Workers(2, "spawn", misbehave, partial(merge_entries, radius=RADIUS), limits)
+    try:
+        futures = [workers.submit(chunk) for chunk, _ in chunks_of(paths)]
+        found = [entry for future in futures for entry in future.result()]
+    finally:
+        workers.close()
+    expected = told(read_chunk(paths, RADIUS, merge=True))
+    failed = {Path(entry.path).stem: entry.error for entry in found if Path(entry.path).stem in ("7", "11", "13", "17")}
+    assert "ended the process" in failed["7"]
+    assert failed["11"] == failed["13"] == limits.exceeded
+    assert failed["17"] == "no memory"
+    assert [row for row in told(found) if Path(row[0]).stem not in failed] == [
+        row for row in expected if Path(row[0]).stem not in failed
+    ]
+
+
+def die_together(entries: list[Entry]) -> list[Entry]:
+    if len(entries) > 1 or "3.cif" in entries[0].path:
+        os._exit(1)
+    return entries
+
+
+def test_what_dies_after_the_reading_is_tried_alone(paths: list[str]) -> None:
+    workers = Workers(1, "spawn", partial(read_source, radius=RADIUS), die_together, Limits())
+    try:
+        found = workers.submit(paths[:4]).result()
+    finally:
+        workers.close()
+    assert [bool(entry.error) for entry in found] == [False, False, False, True]
+    assert "ended the process" in found[3].error
+
+
+def test_a_file_that_takes_too_long_is_stopped_in_this_process_too(paths: list[str], tmp_path: Path) -> None:
+    plain = {"lattice": [300] * 3 + [90] * 3, "species": ["Cs"] * 60_000}
+    large = tmp_path / "large.json"
+    large.write_text(json.dumps({**plain, "frac_coords": [[n / 60_000, 0, 0] for n in range(60_000)]}))
+    paths = [paths[0], str(large), paths[1]]
+    one, slow, two = read_chunk(paths, RADIUS, merge=True, limits=Limits(0.2))
+    assert [one.error, slow.error, two.error] == ["", Limits(0.2).exceeded, ""]
+    time.sleep(0.3)  # no alarm is left to ring
+
+
+def test_what_nobody_foresaw_costs_one_file(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(source: Source, radius: float, *, vectors: bool = False) -> Iterator[Entry]:
+        if source == paths[1]:
+            raise ZeroDivisionError("twice\nand more")
+        if source == paths[2]:
+            raise MemoryError
+        yield Entry(str(source), 0)
+
+    monkeypatch.setattr(reading, "read_entries", broken)
+    errors = [entry.error for entry in read_chunk(paths[:4], RADIUS, merge=False)]
+    assert [bool(error) for error in errors] == [False, True, True, False]
+    assert "ZeroDivisionError: twice)" in errors[1]
+    assert "memory" in errors[2]
+
+
+def test_few_sources_in_large_texts_are_handed_out_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def texts() -> Iterator[Source]:
+        nonlocal asked
+        for number in range(200):
+            asked = number
+            yield Inline(str(number), " " * CHUNK_BYTES)
+
+    monkeypatch.setattr(reading, "AHEAD_BYTES", 10 * CHUNK_BYTES)
+    with Reader(texts(), RADIUS, jobs=2) as reader:
+        assert asked < FEW + 3  # those that were looked at to count them
+        entries = reader.entries()
+        next(entries)
+        assert asked < FEW + 4
+        assert len(list(entries)) == 199
 
 
 def test_a_chunk_is_limited_in_files_and_bytes(tmp_path: Path) -> None:
     for number, size in enumerate([CHUNK_BYTES + 1, 10, CHUNK_BYTES - 5, 10]):
         (tmp_path / str(number)).write_bytes(b" " * size)
     large = [str(tmp_path / str(number)) for number in range(4)]
-    assert [len(chunk) for chunk in chunks_of(large)] == [1, 1, 1, 1]
+    assert [len(chunk) for chunk, _ in chunks_of(large)] == [1, 1, 1, 1]
     absent = ["nowhere", "a\0b"] * CHUNK_FILES
-    assert [len(chunk) for chunk in chunks_of(absent)] == [CHUNK_FILES, CHUNK_FILES]
+    assert [len(chunk) for chunk, _ in chunks_of(absent)] == [CHUNK_FILES, CHUNK_FILES]
     assert list(chunks_of([])) == []

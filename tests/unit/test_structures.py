@@ -308,7 +308,7 @@ def test_a_file_without_permission_says_so(tmp_path) -> None:
         (gzip.compress(b""), "empty file"),
         (bytes(range(256)) * 10, "binary"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0" * 50, "binary"),
-        (b"PK\x03\x04\x14\0\0\0\x08\0" + b"\x9c" * 90, "binary"),
+        (b"PK\x03\x04\x14\0\0\0\x08\0" + b"\x9c" * 90, "a zip archive"),
         (b"<!DOCTYPE html>\n<html><body>Please log in</body></html>", "web page"),
         (b"\n\n<HTML><head></head></HTML>", "web page"),
         (b"\xef\xbb\xbf<?xml version='1.0'?><error>404</error>", "web page"),
@@ -319,7 +319,7 @@ def test_a_file_without_permission_says_so(tmp_path) -> None:
         (b"Dear colleague,\nplease find attached\nthe structure\nof rock salt\n", "not a CIF, a POSCAR"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "not a CIF, a POSCAR"),
         (b"\xff\xfe" + "abc".encode("utf-16-le") + b"\x00", "not a CIF, a POSCAR"),
-        (b"12\ncomment\nNa 0 0 0\n", "not a CIF, a POSCAR"),
+        (b"12\ncomment\nNa 0 0 0\n", "broken XYZ"),
     ],
 )
 def test_what_is_no_structure_says_what_it_is(tmp_path, content, message) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -14,10 +15,12 @@ from crystalpredict.cli.embed import embed
 from crystalpredict.cli.evaluate import evaluate
 from crystalpredict.cli.finetune import finetune
 from crystalpredict.cli.models import models_app
-from crystalpredict.cli.predict import EXIT_INTERRUPTED, predict
+from crystalpredict.cli.predict import predict
 from crystalpredict.cli.render import say
+from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import CrystalPredictError, DataError, UsageError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 
 
@@ -76,6 +79,11 @@ def main() -> None:
     except CrystalPredictError as error:
         say(f"error: {error}")
         sys.exit(EXIT_FAILURE)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        say(f"error: the output cannot be written ({error.strerror})")
+        sys.exit(EXIT_FAILURE)
 
 
 def program() -> None:
@@ -89,7 +97,7 @@ def program() -> None:
         sys.exit(code)
     try:
         sys.stdout.flush()
-    except OSError:  # nobody reads it any more
-        code = EXIT_BROKEN_PIPE
+    except OSError:  # nobody reads it any more, or it has no room, which was said
+        code = code or EXIT_BROKEN_PIPE
     sys.stderr.flush()
     os._exit(code or 0)

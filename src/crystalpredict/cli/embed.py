@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.predict import EXIT_INTERRUPTED, code_of, opened_model, refuse_unwritable, with_progress
+from crystalpredict.cli.output import refuse_unwritable, with_progress
 from crystalpredict.cli.render import say
+from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
+from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
     from crystalpredict.predict import Embedding
@@ -30,7 +33,8 @@ def embed(
         typer.Argument(
             metavar="INPUT",
             show_default=False,
-            help="CIF, POSCAR or pymatgen JSON files (.gz too), directories, globs, @list.txt, - for paths on stdin.",
+            help="CIF, POSCAR, pymatgen JSON or extended XYZ files (.gz, .bz2, .xz too), zip and tar archives of them, "
+            "tables with a column of structures, directories, globs, @list.txt, - for paths on stdin.",
         ),
     ],
     output: Annotated[
@@ -45,6 +49,13 @@ def embed(
         ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths in @list.txt and on stdin end with a null byte: find -print0.")
+    ] = False,
+    structure_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default=False, help="Where the structures of a table are."),
+    ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read files; 0: one for each core.")
     ] = 0,
@@ -63,27 +74,35 @@ def embed(
     if kind == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{output}: parquet needs pyarrow, which is not installed; install it, or write .npz or .csv")
     refuse_unwritable(output)
-    paths = expand(inputs)
-    started = time.monotonic()
+    names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
+    folder = find_model(model)
+    tally = Tally()
     rows: list[Embedding] = []
     interrupted = False
-    with opened_model(paths, model, device, batch_atoms, jobs, merge=not per_atom, quiet=quiet) as (predictor, reader):
+    with ExitStack() as stack:
+        stack.enter_context(quick_imports())
+        from crystalpredict.sources import sources_of
+
+        sources = sources_of(names, structure_column)
+        predictor, reader = stack.enter_context(
+            opened_model(sources, folder, device, at_once, jobs, merge=not per_atom, quiet=quiet)
+        )
         found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
         try:
-            for row in with_progress(found, len(paths), lambda row: row.index == 0, quiet=quiet):
+            for row in with_progress(found, None, lambda row: True, quiet=quiet, what="structures"):
                 rows.append(row)
+                tally.add(row)
                 if row.error and not quiet:
                     say(f"{row.path}: {row.error}")
         except KeyboardInterrupt:
             interrupted = True
         width = predictor.model.config.width
     write(rows, output, kind, width, per_atom=per_atom)
-    failed = sum(bool(row.error) for row in rows)
     if not quiet:
-        say(f"{len(rows) - failed} embedded, {failed} failed in {time.monotonic() - started:.1f} s")
+        say(tally.summary("embedded"))
         if interrupted:
             say(f"interrupted: {len(rows)} rows are complete")
-    outcome = EXIT_INTERRUPTED if interrupted else code_of(failed, len(rows))
+    outcome = EXIT_INTERRUPTED if interrupted else tally.exit_code
     if outcome:
         raise typer.Exit(outcome)
 

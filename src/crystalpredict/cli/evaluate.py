@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalpredict.cli.predict import EXIT_ALL_FAILED, cores, format_of, opened, refuse_unwritable, with_progress
+from crystalpredict.cli.engine import cores
+from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, Format, say
 from crystalpredict.cli.scores import ReportFormat, write_records, write_report
+from crystalpredict.cli.tally import EXIT_ALL_FAILED
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model, needs_vectors, properties_of_model, radius_of_model
 
@@ -153,7 +155,7 @@ def refuse_outputs(predictions: Path | None, plots: Path | None, report: Path | 
         if not quiet:
             say(f"no pictures in the report: {NO_MATPLOTLIB}")
     kind = format_of(Format.auto, predictions) if predictions else Format.csv
-    if kind == Format.table:
+    if kind in (Format.table, Format.parquet):
         raise UsageError(f"{predictions}: no format for this suffix; use .csv, .json or .jsonl")
     return kind
 

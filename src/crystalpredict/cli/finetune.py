@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalpredict.cli.predict import EXIT_INTERRUPTED, cores, with_progress
+from crystalpredict.cli.engine import cores
+from crystalpredict.cli.output import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
+from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model
 

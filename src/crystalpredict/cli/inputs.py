@@ -1,61 +1,102 @@
-"""What the user names on the command line, expanded to paths of files."""
+"""What the user names on the command line, expanded to paths of files, one after the other."""
 
 from __future__ import annotations
 
-import re
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from glob import glob, has_magic
+from itertools import chain
 from pathlib import Path
+from typing import IO
 
 from crystalpredict.errors import UsageError
+from crystalpredict.file_names import is_found
 
-_STRUCTURE_FILE = re.compile(
-    r"(.*\.(cif|mcif|vasp|poscar|contcar|json)|(POSCAR|CONTCAR)([._-].*)?)(\.gz)?", re.IGNORECASE
-)
+BLOCK = 2**16  # bytes of a list that are read at a time
+NOTHING = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
 
-def expand(inputs: Iterable[str]) -> list[str]:
-    """Paths of the files that `inputs` stand for, in order.
+def expand(inputs: Iterable[str], *, null: bool = False) -> Iterator[str]:
+    """Paths of the files that `inputs` stand for, in order; UsageError at once where one stands for nothing.
 
-    A directory stands for the structure files in and below it, sorted; a pattern for what it matches, sorted; `@list`
-    for the paths in a file, one a line, taken as they are; `-` for those on stdin. A path that does not exist is kept:
-    it becomes a row with an error.
+    A directory stands for the structure files and archives in and below it, in the order of their paths; a pattern for
+    what it matches, sorted; `@list` for the paths in a file, one a line or each ended by a null byte, taken as they
+    are; `-` for those on stdin. A path that does not exist is kept: it becomes a row with an error. Directories and
+    lists are read as the paths are asked for.
     """
-    paths: list[str] = []
-    for item in inputs:
-        if item == "-":
-            paths.extend(_lines(sys.stdin))
-        elif item.startswith("@"):
-            paths.extend(_lines_of_file(item[1:]))
-        else:
-            paths.extend(_expand_one(item))
-    if not paths:
-        raise UsageError("no structures to predict: name CIF or POSCAR files, directories, @list.txt or -")
-    return paths
+    paths = chain.from_iterable([_expand_one(item, null) for item in inputs])
+    return _begun(paths, NOTHING)
 
 
-def _expand_one(item: str) -> list[str]:
+def _expand_one(item: str, null: bool) -> Iterator[str]:
+    if item == "-":
+        return _names(sys.stdin.buffer, null)
+    if item.startswith("@"):
+        return _begun(_names_in_file(item[1:], null))
     path = Path(item)
     if path.is_dir():
-        files = sorted(str(file) for file in path.rglob("*") if _STRUCTURE_FILE.fullmatch(file.name) and file.is_file())
-        if not files:
-            raise UsageError(f"{item}: no CIF, POSCAR, *.vasp or JSON file in this directory")
-        return files
+        return _begun(_walk(item), f"{item}: no CIF, POSCAR, *.vasp, XYZ or JSON file and no archive in this directory")
     if has_magic(item) and not path.exists():
         files = sorted(file for file in glob(item, recursive=True) if not Path(file).is_dir())
-        if not files:
-            raise UsageError(f"{item}: the pattern matches no file")
-        return files
-    return [item]
+        return _begun(iter(files), f"{item}: the pattern matches no file")
+    return iter([item])
 
 
-def _lines(lines: Iterable[str]) -> Iterator[str]:
-    return (line.strip() for line in lines if line.strip())
+def _begun(paths: Iterator[str], complaint: str = "") -> Iterator[str]:
+    """The paths, the first of them looked up now; UsageError with the complaint if there are none."""
+    first = next(paths, None)
+    if first is None and complaint:
+        raise UsageError(complaint)
+    return iter(()) if first is None else chain([first], paths)
 
 
-def _lines_of_file(name: str) -> list[str]:
+def _walk(folder: str) -> Iterator[str]:
+    """Structure files in and below a directory in the order of their paths; of one directory the names are in memory.
+
+    Links to directories are not followed. A directory that cannot be listed is given as if it were a file, so that it
+    becomes a row with an error.
+    """
     try:
-        return list(_lines(Path(name).read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"@{name}: the list of paths cannot be read ({error})") from None
+        with os.scandir(folder) as entries:
+            # "a.cif" sorts before "a/b.cif", as whole paths do
+            found = sorted(
+                entry.name + os.sep if entry.is_dir(follow_symlinks=False) else entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) or is_found(entry.name)
+            )
+    except OSError:
+        yield folder
+        return
+    base = Path(folder)
+    for name in found:
+        path = str(base / name)
+        if name.endswith(os.sep):
+            yield from _walk(path)
+        elif os.path.isfile(path):
+            yield path
+
+
+def _names_in_file(name: str, null: bool) -> Iterator[str]:
+    try:
+        with Path(name).open("rb") as file:
+            if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise UsageError(f"@{name}: the list of paths cannot be read (UTF-16): save it as UTF-8")
+            yield from _names(file, null)
+    except OSError as error:
+        raise UsageError(f"@{name}: the list of paths cannot be read ({error.strerror})") from None
+
+
+def _names(file: IO[bytes], null: bool) -> Iterator[str]:
+    """The paths in a list, as the system has them, whatever their encoding."""
+    for number, name in enumerate(_ended_by_null(file) if null else (line.strip() for line in file)):
+        if text := name if number else name.removeprefix(b"\xef\xbb\xbf"):
+            yield os.fsdecode(text)
+
+
+def _ended_by_null(file: IO[bytes]) -> Iterator[bytes]:
+    rest = b""
+    while block := file.read(BLOCK):
+        *names, rest = (rest + block).split(b"\0")
+        yield from names
+    yield rest

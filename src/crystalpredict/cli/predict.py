@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import gc
-import gzip
-import io
-import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from crystalpredict import __version__
+from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.render import Format, say, writer_of
+from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
+from crystalpredict.cli.render import Format, columns_of, record, say, writer_of
+from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model, needs_vectors, radius_of_model
+from crystalpredict.registry import file_sha256, find_model, properties_of_model
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Predictor
+    from crystalpredict.partial_output import Cursor, PartialFile
+    from crystalpredict.predict import Prediction, Predictor
     from crystalpredict.reading import Reader
+    from crystalpredict.selection import Selection
 
 Row = TypeVar("Row")
-EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
 
 
 def predict(
@@ -34,7 +34,8 @@ def predict(
         typer.Argument(
             metavar="INPUT",
             show_default=False,
-            help="CIF, POSCAR or pymatgen JSON files (.gz too), directories, globs, @list.txt, - for paths on stdin.",
+            help="CIF, POSCAR, pymatgen JSON or extended XYZ files (.gz, .bz2, .xz too), zip and tar archives of them, "
+            "tables with a column of structures, directories, globs, @list.txt, - for paths on stdin.",
         ),
     ],
     target: Annotated[
@@ -44,8 +45,8 @@ def predict(
             "-t",
             metavar="NAME",
             show_default=False,
-            help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; derived from the moduli, "
-            "youngs_modulus, poisson_ratio or pugh_ratio; repeat it, or separate by commas. Default: all of the model, "
+            help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; repeat it, or separate by "
+            "commas; derived from the moduli, youngs_modulus, poisson_ratio or pugh_ratio. Default: all of the model, "
             "nothing derived.",
         ),
     ] = None,
@@ -62,8 +63,19 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", show_default=False, help="Write here; .csv, .json, .jsonl, also .gz."
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="Write here; .csv, .json, .jsonl (.gz), .parquet.",
         ),
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths in @list.txt and on stdin end with a null byte: find -print0.")
+    ] = False,
+    structure_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default=False, help="Where the structures of a table are."),
     ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read files; 0: one for each core.")
@@ -71,6 +83,27 @@ def predict(
     batch_atoms: Annotated[
         str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
     ] = "auto",
+    timeout_per_file: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="A file that takes longer to read is an error; 0: no limit.")
+    ] = 300,
+    memory_per_process: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="GIB", show_default=False, help="Of those that read; default: its part of all."),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="[-]COLUMN", show_default=False, help="Order of the rows; with a minus, largest first."),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only the first N rows of --sort.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run with this -o FILE stopped.")
+    ] = False,
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
     ] = False,
@@ -86,158 +119,135 @@ def predict(
     if output is not None:
         refuse_unwritable(output)
     kind = format_of(format, output)
+    selected = bool(where is not None or sort or top)
+    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not selected
+    if resume and not grows:
+        raise UsageError("--resume needs -o FILE of CSV or JSON lines, not compressed, and neither --where nor --sort")
+    if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
+        say(f"{output}: complete, there is nothing to resume; delete it to predict again")
+        return
     targets = [name for option in target or [] for name in option.split(",") if name.strip()]
     if target and not targets:
         raise UsageError("--target names no property")
-    paths = expand(inputs)
-
+    names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
+    folder = find_model(model)
     with ExitStack() as stack:
+        stack.enter_context(quick_imports())
+        from crystalpredict.partial_output import Cursor, PartialFile
+        from crystalpredict.selection import Selection
+        from crystalpredict.sources import sources_of
+        from crystalpredict.workers import Limits
+
+        cursor = Cursor(sources_of(names, structure_column))
+        part = None
+        if grows and output is not None:
+            options = {"null": null, "structure column": structure_column, "no-reduce": no_reduce, "format": kind.value}
+            facts = facts_of(folder, targets, inputs, uncertainty=not no_uncertainty) | options
+            part = stack.enter_context(PartialFile(output, facts, resume=resume))
+            cursor.skip(part.position)
+        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
         predictor, reader = stack.enter_context(
             opened_model(
-                paths, model, device, batch_atoms, jobs,
-                targets=targets, merge=not no_reduce, uncertainty=not no_uncertainty, quiet=quiet,
+                cursor, folder, device, at_once, jobs,
+                targets=targets, merge=not no_reduce, uncertainty=not no_uncertainty, limits=limits, quiet=quiet,
             )
         )  # fmt: skip
-        stream = stack.enter_context(opened(output))
-        outcome = run(predictor, reader, len(paths), kind, stream, quiet=quiet)
+        intervals = predictor.answers.errors is not None
+        columns = [name for prop in predictor.properties for name in columns_of(prop, intervals)]
+        selection = Selection.of(where, sort, top, columns)
+        if part and part.position.rows and not quiet:
+            say(f"{output}: going on after {part.position.rows} rows")
+        stream = part.stream if part else stack.enter_context(opened(output, binary=kind == Format.parquet))
+        outcome = run(predictor, Run(reader, cursor, part, stream, kind, intervals, selection, quiet))
     if outcome:
         raise typer.Exit(outcome)
 
 
-@contextmanager
-def opened_model(
-    paths: list[str],
-    model: str | None,
-    device: str,
-    batch_atoms: str,
-    jobs: int,
-    *,
-    targets: Sequence[str] = (),
-    merge: bool = True,
-    uncertainty: bool = True,
-    quiet: bool = False,
-) -> Iterator[tuple[Predictor, Reader]]:
-    """The predictor and the reader of the files that a command asks for; what they are is said on stderr."""
-    if batch_atoms != "auto" and not (batch_atoms.isdecimal() and int(batch_atoms)):
-        raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
-    at_once = None if batch_atoms == "auto" else int(batch_atoms)
-    folder = find_model(model)
-    radius = radius_of_model(folder)
-    # threads of torch that wait do not spin: where other programs run, spinning takes several times as long
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    gc.disable()  # what is imported now stays: to look through it for garbage again and again takes half a second
-    with ExitStack() as stack:
-        stack.callback(gc.enable)
-        from crystalpredict.reading import Reader
+def facts_of(folder: Path, targets: Sequence[str], inputs: Sequence[str], *, uncertainty: bool) -> dict[str, Any]:
+    """What must be the same for a run to go on where another stopped."""
+    from crystalpredict.calibration import CALIBRATION_FILE
+    from crystalpredict.derived import asked_for
 
-        # workers start before torch is imported: they are small then, and read meanwhile
-        workers, vectors = (jobs or cores()) if radius else 1, needs_vectors(folder)
-        reader = stack.enter_context(Reader(paths, radius or 0.0, workers, merge=merge, vectors=vectors))
-        from crystalpredict.predict import load_model
-
-        predictor = load_model(folder, device, targets, at_once, uncertainty=uncertainty)
-        gc.freeze()
-        gc.enable()
-        if not quiet:
-            atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
-            say(f"model {predictor.checkpoint.name}, device {predictor.device}, {len(paths)} file(s), {atoms}")
-        yield predictor, reader
+    files = {"model": "model.safetensors", "calibration": CALIBRATION_FILE, "settings of the model": "config.json"}
+    sums = {fact: file_sha256(folder / file) if (folder / file).is_file() else "" for fact, file in files.items()}
+    intervals = uncertainty and bool(sums["calibration"])
+    known = properties_of_model(folder)  # none if it is damaged: then loading it will say so
+    wanted = asked_for(known, targets) if known else ()
+    columns = [name for prop in wanted for name in columns_of(prop, intervals)]
+    return {"version": __version__, **sums, "uncertainty": intervals, "columns": columns, "inputs": list(inputs)}
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@dataclass(frozen=True)
+class Run:
+    """Where entries come from and rows go to; `part` if what is written is kept to be resumed."""
+
+    reader: Reader
+    cursor: Cursor
+    part: PartialFile | None
+    stream: IO[Any]
+    kind: Format
+    intervals: bool
+    selection: Selection
+    quiet: bool
 
 
-def run(predictor: Predictor, reader: Reader, files: int, kind: Format, stream: IO[str], *, quiet: bool) -> int:
+def run(predictor: Predictor, run: Run) -> int:
     """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
-    started = time.monotonic()
-    writer = writer_of(kind, stream, predictor.properties, intervals=predictor.answers.errors is not None)
-    total = failed = 0
+    writer = writer_of(run.kind, run.stream, predictor.properties, intervals=run.intervals)
+    tally = Tally()
+    if run.part and run.part.position.rows:
+        run.part.discard()  # the file has its header
+        tally = Tally(run.part.position.rows, run.part.position.failed)
+
+    def end_window() -> None:
+        if run.part:
+            run.part.commit(run.cursor.position(tally.rows, tally.failed))
+        else:
+            run.stream.flush()  # a killed run leaves what it computed
+
+    windows = predictor.windows(run.cursor.rest(run.reader.entries()), lambda: run.reader.busy)
     interrupted = False
-    try:
-        predictions = predictor.stream(reader.entries(), lambda: reader.busy)
-        for row in with_progress(predictions, files, lambda row: row.index == 0, quiet=quiet):
-            writer.write(row)
-            stream.flush()  # a killed run leaves what it computed
-            total += 1
-            if row.error:
-                failed += 1
-                if not quiet and kind != Format.table:
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal interrupted
+        done = by_window(windows, end_window)
+        try:  # an interrupt ends the rows, so that the best of those that there are can still be written
+            for row in with_progress(done, None, lambda row: True, quiet=run.quiet, what="structures"):
+                tally.add(row)
+                run.cursor.passed(row.path, row.index)
+                if row.error and not run.quiet and run.kind != Format.table:
                     say(f"{row.path}: {row.error}")
+                yield row
+        except KeyboardInterrupt:
+            interrupted = True
+
+    rows = counted()
+    if run.selection:
+        rows = run.selection.of_rows(rows, lambda row: record(row, predictor.properties, run.intervals))
+    try:
+        for row in rows:
+            writer.write(row)
     except KeyboardInterrupt:
         interrupted = True
-    writer.close()
-    stream.flush()
-    if not quiet:
-        say(f"{total - failed} predicted, {failed} failed in {time.monotonic() - started:.1f} s")
+    if not run.part:
+        writer.close()
+        run.stream.flush()
+    elif not interrupted:
+        run.part.finish()
+    if not run.quiet:
+        say(tally.summary())
     if interrupted:
-        if not quiet:
-            say(f"interrupted: {total} rows are complete")
+        if run.part and not run.quiet:
+            said = f"{run.part.position.rows} rows are complete in {run.part.part}: go on with --resume"
+            say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
+        elif not run.quiet:
+            say(f"interrupted: {tally.rows} rows are complete")
         return EXIT_INTERRUPTED
-    return code_of(failed, total)
+    return tally.exit_code
 
 
-def code_of(failed: int, total: int) -> int:
-    """The exit code of a run in which some of all rows failed."""
-    return 0 if not failed else EXIT_ALL_FAILED if failed == total else EXIT_SOME_FAILED
-
-
-def with_progress(
-    rows: Iterable[Row], files: int, is_first: Callable[[Row], bool], *, quiet: bool, what: str = "files"
-) -> Iterator[Row]:
-    """The rows, with a progress bar on stderr if that is a terminal; is_first: whether one is the first of its file."""
-    if quiet or not sys.stderr.isatty() or files < 50:
-        yield from rows
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=files)
-        for row in rows:
-            if is_first(row):
-                progress.advance(task)
-            yield row
-
-
-def format_of(format: Format, output: Path | None) -> Format:
-    """The format that `auto` stands for."""
-    if format != Format.auto:
-        return format
-    if output is None:
-        return Format.table if sys.stdout.isatty() else Format.csv
-    suffix = output.with_suffix("").suffix if output.suffix == ".gz" else output.suffix
-    known = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.jsonl, ".txt": Format.table}
-    if suffix.lower() not in known:
-        raise UsageError(f"{output}: no format for this suffix; use .csv, .json, .jsonl or .txt, or say --format")
-    return known[suffix.lower()]
-
-
-def refuse_unwritable(output: Path) -> None:
-    """UsageError before the work if the result could not be written after it."""
-    if output.is_dir():
-        raise UsageError(f"{output}: a directory; name a file")
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: there is no directory {output.parent}; create it first")
-    if not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise UsageError(f"{output}: no permission to write here")
-
-
-@contextmanager
-def opened(output: Path | None) -> Iterator[IO[str]]:
-    """stdout, or a file (gzipped for .gz) that appears when it is complete."""
-    if output is None:
-        yield sys.stdout
-        return
-    from crystalpredict.atomic_write import write_atomically
-
-    with write_atomically(output) as raw:
-        # a gzip header without name or time: the same rows give the same bytes
-        binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
-        text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
-        yield text
-        text.detach()  # flushes, and leaves the file below open
-        if binary is not raw:
-            binary.close()
+def by_window(windows: Iterable[Iterable[Row]], end_window: Callable[[], None]) -> Iterator[Row]:
+    """The rows; end_window is called when those of a window have been dealt with."""
+    for window in windows:
+        yield from window
+        end_window()

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 SHOWN = 90  # percent: which intervals have columns; crystalpredict.uncertainty, which imports NumPy, has it too
 
@@ -26,6 +26,7 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     jsonl = "jsonl"
+    parquet = "parquet"
 
 
 class Writer(Protocol):
@@ -39,12 +40,17 @@ class Writer(Protocol):
 
 
 def say(message: str) -> None:
-    """A line on stderr."""
-    print(f"crystalpredict: {message}", file=sys.stderr)  # noqa: T201  the one place that prints
+    """A line on stderr, whatever the names of files in it."""
+    line = message.replace("\r", "\\r").replace("\n", "\\n")
+    print(f"crystalpredict: {line}", file=sys.stderr)  # noqa: T201  the one place that prints
 
 
-def writer_of(kind: Format, stream: IO[str], properties: Sequence[Property], *, intervals: bool = False) -> Writer:
-    """The writer of a format to a text stream; `intervals`: with columns for their ends."""
+def writer_of(kind: Format, stream: IO[Any], properties: Sequence[Property], *, intervals: bool = False) -> Writer:
+    """The writer of a format to a stream, of bytes for Parquet, of text otherwise; `intervals`: with their columns."""
+    if kind == Format.parquet:
+        from crystalpredict.cli.parquet import ParquetWriter
+
+        return ParquetWriter(stream, properties, intervals)
     writers: dict[Format, type[CsvWriter | JsonWriter | JsonLinesWriter | TableWriter]] = {
         Format.csv: CsvWriter,
         Format.json: JsonWriter,
@@ -54,9 +60,14 @@ def writer_of(kind: Format, stream: IO[str], properties: Sequence[Property], *, 
     return writers[kind](stream, properties, intervals)
 
 
+def columns_of(prop: Property, intervals: bool) -> list[str]:
+    """Names of a property's columns: the value and, if wanted, the ends of its interval."""
+    return [prop.column, *(f"{prop.column}_{end}{SHOWN}" for end in ("lo", "hi") if intervals)]
+
+
 def numbers_of(row: Prediction, prop: Property, intervals: bool) -> dict[str, float | None]:
-    """Columns of a property: the value and, if wanted, the ends of its interval; None where there is no value."""
-    names = [prop.column, *(f"{prop.column}_{end}{SHOWN}" for end in ("lo", "hi") if intervals)]
+    """The fields of a property's columns; None where there is no value."""
+    names = columns_of(prop, intervals)
     if not row.values:
         return dict.fromkeys(names)
     found = (row.values[prop.column], *(row.interval(prop.column) if intervals else ()))
@@ -84,8 +95,7 @@ class CsvWriter:
 
     def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
         self.properties, self.intervals = properties, intervals
-        ends = [f"_{end}{SHOWN}" for end in ("lo", "hi") if intervals]
-        names = [prop.column + end for prop in properties for end in ("", *ends)]
+        names = [name for prop in properties for name in columns_of(prop, intervals)]
         columns = ["path", "index", "formula", "n_atoms", *names, "warnings", "error"]
         self.rows = csv.DictWriter(stream, columns, lineterminator="\n")
         self.rows.writeheader()

@@ -1,0 +1,82 @@
+"""What commands that compute begin with: a predictor, and the reader of what it computes."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalpredict.cli.render import say
+from crystalpredict.errors import UsageError
+from crystalpredict.registry import needs_vectors, radius_of_model
+
+if TYPE_CHECKING:
+    from crystalpredict.predict import Predictor
+    from crystalpredict.reading import Reader
+    from crystalpredict.structures import Source
+    from crystalpredict.workers import Limits
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Until the model is opened, no search for garbage: what is imported stays, and to look through it takes long."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def opened_model(
+    sources: Iterable[Source],
+    folder: Path,
+    device: str,
+    batch_atoms: int | None,
+    jobs: int,
+    *,
+    targets: Sequence[str] = (),
+    merge: bool = True,
+    uncertainty: bool = True,
+    limits: Limits | None = None,
+    quiet: bool = False,
+) -> Iterator[tuple[Predictor, Reader]]:
+    """The predictor of a checkpoint's folder and the reader of the sources; what they are is said on stderr.
+
+    `limits` of reading one file; None: those of everyone.
+    """
+    # threads of torch that wait do not spin: where other programs run, spinning takes several times as long
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with quick_imports():
+        from crystalpredict.reading import Reader
+
+        # workers start before torch is imported: they are small then, and read meanwhile
+        radius, vectors = radius_of_model(folder), needs_vectors(folder)
+        workers = (jobs or cores()) if radius else 1
+        with Reader(sources, radius or 0.0, workers, merge=merge, vectors=vectors, limits=limits) as reader:
+            from crystalpredict.predict import load_model
+
+            predictor = load_model(folder, device, targets, batch_atoms, uncertainty=uncertainty)
+            gc.freeze()
+            gc.enable()
+            if not quiet:
+                atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
+                say(f"model {predictor.checkpoint.name}, device {predictor.device}, {atoms}")
+            yield predictor, reader
+
+
+def atoms_of(batch_atoms: str) -> int | None:
+    """What --batch-atoms says; None for auto."""
+    if batch_atoms == "auto":
+        return None
+    if not (batch_atoms.isdecimal() and int(batch_atoms)):
+        raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
+    return int(batch_atoms)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

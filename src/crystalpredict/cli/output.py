@@ -1,0 +1,92 @@
+"""Where rows go: the format of a file, whether it can be written, and the progress that is shown meanwhile."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from crystalpredict.cli.render import Format
+from crystalpredict.errors import UsageError
+
+Row = TypeVar("Row")
+
+
+def with_progress(
+    rows: Iterable[Row], total: int | None, is_first: Callable[[Row], bool], *, quiet: bool, what: str = "files"
+) -> Iterator[Row]:
+    """The rows, with a progress bar on stderr if that is a terminal; is_first: whether one is the first of its file.
+
+    `total` files, None where nobody has counted them: then how many are done.
+    """
+    if quiet or not sys.stderr.isatty() or (total is not None and total < 50):
+        yield from rows
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    counted = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = counted if total is not None else (TextColumn("{task.completed:,.0f} " + what),)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        for row in rows:
+            if is_first(row):
+                progress.advance(task)
+            yield row
+
+
+def format_of(format: Format, output: Path | None) -> Format:
+    """The format that `auto` stands for."""
+    if format == Format.parquet and (output is None or output.suffix == ".gz"):
+        raise UsageError("--format parquet needs -o FILE, not compressed: it is so itself")
+    if format != Format.auto:
+        return format
+    if output is None:
+        return Format.table if sys.stdout.isatty() else Format.csv
+    suffix = output.with_suffix("").suffix if output.suffix == ".gz" else output.suffix
+    known = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.jsonl, ".txt": Format.table}
+    known |= {".parquet": Format.parquet} if output.suffix != ".gz" else {}
+    if suffix.lower() not in known:
+        suffixes = ".csv, .json, .jsonl, .parquet or .txt"
+        raise UsageError(f"{output}: no format for this suffix; use {suffixes}, or say --format")
+    return known[suffix.lower()]
+
+
+def refuse_unwritable(output: Path) -> None:
+    """UsageError before the work if the result could not be written after it."""
+    if output.is_dir():
+        raise UsageError(f"{output}: a directory; name a file")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"{output}: no regular file; write to it with > instead")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: there is no directory {output.parent}; create it first")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise UsageError(f"{output}: no permission to write here")
+
+
+@contextmanager
+def opened(output: Path | None, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """stdout, or a file (gzipped for .gz) that appears when it is complete; text, or bytes if `binary`."""
+    if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, and Å, where the terminal's letters are few
+            sys.stdout.reconfigure(errors="backslashreplace")
+        yield sys.stdout
+        return
+    from crystalpredict.atomic_write import write_atomically
+
+    with write_atomically(output) as raw:
+        if binary:
+            yield raw
+            return
+        # a gzip header without name or time: the same rows give the same bytes
+        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
+        text = io.TextIOWrapper(packed, encoding="utf-8", errors="backslashreplace", newline="")
+        yield text
+        text.detach()  # flushes, and leaves the file below open
+        if packed is not raw:
+            packed.close()

@@ -1,0 +1,170 @@
+"""Which rows are wanted: a condition on columns, an order, the first few."""
+
+from __future__ import annotations
+
+import ast
+import heapq
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import chain, pairwise
+from typing import Any, TypeVar
+
+from crystalpredict.errors import UsageError
+from crystalpredict.properties import DERIVED, PROPERTIES, match_property
+
+Row = TypeVar("Row")
+Fields = Mapping[str, Any]
+LONGEST = 1000  # characters of a condition
+TEXT_FIELDS = ("path", "formula")
+COUNT_FIELDS = ("index", "n_atoms")
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne,
+}  # fmt: skip
+_COMBINE: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+}  # fmt: skip
+_ALTER: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
+
+
+def find_field(name: str, columns: Sequence[str]) -> str:
+    """The field of a row that is meant, a column or the name of its property; UsageError with what there is."""
+    fields = (*columns, *COUNT_FIELDS, *TEXT_FIELDS)
+    if name in fields:
+        return name
+    if (prop := match_property(name, (*PROPERTIES, *DERIVED))) and prop.column in columns:
+        return prop.column
+    near = get_close_matches(name, fields, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
+    raise UsageError(f"no column {name!r}: {hint}")
+
+
+class Condition:
+    """An expression such as `bandgap_eV > 1 and n_atoms <= 20`: comparisons of columns, numbers and texts."""
+
+    def __init__(self, text: str, columns: Sequence[str]) -> None:
+        """UsageError if the text is no such expression or names what is no column."""
+        self.text, self.columns = text, columns
+        if len(text) > LONGEST:
+            raise UsageError(f"--where has {len(text)} characters: at most {LONGEST} are read")
+        try:
+            self.tree = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise UsageError(f"--where {text!r} is no condition ({error.args[0]}): write bandgap_eV > 1") from None
+        if not self._is_condition(self.tree):
+            raise UsageError(f"--where {text!r} is no condition: compare a column with a number, bandgap_eV > 1")
+
+    def matches(self, fields: Fields) -> bool:
+        """Whether a row's fields fulfil it; a row with an error, or without the values that it asks for, does not."""
+        if fields.get("error"):
+            return False
+        try:
+            return bool(self._value(self.tree, fields))
+        except (TypeError, ZeroDivisionError, OverflowError):
+            return False
+
+    def _is_condition(self, node: ast.expr) -> bool:
+        """Whether a part of the expression is true or false; UsageError if there is more in it than is allowed."""
+        if isinstance(node, ast.BoolOp):
+            return all(self._is_condition(part) for part in node.values)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return self._is_condition(node.operand)
+        if isinstance(node, ast.Compare):
+            kinds = {self._kind(part) for part in (node.left, *node.comparators)}
+            if len(kinds) > 1:
+                raise UsageError(f"--where compares text with numbers: {ast.unparse(node)}")
+            return all(type(op) in _COMPARE or self._refuse(node) for op in node.ops)
+        self._kind(node)
+        return False
+
+    def _kind(self, node: ast.expr) -> str:
+        """`text` or `number`, which a term is."""
+        if isinstance(node, ast.Name):
+            return "text" if find_field(node.id, self.columns) in TEXT_FIELDS else "number"
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float, str):
+            return "text" if isinstance(node.value, str) else "number"
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.BinOp) and type(node.op) in _COMBINE:
+            parts = [node.left, node.right]
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            parts = [node.operand]
+        if not parts or any(self._kind(part) == "text" for part in parts):
+            self._refuse(node)
+        return "number"
+
+    def _refuse(self, node: ast.expr) -> bool:
+        raise UsageError(
+            f"--where cannot have {ast.unparse(node)[:60]!r}: columns, numbers, texts in quotes, < <= > >= == !=, "
+            "+ - * /, and, or, not"
+        )
+
+    def _value(self, node: ast.expr, fields: Fields) -> Any:
+        if isinstance(node, ast.BoolOp):
+            parts = (self._value(part, fields) for part in node.values)
+            return all(parts) if isinstance(node.op, ast.And) else any(parts)
+        if isinstance(node, ast.UnaryOp):
+            return _ALTER[type(node.op)](self._value(node.operand, fields))
+        if isinstance(node, ast.BinOp):
+            return _COMBINE[type(node.op)](self._value(node.left, fields), self._value(node.right, fields))
+        if isinstance(node, ast.Compare):
+            values = [self._value(part, fields) for part in (node.left, *node.comparators)]
+            if None in values:
+                raise TypeError("no value")
+            pairs = pairwise(values)
+            return all(_COMPARE[type(op)](*pair) for op, pair in zip(node.ops, pairs, strict=True))
+        if isinstance(node, ast.Name):
+            return fields[find_field(node.id, self.columns)]
+        assert isinstance(node, ast.Constant)
+        return node.value
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `--where`, `--sort` and `--top` ask for."""
+
+    condition: Condition | None = None
+    sort: str = ""
+    descending: bool = False
+    top: int | None = None
+
+    @classmethod
+    def of(cls, where: str | None, sort: str | None, top: int | None, columns: Sequence[str]) -> Selection:
+        """The selection of a command's options; UsageError where they make no sense."""
+        if top is not None and not sort:
+            raise UsageError("--top needs --sort COLUMN: the first by what?")
+        condition = Condition(where, columns) if where is not None else None
+        descending = bool(sort and sort.startswith("-"))
+        column = find_field(sort.removeprefix("-"), columns) if sort else ""
+        return cls(condition, column, descending, top)
+
+    def __bool__(self) -> bool:
+        return self.condition is not None or bool(self.sort)
+
+    def of_rows(self, rows: Iterable[Row], fields_of: Callable[[Row], Fields]) -> Iterator[Row]:
+        """The rows that are wanted, in the order wanted, those that are equal in the order of the input.
+
+        Rows without a value in the column to sort by, or with an error, come last, and not at all if only the top is
+        asked for. With `top`, that many rows are in memory; with `sort` alone, all.
+        """
+        pairs = ((row, fields_of(row)) for row in rows)
+        chosen = (pair for pair in pairs if self.condition is None or self.condition.matches(pair[1]))
+        if not self.sort:
+            return (row for row, _ in chosen)
+        keyed = ((row, None if fields.get("error") else fields[self.sort]) for row, fields in chosen)
+        if self.top is not None:
+            first = heapq.nlargest if self.descending else heapq.nsmallest
+            valued = (pair for pair in keyed if pair[1] is not None)
+            return (row for row, _ in first(self.top, valued, key=_key))
+        kept = list(keyed)
+        having = sorted((pair for pair in kept if pair[1] is not None), key=_key, reverse=self.descending)
+        return (row for row, _ in chain(having, (pair for pair in kept if pair[1] is None)))
+
+
+def _key(pair: tuple[Any, Any]) -> Any:
+    return pair[1]

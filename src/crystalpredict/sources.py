@@ -1,0 +1,98 @@
+"""Names of files to sources of structures: files as they are, archives, tables and XYZ taken apart, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from crystalpredict.archives import members_of
+from crystalpredict.errors import DataError, StructureError, UsageError
+from crystalpredict.extended_xyz import frames_of
+from crystalpredict.file_names import is_archive, is_found, is_table, is_xyz
+from crystalpredict.files import CANNOT_UNPACK, unreadable
+from crystalpredict.structures import Inline, Source
+from crystalpredict.table_files import opened_text, rows_of
+from crystalpredict.tables import ID_COLUMNS, find_column, find_structure_column, source_of_cell, structure_in_row
+
+
+def sources_of(names: Iterable[str], structure_column: str | None = None) -> Iterator[Source]:
+    """The sources of structures in files, in their order; whatever cannot be read is a source with an error.
+
+    A member of an archive is called `archive.zip/member.cif`; a structure in a table `table.csv#id`, or by the number
+    of its row where there is no id; frames of an XYZ file by its name, with their number as index.
+    """
+    for name in names:
+        if is_archive(name):
+            yield from _in_archive(name)
+        elif is_table(name):
+            yield from _in_table(name, structure_column)
+        elif is_xyz(name):
+            yield from _in_xyz(name)
+        else:
+            yield name
+
+
+def _in_archive(path: str) -> Iterator[Source]:
+    empty = True
+    for member in members_of(path, is_found):
+        empty = False
+        if is_archive(member.name):
+            yield Inline(f"{path}/{member.name}", error="an archive in an archive: unpack it first")
+        else:
+            yield Inline(f"{path}/{member.name}" if member.name else path, member.content, error=member.error)
+    if empty:
+        yield Inline(path, error="no CIF, POSCAR, *.vasp, XYZ or JSON file in this archive")
+
+
+def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
+    table = Path(path)
+    number = 0
+    try:
+        for number, row in enumerate(rows_of(table), start=1):
+            if isinstance(row, str):
+                yield Inline(f"{path}#{number}", error=row)
+                continue
+            names = list(row)
+            id_column = find_column(names, ID_COLUMNS)
+            where = f"{path}#{str(row[id_column] or '').strip() if id_column else ''}"
+            where += "" if len(where) > len(path) + 1 else str(number)
+            if not wanted and (text := structure_in_row(row)):
+                yield Inline(where, text)
+                continue
+            try:
+                column = find_structure_column(path, names, wanted)
+            except UsageError as error:
+                if number == 1:
+                    raise
+                yield Inline(where, error=_without(path, error))
+                continue
+            source = source_of_cell(row[column], column, table.parent, where)
+            yield source or Inline(where, error=f"no structure in the column {column}")
+    except (DataError, UsageError) as error:
+        yield Inline(path, error=_without(path, error))
+        return
+    if not number:
+        yield Inline(path, error="a table without rows")
+
+
+def _without(path: str, error: Exception) -> str:
+    """Message of an error, without the path that it begins with."""
+    return str(error).removeprefix(path).lstrip(":, ")
+
+
+def _in_xyz(path: str) -> Iterator[Source]:
+    index = 0
+    try:
+        with opened_text(Path(path), "utf-8-sig") as file:
+            for text in frames_of(file):
+                yield Inline(path, text, index=index)
+                index += 1
+    except StructureError as error:
+        yield Inline(path, error=str(error), index=index)
+        return
+    except CANNOT_UNPACK as error:
+        if not isinstance(error, FileNotFoundError):
+            yield Inline(path, error=str(unreadable(error)), index=index)
+            return
+    if not index:
+        yield path  # not there, or empty: whoever reads it will say so

@@ -1,0 +1,101 @@
+"""What may be named on the command line: lists with strange names, directories, archives, tables."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crystalpredict.cli.inputs import expand
+from crystalpredict.errors import UsageError
+
+CSCL = "CsCl\n4.1\n1 0 0\n0 1 0\n0 0 1\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+
+
+def written(path: Path, text: str = CSCL) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_archives_tables_and_frames_are_rows_of_one_run(program, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("deep/POSCAR", CSCL)
+    written(tmp_path / "t.csv", f'id,poscar\nx1,"{CSCL}"\n')
+    frame = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1"\nCs 0 0 0\nCl 2.05 2.05 2.05\n'
+    written(tmp_path / "f.xyz", frame * 2)
+    outcome = program("predict", tmp_path / "a.zip", tmp_path / "t.csv", tmp_path / "f.xyz")
+    assert outcome.code == 0
+    assert [(row["path"].removeprefix(f"{tmp_path}/"), row["index"]) for row in outcome.rows] == [
+        ("a.zip/deep/POSCAR", "0"), ("t.csv#x1", "0"), ("f.xyz", "0"), ("f.xyz", "1"),
+    ]  # fmt: skip
+    assert len({row["bandgap_eV"] for row in outcome.rows}) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_with_spaces_and_line_ends_pass_in_lists_ended_by_null(program, tmp_path, monkeypatch) -> None:
+    paths = [written(tmp_path / name) for name in (" a b\n.vasp", "c\r\n'd\".vasp", "e.vasp ")]
+    listed = written(tmp_path / "list", "\0".join(paths))
+    assert [row["path"] for row in program("predict", "-0", f"@{listed}").rows] == paths
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\0".join([*paths, ""]).encode())))
+    outcome = program("predict", "--null", "-", tmp_path / "nowhere\n.cif")
+    assert [row["path"] for row in outcome.rows] == [*paths, str(tmp_path / "nowhere\n.cif")]
+    assert len(outcome.stderr.splitlines()) == 3  # the model, a failure, the summary
+
+
+def test_a_list_ended_by_null_that_is_longer_than_a_block_keeps_every_name(tmp_path) -> None:
+    names = [f"{number:0{1 + number % 300}}.cif" for number in range(3000)]
+    assert list(expand(["@" + written(tmp_path / "list", "\0".join(names))], null=True)) == names
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are Unicode there")
+def test_names_that_are_no_utf8_pass_from_lists_and_directories(program, tmp_path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.vasp"
+    with open(name, "wb") as file:
+        file.write(CSCL.encode())
+    (tmp_path / "list").write_bytes(name + b"\n")
+    for item in (f"@{tmp_path}/list", tmp_path):
+        outcome = program("predict", item)
+        assert outcome.code == 0
+        assert outcome.rows[0]["path"] == str(tmp_path / "caf\\udce9.vasp")
+
+
+def test_a_directory_is_in_the_order_of_whole_paths_and_listed_as_needed(tmp_path) -> None:
+    names = ["a.cif", "a/b.cif", "a/b/POSCAR", "a.d/x.cif.xz", "a-b.zip", "b.cif/c.cif", "z/t.tar.gz"]
+    for name in [*names, "t.csv", "._a.cif", "e/notes.txt"]:
+        if name != "a/b.cif":
+            written(tmp_path / name)
+    names.remove("a/b.cif")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    paths = expand([str(tmp_path)])
+    assert next(paths) == str(tmp_path / "a-b.zip")
+    (tmp_path / "z" / "later.cif").touch()
+    assert list(paths) == sorted(str(tmp_path / name) for name in [*names, "z/later.cif"])[1:]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_directory_that_may_not_be_read_is_a_row(program, tmp_path) -> None:
+    written(tmp_path / "in" / "a.vasp")
+    written(tmp_path / "in" / "b" / "b.vasp")
+    (tmp_path / "in" / "b").chmod(0)
+    outcome = program("predict", tmp_path / "in")
+    (tmp_path / "in" / "b").chmod(0o700)
+    assert outcome.code == 3
+    assert [row["path"].split("/")[-1] for row in outcome.rows] == ["a.vasp", "b"]
+
+
+def test_an_input_that_stands_for_nothing_is_refused_at_once_wherever_it_stands(tmp_path) -> None:
+    def inputs() -> Iterator[str]:
+        yield written(tmp_path / "a.cif")
+        yield str(tmp_path / "*.nothing")
+
+    with pytest.raises(UsageError, match="matches no file"):
+        expand(inputs())
+    (tmp_path / "list").write_bytes("a.cif\n".encode("utf-16"))
+    with pytest.raises(UsageError, match="UTF-16"):
+        expand([f"@{tmp_path}/list"])

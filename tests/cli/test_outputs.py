@@ -1,0 +1,216 @@
+"""Parquet, conditions, orders and the summary, as the program writes them; places that cannot be written to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crystalpredict.cli.tally import Tally, reason_of
+from crystalpredict.predict import Prediction
+
+VALUES = ["bandgap_eV", "formation_energy_eV_per_atom", "e_above_hull_eV_per_atom", "bulk_modulus_GPa",
+          "shear_modulus_GPa"]  # fmt: skip
+ENDS = [column + end for column in VALUES for end in ("", "_lo90", "_hi90")]
+
+
+def python(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "crystalpredict", *map(str, arguments)]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, **options)
+
+
+# Parquet
+
+
+def test_parquet_has_the_rows_of_the_csv(program, examples, tmp_path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    inputs = [*examples[:3], "nowhere.cif"]
+    expected = program("predict", *inputs).rows
+    outcome = program("predict", *inputs, "-o", tmp_path / "a.parquet")
+    assert (outcome.code, outcome.stdout) == (3, "")
+    program("predict", *inputs, "-f", "parquet", "-o", tmp_path / "b")
+    table = parquet.read_table(tmp_path / "a.parquet")
+    assert table == parquet.read_table(tmp_path / "b")
+    assert table.column_names == ["path", "index", "formula", "n_atoms", *ENDS, "warnings", "error"]
+    rows = table.to_pylist()
+    assert [row["path"] for row in rows] == inputs
+    assert [[row[name] for name in ENDS] for row in rows[:3]] == [
+        [float(row[name]) for name in ENDS] for row in expected[:3]
+    ]
+    assert [row["n_atoms"] for row in rows] == [int(row["n_atoms"]) for row in expected[:3]] + [None]
+    assert (rows[3]["bandgap_eV"], rows[3]["error"], rows[0]["warnings"]) == (None, expected[3]["error"], [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b"]
+
+
+def test_parquet_without_rows_has_its_columns_still(program, examples, tmp_path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    outcome = program("predict", examples[0], "-o", tmp_path / "a.parquet", "-t", "K", "--where", "K < 0")
+    assert outcome.code == 0
+    table = parquet.read_table(tmp_path / "a.parquet")
+    ends = ["bulk_modulus_GPa", "bulk_modulus_GPa_lo90", "bulk_modulus_GPa_hi90"]
+    assert (table.num_rows, table.column_names[4:-2]) == (0, ends)
+    program("predict", examples[0], "-o", tmp_path / "a.parquet", "-t", "K", "--no-uncertainty")
+    assert parquet.read_table(tmp_path / "a.parquet").column_names[4:-2] == ends[:1]
+
+
+def test_parquet_to_stdout_is_refused(program, examples, tmp_path) -> None:
+    for arguments in ([], ["-o", tmp_path / "a.gz"]):
+        outcome = program("predict", examples[0], "-f", "parquet", *arguments)
+        assert outcome.code == 2
+        assert "needs -o FILE" in outcome.stderr
+    assert program("predict", examples[0], "-o", tmp_path / "a.parquet.gz").code == 2
+
+
+# Rows that are wanted
+
+
+def test_where_sort_and_top_choose_rows_but_all_are_counted(program, examples) -> None:
+    every = program("predict", *examples).rows
+    gaps = [float(row["bandgap_eV"]) for row in every]
+    inputs = [*examples, "nowhere.cif"]
+    chosen = program("predict", *inputs, "--where", "bandgap_eV > 1 and n_atoms < 12")
+    assert chosen.code == 3
+    assert chosen.rows == [row for row, gap in zip(every, gaps, strict=True) if gap > 1 and int(row["n_atoms"]) < 12]
+    assert 1 < len(chosen.rows) < 14
+    assert "14 predicted, 1 failed (1 no such file)" in chosen.stderr
+    descending = program("predict", *inputs, "--sort", "-bandgap_eV").rows
+    assert [row["bandgap_eV"] for row in descending[:14]] == [f"{gap:.4f}" for gap in sorted(gaps, reverse=True)]
+    assert descending[14]["path"] == "nowhere.cif"
+    assert program("predict", *inputs, "--sort", "-gap", "--top", "3").rows == descending[:3]
+
+
+def test_rows_may_be_chosen_by_the_ends_of_intervals_and_by_derived_columns(program, examples) -> None:
+    every = program("predict", *examples).rows
+    sure = program("predict", *examples, "--where", "bandgap_eV_lo90 > 0.5").rows
+    assert sure == [row for row in every if float(row["bandgap_eV_lo90"]) > 0.5]
+    assert 0 < len(sure) < len(every)
+    derived = program("predict", *examples, "-t", "youngs_modulus,gap", "--sort", "-youngs_modulus", "--top", "2").rows
+    stiffest = [row["youngs_modulus_GPa"] for row in program("predict", *examples, "-t", "youngs_modulus").rows]
+    assert [row["youngs_modulus_GPa"] for row in derived] == sorted(stiffest, key=float, reverse=True)[:2]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--where", "bandgap_eV_lo90 > 1", "--no-uncertainty"], "no column 'bandgap_eV_lo90'"),
+        (["--where", "bandgab_eV > 1"], "did you mean 'bandgap_eV'"),
+        (["--where", "bandgap_eV > 1", "-t", "K"], "no column 'bandgap_eV'"),
+        (["--where", "exit()"], "cannot have"),
+        (["--sort", "-colour"], "no column 'colour'"),
+        (["--top", "3"], "--top needs --sort"),
+        (["--where", "gap > 1", "-o", "a.csv", "--resume"], "--resume needs"),
+    ],
+)
+def test_what_cannot_be_chosen_is_one_line(program, examples, options, said) -> None:
+    outcome = program("predict", "-q", examples[0], *options)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    (line,) = outcome.stderr.splitlines()
+    assert said in line
+
+
+def test_reasons_are_counted_without_what_is_peculiar_to_a_file() -> None:
+    tally = Tally()
+    errors = ["Cs (site 1) and Cl (site 2) are 0.07 Å apart: remove it", "Na and Na are 0.1 Å apart: x"]
+    errors += [f"broken CIF (line {n}): check" for n in range(3)] + [
+        f"unknown element 'X{n}' at site {n}: x" for n in "12"
+    ]
+    for error in [*errors, ""]:
+        tally.add(Prediction("a", 0, "", None, error=error))
+    assert "1 predicted, 7 failed (3 broken CIF; 2 atoms too close; 2 unknown element at site …) in" in tally.summary()
+    assert reason_of("cell lengths [1.0, -2.0, 3.0] Å: x") == reason_of("cell lengths [4.5, 0.0, 1e-3] Å: x")
+    for number in range(3000):
+        tally.add(Prediction("a", 0, "", None, error=chr(1000 + number)))
+    assert len(tally.reasons) < 1010
+    assert tally.failed == 3007
+
+
+# Places
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("kind", ["csv", "json", "table"])
+def test_a_full_disk_is_one_line_and_exit_code_1(examples, kind) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = python("predict", "-q", examples[0], "-f", kind, stdout=full)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "cannot be written (No space left on device)" in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits there")
+def test_a_disk_that_fills_keeps_the_rows_to_go_on_with(tmp_path) -> None:
+    (tmp_path / "list").write_text("nowhere.cif\n" * 3500)
+    whole = tmp_path / "whole.csv"
+    assert python("predict", "-q", f"@{tmp_path}/list", "-o", whole).returncode == 4
+    limited = f"ulimit -f 100; trap '' XFSZ; exec {sys.executable} -m crystalpredict predict -q @{tmp_path}/list"
+    shell = ["bash", "-c", f"{limited} -o {tmp_path}/a.csv"]  # blocks of 1024 bytes
+    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "a.csv.part" in line
+    assert "--resume" in line
+    assert not (tmp_path / "a.csv").exists()
+    assert python("predict", "-q", f"@{tmp_path}/list", "-o", tmp_path / "a.csv", "--resume").returncode == 4
+    assert (tmp_path / "a.csv").read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="there is no such device")
+def test_a_device_is_not_replaced_by_a_file(program, examples) -> None:
+    outcome = program("predict", examples[0], "-o", "/dev/null", "-f", "json")
+    assert outcome.code == 2
+    assert "no regular file" in outcome.stderr
+
+
+# Surroundings
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a Unix environment")
+def test_neither_home_nor_locale_nor_colour_matters(examples, tmp_path) -> None:
+    overfull = tmp_path / "é.vasp"
+    overfull.write_text("CsCl\n4\n1 0 0\n0 1 0\n0 0 1\nCs Cl\n1 1\nDirect\n0 0 0\n0.01 0 0\n")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o500)
+    plain = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
+    surroundings = [
+        {"HOME": str(home), "LC_ALL": "C.UTF-8"},
+        {},
+        {"HOME": "/nonexistent", "NO_COLOR": "1", "TERM": "dumb"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
+    ]
+    for kind in ("csv", "table"):
+        texts = []
+        for extra in surroundings:
+            done = python(
+                "predict",
+                examples[0],
+                overfull,
+                "-f",
+                kind,
+                stdout=subprocess.PIPE,
+                env=plain | extra,
+                errors="replace",
+            )
+            assert (done.returncode, "Traceback" in done.stderr, "\x1b" in done.stdout) == (3, False, False)
+            texts.append(done.stdout)
+        assert len(set(texts[:3])) == 1
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other pipes")
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json"])
+def test_head_ends_the_program_without_a_word(examples, tmp_path, kind) -> None:
+    (tmp_path / "list").write_text("nowhere.cif\n" * 5000)
+    command = f"{sys.executable} -m crystalpredict predict -q -f {kind} @{tmp_path}/list | head -n 2"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 2)
+
+
+def test_two_runs_at_once_to_two_files_give_the_same(examples, tmp_path) -> None:
+    command = [sys.executable, "-m", "crystalpredict", "predict", "-q", *examples[:3], "-o"]
+    runs = [subprocess.Popen([*command, str(tmp_path / name)]) for name in ("a.csv", "b.csv")]
+    assert [run.wait(60) for run in runs] == [0, 0]
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() != b""

@@ -1,0 +1,236 @@
+"""A run that is ended by whatever goes on where it stopped: no row lost, none twice, the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from crystalpredict.partial_output import Cursor, PartialFile, Position
+
+CSCL = "CsCl\n{}\n1 0 0\n0 1 0\n0 0 1\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+FRAME = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1"\nCs 0 0 0\nCl 2.05 2.05 2.05\n'
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> list[str]:
+    """Some 5,000 rows in a few windows: files, missing ones, several structures in one, frames, strange names."""
+    folder = tmp_path_factory.mktemp("in")
+    names = []
+    for number in range(40):
+        path = folder / (f"{number}.vasp" if number % 10 else f'{number}\n,"é".vasp')
+        path.write_text(CSCL.format(3.9 + number / 100))
+        names.append(str(path))
+    plain = {"lattice": [4.1, 4.1, 4.1, 90, 90, 90], "species": ["Cs", "Br"], "frac_coords": [[0, 0, 0], [0.5] * 3]}
+    (folder / "several.json").write_text(json.dumps([plain, {}] * 40))
+    (folder / "frames.xyz").write_text(FRAME * 700)
+    several = [str(folder / "several.json")] * 2
+    listed = [*names * 20, str(folder / "nowhere.cif"), *several * 9, str(folder / "frames.xyz"), *names * 45]
+    (folder / "list").write_bytes("\0".join(listed).encode())
+    return ["-0", f"@{folder}/list"]
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "crystalpredict", "predict", "-q", "--jobs", "2", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finished(program: subprocess.Popen[bytes]) -> tuple[int, str]:
+    said = program.communicate(timeout=120)[1].decode()
+    return program.returncode, said
+
+
+@pytest.fixture(scope="module")
+def whole(inputs, tmp_path_factory) -> dict[str, bytes]:
+    """What uninterrupted runs write."""
+    folder = tmp_path_factory.mktemp("whole")
+    for name in ("a.csv", "a.jsonl"):
+        assert finished(start(*inputs, "-o", folder / name)) == (3, "")
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.parametrize(
+    ("suffix", "ending", "times"),
+    [(".csv", signal.SIGKILL, 4), (".jsonl", signal.SIGKILL, 2), (".csv", signal.SIGINT, 2)],
+)
+def test_a_run_ended_at_random_moments_ends_with_the_bytes_of_a_whole_one(
+    inputs, whole, tmp_path, suffix, ending, times
+) -> None:
+    output, part = tmp_path / f"a{suffix}", tmp_path / f"a{suffix}.part"
+    moments = random.Random(ending)
+    came_far = set()
+    for _ in range(times):
+        before = part.stat().st_size if part.exists() else 0
+        program = start(*inputs, "-o", output, "--resume")
+        while program.poll() is None and (not part.exists() or part.stat().st_size <= before):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        program.send_signal(ending)
+        code, said = finished(program)
+        assert said == ""
+        if output.exists():
+            break
+        assert code in (-ending, 130)
+        came_far.add(part.stat().st_size)
+        if ending == signal.SIGKILL:  # as if the row had been torn besides
+            with part.open("ab") as file:
+                file.write(b'torn, "in the')
+    assert came_far
+    if not output.exists():
+        assert finished(start(*inputs, "-o", output, "--resume")) == (3, "")
+    assert output.read_bytes() == whole[suffix]
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+
+
+def test_a_whole_file_is_not_begun_again_and_a_new_run_starts_at_once(program, tmp_path) -> None:
+    path, output = tmp_path / "a.vasp", tmp_path / "a.csv"
+    path.write_text(CSCL.format(4))
+    assert program("predict", path, "-o", output, "--resume").code == 0
+    before = output.read_bytes()
+    output.write_bytes(b"")
+    outcome = program("predict", path, "-o", output, "--resume")
+    assert (outcome.code, output.read_bytes()) == (0, b"")
+    assert "complete" in outcome.stderr
+    assert program("predict", path, "-o", output).code == 0
+    assert output.read_bytes() == before
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch) -> Path:
+    """The output of a run that stopped in its second window."""
+    from crystalpredict.predict import Predictor
+
+    (tmp_path / "a.vasp").write_text(CSCL.format(4))
+    (tmp_path / "list").write_text(f"{tmp_path}/a.vasp\n" * 1500)
+    real = Predictor._in_batches
+
+    def once(self, crystals, neighbors, compute):
+        if len(crystals) < 1000:
+            raise KeyboardInterrupt
+        return real(self, crystals, neighbors, compute)
+
+    monkeypatch.setattr(Predictor, "_in_batches", once)
+    return tmp_path / "out.csv"
+
+
+def refused(outcome, *words: str) -> None:
+    assert (outcome.code, outcome.stdout) == (2, "")
+    (line,) = outcome.stderr.splitlines()
+    assert all(word in line for word in words)
+
+
+def test_what_differs_is_named_and_nothing_is_overwritten(program, begun, monkeypatch, folder) -> None:
+    listed = f"@{begun.parent}/list"
+    outcome = program("predict", listed, "-o", begun)
+    assert outcome.code == 130
+    assert "1000 rows are complete" in outcome.stderr
+    assert "--resume" in outcome.stderr
+    monkeypatch.undo()
+    part = begun.with_name("out.csv.part")
+    kept = part.read_bytes()
+    assert kept.count(b"\n") == 1001
+    refused(program("predict", listed, "-o", begun), "out.csv.part", "--resume")
+    refused(program("predict", listed, "-o", begun, "--resume", "-t", "gap"), "columns differs")
+    refused(program("predict", listed, listed, "-o", begun, "--resume"), "inputs differs")
+    refused(program("predict", listed, "-o", begun, "--resume", "--no-reduce"), "no-reduce differs")
+    refused(program("predict", listed, "-o", begun, "--resume", "--no-uncertainty"), "uncertainty differs", "True")
+    calibration = folder / "calibration.safetensors"
+    calibration.write_bytes(calibration.read_bytes()[:-1] + b"\1")
+    refused(program("predict", listed, "-o", begun, "--resume", "-m", folder), "calibration differs")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    refused(program("predict", listed, "-o", begun, "--resume", "-m", folder), "model differs")
+    names = (begun.parent / "list").read_text()
+    for other in ("b.vasp\n" + names, names.replace("a.vasp", "b.vasp", 1), names[:2000]):
+        (begun.parent / "list").write_text(other)
+        refused(program("predict", listed, "-o", begun, "--resume"), "inputs are not those")
+    assert part.read_bytes() == kept
+    (begun.parent / "list").write_text(names)
+    outcome = program("predict", listed, "-o", begun, "--resume")
+    assert outcome.code == 0
+    assert "after 1000 rows" in outcome.stderr
+    assert "1500 predicted" in outcome.stderr
+    assert begun.read_bytes().count(b"\n") == 1501
+
+
+@pytest.mark.parametrize("arguments", [[], ["-o", "a.json"], ["-o", "a.csv.gz"]])
+def test_resume_needs_a_file_that_grows(program, tmp_path, monkeypatch, arguments) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(program("predict", "a.cif", "--resume", *arguments), "--resume needs -o FILE")
+
+
+# The file itself
+
+
+FACTS = {"model": "x"}
+
+
+def test_what_follows_the_last_commit_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with PartialFile(path, FACTS, resume=False) as part:
+        for rows in (1, 2):
+            part.stream.write(f"é{rows}\n")
+            part.commit(Position(rows=rows))
+        part.stream.write("never committed")
+    (tmp_path / "a.part").write_bytes((tmp_path / "a.part").read_bytes() + b"torn\0\0\0")
+    with (tmp_path / "a.part-journal").open("ab") as journal:
+        journal.write(b'{"rows": 3, "size": 99}\n{"rows": 4, "si')
+    with PartialFile(path, FACTS, resume=True) as part:
+        assert (part.position.rows, part.position.size) == (2, 8)
+        assert (tmp_path / "a.part").read_text() == "é1\né2\n"
+    (tmp_path / "a.part").write_bytes("é1\né".encode())
+    with PartialFile(path, FACTS, resume=True) as part:
+        assert (part.position.rows, part.position.size) == (0, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    from crystalpredict.errors import UsageError
+
+    with PartialFile(tmp_path / "a", FACTS, resume=False) as part:
+        part.stream.write("1\n")
+        part.commit(Position(rows=1))
+        for resume, said in ((True, "another run"), (False, "goes on")):
+            with pytest.raises(UsageError, match=said):
+                PartialFile(tmp_path / "a", FACTS, resume=resume)
+        part.stream.write("2\n")
+        part.commit(Position(rows=2))
+        part.finish()
+    assert (tmp_path / "a").read_text() == "1\n2\n"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_part_without_its_journal_is_not_touched(tmp_path: Path) -> None:
+    from crystalpredict.errors import UsageError
+
+    (tmp_path / "a.part").write_text("precious")
+    for content in (None, "{nonsense\n"):
+        if content:
+            (tmp_path / "a.part-journal").write_text(content)
+        with pytest.raises(UsageError, match="delete it"):
+            PartialFile(tmp_path / "a", FACTS, resume=True)
+        assert (tmp_path / "a.part").read_text() == "precious"
+
+
+def test_the_cursor_goes_back_to_the_source_it_was_in() -> None:
+    names = ["a", "a", "b", "c"]
+    cursor = Cursor(names)
+    assert list(cursor) == names
+    for row in [("a", 0), ("a", 1), ("a", 0), ("a", 1), ("b", 0)]:
+        cursor.passed(*row)
+    position = cursor.position(5, 0)
+    assert (position.sources, position.into) == (3, 1)
+    later = Cursor(names)
+    later.skip(position)
+    assert list(later) == ["b", "c"]
+    for row in [("b", 1), ("b", 2), ("c", 0)]:
+        later.passed(*row)
+    assert (later.begun, later.into) == (4, 1)
