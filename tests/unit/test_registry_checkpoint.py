@@ -54,7 +54,7 @@ def test_the_index_names_one_default_whose_files_are_unaltered() -> None:
     for name, model in models.items():
         model.verify_files()
         assert set(model.sha256) == {
-            "README.md", "calibration.safetensors", "config.json", "golden.json", "model.safetensors",
+            "README.md", "calibration.safetensors", "config.json", "golden.json", "metrics.json", "model.safetensors",
         }  # fmt: skip
         assert model.size == sum((model.folder / file).stat().st_size for file in model.sha256)
         config = json.loads((model.folder / "config.json").read_text())
