@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
 
 _PACKED = r"(\.(gz|bz2|xz))?"
 _XYZ = re.compile(rf".*\.(ext)?xyz{_PACKED}", re.IGNORECASE | re.DOTALL)
@@ -32,7 +31,7 @@ def is_xyz(name: str) -> bool:
 
 def is_found(name: str) -> bool:
     """Whether a file in a directory or an archive is taken for structures: tables are not, they may be results."""
-    base = PurePath(name).name
+    base = name.replace("\\", "/").rpartition("/")[2]
     if base.startswith("._") or name.startswith("__MACOSX/"):  # what macOS leaves beside a file
         return False
     return bool(_STRUCTURES.fullmatch(base)) or is_archive(base)

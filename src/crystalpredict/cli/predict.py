@@ -124,7 +124,8 @@ def predict(
     if resume and not grows:
         raise UsageError("--resume needs -o FILE of CSV or JSON lines, not compressed, and neither --where nor --sort")
     if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
-        say(f"{output}: complete, there is nothing to resume; delete it to predict again")
+        if not quiet:
+            say(f"{output}: complete, there is nothing to resume; delete it to predict again")
         return
     targets = [name for option in target or [] for name in option.split(",") if name.strip()]
     if target and not targets:
