@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import zlib
 from typing import IO
 
@@ -13,6 +14,7 @@ from crystalpredict.errors import StructureError
 
 STATED_FORMULA = "crystalpredict_stated_formula"  # under which a pymatgen Structure keeps what its CIF states
 LARGEST = 2**28  # bytes of one file, unpacked: a CIF of a million atoms has a third of it
+BLOCK = 2**16  # bytes
 CANNOT_UNPACK = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 
@@ -20,7 +22,8 @@ def read_text(path: str) -> str:
     """Text of a file, unpacked if it is compressed; StructureError if it cannot be read as text."""
     try:
         with open(path, "rb") as file:
-            content = file.read(LARGEST + 1)
+            size = os.fstat(file.fileno()).st_size  # 0 of a pipe, whose end nobody knows
+            content = file.read() if 0 < size <= LARGEST else _read_bounded(file)
     except FileNotFoundError:
         raise StructureError("no such file: check the path") from None
     except IsADirectoryError:
@@ -34,7 +37,7 @@ def text_of(content: bytes) -> str:
     """Text of a file's content, unpacked if it is compressed; StructureError if it is no text."""
     if content.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
         try:
-            content = uncompressed(io.BytesIO(content), content[:6]).read(LARGEST + 1)
+            content = _read_bounded(uncompressed(io.BytesIO(content), content[:6]))
         except CANNOT_UNPACK as error:
             raise unreadable(error) from None
     if len(content) > LARGEST:
@@ -62,6 +65,15 @@ def uncompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
     if magic.startswith(b"\xfd7zXZ"):
         return lzma.LZMAFile(file)
     return file
+
+
+def _read_bounded(file: IO[bytes]) -> bytes:
+    """What a stream has, or somewhat more than LARGEST; to ask for so much at once would take the memory of it."""
+    blocks, size = [], 0
+    while size <= LARGEST and (block := file.read(BLOCK)):
+        blocks.append(block)
+        size += len(block)
+    return b"".join(blocks)
 
 
 def unreadable(error: BaseException) -> StructureError:

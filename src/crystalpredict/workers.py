@@ -177,17 +177,19 @@ def _serve(
         _limit_memory(memory)
     with suppress(EOFError, OSError):
         while True:
-            sources = connection.recv()
-            entries: list[Entry] = []
-            for number, source in enumerate(sources):
-                place.value = number
-                entries += read(source)
-            place.value = len(sources)
-            try:
-                answer = finish(entries)
-            except MemoryError:
-                os._exit(1)  # each is tried alone then
-            connection.send(answer)
+            connection.send(_answer(connection.recv(), place, read, finish))  # nothing of a chunk outlives it
+
+
+def _answer(sources: Sequence[Source], place: Any, read: ReadOne, finish: ReadAll) -> list[Entry]:
+    entries: list[Entry] = []
+    for number, source in enumerate(sources):
+        place.value = number
+        entries += read(source)
+    place.value = len(sources)
+    try:
+        return finish(entries)
+    except MemoryError:
+        os._exit(1)  # each is tried alone then
 
 
 def _share(count: int) -> int | None:
