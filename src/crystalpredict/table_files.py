@@ -23,7 +23,6 @@ FORMATS = "give CSV, JSON lines, JSON or Parquet"
 MAGIC = {
     b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image",
 }  # fmt: skip
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 PARQUET_ROWS = 1000  # in memory at a time, where rows are read one after the other
 NO_PYARROW = "{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV"
 STRUCTURE_KEYS = ("lattice", "species", "frac_coords")  # of a row of JSON that is itself a structure

@@ -15,6 +15,7 @@ import typer
 
 from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
+from crystalpredict.cli.options import BatchAtoms, Device, Inputs, Jobs, ModelName, Null, Quiet, StructureColumn
 from crystalpredict.cli.output import refuse_unwritable, with_progress
 from crystalpredict.cli.render import say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -28,41 +29,19 @@ KINDS = (".npz", ".csv", ".csv.gz", ".parquet")
 
 
 def embed(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT",
-            show_default=False,
-            help="CIF, POSCAR, pymatgen JSON or extended XYZ files (.gz, .bz2, .xz too), zip and tar archives of them, "
-            "tables with a column of structures, directories, globs, @list.txt, - for paths on stdin.",
-        ),
-    ],
+    inputs: Inputs,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE", show_default=False, help="A .npz, .csv, .csv.gz, .parquet."),
     ],
     per_atom: Annotated[bool, typer.Option("--per-atom", help="Features of every atom instead of their mean.")] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="Paths in @list.txt and on stdin end with a null byte: find -print0.")
-    ] = False,
-    structure_column: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Where the structures of a table are."),
-    ] = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read files; 0: one for each core.")
-    ] = 0,
-    batch_atoms: Annotated[
-        str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
-    ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")] = False,
+    model: ModelName = None,
+    device: Device = "auto",
+    null: Null = False,
+    structure_column: StructureColumn = None,
+    jobs: Jobs = 0,
+    batch_atoms: BatchAtoms = "auto",
+    quiet: Quiet = False,
 ) -> None:
     """Write the network's features of crystals, for a regressor of your own: one row for each structure, in order.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crystalpredict.cli.engine import cores
+from crystalpredict.cli.options import Device, Jobs, ModelName, Quiet, StructureColumn
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, Format, say
 from crystalpredict.cli.scores import ReportFormat, write_records, write_report
@@ -68,12 +69,7 @@ def evaluate(
             "separate by commas. Default: all that are labelled.",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."
-        ),
-    ] = None,
+    model: ModelName = None,
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -83,9 +79,7 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(metavar="NAME", show_default=False, help="Only rows with this in the column split.")
     ] = None,
-    structure_column: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Default: cif, poscar, structure, path, ...")
-    ] = None,
+    structure_column: StructureColumn = None,
     format: Annotated[
         ReportFormat, typer.Option("--format", "-f", help="auto: a table on a terminal, CSV in a pipe.")
     ] = ReportFormat.auto,
@@ -105,11 +99,9 @@ def evaluate(
             metavar="FILE", show_default=False, help="Write all of it as one page of HTML, pictures included."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read; 0: one for each core.")
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")] = False,
+    device: Device = "auto",
+    jobs: Jobs = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the errors of a model on your own labelled crystals.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalpredict.cli.engine import cores
+from crystalpredict.cli.options import Device, Jobs, Quiet, StructureColumn
 from crystalpredict.cli.output import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
@@ -83,9 +84,7 @@ def finetune(
         ),
     ] = None,
     log: Annotated[bool, typer.Option("--log", help="Learn log10 of new properties; labels must be positive.")] = False,
-    structure_column: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Default: cif, poscar, structure, path, ...")
-    ] = None,
+    structure_column: StructureColumn = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", metavar="NAME|PATH", show_default=False, help="The model to start from."),
@@ -116,11 +115,9 @@ def finetune(
         Path | None,
         typer.Option(metavar="DIR", show_default=False, help="Go on with a run that was interrupted or killed."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read; 0: one a core.")
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
+    device: Device = "auto",
+    jobs: Jobs = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model on your own labelled crystals, from a bundled one or from scratch.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from crystalpredict.cli.options import Device
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import bundled_models, find_model, install_model, installed_models, remove_model
 
@@ -42,7 +43,7 @@ def verify(
         list[str] | None,
         typer.Argument(metavar="[NAME|PATH]...", show_default=False, help="Default: all bundled models."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Check the files of models against their checksums, and their outputs against golden.json."""
     from crystalpredict.checkpoint import load_checkpoint, verify_golden

@@ -13,6 +13,7 @@ import typer
 from crystalpredict import __version__
 from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
+from crystalpredict.cli.options import BatchAtoms, Device, Inputs, Jobs, ModelName, Null, Quiet, StructureColumn
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
 from crystalpredict.cli.render import Format, columns_of, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -29,15 +30,7 @@ Row = TypeVar("Row")
 
 
 def predict(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT",
-            show_default=False,
-            help="CIF, POSCAR, pymatgen JSON or extended XYZ files (.gz, .bz2, .xz too), zip and tar archives of them, "
-            "tables with a column of structures, directories, globs, @list.txt, - for paths on stdin.",
-        ),
-    ],
+    inputs: Inputs,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,13 +43,8 @@ def predict(
             "nothing derived.",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    model: ModelName = None,
+    device: Device = "auto",
     format: Annotated[
         Format, typer.Option("--format", "-f", help="auto: a table on a terminal, CSV in a pipe.")
     ] = Format.auto,
@@ -70,19 +58,10 @@ def predict(
             help="Write here; .csv, .json, .jsonl (.gz), .parquet.",
         ),
     ] = None,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="Paths in @list.txt and on stdin end with a null byte: find -print0.")
-    ] = False,
-    structure_column: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Where the structures of a table are."),
-    ] = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read files; 0: one for each core.")
-    ] = 0,
-    batch_atoms: Annotated[
-        str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
-    ] = "auto",
+    null: Null = False,
+    structure_column: StructureColumn = None,
+    jobs: Jobs = 0,
+    batch_atoms: BatchAtoms = "auto",
     timeout_per_file: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="A file that takes longer to read is an error; 0: no limit.")
     ] = 300,
@@ -110,7 +89,7 @@ def predict(
     no_uncertainty: Annotated[
         bool, typer.Option("--no-uncertainty", help="Leave out the columns of 90 % intervals.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict properties of crystals: one row for each structure, in the order given.
 

@@ -1,0 +1,42 @@
+"""Options that several commands have in common, each declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT",
+        show_default=False,
+        help="CIF, POSCAR, pymatgen JSON or extended XYZ files (.gz, .bz2, .xz too), zip and tar archives of them, "
+        "tables with a column of structures, directories, globs, @list.txt, - for paths on stdin.",
+    ),
+]
+Null = Annotated[
+    bool, typer.Option("--null", "-0", help="Paths in @list.txt and on stdin end with a null byte: find -print0.")
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."
+    ),
+]
+StructureColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default=False,
+        help="Where the structures of a table are. Default: cif, poscar, structure, path, ...",
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read; 0: one for each core.")
+]
+BatchAtoms = Annotated[
+    str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")]
