@@ -84,13 +84,17 @@ def main() -> None:
     parser.add_argument("--crystals", type=int, default=6000)
     parser.add_argument("--most-atoms", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-atoms", type=int, default=600, help="of a step: few crystals need small steps")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--targets", nargs="*", default=[], help="names of properties [default: all of the table]")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     table = CrystalTable.load(options.table)
-    config = TrainingConfig(epochs=options.epochs, schedule="one_cycle", learning_rate=1e-3, device=options.device)
+    config = TrainingConfig(
+        epochs=options.epochs, batch_atoms=options.batch_atoms, schedule="one_cycle", learning_rate=1e-3,
+        device=options.device,
+    )  # fmt: skip
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in range(options.seeds):
         part = subset(table, options.crystals, options.most_atoms, seed, options.targets)

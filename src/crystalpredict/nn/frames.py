@@ -6,21 +6,20 @@ The frame's axes are those in which the head attends most, so it turns with the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from crystalpredict.batching import CrystalBatch
-from crystalpredict.nn.attention import PSI_EXPONENT, Geometry, InfinitelyConnectedAttention
+from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention
+from crystalpredict.nn.chebyshev import ChebyshevMoments, gaussians
 from crystalpredict.nn.config import ModelConfig
 
 TIE = 1e-4  # of logits, within which edges are equally good: more than rounding in single precision
 LEAST_SINE = 1e-5  # of 1 - |cos|, below which its logarithm is taken of this
 COLLINEAR = 0.9999  # cosine above which two directions span no plane
 MIX = (1.0, 1.3, 1.7)  # of the axes, in what tells tied frames apart: each axis, and its sign, counts differently
-COSINES_AT_ONCE = 2**20  # values of direction functions held at once: what the caches of a CPU hold, or nearly
+COSINES_AT_ONCE = 2**16  # what the caches of a CPU hold a few tables of
 
 
 class FramedAttention(InfinitelyConnectedAttention):
@@ -32,29 +31,30 @@ class FramedAttention(InfinitelyConnectedAttention):
         self.direction_weights = nn.Parameter(torch.empty(3, config.heads, channels, config.direction_basis))
 
     def _moments(self, logits: Tensor, weights: Tensor, part: Geometry) -> Tensor:
-        """Moments of lengths, then of the cosines with each axis (G, T, H, K' + 3 D)."""
+        """Moments of lengths, then of the cosines with each axis (G, T, H, K' + 3 L)."""
         assert part.directions is not None
         radial = super()._moments(logits, weights, part)
         logits, weights = logits.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)  # (R, H, M)
         directions = part.directions.flatten(0, 1)  # (R, M, 3)
-        functions = self.config.direction_basis
         frames = frames_of(logits.detach(), weights.detach(), directions)
-        step = max(1, COSINES_AT_ONCE // (3 * functions * weights.shape[1] * weights.shape[2]))
+        step = max(1, COSINES_AT_ONCE // (3 * weights.shape[1] * weights.shape[2]))
         pieces = zip(torch.split(weights, step), torch.split(directions, step), torch.split(frames, step), strict=True)
-        if torch.is_grad_enabled():
-            # the table of direction functions is larger than all else together: it is made again in the backward pass
-            again = partial(checkpoint, direction_moments, use_reentrant=False, preserve_rng_state=False)
-            found = [again(*piece, self.config) for piece in pieces]
-        else:
-            found = [direction_moments(*piece, self.config) for piece in pieces]
-        return torch.cat([radial, torch.cat(found).view(*radial.shape[:3], -1)], dim=3)
+        terms = len(self._gaussians(weights))
+        found = torch.cat([direction_moments(*piece, terms) for piece in pieces])
+        return torch.cat([radial, found.view(*radial.shape[:3], -1)], dim=3)
 
     def _encoding(self, moments: Tensor) -> Tensor:
-        directional = moments[..., -3 * self.config.direction_basis :]
-        directional = directional.view(*moments.shape[:2], 3, -1)  # (N, H, 3, D)
-        encoding = self.config.direction_factor * torch.einsum("nhak,ahdk->nhd", directional, self.direction_weights)
-        radial = super()._encoding(moments[..., : -3 * self.config.direction_basis])
+        gaussians = self._gaussians(moments)
+        terms = len(gaussians)
+        directional = moments[..., -3 * terms :].view(*moments.shape[:2], 3, terms)  # (N, H, 3, L)
+        weights = self.config.direction_factor * self.direction_weights @ gaussians.T  # (3, H, d, L)
+        encoding = torch.einsum("nhal,ahdl->nhd", directional, weights)
+        radial = super()._encoding(moments[..., : -3 * terms])
         return encoding if radial is None else encoding + self.config.radial_factor * radial
+
+    def _gaussians(self, like: Tensor) -> Tensor:
+        """phi_k as sums of Chebyshev polynomials (L, D)."""
+        return gaussians(self.config.direction_basis, self.config.direction_width, like.dtype, like.device)
 
 
 def directions_of(batch: CrystalBatch) -> list[Tensor]:
@@ -67,20 +67,17 @@ def directions_of(batch: CrystalBatch) -> list[Tensor]:
     return found
 
 
-def direction_moments(weights: Tensor, directions: Tensor, frames: Tensor, config: ModelConfig) -> Tensor:
-    """sum_e p_e phi_k(r_e . e_a) (R, H, 3 D) of each axis a; the self edge, without a direction, adds nothing.
+def direction_moments(weights: Tensor, directions: Tensor, frames: Tensor, terms: int) -> Tensor:
+    """sum_e p_e T_l(r_e . e_a) (R, H, 3 L) of each axis a; the self edge, without a direction, adds nothing.
 
-    weights (R, H, M), p; directions (R, M, 3); frames (R, H, 3, 3), rows e_1, e_2, e_3.
+    weights (R, H, M), p; directions (R, M, 3); frames (R, H, 3, 3), rows e_1, e_2, e_3; terms, L, of the Chebyshev
+    polynomials T_l.
     """
-    cosines = torch.einsum("rmx,rhax->rhma", directions, frames)
-    spacing = 2 / (config.direction_basis - 1)
-    scale = 0.5**0.5 / (spacing * config.direction_width)
-    centres = torch.linspace(-1, 1, config.direction_basis, device=weights.device, dtype=weights.dtype) * scale
-    offsets = (cosines * scale)[..., None] - centres  # (R, H, M, 3, D)
-    phi = offsets.square_().clamp_(max=PSI_EXPONENT).neg_().exp_().flatten(3)
+    cosines = torch.einsum("rhax,rmx->rham", frames, directions)
     weights = torch.where((directions != 0).any(dim=2)[:, None], weights, 0.0)
-    moments: Tensor = weights[:, :, None] @ phi
-    return moments.squeeze(2)
+    weights = weights[:, :, None].expand_as(cosines)
+    moments: Tensor = ChebyshevMoments.apply(weights, cosines, terms)  # type: ignore[no-untyped-call]
+    return moments.flatten(2)
 
 
 @torch.no_grad()
@@ -92,41 +89,43 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     Of several frames that are equally good, as symmetry has it, the one is taken whose axes point to more of the
     attention: what a rotated, mirrored or reordered crystal would choose too. What is equal even so gives equal values.
     """
-    atoms, heads, _ = logits.shape
+    atoms, heads, width = logits.shape
     there = (directions != 0).any(dim=2)
     first = logits.masked_fill(~there[:, None], -torch.inf).flatten(0, 1)  # (Q, M)
     weights = weights.flatten(0, 1)
     frames = logits.new_zeros(atoms * heads, 3, 3)
     best = logits.new_full((atoms * heads,), -torch.inf)
-    owners = torch.arange(atoms, device=logits.device).repeat_interleave(heads)
-    for queries, edge in _tied(first):
-        along = directions[owners[queries]]  # (q, M, 3)
+    step = max(1, COSINES_AT_ONCE // width)
+    for queries, edge in _split(step, *_tied(first)):
+        along = directions[queries // heads]  # (q, M, 3)
         axis = along[torch.arange(len(queries), device=logits.device), edge]
         cosine = (along @ axis[..., None]).squeeze(2).abs()
         second = first[queries] + (1 - cosine).clamp(min=LEAST_SINE).log()
-        second = second.masked_fill(cosine >= COLLINEAR, -torch.inf)
-        for rows, other in _tied(second):
+        for rows, other in _split(step, *_tied(second.masked_fill(cosine >= COLLINEAR, -torch.inf))):
             frame = _frame(axis[rows], along[rows, other])
             mixed = (frame * frame.new_tensor(MIX)[:, None]).sum(dim=1)  # (t, 3)
-            pull = (weights[queries[rows]] * (along[rows] @ mixed[..., None]).squeeze(2).exp()).sum(dim=1)
             chosen = queries[rows]
-            better = pull > best[chosen]
-            frames[chosen[better]], best[chosen[better]] = frame[better], pull[better]
+            pull = (weights[chosen] * (along[rows] @ mixed[..., None]).squeeze(2).exp()).sum(dim=1)
+            greatest = best.scatter_reduce(0, chosen, pull, "amax")
+            winners = ((pull == greatest[chosen]) & (pull > best[chosen])).nonzero()[:, 0].flip(0)
+            best = greatest
+            frames[chosen[winners]] = frame[winners]
     return frames.view(atoms, heads, 3, 3)
 
 
-def _tied(scores: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows (q,) and an edge (q,) of each: all rows and their first best edge, those with a second and it, and so on.
+def _tied(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (t,) and columns (t,) of all best edges of each row of scores (Q, M), -inf where there is no edge.
 
-    scores (Q, M), -inf for an edge that is none. A row without any has edge 0, the self edge, whose direction is 0.
+    A row without any has column 0, the self edge, whose direction is 0.
     """
     tied = (scores >= scores.max(dim=1, keepdim=True).values - TIE) & scores.isfinite()
-    rank = tied.cumsum(dim=1)
-    counts = rank[:, -1]
-    yield torch.arange(len(scores), device=scores.device), torch.where(counts > 0, tied.int().argmax(dim=1), 0)
-    for number in range(2, int(counts.max()) + 1):
-        rows = (counts >= number).nonzero()[:, 0]
-        yield rows, (rank[rows] == number).int().argmax(dim=1)
+    tied[:, 0] |= ~tied.any(dim=1)
+    rows, columns = tied.nonzero(as_tuple=True)
+    return rows, columns
+
+
+def _split(step: int, rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(rows, step), torch.split(columns, step), strict=True)
 
 
 def _frame(first: Tensor, second: Tensor) -> Tensor:
