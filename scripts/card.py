@@ -1,6 +1,6 @@
 """Write the card and metrics.json of a bundled model from what `crystalpredict evaluate` measured; refresh the index.
 
-crystalpredict evaluate mp2018/test.jsonl.gz -f json > energies.json
+crystalpredict evaluate mp2018/test.jsonl.gz --plots docs/figures/crystalformer-mp -f json > energies.json
 python scripts/card.py models/crystalformer-mp mp2018/test=energies.json elastic/test=moduli.json
 
 The text around the figures is scripts/cards/NAME.md. `--table` prints the README's table of accuracy instead.
@@ -62,6 +62,33 @@ def sizes(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def coverage(metrics: dict[str, Any]) -> str:
+    """Markdown table of the share of labels in the intervals, by level, and at 90 % by thirds of size."""
+    scores = [score for _, score in scores_of(metrics)]
+    levels = list(scores[0]["intervals"]["coverage"])
+    heads = [*(f"{level} %" for level in levels), "90 %, by atoms in the cell", "mean width at 90 %"]
+    lines = ["| property | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    for score in scores:
+        found = score["intervals"]
+        shares = [f"{found['coverage'][level]:.1%}" for level in levels]
+        thirds = [f"{name}: {group['coverage']:.1%}" for name, group in found["coverage90_by_atoms"].items()]
+        cells = [*shares, ", ".join(thirds), f"{found['mean_width']['90']:.3f}"]
+        lines.append(f"| {label_of(score)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def pictures(metrics: dict[str, Any], folder: Path) -> str:
+    """Markdown of the pictures in a folder that `evaluate --plots` wrote, a row for each property."""
+    lines = ["| | parity | intervals | by element |", "|---|---|---|---|"]
+    for _, score in scores_of(metrics):
+        cells = []
+        for kind in ("parity", "coverage", "elements"):
+            file = folder / f"{score['property']}_{kind}.png"
+            cells.append(f"![{kind} of {score['property']}](../../{file.relative_to(ROOT).as_posix()})")
+        lines.append(f"| {label_of(score)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def elements(metrics: dict[str, Any]) -> str:
     """Markdown list of the elements with the largest errors."""
     lines = []
@@ -105,8 +132,10 @@ def main() -> None:
         for score in metrics[name]["scores"]:
             score.pop("worst", None)
     card = (ROOT / "scripts" / "cards" / f"{options.folder.name}.md").read_text(encoding="utf-8")
-    for key, made in (("errors", errors), ("sizes", sizes), ("elements", elements)):
+    for key, made in (("errors", errors), ("sizes", sizes), ("coverage", coverage), ("elements", elements)):
         card = card.replace(f"<!-- {key} -->", made(metrics))
+    figures = ROOT / "docs" / "figures" / options.folder.name
+    card = card.replace("<!-- pictures -->", pictures(metrics, figures))
     (options.folder / "README.md").write_text(card, encoding="utf-8")
     (options.folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     from export import refresh_index  # needs torch, which the README's table does not

@@ -188,12 +188,21 @@ def scales(prop: Property) -> list[tuple[str, Callable[[FloatArray], FloatArray]
     return [(prop.unit, lambda values: values)]
 
 
-def _by_size(errors: FloatArray, n_atoms: IntArray) -> tuple[Group, ...]:
+def _by_size(
+    errors: FloatArray, n_atoms: IntArray, sizes: Sequence[tuple[int, int | None]] = SIZES
+) -> tuple[Group, ...]:
+    """Errors (n,) of crystals by their number of atoms (n,), in ranges whose last is open."""
     groups = []
-    for low, high in SIZES:
-        name = f"{low}-{high}" if high else f">{low - 1}"
+    for low, high in sizes:
+        name = str(low) if high == low else f"{low}-{high}" if high else f">{low - 1}"
         groups.append(_group(name, errors[(n_atoms >= low) & (n_atoms <= (high or np.inf))]))
     return tuple(group for group in groups if group.count)
+
+
+def _thirds(n_atoms: IntArray) -> list[tuple[int, int | None]]:
+    """Sizes that divide crystals into thirds, as far as crystals of one size stay together."""
+    one, two = np.quantile(n_atoms, [1 / 3, 2 / 3], method="lower").tolist()
+    return [(1, one), (one + 1, two), (two + 1, None)]
 
 
 def _coverage(
@@ -206,11 +215,12 @@ def _coverage(
     slack = 1e-6 * max(1.0, float(np.abs(labels).max()))  # a label at an end is inside, whatever the rounding
     inside = (ends[..., 0] - slack <= labels[:, None]) & (labels[:, None] <= ends[..., 1] + slack)
     shares, widths = inside.mean(axis=0).tolist(), np.diff(ends, axis=-1)[..., 0].mean(axis=0).tolist()
-    misses = 1.0 - inside[:, LEVELS.index(SHOWN)]
+    misses, sizes = 1.0 - inside[:, LEVELS.index(SHOWN)], model.n_atoms[rows]
+    thirds = _by_size(misses, sizes, _thirds(sizes))
     return Coverage(
         shares=dict(zip(LEVELS, shares, strict=True)),
         widths=dict(zip(LEVELS, widths, strict=True)),
-        by_size=tuple((group.name, group.count, 1 - group.mae) for group in _by_size(misses, model.n_atoms[rows])),
+        by_third=tuple((group.name, group.count, 1 - group.mae) for group in thirds),
         shown=SHOWN,
     )
 

@@ -207,11 +207,11 @@ def _covered(scores: Sequence[Score]) -> Iterator[str]:
     levels = list(found[0][1].shares)
     yield "<h3>Labels inside the intervals</h3>"
     heads = ["model", *(f"{level} % intervals" for level in levels), f"mean width at {found[0][1].shown} %"]
-    sizes = list(dict.fromkeys(name for _, own in found for name, _, _ in own.by_size))
+    sizes = list(dict.fromkeys(name for _, own in found for name, _, _ in own.by_third))
     heads += [f"{found[0][1].shown} %, {size} atoms" for size in sizes]
     rows = []
     for score, own in found:
-        shares = {name: percent(share) for name, _, share in own.by_size}
+        shares = {name: percent(share) for name, _, share in own.by_third}
         row = [score.model, *(percent(own.shares[level]) for level in levels), number(own.widths[own.shown])]
         rows.append([*row, *(shares.get(size, "-") for size in sizes)])
     yield _table(heads, rows, left=1)

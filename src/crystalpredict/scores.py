@@ -53,12 +53,13 @@ class Outlier:
 class Coverage:
     """How the intervals of predictions hold: by level, percent, the share of labels inside; mean width by level.
 
-    by_size: of groups of crystals, the share inside the intervals in tables, at the level `shown`.
+    by_third: of a third of the crystals by size, its name, their number, and the share inside the intervals in tables,
+    at the level `shown`.
     """
 
     shares: dict[int, float]
     widths: dict[int, float]
-    by_size: tuple[tuple[str, int, float], ...]
+    by_third: tuple[tuple[str, int, float], ...]
     shown: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +68,7 @@ class Coverage:
             "coverage": {str(level): _brief(share) for level, share in self.shares.items()},
             "mean_width": {str(level): _brief(width) for level, width in self.widths.items()},
             f"coverage{self.shown}_by_atoms": {
-                name: {"crystals": count, "coverage": _brief(share)} for name, count, share in self.by_size
+                name: {"crystals": count, "coverage": _brief(share)} for name, count, share in self.by_third
             },
         }
 

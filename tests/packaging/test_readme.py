@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crystalpredict.registry import default_model
-from scripts.card import errors, metrics_of_default, readme_table, sizes
+from scripts.card import coverage, errors, metrics_of_default, readme_table, sizes
 from scripts.examples_table import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +44,10 @@ def test_the_readmes_errors_are_those_of_the_models_card() -> None:
     assert readme_table(metrics) in readme
     assert errors(metrics) in card
     assert sizes(metrics) in card
+    assert coverage(metrics) in card
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", card)
+    assert len(pictures) == 15
+    assert all((default_model().folder / picture).is_file() for picture in pictures)
     weights = json.loads((default_model().folder / "config.json").read_text(encoding="utf-8"))["weights_sha256"]
     for report in metrics.values():
         assert [model["sha256"] for model in report["models"]] == [weights]  # measured with these weights

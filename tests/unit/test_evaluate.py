@@ -229,7 +229,7 @@ def test_intervals_are_held_against_the_labels_on_each_scale(tmp_path) -> None:
     assert logarithm.shares == unit.shares == {50: 0.25, 68: 0.25, 80: 0.5, 90: 1.0, 95: 1.0}
     assert logarithm.widths[90] == pytest.approx(2)  # 0.1 to 10 times anything
     assert unit.widths[90] == pytest.approx(9.9 * predicted.mean())
-    assert logarithm.by_size == (("1-8", 2, 1.0), ("9-40", 1, 1.0), (">40", 1, 1.0))
+    assert logarithm.by_third == (("1-8", 2, 1.0), ("9", 1, 1.0), (">9", 1, 1.0))
     assert evaluate(table, [said(predicted)]).scores[0].coverage is None
 
 
