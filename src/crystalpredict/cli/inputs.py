@@ -63,7 +63,7 @@ def _walk(folder: str) -> Iterator[str]:
             found = sorted(
                 entry.name + os.sep if entry.is_dir(follow_symlinks=False) else entry.name
                 for entry in entries
-                if entry.is_dir(follow_symlinks=False) or is_found(entry.name)
+                if entry.is_dir(follow_symlinks=False) or (is_found(entry.name) and entry.is_file())
             )
     except OSError:
         yield folder
@@ -73,7 +73,7 @@ def _walk(folder: str) -> Iterator[str]:
         path = str(base / name)
         if name.endswith(os.sep):
             yield from _walk(path)
-        elif os.path.isfile(path):
+        else:
             yield path
 
 

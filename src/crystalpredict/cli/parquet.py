@@ -19,7 +19,10 @@ GROUP_ROWS = 20_000  # rows that are in memory and in a row group
 class ParquetWriter:
     """A Parquet file with the columns of JSON; numbers are float64, warnings a list."""
 
-    def __init__(self, stream: IO[bytes], properties: Sequence[Property], intervals: bool = False) -> None:
+    def __init__(
+        self, stream: IO[bytes], properties: Sequence[Property], intervals: bool = False, names: Sequence[str] = ()
+    ) -> None:
+        """`names`: all fields of a row, where rows are given by their fields only."""
         try:
             import pyarrow
             from pyarrow import parquet
@@ -34,7 +37,8 @@ class ParquetWriter:
             "n_atoms": pyarrow.int64(),
             "warnings": pyarrow.list_(texts["path"]),
         }
-        names = record(Prediction("", 0, "", None), properties, intervals)
+        if not names:
+            names = list(record(Prediction("", 0, "", None), properties, intervals))
         self.table, self.properties, self.intervals = pyarrow.Table, properties, intervals
         self.schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
         self.file = parquet.ParquetWriter(stream, self.schema)
@@ -42,8 +46,11 @@ class ParquetWriter:
 
     def write(self, row: Prediction) -> None:
         """Add a row."""
-        fields = record(row, self.properties, self.intervals)
-        self.rows.append({**fields, "path": row.path.encode("utf-8", "backslashreplace").decode()})
+        self.write_fields(record(row, self.properties, self.intervals))
+
+    def write_fields(self, fields: dict[str, Any]) -> None:
+        """Add a row by its fields, as `record` has them."""
+        self.rows.append({**fields, "path": fields["path"].encode("utf-8", "backslashreplace").decode()})
         if len(self.rows) >= GROUP_ROWS:
             self._write_group()
 

@@ -13,12 +13,25 @@ import typer
 from crystalpredict import __version__
 from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.options import BatchAtoms, Device, Inputs, Jobs, ModelName, Null, Quiet, StructureColumn
+from crystalpredict.cli.options import (
+    BatchAtoms,
+    Device,
+    Inputs,
+    Jobs,
+    ModelName,
+    Null,
+    Quiet,
+    Sort,
+    StructureColumn,
+    Top,
+    Where,
+)  # fmt: skip
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
 from crystalpredict.cli.render import Format, columns_of, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import file_sha256, find_model, properties_of_model
+from crystalpredict.shards import Shard, refuse_other
 
 if TYPE_CHECKING:
     from crystalpredict.partial_output import Cursor, PartialFile
@@ -69,20 +82,18 @@ def predict(
         float | None,
         typer.Option(min=0.1, metavar="GIB", show_default=False, help="Of those that read; default: its part of all."),
     ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(metavar="[-]COLUMN", show_default=False, help="Order of the rows; with a minus, largest first."),
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only the first N rows of --sort.")
-    ] = None,
+    where: Where = None,
+    sort: Sort = None,
+    top: Top = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run with this -o FILE stopped.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", show_default=False, help="Only the I-th of N shares of the inputs; see crystalpredict merge."
+        ),
+    ] = None,
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
     ] = False,
@@ -98,10 +109,14 @@ def predict(
     if output is not None:
         refuse_unwritable(output)
     kind = format_of(format, output)
-    selected = bool(where is not None or sort or top)
-    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not selected
-    if resume and not grows:
-        raise UsageError("--resume needs -o FILE of CSV or JSON lines, not compressed, and neither --where nor --sort")
+    in_order = not (sort or top)
+    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and in_order
+    if (resume or shard) and not grows:
+        needs = f"{'--resume' if resume else '--shard'} needs -o FILE of CSV or JSON lines, not compressed"
+        raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
+    share = Shard.parse(shard) if shard is not None else None
+    if output is not None:
+        refuse_other(output, share)
     if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
         if not quiet:
             say(f"{output}: complete, there is nothing to resume; delete it to predict again")
@@ -118,10 +133,11 @@ def predict(
         from crystalpredict.sources import sources_of
         from crystalpredict.workers import Limits
 
-        cursor = Cursor(sources_of(names, structure_column))
+        cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
         part = None
         if grows and output is not None:
             options = {"null": null, "structure column": structure_column, "no-reduce": no_reduce, "format": kind.value}
+            options |= {"where": where, "shard": shard}
             facts = facts_of(folder, targets, inputs, uncertainty=not no_uncertainty) | options
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
@@ -138,7 +154,7 @@ def predict(
         if part and part.position.rows and not quiet:
             say(f"{output}: going on after {part.position.rows} rows")
         stream = part.stream if part else stack.enter_context(opened(output, binary=kind == Format.parquet))
-        outcome = run(predictor, Run(reader, cursor, part, stream, kind, intervals, selection, quiet))
+        outcome = run(predictor, Run(reader, cursor, part, stream, kind, intervals, selection, share, quiet))
     if outcome:
         raise typer.Exit(outcome)
 
@@ -168,6 +184,7 @@ class Run:
     kind: Format
     intervals: bool
     selection: Selection
+    shard: Shard | None
     quiet: bool
 
 
@@ -207,13 +224,15 @@ def run(predictor: Predictor, run: Run) -> int:
     try:
         for row in rows:
             writer.write(row)
+            if run.part and run.shard:
+                run.part.places.append(run.cursor.begun - 1)
     except KeyboardInterrupt:
         interrupted = True
     if not run.part:
         writer.close()
         run.stream.flush()
     elif not interrupted:
-        run.part.finish()
+        run.part.finish(run.shard.sums() if run.shard else None)
     if not run.quiet:
         say(tally.summary())
     if interrupted:
