@@ -136,10 +136,10 @@ def test_merge_sorts_and_writes_parquet(program, inputs, tmp_path) -> None:
 
 
 def test_an_interrupted_shard_goes_on_with_the_places_of_its_rows(program, tmp_path, monkeypatch) -> None:
-    from crystalpredict import predict
+    from crystalpredict import reading
     from crystalpredict.predict import Predictor
 
-    monkeypatch.setattr(predict, "WINDOW_ENTRIES", 10)
+    monkeypatch.setattr(reading, "WINDOW_ENTRIES", 10)
     cif = str(EXAMPLES / "NaCl.cif")
     (tmp_path / "list").write_text(f"{cif}\n" * 50)
     listed = [f"@{tmp_path}/list", "--where", "index == 0"]

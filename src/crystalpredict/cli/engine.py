@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,11 @@ from crystalpredict.errors import UsageError
 from crystalpredict.registry import needs_vectors, radius_of_model
 
 if TYPE_CHECKING:
+    from crystalpredict.cache import Cache
     from crystalpredict.predict import Predictor
+    from crystalpredict.prediction import Prediction
     from crystalpredict.reading import Reader
-    from crystalpredict.structures import Source
+    from crystalpredict.structures import Entry, Source
     from crystalpredict.workers import Limits
 
 
@@ -42,11 +46,12 @@ def opened_model(
     merge: bool = True,
     uncertainty: bool = True,
     limits: Limits | None = None,
+    cache: Cache | None = None,
     quiet: bool = False,
-) -> Iterator[tuple[Predictor, Reader]]:
-    """The predictor of a checkpoint's folder and the reader of the sources; what they are is said on stderr.
+) -> Iterator[tuple[Callable[[], Predictor], Reader]]:
+    """What loads the predictor of a checkpoint's folder, once, and the reader of the sources.
 
-    `limits` of reading one file; None: those of everyone.
+    `limits` of reading one file; None: those of everyone. What the predictor is, is said on stderr.
     """
     # threads of torch that wait do not spin: where other programs run, spinning takes several times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -56,16 +61,63 @@ def opened_model(
         # workers start before torch is imported: they are small then, and read meanwhile
         radius, vectors = radius_of_model(folder), needs_vectors(folder)
         workers = (jobs or cores()) if radius else 1
-        with Reader(sources, radius or 0.0, workers, merge=merge, vectors=vectors, limits=limits) as reader:
-            from crystalpredict.predict import load_model
+        with Reader(
+            sources, radius or 0.0, workers, merge=merge, vectors=vectors, limits=limits, cache=cache
+        ) as reader:
 
-            predictor = load_model(folder, device, targets, batch_atoms, uncertainty=uncertainty)
-            gc.freeze()
-            gc.enable()
-            if not quiet:
-                atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
-                say(f"model {predictor.checkpoint.name}, device {predictor.device}, {atoms}")
-            yield predictor, reader
+            @lru_cache
+            def load() -> Predictor:
+                from crystalpredict.predict import load_model
+
+                predictor = load_model(folder, device, targets, batch_atoms, uncertainty=uncertainty)
+                gc.freeze()
+                gc.enable()
+                if not quiet:
+                    atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
+                    say(f"model {predictor.checkpoint.name}, device {predictor.device}, {atoms}")
+                return predictor
+
+            yield load, reader
+
+
+def windows_with_cache(
+    entries: Iterable[Entry], load: Callable[[], Predictor], cache: Cache, busy: Callable[[], int], *, quiet: bool
+) -> Iterator[Iterator[Prediction]]:
+    """Predictions by windows, as `Predictor.windows` gives them; what is computed is kept, once its rows are written.
+
+    The predictor, of all columns of the cache, is loaded when there is something to be computed.
+    """
+    from crystalpredict.prediction import Prediction
+    from crystalpredict.reading import windows_of
+
+    gc.enable()  # which `load` may never do
+    known = 0
+    for window in windows_of(entries):
+        new = [entry for entry in window if not entry.known]
+        known += len(window) - len(new)
+        found: Iterator[Prediction] = (
+            Prediction(
+                entry.path, entry.index, entry.formula, entry.n_atoms, warnings=entry.warnings, error=entry.error
+            )
+            for entry in new
+        )
+        if any(entry.neighbors for entry in new):
+            found = load().stream(new, busy)
+        yield _kept(window, found, cache)
+        cache.commit()
+    if not quiet:
+        say(f"{known} from the cache {cache.path.parent}")
+
+
+def _kept(window: list[Entry], found: Iterator[Prediction], cache: Cache) -> Iterator[Prediction]:
+    for entry in window:
+        if entry.known:
+            yield replace(entry.known, path=entry.path, index=entry.index)
+            continue
+        row = next(found)
+        if entry.origin and row.error == entry.error:  # what the device had no memory for, another time it may have
+            cache.add(entry.origin, row)
+        yield row
 
 
 def atoms_of(batch_atoms: str) -> int | None:

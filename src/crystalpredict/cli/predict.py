@@ -10,8 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict import __version__
-from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
+from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports, windows_with_cache
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.options import (
     BatchAtoms,
@@ -30,13 +29,13 @@ from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with
 from crystalpredict.cli.render import Format, columns_of, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import file_sha256, find_model, properties_of_model
+from crystalpredict.registry import cache_folder, find_model, identity_of, properties_of_model
 from crystalpredict.shards import Shard, refuse_other
 
 if TYPE_CHECKING:
     from crystalpredict.partial_output import Cursor, PartialFile
-    from crystalpredict.predict import Prediction, Predictor
-    from crystalpredict.reading import Reader
+    from crystalpredict.prediction import Prediction
+    from crystalpredict.properties import Property
     from crystalpredict.selection import Selection
 
 Row = TypeVar("Row")
@@ -94,6 +93,14 @@ def predict(
             metavar="I/N", show_default=False, help="Only the I-th of N shares of the inputs; see crystalpredict merge."
         ),
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|DIR",
+            show_default=False,
+            help="Keep predictions in a folder, and read those from it that are there; auto: the user's cache.",
+        ),
+    ] = None,
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
     ] = False,
@@ -128,69 +135,71 @@ def predict(
     folder = find_model(model)
     with ExitStack() as stack:
         stack.enter_context(quick_imports())
+        from crystalpredict.cache import Cache
+        from crystalpredict.calibration import CALIBRATION_FILE
+        from crystalpredict.derived import asked_for, derivable
         from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.selection import Selection
         from crystalpredict.sources import sources_of
         from crystalpredict.workers import Limits
 
         cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
-        part = None
+        known = properties_of_model(folder)  # none if it is damaged: then loading it will say so
+        properties = asked_for(known, targets) if known else ()
+        uncertainty = not no_uncertainty and (folder / CALIBRATION_FILE).is_file()
+        columns = [name for prop in properties for name in columns_of(prop, uncertainty)]
+        part = keep = None
+        facts = {**identity_of(folder), "uncertainty": uncertainty, "no-reduce": no_reduce} if grows or cache else {}
+        if cache:
+            among = (*known, *derivable(known))
+            targets = [prop.name for prop in among]
+            keep = Cache(cache_folder(cache), {**facts, "device": device}, [prop.column for prop in among], say)
         if grows and output is not None:
-            options = {"null": null, "structure column": structure_column, "no-reduce": no_reduce, "format": kind.value}
-            options |= {"where": where, "shard": shard}
-            facts = facts_of(folder, targets, inputs, uncertainty=not no_uncertainty) | options
+            facts |= {"columns": columns, "inputs": list(inputs), "null": null, "structure column": structure_column}
+            facts |= {"format": kind.value, "where": where, "shard": shard}
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
         limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
-        predictor, reader = stack.enter_context(
+        load, reader = stack.enter_context(
             opened_model(
-                cursor, folder, device, at_once, jobs,
-                targets=targets, merge=not no_reduce, uncertainty=not no_uncertainty, limits=limits, quiet=quiet,
+                cursor, folder, device, at_once, jobs, targets=targets, merge=not no_reduce,
+                uncertainty=not no_uncertainty, limits=limits, cache=keep, quiet=quiet,
             )
         )  # fmt: skip
-        intervals = predictor.answers.errors is not None
-        columns = [name for prop in predictor.properties for name in columns_of(prop, intervals)]
+        entries, busy = cursor.rest(reader.entries()), lambda: reader.busy
+        windows: Iterable[Iterable[Prediction]]
+        if keep and known:
+            windows = windows_with_cache(entries, load, keep, busy, quiet=quiet)
+        else:
+            windows = load().windows(entries, busy)
         selection = Selection.of(where, sort, top, columns)
         if part and part.position.rows and not quiet:
             say(f"{output}: going on after {part.position.rows} rows")
         stream = part.stream if part else stack.enter_context(opened(output, binary=kind == Format.parquet))
-        outcome = run(predictor, Run(reader, cursor, part, stream, kind, intervals, selection, share, quiet))
+        outcome = run(Run(windows, cursor, part, stream, kind, properties, uncertainty, selection, share, quiet))
     if outcome:
         raise typer.Exit(outcome)
 
 
-def facts_of(folder: Path, targets: Sequence[str], inputs: Sequence[str], *, uncertainty: bool) -> dict[str, Any]:
-    """What must be the same for a run to go on where another stopped."""
-    from crystalpredict.calibration import CALIBRATION_FILE
-    from crystalpredict.derived import asked_for
-
-    files = {"model": "model.safetensors", "calibration": CALIBRATION_FILE, "settings of the model": "config.json"}
-    sums = {fact: file_sha256(folder / file) if (folder / file).is_file() else "" for fact, file in files.items()}
-    intervals = uncertainty and bool(sums["calibration"])
-    known = properties_of_model(folder)  # none if it is damaged: then loading it will say so
-    wanted = asked_for(known, targets) if known else ()
-    columns = [name for prop in wanted for name in columns_of(prop, intervals)]
-    return {"version": __version__, **sums, "uncertainty": intervals, "columns": columns, "inputs": list(inputs)}
-
-
 @dataclass(frozen=True)
 class Run:
-    """Where entries come from and rows go to; `part` if what is written is kept to be resumed."""
+    """Where rows come from and go to; `part` if what is written is kept to be resumed."""
 
-    reader: Reader
+    windows: Iterable[Iterable[Prediction]]
     cursor: Cursor
     part: PartialFile | None
     stream: IO[Any]
     kind: Format
+    properties: Sequence[Property]
     intervals: bool
     selection: Selection
     shard: Shard | None
     quiet: bool
 
 
-def run(predictor: Predictor, run: Run) -> int:
+def run(run: Run) -> int:
     """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
-    writer = writer_of(run.kind, run.stream, predictor.properties, intervals=run.intervals)
+    writer = writer_of(run.kind, run.stream, run.properties, intervals=run.intervals)
     tally = Tally()
     if run.part and run.part.position.rows:
         run.part.discard()  # the file has its header
@@ -202,12 +211,11 @@ def run(predictor: Predictor, run: Run) -> int:
         else:
             run.stream.flush()  # a killed run leaves what it computed
 
-    windows = predictor.windows(run.cursor.rest(run.reader.entries()), lambda: run.reader.busy)
     interrupted = False
 
     def counted() -> Iterator[Prediction]:
         nonlocal interrupted
-        done = by_window(windows, end_window)
+        done = by_window(run.windows, end_window)
         try:  # an interrupt ends the rows, so that the best of those that there are can still be written
             for row in with_progress(done, None, lambda row: True, quiet=run.quiet, what="structures"):
                 tally.add(row)
@@ -220,7 +228,7 @@ def run(predictor: Predictor, run: Run) -> int:
 
     rows = counted()
     if run.selection:
-        rows = run.selection.of_rows(rows, lambda row: record(row, predictor.properties, run.intervals))
+        rows = run.selection.of_rows(rows, lambda row: record(row, run.properties, run.intervals))
     try:
         for row in rows:
             writer.write(row)
