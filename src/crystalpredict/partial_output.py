@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.errors import OutputError, UsageError
+from crystalpredict.prediction import Prediction
 from crystalpredict.shards import PART, RECORD
 from crystalpredict.structures import Entry, Source, start_of
 
@@ -25,6 +26,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 JOURNAL = ".part-journal"
+Row = TypeVar("Row", Entry, Prediction)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Cursor:
             self.ahead.append(start_of(source))
             yield source
 
-    def rest(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        """The entries without those of the source begun that were written already."""
+    def rest(self, entries: Iterator[Row]) -> Iterator[Row]:
+        """The entries, or the rows of them, without those of the source begun that were written already."""
         done = self.into
         for number, entry in enumerate(entries):
             if self.again is None or number >= done or entry.path != start_of(self.again)[0]:

@@ -6,7 +6,6 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +17,8 @@ from crystalpredict.registry import needs_vectors, radius_of_model
 if TYPE_CHECKING:
     from crystalpredict.cache import Cache
     from crystalpredict.predict import Predictor
-    from crystalpredict.prediction import Prediction
     from crystalpredict.reading import Reader
-    from crystalpredict.structures import Entry, Source
+    from crystalpredict.structures import Source
     from crystalpredict.workers import Limits
 
 
@@ -78,46 +76,6 @@ def opened_model(
                 return predictor
 
             yield load, reader
-
-
-def windows_with_cache(
-    entries: Iterable[Entry], load: Callable[[], Predictor], cache: Cache, busy: Callable[[], int], *, quiet: bool
-) -> Iterator[Iterator[Prediction]]:
-    """Predictions by windows, as `Predictor.windows` gives them; what is computed is kept, once its rows are written.
-
-    The predictor, of all columns of the cache, is loaded when there is something to be computed.
-    """
-    from crystalpredict.prediction import Prediction
-    from crystalpredict.reading import windows_of
-
-    gc.enable()  # which `load` may never do
-    known = 0
-    for window in windows_of(entries):
-        new = [entry for entry in window if not entry.known]
-        known += len(window) - len(new)
-        found: Iterator[Prediction] = (
-            Prediction(
-                entry.path, entry.index, entry.formula, entry.n_atoms, warnings=entry.warnings, error=entry.error
-            )
-            for entry in new
-        )
-        if any(entry.neighbors for entry in new):
-            found = load().stream(new, busy)
-        yield _kept(window, found, cache)
-        cache.commit()
-    if not quiet:
-        say(f"{known} from the cache {cache.path.parent}")
-
-
-def _kept(window: list[Entry], found: Iterator[Prediction], cache: Cache) -> Iterator[Prediction]:
-    for entry in window:
-        if entry.known:
-            yield replace(entry.known, path=entry.path, index=entry.index)
-            continue
-        row = next(found)
-        if entry.origin and row.error == entry.error:  # what the device had no memory for, another time it may have
-            cache.add(entry.origin, row)
-        yield row
 
 
 def atoms_of(batch_atoms: str) -> int | None:

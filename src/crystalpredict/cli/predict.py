@@ -10,7 +10,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports, windows_with_cache
+from crystalpredict.cli.computing import Computing, Windows
+from crystalpredict.cli.engine import atoms_of, quick_imports
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.options import (
     BatchAtoms,
@@ -26,10 +27,10 @@ from crystalpredict.cli.options import (
     Where,
 )  # fmt: skip
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
-from crystalpredict.cli.render import Format, columns_of, record, say, writer_of
+from crystalpredict.cli.render import Format, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import cache_folder, find_model, identity_of, properties_of_model
+from crystalpredict.registry import find_model
 from crystalpredict.shards import Shard, refuse_other
 
 if TYPE_CHECKING:
@@ -101,6 +102,14 @@ def predict(
             help="Keep predictions in a folder, and read those from it that are there; auto: the user's cache.",
         ),
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Predict on the Dask cluster of this scheduler, tcp://host:8786, or of a scheduler file.",
+        ),
+    ] = None,
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
     ] = False,
@@ -116,8 +125,7 @@ def predict(
     if output is not None:
         refuse_unwritable(output)
     kind = format_of(format, output)
-    in_order = not (sort or top)
-    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and in_order
+    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not (sort or top)
     if (resume or shard) and not grows:
         needs = f"{'--resume' if resume else '--shard'} needs -o FILE of CSV or JSON lines, not compressed"
         raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
@@ -128,55 +136,38 @@ def predict(
         if not quiet:
             say(f"{output}: complete, there is nothing to resume; delete it to predict again")
         return
-    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
+    targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
     folder = find_model(model)
     with ExitStack() as stack:
         stack.enter_context(quick_imports())
-        from crystalpredict.cache import Cache
-        from crystalpredict.calibration import CALIBRATION_FILE
-        from crystalpredict.derived import asked_for, derivable
         from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.selection import Selection
         from crystalpredict.sources import sources_of
         from crystalpredict.workers import Limits
 
+        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
+        computing = Computing(
+            folder, model, device, at_once, jobs, targets, not no_reduce, not no_uncertainty, limits, cache, scheduler,
+            quiet,
+        )  # fmt: skip
         cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
-        known = properties_of_model(folder)  # none if it is damaged: then loading it will say so
-        properties = asked_for(known, targets) if known else ()
-        uncertainty = not no_uncertainty and (folder / CALIBRATION_FILE).is_file()
-        columns = [name for prop in properties for name in columns_of(prop, uncertainty)]
-        part = keep = None
-        facts = {**identity_of(folder), "uncertainty": uncertainty, "no-reduce": no_reduce} if grows or cache else {}
-        if cache:
-            among = (*known, *derivable(known))
-            targets = [prop.name for prop in among]
-            keep = Cache(cache_folder(cache), {**facts, "device": device}, [prop.column for prop in among], say)
+        columns, part = computing.columns, None
         if grows and output is not None:
-            facts |= {"columns": columns, "inputs": list(inputs), "null": null, "structure column": structure_column}
-            facts |= {"format": kind.value, "where": where, "shard": shard}
+            facts = {**computing.facts, "columns": columns, "inputs": list(inputs), "null": null}
+            facts |= {"structure column": structure_column, "format": kind.value, "where": where, "shard": shard}
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
-        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
-        load, reader = stack.enter_context(
-            opened_model(
-                cursor, folder, device, at_once, jobs, targets=targets, merge=not no_reduce,
-                uncertainty=not no_uncertainty, limits=limits, cache=keep, quiet=quiet,
-            )
-        )  # fmt: skip
-        entries, busy = cursor.rest(reader.entries()), lambda: reader.busy
-        windows: Iterable[Iterable[Prediction]]
-        if keep and known:
-            windows = windows_with_cache(entries, load, keep, busy, quiet=quiet)
-        else:
-            windows = load().windows(entries, busy)
+        windows = stack.enter_context(computing.windows(cursor))
         selection = Selection.of(where, sort, top, columns)
         if part and part.position.rows and not quiet:
             say(f"{output}: going on after {part.position.rows} rows")
         stream = part.stream if part else stack.enter_context(opened(output, binary=kind == Format.parquet))
-        outcome = run(Run(windows, cursor, part, stream, kind, properties, uncertainty, selection, share, quiet))
+        outcome = run(
+            Run(windows, cursor, part, stream, kind, computing.properties, computing.intervals, selection, share, quiet)
+        )
     if outcome:
         raise typer.Exit(outcome)
 
@@ -185,7 +176,7 @@ def predict(
 class Run:
     """Where rows come from and go to; `part` if what is written is kept to be resumed."""
 
-    windows: Iterable[Iterable[Prediction]]
+    windows: Windows
     cursor: Cursor
     part: PartialFile | None
     stream: IO[Any]
