@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -111,6 +112,13 @@ def test_a_worker_with_another_model_is_refused() -> None:
     identity = {**identity_of(folder), "model": "0" * 64}
     with pytest.raises(CheckpointError, match="its model differs"):
         predict_sources(Job(str(folder), None, tuple(identity.items()), os.getcwd()), [])
+
+
+def test_without_dask_it_is_said_how_to_get_it(program, inputs, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    outcome = program("predict", "0.cif", "--scheduler", "tcp://127.0.0.1:9")
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "pip install 'crystalpredict[dask]'" in outcome.stderr
 
 
 @pytest.mark.parametrize(
