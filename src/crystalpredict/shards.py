@@ -76,10 +76,8 @@ class _Part:
 
     @classmethod
     def of(cls, path: Path) -> _Part:
-        """DataError if the file is not complete, or has no record, or not the size in it."""
-        part, record = path.with_name(path.name + PART), path.with_name(path.name + RECORD)
-        if path.suffix == PART or (part.exists() and not path.exists()):
-            raise DataError(f"{path}: not complete: run this shard again with --resume")
+        """DataError if the file has no record, or not the size in it."""
+        record = path.with_name(path.name + RECORD)
         try:
             size = path.stat().st_size
             facts = json.loads(next(lines_of(record), b""))
@@ -128,6 +126,9 @@ class Shards:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """UsageError or DataError unless they are all, each once, complete, and of the same run."""
+        for path in paths:
+            if path.suffix == PART or path.with_name(path.name + PART).exists():
+                raise UsageError(f"{path}: not complete: run this shard again with --resume")
         first, *others = self.parts = [_Part.of(path) for path in paths]
         count = first.shard.count
         by_number: dict[int, Path] = {}

@@ -97,7 +97,7 @@ def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluste
 def test_a_file_that_ends_every_worker_is_a_row_with_an_error(program, cluster, inputs) -> None:
     os.mkfifo("hangs.cif")  # to open it takes for ever
     names = ["0.cif", "hangs.cif", "1.cif"]
-    outcome = program("predict", *names, "--scheduler", cluster.scheduler_address, "--timeout-per-file", "1")
+    outcome = program("predict", *names, "--scheduler", cluster.scheduler_address, "--timeout-per-file", "2")
     assert outcome.code == 3
     assert [(row["path"], row["formula"]) for row in outcome.rows] == [
         ("0.cif", "NaCl"), ("hangs.cif", ""), ("1.cif", "NaCl"),

@@ -199,6 +199,10 @@ def test_a_shard_does_not_take_the_place_of_another(program, two) -> None:
 def test_what_cannot_be_merged_is_named(program, two, tmp_path) -> None:
     one, other = two
     refused(program("merge", one), "1 of 2 shards missing: 2")
+    begun = other.with_name("2.csv.part")
+    begun.write_text("")
+    refused(program("merge", one, other), "2.csv: not complete", "--resume")
+    begun.unlink()
     refused(program("merge", one, one, other), "shard 1/2 again")
     refused(program("merge", one, tmp_path / "x.csv"), "x.csv: cannot be read")
     refused(program("merge", one, other, "-o", other), "one of the shards")
