@@ -28,7 +28,11 @@ class Member:
 
 
 def members_of(path: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Members whose names are `wanted`, in the archive's order; the last one tells what stopped the reading, if so."""
+    """Members whose names are `wanted`, in the archive's order; the last one tells what stopped the reading, if so.
+
+    What is passed over counts for the limits too, so that they do not depend on what is wanted; and every member that
+    is wanted is given, if only as an error.
+    """
     try:
         with open(path, "rb") as file:
             size = file.seek(0, io.SEEK_END)
@@ -51,7 +55,12 @@ def members_of(path: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
 def _members_of_zip(file: IO[bytes], wanted: Callable[[str], bool], budget: int) -> Iterator[Member]:
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if info.is_dir() or not wanted(info.filename):
+            if info.is_dir():
+                continue
+            budget -= info.file_size if info.file_size <= LARGEST else 0
+            if budget < 0:
+                raise StructureError(BOMB)
+            if not wanted(info.filename):
                 continue
             if info.file_size > LARGEST:
                 yield _too_large(info.filename)
@@ -62,9 +71,6 @@ def _members_of_zip(file: IO[bytes], wanted: Callable[[str], bool], budget: int)
             except CANNOT_OPEN as error:  # an encrypted or damaged member; the others may be well
                 yield Member(info.filename, error=str(unreadable(error)))
                 continue
-            budget -= len(content)
-            if budget < 0:
-                raise StructureError(BOMB)
             yield Member(info.filename, content)
 
 
@@ -81,8 +87,12 @@ def _members_of_tar(file: IO[bytes], wanted: Callable[[str], bool], budget: int)
             elif not info.isfile():
                 yield Member(info.name, error="a link or a device in an archive: put the file itself there")
             else:
-                content = archive.extractfile(info)
-                yield Member(info.name, content.read() if content else b"")
+                try:
+                    content = archive.extractfile(info)
+                    member = Member(info.name, content.read() if content else b"")
+                except (*CANNOT_OPEN, StructureError) as error:  # cut off: to go on will fail too
+                    member = Member(info.name, error=str(error if str(error) == BOMB else unreadable(error)))
+                yield member
     if any(stream.tail):  # tarfile takes the end of the file for the end of the archive
         raise StructureError("an archive without its end: a file cut off, there may have been more in it")
 

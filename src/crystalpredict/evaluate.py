@@ -25,7 +25,7 @@ from crystalpredict.tables import PARTS
 from crystalpredict.uncertainty import LEVELS, SHOWN
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Prediction
+    from crystalpredict.prediction import Prediction
     from crystalpredict.tables import LabelledTable
 
 SIZES = ((1, 8), (9, 40), (41, None))  # atoms in the cell, as the model cards have them

@@ -20,17 +20,21 @@ CANNOT_UNPACK = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 def read_text(path: str) -> str:
     """Text of a file, unpacked if it is compressed; StructureError if it cannot be read as text."""
+    return text_of(read_content(path))
+
+
+def read_content(path: str) -> bytes:
+    """Content of a file, as it is, or somewhat more than LARGEST of it; StructureError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size  # 0 of a pipe, whose end nobody knows
-            content = file.read() if 0 < size <= LARGEST else _read_bounded(file)
+            return file.read() if 0 < size <= LARGEST else _read_bounded(file)
     except FileNotFoundError:
         raise StructureError("no such file: check the path") from None
     except IsADirectoryError:
         raise StructureError("a directory, not a structure file") from None
     except CANNOT_UNPACK as error:  # ValueError: a null byte in the path
         raise unreadable(error) from None
-    return text_of(content)
 
 
 def text_of(content: bytes) -> str:

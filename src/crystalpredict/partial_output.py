@@ -6,14 +6,18 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from crystalpredict.atomic_write import write_atomically
 from crystalpredict.errors import OutputError, UsageError
+from crystalpredict.prediction import Prediction
+from crystalpredict.shards import PART, RECORD
 from crystalpredict.structures import Entry, Source, start_of
 
 try:
@@ -21,14 +25,16 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PART, JOURNAL = ".part", ".part-journal"
+JOURNAL = ".part-journal"
+Row = TypeVar("Row", Entry, Prediction)
 
 
 @dataclass(frozen=True)
 class Position:
     """How far a run has come: rows written, those of them that failed, and bytes.
 
-    `sources` were begun, whose names have the digest `seen`; `into` rows are of the last of them.
+    `sources` were begun, whose names have the digest `seen`; `into` rows are of the last of them. `places`: for each
+    row written since the last position, the number of its source, if the run is one of several shards.
     """
 
     rows: int = 0
@@ -37,6 +43,7 @@ class Position:
     sources: int = 0
     into: int = 0
     seen: str = ""
+    places: list[int] = field(default_factory=list)
 
 
 class Cursor:
@@ -69,8 +76,8 @@ class Cursor:
             self.ahead.append(start_of(source))
             yield source
 
-    def rest(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        """The entries without those of the source begun that were written already."""
+    def rest(self, entries: Iterator[Row]) -> Iterator[Row]:
+        """The entries, or the rows of them, without those of the source begun that were written already."""
         done = self.into
         for number, entry in enumerate(entries):
             if self.again is None or number >= done or entry.path != start_of(self.again)[0]:
@@ -104,6 +111,7 @@ class PartialFile:
         self.path = path
         self.part, self.journal = path.with_name(path.name + PART), path.with_name(path.name + JOURNAL)
         self.stream = io.StringIO(newline="")
+        self.places: list[int] = []
         self.position = Position()
         self.finished = False
         found = self.part.exists()
@@ -135,6 +143,7 @@ class PartialFile:
         """Forget what was written to the stream since the last commit."""
         self.stream.seek(0)
         self.stream.truncate()
+        self.places = []
 
     def commit(self, position: Position) -> None:
         """Write out what is in the stream, after which the run stands at this position."""
@@ -143,40 +152,50 @@ class PartialFile:
         try:
             _write(self.rows, content)
             os.fsync(self.rows)  # a journal must not know of more than there is after a power cut
-            self.position = Position(**{**asdict(position), "size": size})
+            self.position = replace(position, size=size, places=self.places)
             _write(self.log, json.dumps(asdict(self.position)).encode() + b"\n")
         except OSError as error:
             hint = "its rows are kept: make room, and go on with --resume"
             raise OutputError(f"{self.part}: cannot be written ({error.strerror}): {hint}") from None
         self.discard()
 
-    def finish(self) -> None:
-        """Give the file its name; the run is over."""
+    def finish(self, sums: dict[str, Any] | None = None) -> None:
+        """Give the file its name; the run is over. `sums`, of a shard, end the journal, which is kept as its record."""
+        record = self.path.with_name(self.path.name + RECORD)
         try:
+            if sums is not None:
+                ending = {**sums, "size": self.position.size}
+                with self.journal.open("rb") as journal, write_atomically(record) as file:
+                    shutil.copyfileobj(journal, file)
+                    file.write(json.dumps(ending).encode() + b"\n")
             self.part.replace(self.path)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be replaced by {self.part} ({error.strerror})") from None
         self.journal.unlink(missing_ok=True)
+        if sums is None:
+            record.unlink(missing_ok=True)  # of a shard that was in this file before
         self.finished = True
 
     def _begin(self, facts: dict[str, Any]) -> None:
         with os.fdopen(os.dup(self.log), "rb") as file:
             header, *lines = file.read().split(b"\n")
         size = os.fstat(self.rows).st_size
+        kept = [json.dumps(facts).encode()]
         if header and lines:
             self._refuse_other(header, facts)
             for line in lines:
                 with suppress(ValueError, TypeError):  # torn, or of nothing at all, after a power cut
                     position = Position(**json.loads(line))
-                    self.position = position if position.size <= size else self.position
+                    if self.position.size <= position.size <= size:
+                        self.position = position
+                        kept.append(line)
         elif size:
             raise UsageError(f"{self.part}: nobody knows of what run it is, {self.journal.name} is missing: delete it")
-        kept = [json.dumps(facts), *([json.dumps(asdict(self.position))] if self.position.rows else [])]
         os.ftruncate(self.rows, self.position.size)
         os.ftruncate(self.log, 0)
         for handle in (self.rows, self.log):
             os.lseek(handle, 0, os.SEEK_END)
-        _write(self.log, "".join(f"{line}\n" for line in kept).encode())
+        _write(self.log, b"".join(line + b"\n" for line in kept))
 
     def _refuse_other(self, header: bytes, facts: dict[str, Any]) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from math import isfinite
 from os import PathLike, fspath
@@ -18,65 +17,16 @@ from crystalpredict.batching import CrystalBatch, collate, split_by_atoms
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.devices import atoms_at_once, choose_device, is_out_of_memory
-from crystalpredict.reading import CHUNK_FILES, merge_entries
+from crystalpredict.prediction import Embedding as Embedding
+from crystalpredict.prediction import Prediction as Prediction
+from crystalpredict.reading import CHUNK_FILES, merge_entries, windows_of
 from crystalpredict.registry import find_model
 from crystalpredict.structures import Entry, entry_of_structure, read_entries
-from crystalpredict.uncertainty import LEVELS, SHOWN
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
-WINDOW_ATOMS = 8000  # atoms listed before they are sorted into batches
-WINDOW_ENTRIES = 1000
 PART_ATOMS = 384  # padded together: more than in training, for there are more alike to choose from
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One row: a structure asked for, its predicted values by column name, or the reason why there are none.
-
-    bounds: by column, lower and upper ends (levels, 2) of the intervals of LEVELS; none if the model is not calibrated.
-    """
-
-    path: str
-    index: int
-    formula: str
-    n_atoms: int | None
-    values: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    error: str = ""
-    bounds: dict[str, FloatArray] = field(default_factory=dict, compare=False)
-
-    @property
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """By column, the interval that holds the true value in 90 % of cases."""
-        return {column: self.interval(column) for column in self.bounds}
-
-    def interval(self, column: str, level: int = SHOWN) -> tuple[float, float]:
-        """Lower and upper end of the interval of a column; level, percent, one of LEVELS."""
-        low, high = self.bounds[column][LEVELS.index(level)].tolist()
-        return low, high
-
-    def __getitem__(self, column: str) -> float:
-        return self.values[column]
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """One row: a structure asked for and the network's features of it, or the reason why there are none.
-
-    features (D,), the mean over the atoms; or (n, D), of each atom in the order of the cell, with `numbers` (n,), the
-    atomic number of each, or of the site's main occupant.
-    """
-
-    path: str
-    index: int
-    formula: str
-    n_atoms: int | None
-    features: FloatArray | None = None
-    numbers: IntArray | None = None
-    warnings: tuple[str, ...] = ()
-    error: str = ""
 
 
 class Predictor:
@@ -133,7 +83,7 @@ class Predictor:
         `busy` says how many cores others use at present; the rest is used here.
         """
         for window in self._windows(entries, busy):
-            yield self._predictions(window)
+            yield self.predictions(window)
 
     def stream_embeddings(
         self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0, *, per_atom: bool = False
@@ -145,22 +95,15 @@ class Predictor:
     def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
         """The entries, some at a time; what is done with these has the threads that `busy` leaves."""
         threads = torch.get_num_threads()
-        window: list[Entry] = []
-        atoms = 0
         try:
-            for entry in entries:
-                window.append(entry)
-                atoms += entry.neighbors.size if entry.neighbors else 0
-                if atoms >= WINDOW_ATOMS or len(window) >= WINDOW_ENTRIES:
-                    torch.set_num_threads(max(1, threads - busy()))
-                    yield window
-                    window, atoms = [], 0
-            torch.set_num_threads(threads)
-            yield window
+            for window in windows_of(entries):
+                torch.set_num_threads(max(1, threads - busy()))
+                yield window
         finally:
             torch.set_num_threads(threads)
 
-    def _predictions(self, entries: list[Entry]) -> Iterator[Prediction]:
+    def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
+        """The predictions of some entries, computed together."""
         crystals, neighbors = _found(entries)
         outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
         features = np.full((len(crystals), self.model.config.width), np.nan)
@@ -271,7 +214,7 @@ class Predictor:
             yield from merge_entries(entries, radius) if reduce else entries
 
 
-def _found(entries: list[Entry]) -> tuple[list[Crystal], list[Neighbors]]:
+def _found(entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors]]:
     """Crystals of those entries that are no failures, and their neighbours."""
     found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
     return [crystal for crystal, _ in found], [edges for _, edges in found]

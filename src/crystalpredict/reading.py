@@ -15,8 +15,9 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
+from crystalpredict.cache import Cache
 from crystalpredict.equivalence import merge_equivalent
-from crystalpredict.structures import Entry, Inline, Source, read_entries, start_of
+from crystalpredict.structures import Entry, Inline, Origin, Source, read_entries, start_of
 from crystalpredict.workers import Limits, Workers
 
 CHUNK_FILES = 64  # files that a worker reads at a time, at most,
@@ -24,6 +25,8 @@ CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the mem
 AHEAD = 128  # chunks that are being read or wait to be used, while torch is imported: it bounds the memory
 AHEAD_OF_EACH = 4  # the same for each worker, if there are many
 AHEAD_BYTES = 2**25  # of their files, which are in memory already if they come from an archive or a table
+WINDOW_ATOMS = 8000  # atoms listed before they are sorted into batches
+WINDOW_ENTRIES = 1000
 FEW = 64  # files, below which starting workers takes longer than reading
 NO_MEMORY = "needs more memory to be read than there is for a process: see --memory-per-process"
 
@@ -43,13 +46,15 @@ class Reader:
         merge: bool = True,
         vectors: bool = False,
         limits: Limits | None = None,
+        cache: Cache | None = None,
     ) -> None:
         """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms.
 
         `vectors`: lists with the vectors of their edges, whose atoms are never merged. `limits` of reading one file.
+        What is in the `cache` is not read.
         """
         self.radius, self.merge, self.jobs, self.limits = radius, merge, jobs, limits or Limits()
-        self.read: Callable[[Source], list[Entry]] = partial(read_source, radius=radius, vectors=vectors)
+        self.read: Callable[[Source], list[Entry]] = partial(read_source, radius=radius, vectors=vectors, cache=cache)
         sources = iter(sources)
         first = list(islice(sources, FEW))
         self.chunks = chunks_of(chain(first, sources))
@@ -114,10 +119,31 @@ def chunks_of(sources: Iterable[Source]) -> Iterator[tuple[Sequence[Source], int
         yield chunk, size
 
 
-def read_source(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
-    """Entries of a source; what nobody has foreseen costs this source alone."""
+def windows_of(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """The entries, as many at a time as are computed together; the last window may have none."""
+    window: list[Entry] = []
+    atoms = 0
+    for entry in entries:
+        window.append(entry)
+        atoms += entry.neighbors.size if entry.neighbors else 0
+        if atoms >= WINDOW_ATOMS or len(window) >= WINDOW_ENTRIES:
+            yield window
+            window, atoms = [], 0
+    yield window
+
+
+def read_source(source: Source, radius: float, *, vectors: bool = False, cache: Cache | None = None) -> list[Entry]:
+    """Entries of a source; what nobody has foreseen costs this source alone. What is in the `cache` is not read."""
     try:
-        return list(read_entries(source, radius, vectors=vectors))
+        content, key = cache.key_of(source) if cache else (source, b"")
+        if cache and key and (known := cache.find(key)):
+            path, index = start_of(source)
+            return [Entry(path, number, known=row) for number, row in enumerate(known, start=index)]
+        entries = list(read_entries(content, radius, vectors=vectors))
+        if not key:
+            return entries
+        origins = [Origin(key, number, len(entries)) for number in range(len(entries))]
+        return [replace(entry, origin=origin) for entry, origin in zip(entries, origins, strict=True)]
     except MemoryError:
         error = NO_MEMORY
     except Exception as unforeseen:

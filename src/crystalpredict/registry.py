@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crystalpredict.properties import Property
 
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "calibration.safetensors", "golden.json", "README.md")
+CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # of the environment: where predictions are kept, and the same for models:
 MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # of the environment: where models are installed
 
 
@@ -90,6 +91,17 @@ def user_models_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("crystalpredict", appauthor=False) / "models"
+
+
+def cache_folder(name: str) -> Path:
+    """Where predictions are kept: the folder named, or, of `auto`, that of the environment or of the user's caches."""
+    if name != "auto":
+        return Path(name).expanduser()
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("crystalpredict", appauthor=False)
 
 
 def installed_models() -> dict[str, Path]:
@@ -186,6 +198,19 @@ def needs_vectors(folder: Path) -> bool:
         return bool(model.get("attention", "real") != "real")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def identity_of(folder: Path) -> dict[str, str]:
+    """What a checkpoint's predictions depend on: the version of this program and sha256 of its files, "" for none."""
+    from crystalpredict import __version__
+
+    files = {
+        "model": "model.safetensors",
+        "calibration": "calibration.safetensors",
+        "settings of the model": "config.json",
+    }
+    sums = {fact: file_sha256(folder / file) if (folder / file).is_file() else "" for fact, file in files.items()}
+    return {"version": __version__, **sums}
 
 
 def file_sha256(path: Path) -> str:

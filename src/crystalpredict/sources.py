@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from crystalpredict.archives import members_of
@@ -10,37 +10,52 @@ from crystalpredict.errors import DataError, StructureError, UsageError
 from crystalpredict.extended_xyz import frames_of
 from crystalpredict.file_names import is_archive, is_found, is_table, is_xyz
 from crystalpredict.files import CANNOT_UNPACK, unreadable
-from crystalpredict.structures import Inline, Source
+from crystalpredict.structures import Inline, Source, start_of
 from crystalpredict.table_files import opened_text, rows_of
 from crystalpredict.tables import ID_COLUMNS, find_column, find_structure_column, source_of_cell, structure_in_row
 
 
-def sources_of(names: Iterable[str], structure_column: str | None = None) -> Iterator[Source]:
+def sources_of(
+    names: Iterable[str], structure_column: str | None = None, takes: Callable[[str], bool] = lambda name: True
+) -> Iterator[Source]:
     """The sources of structures in files, in their order; whatever cannot be read is a source with an error.
+
+    `takes` is asked of the name of every source, in order, whether it is wanted: for one that is not, no file is opened
+    and no member of an archive is unpacked.
 
     A member of an archive is called `archive.zip/member.cif`; a structure in a table `table.csv#id`, or by the number
     of its row where there is no id; frames of an XYZ file by its name, with their number as index.
     """
     for name in names:
         if is_archive(name):
-            yield from _in_archive(name)
-        elif is_table(name):
-            yield from _in_table(name, structure_column)
-        elif is_xyz(name):
-            yield from _in_xyz(name)
-        else:
+            yield from _in_archive(name, takes)
+        elif is_table(name) or is_xyz(name):
+            inside = _in_table(name, structure_column) if is_table(name) else _in_xyz(name)
+            yield from (source for source in inside if takes(start_of(source)[0]))
+        elif takes(name):
             yield name
 
 
-def _in_archive(path: str) -> Iterator[Source]:
+def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source]:
     empty = True
-    for member in members_of(path, is_found):
+
+    def wanted(name: str) -> bool:
+        nonlocal empty
+        if not is_found(name):
+            return False
         empty = False
-        if is_archive(member.name):
+        return takes(f"{path}/{name}")
+
+    for member in members_of(path, wanted):
+        if not member.name:  # an error of the whole archive
+            empty = False
+            if takes(path):
+                yield Inline(path, error=member.error)
+        elif is_archive(member.name):
             yield Inline(f"{path}/{member.name}", error="an archive in an archive: unpack it first")
         else:
-            yield Inline(f"{path}/{member.name}" if member.name else path, member.content, error=member.error)
-    if empty:
+            yield Inline(f"{path}/{member.name}", member.content, error=member.error)
+    if empty and takes(path):
         yield Inline(path, error="no CIF, POSCAR, *.vasp, XYZ or JSON file in this archive")
 
 

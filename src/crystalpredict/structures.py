@@ -18,6 +18,7 @@ from crystalpredict.errors import StructureError
 from crystalpredict.files import STATED_FORMULA, read_text, text_of
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.plain_cif import PlainCif, read_plain_cif
+from crystalpredict.prediction import Prediction
 
 if TYPE_CHECKING:
     from pymatgen.core.sites import PeriodicSite
@@ -54,10 +55,19 @@ Source = str | Inline  # a path, or the text itself
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Of an entry whose prediction may be kept: a digest of its source, its number in this, and how many it has."""
+
+    key: bytes
+    number: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Entry:
     """One structure asked for: a crystal with its neighbour list, or the reason why there is none.
 
-    n_atoms counts the atoms of the cell as it stands in the file.
+    n_atoms counts the atoms of the cell as it stands in the file. `known`: the prediction, if it was kept.
     """
 
     path: str
@@ -68,6 +78,8 @@ class Entry:
     neighbors: Neighbors | None = None
     warnings: tuple[str, ...] = ()
     error: str = ""
+    origin: Origin | None = None
+    known: Prediction | None = None
 
 
 def read_entries(source: Source, radius: float, *, vectors: bool = False) -> Iterator[Entry]:

@@ -101,7 +101,7 @@ def test_rows_may_be_chosen_by_the_ends_of_intervals_and_by_derived_columns(prog
         (["--where", "exit()"], "cannot have"),
         (["--sort", "-colour"], "no column 'colour'"),
         (["--top", "3"], "--top needs --sort"),
-        (["--where", "gap > 1", "-o", "a.csv", "--resume"], "--resume needs"),
+        (["--sort", "index", "-o", "a.csv", "--resume"], "--resume needs"),
     ],
 )
 def test_what_cannot_be_chosen_is_one_line(program, examples, options, said) -> None:

@@ -161,7 +161,16 @@ def test_what_differs_is_named_and_nothing_is_overwritten(program, begun, monkey
     assert begun.read_bytes().count(b"\n") == 1501
 
 
-@pytest.mark.parametrize("arguments", [[], ["-o", "a.json"], ["-o", "a.csv.gz"]])
+def test_a_run_with_a_condition_goes_on_too(program, begun, monkeypatch) -> None:
+    wanted = [f"@{begun.parent}/list", "--where", "path != 'x' and gap >= 0", "-o", begun, "--resume"]
+    assert program("predict", *wanted).code == 130
+    monkeypatch.undo()
+    refused(program("predict", wanted[0], "-o", begun, "--resume"), "where differs")
+    assert "after 1000 rows" in program("predict", *wanted).stderr
+    assert begun.read_bytes().count(b"\n") == 1501
+
+
+@pytest.mark.parametrize("arguments", [[], ["-o", "a.json"], ["-o", "a.csv.gz"], ["-o", "a.csv", "--sort", "gap"]])
 def test_resume_needs_a_file_that_grows(program, tmp_path, monkeypatch, arguments) -> None:
     monkeypatch.chdir(tmp_path)
     refused(program("predict", "a.cif", "--resume", *arguments), "--resume needs -o FILE")
@@ -187,6 +196,9 @@ def test_what_follows_the_last_commit_is_cut_off(tmp_path: Path) -> None:
         assert (part.position.rows, part.position.size) == (2, 8)
         assert (tmp_path / "a.part").read_text() == "é1\né2\n"
     (tmp_path / "a.part").write_bytes("é1\né".encode())
+    with PartialFile(path, FACTS, resume=True) as part:
+        assert (part.position.rows, part.position.size) == (1, 4)
+    (tmp_path / "a.part").write_bytes(b"")
     with PartialFile(path, FACTS, resume=True) as part:
         assert (part.position.rows, part.position.size) == (0, 0)
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from crystalpredict import __version__
 from crystalpredict.cli.embed import embed
 from crystalpredict.cli.evaluate import evaluate
 from crystalpredict.cli.finetune import finetune
+from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import predict
 from crystalpredict.cli.render import say
@@ -48,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(predict)
+app.command()(merge)
 app.command()(evaluate)
 app.command()(finetune)
 app.command()(embed)

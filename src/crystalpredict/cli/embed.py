@@ -23,7 +23,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Embedding
+    from crystalpredict.prediction import Embedding
 
 KINDS = (".npz", ".csv", ".csv.gz", ".parquet")
 
@@ -63,9 +63,10 @@ def embed(
         from crystalpredict.sources import sources_of
 
         sources = sources_of(names, structure_column)
-        predictor, reader = stack.enter_context(
+        load, reader = stack.enter_context(
             opened_model(sources, folder, device, at_once, jobs, merge=not per_atom, quiet=quiet)
         )
+        predictor = load()
         found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
         try:
             for row in with_progress(found, None, lambda row: True, quiet=quiet, what="structures"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.registry import needs_vectors, radius_of_model
 
 if TYPE_CHECKING:
+    from crystalpredict.cache import Cache
     from crystalpredict.predict import Predictor
     from crystalpredict.reading import Reader
     from crystalpredict.structures import Source
@@ -42,11 +44,12 @@ def opened_model(
     merge: bool = True,
     uncertainty: bool = True,
     limits: Limits | None = None,
+    cache: Cache | None = None,
     quiet: bool = False,
-) -> Iterator[tuple[Predictor, Reader]]:
-    """The predictor of a checkpoint's folder and the reader of the sources; what they are is said on stderr.
+) -> Iterator[tuple[Callable[[], Predictor], Reader]]:
+    """What loads the predictor of a checkpoint's folder, once, and the reader of the sources.
 
-    `limits` of reading one file; None: those of everyone.
+    `limits` of reading one file; None: those of everyone. What the predictor is, is said on stderr.
     """
     # threads of torch that wait do not spin: where other programs run, spinning takes several times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -56,16 +59,23 @@ def opened_model(
         # workers start before torch is imported: they are small then, and read meanwhile
         radius, vectors = radius_of_model(folder), needs_vectors(folder)
         workers = (jobs or cores()) if radius else 1
-        with Reader(sources, radius or 0.0, workers, merge=merge, vectors=vectors, limits=limits) as reader:
-            from crystalpredict.predict import load_model
+        with Reader(
+            sources, radius or 0.0, workers, merge=merge, vectors=vectors, limits=limits, cache=cache
+        ) as reader:
 
-            predictor = load_model(folder, device, targets, batch_atoms, uncertainty=uncertainty)
-            gc.freeze()
-            gc.enable()
-            if not quiet:
-                atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
-                say(f"model {predictor.checkpoint.name}, device {predictor.device}, {atoms}")
-            yield predictor, reader
+            @lru_cache
+            def load() -> Predictor:
+                from crystalpredict.predict import load_model
+
+                predictor = load_model(folder, device, targets, batch_atoms, uncertainty=uncertainty)
+                gc.freeze()
+                gc.enable()
+                if not quiet:
+                    atoms = "equivalent atoms once" if merge and not vectors else "all atoms"
+                    say(f"model {predictor.checkpoint.name}, device {predictor.device}, {atoms}")
+                return predictor
+
+            yield load, reader
 
 
 def atoms_of(batch_atoms: str) -> int | None:

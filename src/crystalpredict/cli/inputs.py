@@ -63,7 +63,7 @@ def _walk(folder: str) -> Iterator[str]:
             found = sorted(
                 entry.name + os.sep if entry.is_dir(follow_symlinks=False) else entry.name
                 for entry in entries
-                if entry.is_dir(follow_symlinks=False) or is_found(entry.name)
+                if entry.is_dir(follow_symlinks=False) or (is_found(entry.name) and _is_file(entry))
             )
     except OSError:
         yield folder
@@ -73,8 +73,13 @@ def _walk(folder: str) -> Iterator[str]:
         path = str(base / name)
         if name.endswith(os.sep):
             yield from _walk(path)
-        elif os.path.isfile(path):
+        else:
             yield path
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a regular file, or a link to one; only of a link more is asked than the directory says."""
+    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and os.path.isfile(entry.path))
 
 
 def _names_in_file(name: str, null: bool) -> Iterator[str]:

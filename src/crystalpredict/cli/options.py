@@ -39,4 +39,15 @@ Jobs = Annotated[
 BatchAtoms = Annotated[
     str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(metavar="[-]COLUMN", show_default=False, help="Order of the rows; with a minus, largest first."),
+]
+Top = Annotated[
+    int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only the first N rows of --sort.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")]

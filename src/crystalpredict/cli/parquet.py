@@ -9,7 +9,7 @@ from crystalpredict.cli.render import record
 from crystalpredict.errors import UsageError
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Prediction
+    from crystalpredict.prediction import Prediction
     from crystalpredict.properties import Property
 
 NO_PYARROW = "Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or write CSV"
@@ -19,13 +19,16 @@ GROUP_ROWS = 20_000  # rows that are in memory and in a row group
 class ParquetWriter:
     """A Parquet file with the columns of JSON; numbers are float64, warnings a list."""
 
-    def __init__(self, stream: IO[bytes], properties: Sequence[Property], intervals: bool = False) -> None:
+    def __init__(
+        self, stream: IO[bytes], properties: Sequence[Property], intervals: bool = False, names: Sequence[str] = ()
+    ) -> None:
+        """`names`: all fields of a row, where rows are given by their fields only."""
         try:
             import pyarrow
             from pyarrow import parquet
         except ImportError:
             raise UsageError(NO_PYARROW) from None
-        from crystalpredict.predict import Prediction
+        from crystalpredict.prediction import Prediction
 
         texts = {name: pyarrow.string() for name in ("path", "formula", "error")}
         kinds = {
@@ -34,7 +37,8 @@ class ParquetWriter:
             "n_atoms": pyarrow.int64(),
             "warnings": pyarrow.list_(texts["path"]),
         }
-        names = record(Prediction("", 0, "", None), properties, intervals)
+        if not names:
+            names = list(record(Prediction("", 0, "", None), properties, intervals))
         self.table, self.properties, self.intervals = pyarrow.Table, properties, intervals
         self.schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
         self.file = parquet.ParquetWriter(stream, self.schema)
@@ -42,8 +46,11 @@ class ParquetWriter:
 
     def write(self, row: Prediction) -> None:
         """Add a row."""
-        fields = record(row, self.properties, self.intervals)
-        self.rows.append({**fields, "path": row.path.encode("utf-8", "backslashreplace").decode()})
+        self.write_fields(record(row, self.properties, self.intervals))
+
+    def write_fields(self, fields: dict[str, Any]) -> None:
+        """Add a row by its fields, as `record` has them."""
+        self.rows.append({**fields, "path": fields["path"].encode("utf-8", "backslashreplace").decode()})
         if len(self.rows) >= GROUP_ROWS:
             self._write_group()
 

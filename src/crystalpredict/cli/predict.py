@@ -10,20 +10,33 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict import __version__
-from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
+from crystalpredict.cli.computing import Computing, Windows
+from crystalpredict.cli.engine import atoms_of, quick_imports
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.options import BatchAtoms, Device, Inputs, Jobs, ModelName, Null, Quiet, StructureColumn
+from crystalpredict.cli.options import (
+    BatchAtoms,
+    Device,
+    Inputs,
+    Jobs,
+    ModelName,
+    Null,
+    Quiet,
+    Sort,
+    StructureColumn,
+    Top,
+    Where,
+)  # fmt: skip
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
-from crystalpredict.cli.render import Format, columns_of, record, say, writer_of
+from crystalpredict.cli.render import Format, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import file_sha256, find_model, properties_of_model
+from crystalpredict.registry import find_model
+from crystalpredict.shards import Shard, refuse_other
 
 if TYPE_CHECKING:
     from crystalpredict.partial_output import Cursor, PartialFile
-    from crystalpredict.predict import Prediction, Predictor
-    from crystalpredict.reading import Reader
+    from crystalpredict.prediction import Prediction
+    from crystalpredict.properties import Property
     from crystalpredict.selection import Selection
 
 Row = TypeVar("Row")
@@ -69,20 +82,34 @@ def predict(
         float | None,
         typer.Option(min=0.1, metavar="GIB", show_default=False, help="Of those that read; default: its part of all."),
     ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(metavar="[-]COLUMN", show_default=False, help="Order of the rows; with a minus, largest first."),
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only the first N rows of --sort.")
-    ] = None,
+    where: Where = None,
+    sort: Sort = None,
+    top: Top = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run with this -o FILE stopped.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", show_default=False, help="Only the I-th of N shares of the inputs; see crystalpredict merge."
+        ),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|DIR",
+            show_default=False,
+            help="Keep predictions in a folder, and read those from it that are there; auto: the user's cache.",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Predict on the Dask cluster of this scheduler, tcp://host:8786, or of a scheduler file.",
+        ),
+    ] = None,
     no_reduce: Annotated[
         bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
     ] = False,
@@ -98,15 +125,18 @@ def predict(
     if output is not None:
         refuse_unwritable(output)
     kind = format_of(format, output)
-    selected = bool(where is not None or sort or top)
-    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not selected
-    if resume and not grows:
-        raise UsageError("--resume needs -o FILE of CSV or JSON lines, not compressed, and neither --where nor --sort")
+    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not (sort or top)
+    if (resume or shard) and not grows:
+        needs = f"{'--resume' if resume else '--shard'} needs -o FILE of CSV or JSON lines, not compressed"
+        raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
+    share = Shard.parse(shard) if shard is not None else None
+    if output is not None:
+        refuse_other(output, share)
     if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
         if not quiet:
             say(f"{output}: complete, there is nothing to resume; delete it to predict again")
         return
-    targets = [name for option in target or [] for name in option.split(",") if name.strip()]
+    targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
@@ -118,62 +148,49 @@ def predict(
         from crystalpredict.sources import sources_of
         from crystalpredict.workers import Limits
 
-        cursor = Cursor(sources_of(names, structure_column))
-        part = None
+        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
+        computing = Computing(
+            folder, model, device, at_once, jobs, targets, not no_reduce, not no_uncertainty, limits, cache, scheduler,
+            quiet,
+        )  # fmt: skip
+        cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
+        columns, part = computing.columns, None
         if grows and output is not None:
-            options = {"null": null, "structure column": structure_column, "no-reduce": no_reduce, "format": kind.value}
-            facts = facts_of(folder, targets, inputs, uncertainty=not no_uncertainty) | options
+            facts = {**computing.facts, "columns": columns, "inputs": list(inputs), "null": null}
+            facts |= {"structure column": structure_column, "format": kind.value, "where": where, "shard": shard}
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
-        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
-        predictor, reader = stack.enter_context(
-            opened_model(
-                cursor, folder, device, at_once, jobs,
-                targets=targets, merge=not no_reduce, uncertainty=not no_uncertainty, limits=limits, quiet=quiet,
-            )
-        )  # fmt: skip
-        intervals = predictor.answers.errors is not None
-        columns = [name for prop in predictor.properties for name in columns_of(prop, intervals)]
+        windows = stack.enter_context(computing.windows(cursor))
         selection = Selection.of(where, sort, top, columns)
         if part and part.position.rows and not quiet:
             say(f"{output}: going on after {part.position.rows} rows")
         stream = part.stream if part else stack.enter_context(opened(output, binary=kind == Format.parquet))
-        outcome = run(predictor, Run(reader, cursor, part, stream, kind, intervals, selection, quiet))
+        outcome = run(
+            Run(windows, cursor, part, stream, kind, computing.properties, computing.intervals, selection, share, quiet)
+        )
     if outcome:
         raise typer.Exit(outcome)
 
 
-def facts_of(folder: Path, targets: Sequence[str], inputs: Sequence[str], *, uncertainty: bool) -> dict[str, Any]:
-    """What must be the same for a run to go on where another stopped."""
-    from crystalpredict.calibration import CALIBRATION_FILE
-    from crystalpredict.derived import asked_for
-
-    files = {"model": "model.safetensors", "calibration": CALIBRATION_FILE, "settings of the model": "config.json"}
-    sums = {fact: file_sha256(folder / file) if (folder / file).is_file() else "" for fact, file in files.items()}
-    intervals = uncertainty and bool(sums["calibration"])
-    known = properties_of_model(folder)  # none if it is damaged: then loading it will say so
-    wanted = asked_for(known, targets) if known else ()
-    columns = [name for prop in wanted for name in columns_of(prop, intervals)]
-    return {"version": __version__, **sums, "uncertainty": intervals, "columns": columns, "inputs": list(inputs)}
-
-
 @dataclass(frozen=True)
 class Run:
-    """Where entries come from and rows go to; `part` if what is written is kept to be resumed."""
+    """Where rows come from and go to; `part` if what is written is kept to be resumed."""
 
-    reader: Reader
+    windows: Windows
     cursor: Cursor
     part: PartialFile | None
     stream: IO[Any]
     kind: Format
+    properties: Sequence[Property]
     intervals: bool
     selection: Selection
+    shard: Shard | None
     quiet: bool
 
 
-def run(predictor: Predictor, run: Run) -> int:
+def run(run: Run) -> int:
     """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
-    writer = writer_of(run.kind, run.stream, predictor.properties, intervals=run.intervals)
+    writer = writer_of(run.kind, run.stream, run.properties, intervals=run.intervals)
     tally = Tally()
     if run.part and run.part.position.rows:
         run.part.discard()  # the file has its header
@@ -185,12 +202,11 @@ def run(predictor: Predictor, run: Run) -> int:
         else:
             run.stream.flush()  # a killed run leaves what it computed
 
-    windows = predictor.windows(run.cursor.rest(run.reader.entries()), lambda: run.reader.busy)
     interrupted = False
 
     def counted() -> Iterator[Prediction]:
         nonlocal interrupted
-        done = by_window(windows, end_window)
+        done = by_window(run.windows, end_window)
         try:  # an interrupt ends the rows, so that the best of those that there are can still be written
             for row in with_progress(done, None, lambda row: True, quiet=run.quiet, what="structures"):
                 tally.add(row)
@@ -203,17 +219,19 @@ def run(predictor: Predictor, run: Run) -> int:
 
     rows = counted()
     if run.selection:
-        rows = run.selection.of_rows(rows, lambda row: record(row, predictor.properties, run.intervals))
+        rows = run.selection.of_rows(rows, lambda row: record(row, run.properties, run.intervals))
     try:
         for row in rows:
             writer.write(row)
+            if run.part and run.shard:
+                run.part.places.append(run.cursor.begun - 1)
     except KeyboardInterrupt:
         interrupted = True
     if not run.part:
         writer.close()
         run.stream.flush()
     elif not interrupted:
-        run.part.finish()
+        run.part.finish(run.shard.sums() if run.shard else None)
     if not run.quiet:
         say(tally.summary())
     if interrupted:

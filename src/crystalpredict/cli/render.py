@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 SHOWN = 90  # percent: which intervals have columns; crystalpredict.uncertainty, which imports NumPy, has it too
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Prediction
+    from crystalpredict.prediction import Prediction
     from crystalpredict.properties import Property
 
 NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"

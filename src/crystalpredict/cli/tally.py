@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Embedding, Prediction
+    from crystalpredict.prediction import Embedding, Prediction
 
 EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
 REASONS_SAID = 5

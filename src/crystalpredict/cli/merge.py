@@ -1,0 +1,69 @@
+"""`crystalpredict merge`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crystalpredict.cli.options import Quiet, Sort, Top, Where
+from crystalpredict.cli.output import format_of, opened, refuse_unwritable
+from crystalpredict.cli.render import Format, say
+from crystalpredict.errors import UsageError
+
+
+def merge(
+    shards: Annotated[
+        list[Path], typer.Argument(metavar="SHARD...", show_default=False, help="Files that predict --shard wrote.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="Write here: .csv or .jsonl, as the shards are, or .gz of it; JSON lines to .parquet too.",
+        ),
+    ] = None,
+    where: Where = None,
+    sort: Sort = None,
+    top: Top = None,
+    quiet: Quiet = False,
+) -> None:
+    """Put the outputs of all shards together, in the order of the inputs, as one run would have written them."""
+    if output is not None:
+        refuse_unwritable(output)
+        if output.resolve() in {path.resolve() for path in shards}:
+            raise UsageError(f"{output}: one of the shards; name another file")
+    from crystalpredict.selection import Selection
+    from crystalpredict.shards import Shards
+
+    parts = Shards(shards)
+    kind = Format(parts.format) if output is None else format_of(Format.auto, output)
+    if kind != parts.format and (parts.format, kind) != (Format.jsonl, Format.parquet):
+        hint = "name a .csv" if parts.format == Format.csv else "name a .jsonl or a .parquet"
+        raise UsageError(f"{output}: the shards are {parts.format.upper()}: {hint}")
+    selection = Selection.of(where, sort, top, parts.columns)
+    rows, count = parts.rows(), 0
+    if selection:
+        rows = selection.of_rows(rows, parts.fields)
+    with opened(output, binary=kind == Format.parquet) as stream:
+        write: Callable[[str], object] = stream.write
+        close: Callable[[], object] = stream.flush
+        if kind == Format.parquet:
+            from crystalpredict.cli.parquet import ParquetWriter
+
+            names = ["path", "index", "formula", "n_atoms", *parts.columns, "warnings", "error"]
+            table = ParquetWriter(stream, (), names=names)
+            write, close = (lambda row: table.write_fields(parts.fields(row))), table.close
+        elif parts.header:
+            write(parts.header)
+        for row in rows:
+            write(row)
+            count += 1
+        close()
+    if not quiet:
+        say(f"{len(parts.parts)} shards, {count} rows")

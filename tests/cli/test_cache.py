@@ -1,0 +1,217 @@
+"""What was predicted before is neither read nor computed again, and has the same bytes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crystalpredict import predict, reading
+from crystalpredict.cache import FILE
+from crystalpredict.predict import Predictor
+from crystalpredict.structures import Entry, Inline
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FRAME = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1"\nCs 0 0 0\nCl 2.05 2.05 2.05\n'
+PLAIN = {"lattice": [4.1, 4.1, 4.1, 90, 90, 90], "species": ["Cs", "Br"], "frac_coords": [[0, 0, 0], [0.5] * 3]}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[str | Path]:
+    """Files, one of several structures with errors among them, frames, a table; no missing file."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("NaCl.cif", "Si.vasp"):
+        shutil.copy(EXAMPLES / name, folder)
+    (folder / "a.cif.gz").write_bytes(gzip.compress((EXAMPLES / "NaCl.cif").read_bytes(), mtime=0))
+    (folder / "odd.cif").write_text((EXAMPLES / "NaCl.cif").read_text().replace("Cl", "Xq"))
+    (folder / "several.json").write_text(json.dumps([PLAIN, {}, PLAIN]))
+    (folder / "frames.xyz").write_text(FRAME * 3)
+    (folder / "t.csv").write_text('id,poscar\n1,\n2,"x\n1\n3 0 0\n0 3 0\n0 0 3\nCu\n1\nDirect\n0 0 0\n"\n')
+    return [folder, folder / "t.csv"]
+
+
+@pytest.fixture
+def nothing_to_do(monkeypatch: pytest.MonkeyPatch):
+    """Makes reading and computing impossible."""
+
+    def forbid() -> None:
+        real = reading.read_entries
+
+        def fail(source: object, *_: object, **__: object) -> list[Entry]:
+            if isinstance(source, Inline) and source.error:
+                return list(real(source, 1.0))
+            raise AssertionError("it is in the cache")
+
+        monkeypatch.setattr(reading, "read_entries", fail)
+        monkeypatch.setattr(predict, "load_model", fail)
+
+    return forbid
+
+
+@pytest.mark.parametrize(
+    "options", [["-t", "gap,pugh_ratio"], ["-f", "jsonl"], ["--where", "gap > 0"], ["-f", "table"]]
+)
+def test_a_second_run_reads_and_computes_nothing_and_says_the_same(
+    program, inputs, tmp_path, nothing_to_do, options
+) -> None:
+    plain = program("predict", *inputs, *options)
+    first = program("predict", *inputs, "--cache", tmp_path / "kept")
+    assert "0 from the cache" in first.stderr
+    nothing_to_do()
+    second = program("predict", *inputs, *options, "--cache", tmp_path / "kept")
+    assert (second.code, second.stdout) == (plain.code, plain.stdout)
+    assert f"{len(first.rows) - 1} from the cache {tmp_path}/kept" in second.stderr  # a cell without text is not kept
+    assert "model" not in second.stderr
+
+
+def test_workers_read_from_the_cache_too(program, inputs, tmp_path, nothing_to_do) -> None:
+    many = [*inputs] * 15
+    command = [sys.executable, "-m", "crystalpredict", "predict", "-q", "--jobs", "2", *many]
+    plain = subprocess.run(command, capture_output=True, check=False)
+    assert program("predict", *inputs, "--cache", tmp_path / "kept").code == 3
+    cached = subprocess.run([*command[:-1], many[-1], "--cache", tmp_path / "kept"], capture_output=True, check=False)
+    assert (cached.returncode, cached.stdout, cached.stderr) == (3, plain.stdout, b"")
+
+
+def from_cache(outcome) -> int:
+    (line,) = [line for line in outcome.stderr.splitlines() if "from the cache" in line]
+    return int(line.split()[1])
+
+
+def test_what_an_answer_depends_on_is_in_the_key(program, inputs, tmp_path, folder, monkeypatch) -> None:
+    shutil.copytree(inputs[0], tmp_path / "in2")
+    kept = ["--cache", tmp_path / "kept", "-m", folder]
+    assert from_cache(program("predict", inputs[0], *kept)) == 0
+    renamed = program("predict", tmp_path / "in2", *kept)
+    assert from_cache(renamed) == len(renamed.rows) == 10
+    for option in ("--no-reduce", "--no-uncertainty", "--device=cpu"):
+        assert from_cache(program("predict", inputs[0], *kept, option)) == 0
+        assert from_cache(program("predict", inputs[0], *kept, option)) == 10
+    file = tmp_path / "in2" / "NaCl.cif"
+    file.write_text(file.read_text().replace("5.6", "5.7"))
+    changed = program("predict", tmp_path / "in2", *kept)
+    assert from_cache(changed) == 9
+    assert changed.stdout == program("predict", tmp_path / "in2", "-m", folder).stdout != renamed.stdout
+    config = folder / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert from_cache(program("predict", inputs[0], *kept)) == 0
+    monkeypatch.setattr("crystalpredict.__version__", "9")
+    assert from_cache(program("predict", inputs[0], *kept)) == 0
+
+
+def test_what_may_go_well_another_time_is_not_kept(program, inputs, tmp_path, monkeypatch) -> None:
+    kept = ["--cache", tmp_path / "kept"]
+    plain = program("predict", inputs[0])
+
+    def fails(error: BaseException):
+        def read(*_: object, **__: object) -> None:
+            raise error
+
+        return read
+
+    for error in (MemoryError(), ZeroDivisionError("x"), reading._TimeIsUp()):
+        with monkeypatch.context() as patch:
+            patch.setattr(reading, "read_entries", fails(error))
+            assert program("predict", inputs[0], *kept).code == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "_in_batches", lambda self, crystals, *_: set(range(len(crystals))))
+        outcome = program("predict", inputs[0], *kept)
+        assert "not enough memory" in outcome.stdout
+    outcome = program("predict", inputs[0], *kept)
+    assert outcome.stdout == plain.stdout
+    assert from_cache(outcome) == 1  # odd.cif, which was read by then
+    assert from_cache(program("predict", tmp_path / "nowhere.cif", *kept)) == 0
+
+
+def edited(kept: Path, *statements: str) -> None:
+    with sqlite3.connect(kept / FILE) as connection:
+        for statement in statements:
+            assert connection.execute(statement).rowcount
+    connection.close()
+
+
+def test_answers_that_are_damaged_or_not_all_there_are_computed_again(program, inputs, tmp_path) -> None:
+    kept = tmp_path / "kept"
+    plain = program("predict", *inputs, "--cache", kept)
+    edited(
+        kept,
+        "DELETE FROM predictions WHERE count = 3 AND number = 1",
+        "UPDATE predictions SET numbers = zeroblob(length(numbers)) WHERE texts LIKE '[\"Si%'",
+        "UPDATE predictions SET texts = '[]' WHERE texts LIKE '%NaCl%'",
+    )
+    again = program("predict", *inputs, "--cache", kept)
+    assert again.stdout == plain.stdout
+    assert from_cache(again) == len(plain.rows) - 1 - 3 - 1 - 2
+    assert from_cache(program("predict", *inputs, "--cache", kept)) == len(plain.rows) - 1
+
+
+# What may be wrong with the cache itself
+
+
+def one_line(outcome, plain, *words: str) -> None:
+    assert (outcome.code, outcome.stdout) == (plain.code, plain.stdout)
+    (line,) = [line for line in outcome.stderr.splitlines() if "the run goes on" in line]
+    assert all(word in line for word in words), line
+
+
+def test_a_cache_that_cannot_be_used_costs_one_line(program, inputs, tmp_path) -> None:
+    plain = program("predict", *inputs)
+    (tmp_path / "file").write_text("")
+    one_line(program("predict", *inputs, "--cache", tmp_path / "file"), plain, "not used")
+    kept = tmp_path / "kept"
+    program("predict", *inputs, "--cache", kept)
+    whole = (kept / FILE).read_bytes()
+    for content in (b"nonsense" * 1000, whole[:50] + b"\xff" * 50 + whole[100:]):
+        (kept / FILE).write_bytes(content)
+        one_line(program("predict", *inputs, "--cache", kept), plain, str(kept))
+    for content in (whole[:5000], whole[:4096] + b"\xff" * (len(whole) - 4096)):  # may be written over without a word
+        (kept / FILE).write_bytes(content)
+        assert program("predict", *inputs, "--cache", kept).stdout == plain.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a file's size is set as on Linux")
+def test_a_full_disk_costs_one_line(program, tmp_path) -> None:
+    frames = tmp_path / "a.xyz"
+    frames.write_text("".join(FRAME.replace("4.1", f"4.{number}") for number in range(1000, 1300)))
+    plain = program("predict", frames, "--jobs", "1")
+    code = "import resource, sys; from crystalpredict.cli import main\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000,) * 2); main()"
+    command = ["predict", frames, "--jobs", "1", "--cache", tmp_path / "kept"]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (plain.code, plain.stdout)
+    (line,) = [line for line in done.stderr.splitlines() if "the run goes on" in line]
+    assert "no more predictions" in line
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_may_only_be_read_is_read(program, inputs, tmp_path) -> None:
+    kept = tmp_path / "kept"
+    plain = program("predict", inputs[0], "--cache", kept)
+    (kept / FILE).chmod(0o444)
+    kept.chmod(0o555)
+    outcome = program("predict", *inputs, "--cache", kept)
+    assert "only read" in outcome.stderr
+    assert from_cache(outcome) == len(plain.rows)
+    kept.chmod(0o755)
+
+
+def test_two_runs_fill_one_cache(inputs, tmp_path, program) -> None:
+    plain = program("predict", *inputs)
+    command = [sys.executable, "-m", "crystalpredict", "predict", "-q", *inputs, "--cache", tmp_path / "kept"]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [run.communicate() for run in runs] == [(plain.stdout.encode(), b"")] * 2
+    assert from_cache(program("predict", *inputs, "--cache", tmp_path / "kept")) == len(plain.rows) - 1
+
+
+def test_auto_is_the_folder_of_the_environment(program, inputs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CRYSTALPREDICT_CACHE", str(tmp_path / "kept"))
+    program("predict", *inputs, "--cache", "auto")
+    assert (tmp_path / "kept" / FILE).is_file()
