@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 400  # characters, of those that quote a file
+
 
 class CrystalPredictError(Exception):
     """Base of every error raised on purpose; the command line prints its message as one line."""
@@ -12,7 +14,11 @@ class UsageError(CrystalPredictError):
 
 
 class StructureError(CrystalPredictError):
-    """A file or a structure from which no crystal can be read."""
+    """A file or a structure from which no crystal can be read; one line, whatever of the file is quoted in it."""
+
+    def __init__(self, message: str) -> None:
+        text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
+        super().__init__(text if len(text) <= LONGEST_MESSAGE else f"{text[:200]} ... {text[-100:]}")
 
 
 class CheckpointError(CrystalPredictError):
