@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -138,3 +139,21 @@ def test_a_folder_of_mutants_is_predicted_by_the_whole_program(tmp_path) -> None
     lines = done.stderr.splitlines()
     assert lines[0].startswith("crystalpredict: model ")
     assert lines[1:-1] == [f"crystalpredict: {row['path']}: {row['error']}" for row in failed]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no alarms")
+def test_a_structure_that_takes_too_long_is_an_error_in_every_command(program, tmp_path) -> None:
+    count = 60_000
+    plain = {"lattice": [300] * 3 + [90] * 3, "species": ["Cs"] * count}
+    plain |= {"frac_coords": [[n / count, 0, 0] for n in range(count)]}
+    (tmp_path / "t.jsonl").write_text(json.dumps({"structure": plain, "bandgap_eV": 1}) + "\n")
+    limits = ("--timeout-per-file", "0.2", "--memory-per-process", "1", "-q")
+    for command in ("predict", "embed", "evaluate", "finetune"):
+        output = {"embed": ["-o", tmp_path / "a.csv"], "finetune": ["-o", tmp_path / "run"]}.get(command, [])
+        outcome = program(command, tmp_path / "t.jsonl", *output, *limits)
+        if command == "finetune":
+            assert outcome.code == 2
+            assert "no row has a structure to train on; the first: not read in 0.2 s" in outcome.stderr
+        else:
+            assert outcome.code == 4, outcome.stderr
+    assert "not read in 0.2 s, then stopped: give it more with --timeout-per-file" in (tmp_path / "a.csv").read_text()

@@ -39,4 +39,11 @@ Jobs = Annotated[
 BatchAtoms = Annotated[
     str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
 ]
+TimeoutPerFile = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="A file that takes longer to read is an error; 0: no limit.")
+]
+MemoryPerProcess = Annotated[
+    float | None,
+    typer.Option(min=0.1, metavar="GIB", show_default=False, help="Of those that read; default: its part of all."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")]

@@ -11,9 +11,20 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from crystalpredict import __version__
-from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
+from crystalpredict.cli.engine import atoms_of, limits_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.options import BatchAtoms, Device, Inputs, Jobs, ModelName, Null, Quiet, StructureColumn
+from crystalpredict.cli.options import (
+    BatchAtoms,
+    Device,
+    Inputs,
+    Jobs,
+    MemoryPerProcess,
+    ModelName,
+    Null,
+    Quiet,
+    StructureColumn,
+    TimeoutPerFile,
+)
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
 from crystalpredict.cli.render import Format, columns_of, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -62,13 +73,8 @@ def predict(
     structure_column: StructureColumn = None,
     jobs: Jobs = 0,
     batch_atoms: BatchAtoms = "auto",
-    timeout_per_file: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="A file that takes longer to read is an error; 0: no limit.")
-    ] = 300,
-    memory_per_process: Annotated[
-        float | None,
-        typer.Option(min=0.1, metavar="GIB", show_default=False, help="Of those that read; default: its part of all."),
-    ] = None,
+    timeout_per_file: TimeoutPerFile = 300,
+    memory_per_process: MemoryPerProcess = None,
     where: Annotated[
         str | None,
         typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
@@ -116,7 +122,6 @@ def predict(
         from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.selection import Selection
         from crystalpredict.sources import sources_of
-        from crystalpredict.workers import Limits
 
         cursor = Cursor(sources_of(names, structure_column))
         part = None
@@ -125,7 +130,7 @@ def predict(
             facts = facts_of(folder, targets, inputs, uncertainty=not no_uncertainty) | options
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
-        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
+        limits = limits_of(timeout_per_file, memory_per_process)
         predictor, reader = stack.enter_context(
             opened_model(
                 cursor, folder, device, at_once, jobs,
