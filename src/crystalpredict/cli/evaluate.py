@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalpredict.cli.completion import model_names, target_names
 from crystalpredict.cli.engine import cores, limits_of
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, ModelName, Quiet, StructureColumn, TimeoutPerFile
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
@@ -66,6 +67,7 @@ def evaluate(
             "-t",
             metavar="NAME[=COLUMN]",
             show_default=False,
+            autocompletion=target_names,
             help="A property of the model, and the column of its labels if that has another name; repeat it, or "
             "separate by commas. Default: all that are labelled.",
         ),
@@ -74,7 +76,10 @@ def evaluate(
     compare: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME|PATH", show_default=False, help="Another model, on the same rows; repeat it for several."
+            metavar="NAME|PATH",
+            show_default=False,
+            autocompletion=model_names,
+            help="Another model, on the same rows; repeat it for several.",
         ),
     ] = None,
     split: Annotated[

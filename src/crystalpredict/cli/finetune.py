@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.engine import cores, limits_of
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile
 from crystalpredict.cli.output import with_progress
@@ -88,7 +89,14 @@ def finetune(
     structure_column: StructureColumn = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="NAME|PATH", show_default=False, help="The model to start from."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
+            show_default=False,
+            autocompletion=model_names,
+            help="The model to start from.",
+        ),
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
     freeze: Annotated[

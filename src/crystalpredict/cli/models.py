@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.options import Device
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import bundled_models, find_model, install_model, installed_models, remove_model
@@ -28,7 +29,10 @@ def list_models() -> None:
 @models_app.command()
 def info(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME|PATH", show_default=False, help="Default: the default model.")
+        str | None,
+        typer.Argument(
+            metavar="NAME|PATH", show_default=False, autocompletion=model_names, help="Default: the default model."
+        ),
     ] = None,
 ) -> None:
     """Print the card of a model: data, split, errors, schedule, licence."""
@@ -41,7 +45,12 @@ def info(
 def verify(
     name: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME|PATH]...", show_default=False, help="Default: all bundled models."),
+        typer.Argument(
+            metavar="[NAME|PATH]...",
+            show_default=False,
+            autocompletion=model_names,
+            help="Default: all bundled models.",
+        ),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -74,7 +83,9 @@ def install(
 
 
 @models_app.command()
-def remove(name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)]) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, autocompletion=model_names)],
+) -> None:
     """Delete a model that you installed."""
     remove_model(name)
     typer.echo(f"{name}: removed")

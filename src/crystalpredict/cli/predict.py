@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from crystalpredict import __version__
+from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.engine import atoms_of, limits_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.options import (
@@ -49,6 +50,7 @@ def predict(
             "-t",
             metavar="NAME",
             show_default=False,
+            autocompletion=target_names,
             help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; repeat it, or separate by "
             "commas; derived from the moduli, youngs_modulus, poisson_ratio or pugh_ratio. Default: all of the model, "
             "nothing derived.",
@@ -57,7 +59,10 @@ def predict(
     model: ModelName = None,
     device: Device = "auto",
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="auto: a table on a terminal, CSV in a pipe.")
+        Format,
+        typer.Option(
+            "--format", "-f", envvar="CRYSTALPREDICT_FORMAT", help="auto: a table on a terminal, CSV in a pipe."
+        ),
     ] = Format.auto,
     output: Annotated[
         Path | None,
