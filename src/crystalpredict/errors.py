@@ -17,7 +17,7 @@ class StructureError(CrystalPredictError):
     """A file or a structure from which no crystal can be read; one line, whatever of the file is quoted in it."""
 
     def __init__(self, message: str) -> None:
-        text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
+        text = printable(message)
         super().__init__(text if len(text) <= LONGEST_MESSAGE else f"{text[:200]} ... {text[-100:]}")
 
 
@@ -31,3 +31,8 @@ class DataError(CrystalPredictError):
 
 class OutputError(CrystalPredictError):
     """A result that cannot be written, as on a full disk."""
+
+
+def printable(text: str, kept: str = "") -> str:
+    """The text without control characters but those `kept`: in what others wrote they may be commands to a terminal."""
+    return "".join(letter if letter.isprintable() or letter in kept else repr(letter)[1:-1] for letter in text)

@@ -46,3 +46,12 @@ def pinned() -> dict[str, str]:
 def test_every_package_that_is_needed_is_pinned() -> None:
     assert needed() - pinned().keys() == set()
     assert len(needed()) > 40
+
+
+def test_the_page_on_security_lists_every_direct_dependency_with_its_pin() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    direct = {canonicalize_name(Requirement(text).name) for text in texts} - {"crystalpredict"}
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8").partition("| package |")[2]
+    listed = dict(re.findall(r"^\| ([\w-]+) \| ([\w.]+) \|", page, re.MULTILINE))
+    assert listed == {name: pinned()[name] for name in direct}

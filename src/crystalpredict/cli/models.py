@@ -9,8 +9,16 @@ import typer
 
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.options import Device
-from crystalpredict.errors import UsageError
-from crystalpredict.registry import bundled_models, find_model, install_model, installed_models, remove_model
+from crystalpredict.errors import UsageError, printable
+from crystalpredict.registry import (
+    LARGEST_JSON,
+    bundled_models,
+    checkpoint_file,
+    find_model,
+    install_model,
+    installed_models,
+    remove_model,
+)
 
 models_app = typer.Typer(help="The models at hand: list, describe, verify, install, import.", no_args_is_help=True)
 
@@ -38,7 +46,10 @@ def info(
     """Print the card of a model: data, split, errors, schedule, licence."""
     folder = find_model(name)
     card = folder / "README.md"
-    typer.echo(card.read_text(encoding="utf-8") if card.is_file() else f"{folder}: this model has no card")
+    if not card.is_file():
+        typer.echo(f"{folder}: this model has no card")
+        return
+    typer.echo(printable(checkpoint_file(card, LARGEST_JSON).decode("utf-8", "replace"), kept="\n\t"))
 
 
 @models_app.command()
