@@ -82,6 +82,7 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "3≈π, gęś¼.cif": (cif(), ""),
     "ions.json": (IONS, ""),
     "vacuum.cif": (cif(box=cell(c="40")), ""),
+    "atom alone.cif": (cif("Po Po 0 0 0 1", box=cell("30", "30", "30")), ""),
 }
 
 
@@ -123,7 +124,7 @@ def test_labels_that_are_no_numbers_are_named_by_their_rows(program, tmp_path) -
 @pytest.mark.skipif(os.name == "nt", reason="names of files")
 def test_a_folder_of_mutants_is_predicted_by_the_whole_program(tmp_path) -> None:
     contents = [originals()]
-    for number in range(200):
+    for number in range(140):
         (tmp_path / f"{number:03}.cif").write_bytes(mutant(contents, 11, number))
     command = [sys.executable, "-m", "crystalpredict", "predict", "-f", "csv", "--jobs", "2", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -131,7 +132,7 @@ def test_a_folder_of_mutants_is_predicted_by_the_whole_program(tmp_path) -> None
     assert done.returncode == 3
     assert sorted({Path(row["path"]).name for row in rows}) == sorted(path.name for path in tmp_path.iterdir())
     failed = [row for row in rows if row["error"]]
-    assert 30 < len(failed) < len(rows) - 30
+    assert 20 < len(failed) < len(rows) - 20
     assert [complaint(Entry(row["path"], 0, error=row["error"])) for row in failed] == [""] * len(failed)
     for row in rows:
         values = [row[name] for name in row if name[-2:] in ("eV", "om", "Pa", "90")]
