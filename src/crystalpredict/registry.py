@@ -175,10 +175,10 @@ def _config_of(folder: Path) -> Any:
 def checkpoint_file(path: Path, most: int) -> bytes:
     """What is in a file of a checkpoint; CheckpointError if it is a link, no file, or longer than `most` bytes.
 
-    A link may lead to a device without end, or to what others must not see.
+    OSError if it cannot be read. A link may lead to a device without end, or to what others must not see.
     """
-    if path.is_symlink() or not path.is_file():
-        raise CheckpointError(f"{path}: missing, or a link: put the file itself there")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise CheckpointError(f"{path}: a link, or no file: put the file itself there")
     if (size := path.stat().st_size) > most:
         raise CheckpointError(f"{path}: {size:,} bytes, far more than belong there; fetch it again")
     return path.read_bytes()
