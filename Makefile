@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint types check accuracy bench wheel clean
+.PHONY: demo test lint types check accuracy bench fuzz docs wheel clean
 
 demo: $(VENV)/installed        ## set everything up and predict the examples
 	$(BIN)/crystalpredict predict examples --format table
@@ -25,6 +25,12 @@ accuracy: $(VENV)/installed    ## errors of the bundled model on labelled crysta
 
 bench: $(VENV)/installed-dev   ## where the time goes, on a folder of CIFs: make bench CIFS=folder
 	$(BIN)/python benchmarks/speed.py $(CIFS)
+
+fuzz: $(VENV)/installed-dev    ## damaged files by the hundred thousand: make fuzz COUNT=1000 SEED=7 FROM=folder
+	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0) $(FROM)
+
+docs: $(VENV)/installed-dev    ## docs/cli.md, from the commands
+	$(BIN)/python scripts/cli_docs.py
 
 wheel: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel

@@ -206,10 +206,11 @@ def run_command(paths: list[str]) -> tuple[float, float]:
 
 def children(pid: int) -> list[int]:
     """Processes that a process has started."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:  # by any of its threads
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
         return []
+    return [int(child) for text in lists for child in text.split()]
 
 
 def private_megabytes(pid: int) -> float:

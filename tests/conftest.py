@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests know nothing of the settings of whoever runs them."""
+    for name in os.environ:
+        if name.startswith("CRYSTALPREDICT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CRYSTALPREDICT_CONFIG", os.devnull)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,10 +32,13 @@ from crystalpredict.errors import CheckpointError
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import Property
+from crystalpredict.registry import LARGEST_JSON, checkpoint_file
 
 FORMAT_VERSION = (
     2  # of the newest format: 2 added `attention` and what belongs to it; the paper's model is written as 1
 )
+LONGEST_HEADER = 2**20  # bytes, of the names and shapes in a file of tensors
+LARGEST_CALIBRATION = 2**26  # bytes
 GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
 
 
@@ -77,22 +81,24 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{FORMAT_VERSION}; use the version that wrote it, or a newer one"
         )
     try:
-        model = Crystalformer(ModelConfig.from_dict(config["model"]))
+        network = ModelConfig.from_dict(config["model"])
+        with torch.device("meta"):  # without memory, until the weights are known to be those of so large a network
+            wanted = {name: tuple(value.shape) for name, value in Crystalformer(network).state_dict().items()}
         properties, mean, deviation = properties_of(config)
         expected = config["weights_sha256"]
         training = dict(config.get("training", {}))
-        if format_version(model.config) > version:
-            raise ValueError(f"format {version} has no {model.config.attention} attention")
+        if format_version(network) > version:
+            raise ValueError(f"format {version} has no {network.attention} attention")
         if not (np.isfinite(mean).all() and (deviation > 0).all() and np.isfinite(deviation).all()):
             raise ValueError("a mean is not a number, or a deviation is not positive")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: damaged ({type(error).__name__}: {error})") from error
-    if len(properties) != model.config.outputs:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: {len(properties)} properties for {model.config.outputs} outputs"
-        )
-    model.load_state_dict(_read_weights(folder / "model.safetensors", expected, model))
-    calibration = _read_calibration(folder / CALIBRATION_FILE, config.get("calibration_sha256"), model.config)
+    if len(properties) != network.outputs:
+        raise CheckpointError(f"{folder / 'config.json'}: {len(properties)} properties for {network.outputs} outputs")
+    weights = _read_weights(folder / "model.safetensors", expected, wanted)
+    model = Crystalformer(network)
+    model.load_state_dict(weights)
+    calibration = _read_calibration(folder / CALIBRATION_FILE, config.get("calibration_sha256"), network)
     return Checkpoint(folder.name, model.eval(), properties, mean, deviation, training, calibration)
 
 
@@ -197,11 +203,11 @@ def _json_bytes(config: dict[str, Any]) -> bytes:
 def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> Calibration | None:
     """The calibration that config.json names by its sha256; None if it names none and there is none."""
     if expected is None:
-        if path.exists():
+        if path.exists() or path.is_symlink():
             raise CheckpointError(f"{path}: config.json does not name it; delete it, or calibrate again")
         return None
     try:
-        content = path.read_bytes()
+        content = checkpoint_file(path, LARGEST_CALIBRATION)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     if hashlib.sha256(content).hexdigest() != expected:
@@ -213,12 +219,10 @@ def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> 
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists() and not path.is_symlink():
+        raise CheckpointError(f"{path}: missing; a checkpoint folder has config.json, model.safetensors, golden.json")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: missing; a checkpoint folder has config.json, model.safetensors, golden.json"
-        ) from None
+        content = json.loads(checkpoint_file(path, LARGEST_JSON))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
@@ -226,16 +230,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_weights(path: Path, expected: str, model: Crystalformer) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file whose sha256 is `expected` and whose names and shapes are the model's."""
+def _read_weights(path: Path, expected: str, wanted: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file whose sha256 is `expected` and whose names and shapes are those `wanted`."""
     try:
-        content = path.read_bytes()
+        content = checkpoint_file(path, 8 * sum(map(math.prod, wanted.values())) + LONGEST_HEADER)
         if hashlib.sha256(content).hexdigest() != expected:
             raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
         tensors = safetensors.torch.load(content)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if wanted != found:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))

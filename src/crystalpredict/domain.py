@@ -116,7 +116,8 @@ class Domain:
         """By crystal, the bond that is farthest out of its range, in words."""
         owners, one, two, lengths = nearest_neighbors(crystals, neighbors)
         low, high = self.bonds[one, two].T
-        excess = np.maximum(lengths / high, low / lengths)
+        with np.errstate(invalid="ignore"):  # a pair without a range, far apart: infinite both
+            excess = np.maximum(lengths / high, low / lengths)
         excess[~np.isfinite(lengths)] = 0  # of isolated atoms a warning of its own
         found: dict[int, str] = {}
         order = np.flatnonzero(excess > SLACK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 400  # characters, of those that quote a file
+
 
 class CrystalPredictError(Exception):
     """Base of every error raised on purpose; the command line prints its message as one line."""
@@ -12,7 +14,11 @@ class UsageError(CrystalPredictError):
 
 
 class StructureError(CrystalPredictError):
-    """A file or a structure from which no crystal can be read."""
+    """A file or a structure from which no crystal can be read; one line, whatever of the file is quoted in it."""
+
+    def __init__(self, message: str) -> None:
+        text = printable(message)
+        super().__init__(text if len(text) <= LONGEST_MESSAGE else f"{text[:200]} ... {text[-100:]}")
 
 
 class CheckpointError(CrystalPredictError):
@@ -25,3 +31,8 @@ class DataError(CrystalPredictError):
 
 class OutputError(CrystalPredictError):
     """A result that cannot be written, as on a full disk."""
+
+
+def printable(text: str, kept: str = "") -> str:
+    """The text without control characters but those `kept`: in what others wrote they may be commands to a terminal."""
+    return "".join(letter if letter.isprintable() or letter in kept else repr(letter)[1:-1] for letter in text)

@@ -14,7 +14,8 @@ from crystalpredict.files import LARGEST
 
 LONGEST_LINE = 2**20  # characters
 FEWEST_BYTES = 6  # of an atom's line
-_PAIR = re.compile(r"""([^\s="']+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
+LONGEST_COMMENT = 2**15  # characters, whose square may have to be searched for what is open and never closed
+_PAIR = re.compile(r"""(?<![^\s"'}\]])([^\s="']++)\s*+=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
 _COUNT = re.compile(r"\s*[0-9]+\s*")
 NO_CELL = 'XYZ without a cell (Lattice="..." in its second line): a periodic cell is needed'
 
@@ -50,6 +51,8 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
     comment, *lines = rest or [""]
     if len(lines) != int(count):
         raise StructureError(f"broken XYZ: {len(lines)} of {int(count)} lines of atoms: a file cut off")
+    if len(comment) > LONGEST_COMMENT:
+        raise StructureError(f"broken XYZ: a second line of {len(comment)} characters: shorten it to the cell")
     info = {key.lower(): value.strip("\"'{}[]") for key, value in _PAIR.findall(comment)}
     if "lattice" not in info:
         raise StructureError(NO_CELL)

@@ -49,6 +49,7 @@ from crystalpredict.structures import Entry
 from crystalpredict.tables import Dropped, LabelledTable
 from crystalpredict.training import Training
 from crystalpredict.training_config import TrainingConfig
+from crystalpredict.workers import Limits
 
 PARTS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
 FEW = 1000  # training crystals, below which an encoder learns slowly
@@ -75,17 +76,18 @@ def read_crystals(
     radius: float,
     jobs: int = 1,
     watch: Callable[[Iterable[Entry]], Iterable[Entry]] = iter,
+    limits: Limits | None = None,
 ) -> LabelledCrystals:
     """The ordered crystals of a labelled table, read by `jobs` processes; radius, Å, of the neighbours looked at.
 
-    `watch` sees the structures pass.
+    `watch` sees the structures pass; `limits` of reading one.
     """
     rows: list[int] = []
     formulas: list[str] = []
     dropped = list(labelled.dropped)
     prints: list[FloatArray] = []
     crystals: list[Crystal] = []
-    with Reader(labelled.sources, radius, jobs) as reader:
+    with Reader(labelled.sources, radius, jobs, limits=limits) as reader:
         for row, found in enumerate(_by_source(watch(reader.entries()))):
             entry = found[0]
             crystal, neighbors = entry.crystal, entry.neighbors

@@ -12,6 +12,7 @@ from crystalpredict.crystal import FloatArray, IntArray, Neighbors
 # centre (E,), neighbour (E,), distance (E,) in Å, vector (E, 3) from centre to neighbour in Å, or None if not wanted
 Edges = tuple[IntArray, IntArray, FloatArray, FloatArray | None]
 
+LONGEST_RADIUS = 100.0  # Å, of the lists of a network: a million neighbours of each atom
 MANY = 1000  # atoms, above which a search by several threads pays
 _CHUNK = 4_000_000  # distances held at once by the NumPy search
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from functools import lru_cache
 from io import StringIO
 from typing import Any
 
@@ -13,22 +14,30 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
+from pymatgen.symmetry.groups import SpaceGroup
 
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
+from crystalpredict.plain_cif import MOST_OPERATIONS, OPERATIONS
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 
 
 def parse_text(text: str) -> list[Structure | StructureError]:
     """The structures in a CIF, a POSCAR, pymatgen JSON or XYZ; an error stands in the place of each unreadable one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what matters is judged later, and told with the name of the file
+        return _parse(text)
+
+
+def _parse(text: str) -> list[Structure | StructureError]:
     start = text.lstrip()[:512].lower()
     if start.startswith(("{", "[")):
         return _parse_json(text)
     if start.startswith(("<!doctype", "<html", "<?xml")):
         raise StructureError("a web page, not a structure: download the file itself")
-    if re.search(r"^\s*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
+    if re.search(r"^[^\S\n]*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
         return _parse_cif(text)
     if is_xyz(text):
         return _parse_xyz(text)
@@ -81,28 +90,28 @@ def cif_blocks(text: str) -> list[str]:
 
 def _parse_block(block: str) -> Structure | StructureError:
     """Structure of one CIF data block."""
-    if not re.search(r"^\s*_cell[_.]length_a\s+\S", block, re.MULTILINE | re.IGNORECASE):
+    if not re.search(r"^[^\S\n]*_cell[_.]length_a\s+\S", block, re.MULTILINE | re.IGNORECASE):
         return StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
     if not re.search(r"_atom_site[_.](fract|cartn)_x", block, re.IGNORECASE):
         return StructureError("no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # occupancies are judged later, in crystal_of_structure, where the message can name the site
-            parser = CifParser.from_str(block, occupancy_tolerance=100.0)
-            (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
-            _refuse_impossible(data)
-            if occupancies := _column(data, "_atom_site_occupancy"):
-                # "." is the default, 1, which pymatgen reads as 0
-                data["_atom_site_occupancy"] = ["1" if text == "." else text for text in occupancies]
-            structures = parser.parse_structures(primitive=False, check_occu=False)
+        # occupancies are judged later, in crystal_of_structure, where the message can name the site
+        parser = CifParser.from_str(block, occupancy_tolerance=100.0)
+        (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
+        _refuse_impossible(data)
+        if occupancies := _column(data, "_atom_site_occupancy"):
+            # "." is the default, 1, which pymatgen reads as 0
+            data["_atom_site_occupancy"] = ["1" if text == "." else text for text in occupancies]
+        group = _stated_group(data)
+        if not any(_column(data, tag) for tag in OPERATIONS):
+            _hold_group(re.sub(r"[\s_]", "", group))
+        structures = parser.parse_structures(primitive=False, check_occu=False)
     except StructureError as error:
         return error
     except Exception as error:  # pymatgen raises whatever its parsing meets
         return StructureError(f"broken CIF ({_reason(error)}): {CHECK_CIF}")
     if not structures:
         return StructureError(f"no structure in the CIF: {CHECK_CIF}")
-    group = _stated_group(data)
     notes: list[str] = parser.warnings  # type: ignore[attr-defined]
     if group and any("Defaulting to P1" in note for note in notes):
         return StructureError(f"space group {group!r} not understood: list its operations, _symmetry_equiv_pos_as_xyz")
@@ -120,6 +129,8 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
     x, y, z = np.cos(np.radians(angles))
     if not (all(0 < angle < 180 for angle in angles) and 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6):
         raise StructureError(f"cell angles {angles}°: no cell has these angles")
+    if (count := max(len(_column(data, tag)) for tag in OPERATIONS)) > MOST_OPERATIONS:
+        raise StructureError(f"{count} symmetry operations: no space group has so many, list each once")
     for site, text in enumerate(_column(data, "_atom_site_occupancy"), start=1):
         if text not in (".", "?") and str2float(text) <= 0:
             raise StructureError(f"occupancy {text} at site {site}: it must be above 0; leave an empty site out")
@@ -134,6 +145,15 @@ def _stated_group(data: dict[str, Any]) -> str:
     tags = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt", "_space_group_IT_number")
     names = (str(data.get(tag, "")).strip("'\" ") for tag in (*tags, "_symmetry_Int_Tables_number"))
     return next((name for name in names if name.replace(" ", "") not in ("", "?", ".", "P1", "1")), "")
+
+
+@lru_cache(256)
+def _hold_group(symbol: str) -> SpaceGroup | None:
+    """A space group, which takes pymatgen half a second, and which it forgets as soon as nobody holds it."""
+    try:
+        return SpaceGroup(symbol)
+    except ValueError:
+        return None
 
 
 def _column(data: dict[str, Any], name: str) -> list[str]:
@@ -157,10 +177,11 @@ def _parse_poscar(text: str) -> Structure | StructureError:
     named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
     if named and len(lines) > 6 and len(lines[5].split("!")[0].split()) != len(lines[6].split("!")[0].split()):
         return StructureError("broken POSCAR: the two lines below the cell need as many counts as element symbols")
+    counts = [float(word) for line in lines[5:7] for word in line.split("!")[0].split() if word.isdecimal()]
+    if sum(counts) > len(lines):  # pymatgen would make so many symbols first, in whatever memory it takes
+        return StructureError(f"broken POSCAR: counts of {sum(counts):.3g} atoms in {len(lines)} lines: a file cut off")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            poscar = Poscar.from_str(text, read_velocities=False)
+        poscar = Poscar.from_str(text, read_velocities=False)
     except Exception as error:  # pymatgen raises whatever its parsing meets
         return StructureError(f"broken POSCAR ({_reason(error)}): check the counts, the coordinates and their number")
     if not named and not poscar.true_names:
@@ -196,7 +217,9 @@ def _structure_of_dict(item: Any) -> Structure | StructureError:
             return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
         if "lattice" not in keys:
             return StructureError("a molecule without a lattice: a periodic cell is needed")
-        return Structure.from_dict(item)
+        # no more than the crystal: of properties pymatgen makes objects, and imports the modules that they name
+        sites = [{"species": site["species"], "abc": site["abc"]} for site in item["sites"]]
+        return Structure.from_dict({"lattice": item["lattice"], "sites": sites})
     except Exception as error:  # pymatgen raises whatever its parsing meets
         return StructureError(f"broken pymatgen JSON ({_reason(error)})")
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import gemmi
 import numpy as np
@@ -20,7 +22,8 @@ SAME_SITE = 1e-4  # of fractional coordinates, within which two images of an ato
 _CELL = tuple(
     f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
-_OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+MOST_OPERATIONS = 1000  # of which Fm-3m has 192: the memory for a site is that of their square
+OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 _GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
 _HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
 _SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy")
@@ -28,6 +31,7 @@ _ION = re.compile(r"([A-Z][a-z]?)(?:0?\+|0?-|[0-9](?:\.[0-9]*)?[+-]|[+-][0-9])?"
 _LABEL = re.compile(r"([A-Z][a-z]?)(?:[0-9][0-9A-Za-z]*)?")
 _OPERATION = re.compile(r"[xyzXYZ0-9/+,\s-]+")
 _IDENTITY = gemmi.Op("x,y,z")
+_BLOCK = re.compile(r"^data_\S*", re.MULTILINE | re.IGNORECASE)
 _UNUSUAL = re.compile(r"_magn|_moment|_cell_modulation", re.IGNORECASE)
 
 
@@ -45,12 +49,22 @@ def read_plain_cif(text: str) -> list[PlainCif]:
     """The crystals of a CIF all of whose blocks are plain; none if the text is anything else."""
     if _UNUSUAL.search(text):
         return []
+    crystals = [_read_block(block) for block in _blocks(text)]
+    return [crystal for crystal in crystals if crystal] if all(crystals) else []
+
+
+def _blocks(text: str) -> Iterable[gemmi.cif.Block]:
+    """The data blocks; none if gemmi cannot read the text. Programs exist that give all blocks the same name."""
     try:
-        blocks = gemmi.cif.read_string(text)
+        return gemmi.cif.read_string(text)
+    except (ValueError, RuntimeError) as error:
+        if "duplicate block name" not in str(error):
+            return []
+    numbers = count()
+    try:
+        return gemmi.cif.read_string(_BLOCK.sub(lambda _: f"data_{next(numbers)}", text))
     except (ValueError, RuntimeError):
         return []
-    crystals = [_read_block(block) for block in blocks]
-    return [crystal for crystal in crystals if crystal] if all(crystals) else []
 
 
 def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
@@ -77,10 +91,10 @@ def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
 
 def _operations(block: gemmi.cif.Block) -> list[gemmi.Op]:
     """The operations listed, or those of the space group named, if its name stands for one setting; else none."""
-    for tag in _OPERATIONS:
+    for tag in OPERATIONS:
         if column := block.find_values(tag):
             texts = [gemmi.cif.as_string(text) for text in column]
-            if not all(_OPERATION.fullmatch(text) for text in texts):
+            if len(texts) > MOST_OPERATIONS or not all(_OPERATION.fullmatch(text) for text in texts):
                 return []  # decimals, which gemmi rounds to 24ths
             try:
                 return [gemmi.Op(text) for text in texts]

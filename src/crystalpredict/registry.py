@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalpredict.errors import CheckpointError, UsageError
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from crystalpredict.properties import Property
 
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "calibration.safetensors", "golden.json", "README.md")
-CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # of the environment: where predictions are kept, and the same for models:
+LARGEST_JSON = 2**24  # bytes
+CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # of the environment: where predictions are kept
 MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # of the environment: where models are installed
 
 
@@ -62,6 +63,9 @@ def bundled_models() -> dict[str, BundledModel]:
     folder = models_folder()
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        names = [name for entry in index["models"].values() for name in (entry["folder"], *entry["files"])]
+        if odd := [name for name in names if not _is_name(name)]:
+            raise ValueError(f"{odd[0]!r} is no name of a file")
         return {
             name: BundledModel(
                 name=name,
@@ -128,6 +132,8 @@ def install_model(folder: Path, name: str, *, replace: bool = False) -> Path:
             new, old = Path(temporary, "new"), Path(temporary, "old")
             new.mkdir()
             for file in CHECKPOINT_FILES:
+                if (folder / file).is_symlink():
+                    raise UsageError(f"{folder / file}: a link: put the file itself there")
                 if (folder / file).is_file():
                     shutil.copyfile(folder / file, new / file)
             if target.exists():
@@ -170,13 +176,35 @@ def find_model(name: str | None = None) -> Path:
     raise UsageError(f"no model {name!r}, neither by name nor as a folder: {hint}")
 
 
+def _config_of(folder: Path) -> Any:
+    """The config.json of a checkpoint; ValueError, among others, if it is none."""
+    try:
+        return json.loads(checkpoint_file(folder / "config.json", LARGEST_JSON))
+    except (CheckpointError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def checkpoint_file(path: Path, most: int) -> bytes:
+    """What is in a file of a checkpoint; CheckpointError if it is a link, no file, or longer than `most` bytes.
+
+    OSError if it cannot be read. A link may lead to a device without end, or to what others must not see.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise CheckpointError(f"{path}: a link, or no file: put the file itself there")
+    if (size := path.stat().st_size) > most:
+        raise CheckpointError(f"{path}: {size:,} bytes, far more than belong there; fetch it again")
+    return path.read_bytes()
+
+
 def radius_of_model(folder: Path) -> float | None:
     """Radius of a checkpoint's neighbour lists, Å, without torch; None where `load_checkpoint` has a complaint."""
+    from crystalpredict.neighbors import LONGEST_RADIUS
+
     try:
-        radius = float(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]["radius"])
+        radius = float(_config_of(folder)["model"]["radius"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return radius if radius > 0 else None
+    return radius if 0 < radius <= LONGEST_RADIUS else None
 
 
 def properties_of_model(folder: Path) -> tuple[Property, ...]:
@@ -184,7 +212,7 @@ def properties_of_model(folder: Path) -> tuple[Property, ...]:
     from crystalpredict.properties import Property
 
     try:
-        entries = json.loads((folder / "config.json").read_text(encoding="utf-8"))["properties"]
+        entries = _config_of(folder)["properties"]
         scale = ("mean", "deviation")
         return tuple(Property.from_dict({k: v for k, v in entry.items() if k not in scale}) for entry in entries)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -194,7 +222,7 @@ def properties_of_model(folder: Path) -> tuple[Property, ...]:
 def needs_vectors(folder: Path) -> bool:
     """Whether a checkpoint's neighbour lists need vectors (ModelConfig.vectors), without torch."""
     try:
-        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
+        model = _config_of(folder)["model"]
         return bool(model.get("attention", "real") != "real")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -143,7 +143,10 @@ def entry_of_structure(
         return Entry(path, index, error=str(structure))
     elements, n_atoms = _elements(structure), len(structure)
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
-    formula = _formula(counts) if counts else structure.composition.reduced_formula
+    try:
+        formula = _formula(counts) if counts else structure.composition.reduced_formula
+    except OverflowError:  # infinite occupancies, of which the next lines tell
+        formula = ""
     try:
         crystal, notes = crystal_of_structure(structure, elements)
         neighbors = _neighbors_of_structure(structure, crystal, radius, vectors=vectors)

@@ -11,6 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from crystalpredict import __version__
+from crystalpredict.cli.config import config
+from crystalpredict.cli.doctor import doctor
 from crystalpredict.cli.embed import embed
 from crystalpredict.cli.evaluate import evaluate
 from crystalpredict.cli.finetune import finetune
@@ -18,6 +20,7 @@ from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import predict
 from crystalpredict.cli.render import say
+from crystalpredict.cli.settings import apply_settings, read_settings
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import CrystalPredictError, DataError, UsageError
 
@@ -44,7 +47,6 @@ app = typer.Typer(
     name="crystalpredict",
     help="Predict properties of inorganic crystals from CIF and POSCAR files.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -54,6 +56,8 @@ app.command()(evaluate)
 app.command()(finetune)
 app.command()(embed)
 app.add_typer(models_app, name="models")
+app.command()(config)
+app.command()(doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -64,11 +68,17 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    try:
+        apply_settings(ctx, read_settings())
+    except UsageError as error:
+        if ctx.invoked_subcommand != "doctor":  # which tells of it among other things
+            raise
+        ctx.obj = str(error)
 
 
 def main() -> None:

@@ -46,8 +46,8 @@ class Computing:
     quiet: bool
 
     def __post_init__(self) -> None:
-        if self.scheduler and (self.cache or self.jobs or self.limits.memory):
-            raise UsageError("--scheduler goes with neither --cache nor --jobs nor --memory-per-process")
+        if self.scheduler and self.cache:
+            raise UsageError("--scheduler does not go with --cache")
 
     @property
     def properties(self) -> tuple[Property, ...]:

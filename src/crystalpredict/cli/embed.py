@@ -13,9 +13,20 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalpredict.cli.engine import atoms_of, opened_model, quick_imports
+from crystalpredict.cli.engine import atoms_of, limits_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.options import BatchAtoms, Device, Inputs, Jobs, ModelName, Null, Quiet, StructureColumn
+from crystalpredict.cli.options import (
+    BatchAtoms,
+    Device,
+    Inputs,
+    Jobs,
+    MemoryPerProcess,
+    ModelName,
+    Null,
+    Quiet,
+    StructureColumn,
+    TimeoutPerFile,
+)
 from crystalpredict.cli.output import refuse_unwritable, with_progress
 from crystalpredict.cli.render import say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -41,6 +52,8 @@ def embed(
     structure_column: StructureColumn = None,
     jobs: Jobs = 0,
     batch_atoms: BatchAtoms = "auto",
+    timeout_per_file: TimeoutPerFile = 300,
+    memory_per_process: MemoryPerProcess = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the network's features of crystals, for a regressor of your own: one row for each structure, in order.
@@ -62,9 +75,9 @@ def embed(
         stack.enter_context(quick_imports())
         from crystalpredict.sources import sources_of
 
-        sources = sources_of(names, structure_column)
+        sources, limits = sources_of(names, structure_column), limits_of(timeout_per_file, memory_per_process)
         load, reader = stack.enter_context(
-            opened_model(sources, folder, device, at_once, jobs, merge=not per_atom, quiet=quiet)
+            opened_model(sources, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
         )
         predictor = load()
         found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)

@@ -87,6 +87,13 @@ def atoms_of(batch_atoms: str) -> int | None:
     return int(batch_atoms)
 
 
+def limits_of(timeout_per_file: float, memory_per_process: float | None) -> Limits:
+    """What --timeout-per-file, seconds, and --memory-per-process, GiB, say."""
+    from crystalpredict.workers import Limits
+
+    return Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

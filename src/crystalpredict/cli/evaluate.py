@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalpredict.cli.engine import cores
-from crystalpredict.cli.options import Device, Jobs, ModelName, Quiet, StructureColumn
+from crystalpredict.cli.completion import model_names, target_names
+from crystalpredict.cli.engine import cores, limits_of
+from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, ModelName, Quiet, StructureColumn, TimeoutPerFile
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, Format, say
 from crystalpredict.cli.scores import ReportFormat, write_records, write_report
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from crystalpredict.properties import Property
     from crystalpredict.scores import Report, Score
     from crystalpredict.tables import LabelledTable
+    from crystalpredict.workers import Limits
 
 REASONS_SAID = 10  # why rows were lost; --predictions and --format json have all of them
 
@@ -65,6 +67,7 @@ def evaluate(
             "-t",
             metavar="NAME[=COLUMN]",
             show_default=False,
+            autocompletion=target_names,
             help="A property of the model, and the column of its labels if that has another name; repeat it, or "
             "separate by commas. Default: all that are labelled.",
         ),
@@ -73,7 +76,10 @@ def evaluate(
     compare: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME|PATH", show_default=False, help="Another model, on the same rows; repeat it for several."
+            metavar="NAME|PATH",
+            show_default=False,
+            autocompletion=model_names,
+            help="Another model, on the same rows; repeat it for several.",
         ),
     ] = None,
     split: Annotated[
@@ -101,6 +107,8 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     jobs: Jobs = 0,
+    timeout_per_file: TimeoutPerFile = 300,
+    memory_per_process: MemoryPerProcess = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure the errors of a model on your own labelled crystals.
@@ -117,7 +125,8 @@ def evaluate(
     from crystalpredict.evaluate import evaluate as evaluated
     from crystalpredict.evaluate import records
 
-    answers = predict_rows(table, models, device, jobs or cores(), quiet=quiet)
+    limits = limits_of(timeout_per_file, memory_per_process)
+    answers = predict_rows(table, models, device, jobs or cores(), limits, quiet=quiet)
     found = evaluated(table, answers)
     if not quiet:
         say_losses(found, len(table.notes))
@@ -222,7 +231,7 @@ def shared(table: LabelledTable, model: Model) -> list[str]:
 
 
 def predict_rows(
-    table: LabelledTable, models: Sequence[Model], device: str, jobs: int, *, quiet: bool
+    table: LabelledTable, models: Sequence[Model], device: str, jobs: int, limits: Limits, *, quiet: bool
 ) -> list[Predicted]:
     """What each model says of the rows; structures are read once for all models of like neighbour lists."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for `predict`
@@ -233,7 +242,7 @@ def predict_rows(
     with ExitStack() as stack:
         # workers start before torch is imported: they are small then, and read meanwhile
         readers = {
-            (radius, vectors): stack.enter_context(Reader(table.sources, radius, jobs, vectors=vectors))
+            (radius, vectors): stack.enter_context(Reader(table.sources, radius, jobs, vectors=vectors, limits=limits))
             for radius, vectors in sorted(set(kinds))
         }
         from crystalpredict.predict import load_model

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalpredict.cli.engine import cores
-from crystalpredict.cli.options import Device, Jobs, Quiet, StructureColumn
+from crystalpredict.cli.completion import model_names
+from crystalpredict.cli.engine import cores, limits_of
+from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile
 from crystalpredict.cli.output import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
@@ -28,6 +29,7 @@ from crystalpredict.registry import find_model
 if TYPE_CHECKING:
     from crystalpredict.tables import NewTargets
     from crystalpredict.training import Progress, Training
+    from crystalpredict.workers import Limits
 
 LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property
 
@@ -87,7 +89,14 @@ def finetune(
     structure_column: StructureColumn = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="NAME|PATH", show_default=False, help="The model to start from."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
+            show_default=False,
+            autocompletion=model_names,
+            help="The model to start from.",
+        ),
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
     freeze: Annotated[
@@ -117,6 +126,8 @@ def finetune(
     ] = None,
     device: Device = "auto",
     jobs: Jobs = 0,
+    timeout_per_file: TimeoutPerFile = 300,
+    memory_per_process: MemoryPerProcess = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on your own labelled crystals, from a bundled one or from scratch.
@@ -147,7 +158,7 @@ def finetune(
         new = NewTargets(tuple(unit or ()), log)
         base = None if scratch else find_model(model)
         wishes = Wishes(target or [], new, structure_column, base, settings, split_by, (validation, test), kfold)
-        begin(data, folder, wishes, readers, quiet=quiet)
+        begin(data, folder, wishes, readers, limits_of(timeout_per_file, memory_per_process), quiet=quiet)
     distributed.wait_for_all()
     try:
         train(folder, where, readers, quiet=quiet)
@@ -169,7 +180,7 @@ class Wishes:
     folds: int
 
 
-def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -> None:
+def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *, quiet: bool) -> None:
     """Read the table, say what is in it, and lay out the run's folder."""
     from crystalpredict.briefing import learnt_targets, lines_of_data, lines_of_split, lines_of_start
     from crystalpredict.checkpoint import load_checkpoint
@@ -190,6 +201,7 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, *, quiet: bool) -
     crystals = read_crystals(
         labelled, network.radius, jobs,
         lambda entries: with_progress(entries, total, lambda entry: entry.index == 0, quiet=quiet),
+        limits,
     )  # fmt: skip
     validation, test = wishes.shares
     splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])

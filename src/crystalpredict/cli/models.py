@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
+from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.options import Device
-from crystalpredict.errors import UsageError
-from crystalpredict.registry import bundled_models, find_model, install_model, installed_models, remove_model
+from crystalpredict.errors import UsageError, printable
+from crystalpredict.registry import (
+    LARGEST_JSON,
+    bundled_models,
+    checkpoint_file,
+    find_model,
+    install_model,
+    installed_models,
+    remove_model,
+)
 
 models_app = typer.Typer(help="The models at hand: list, describe, verify, install, import.", no_args_is_help=True)
 
@@ -28,20 +37,31 @@ def list_models() -> None:
 @models_app.command()
 def info(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME|PATH", show_default=False, help="Default: the default model.")
+        str | None,
+        typer.Argument(
+            metavar="NAME|PATH", show_default=False, autocompletion=model_names, help="Default: the default model."
+        ),
     ] = None,
 ) -> None:
     """Print the card of a model: data, split, errors, schedule, licence."""
     folder = find_model(name)
     card = folder / "README.md"
-    typer.echo(card.read_text(encoding="utf-8") if card.is_file() else f"{folder}: this model has no card")
+    if not card.is_file():
+        typer.echo(f"{folder}: this model has no card")
+        return
+    typer.echo(printable(checkpoint_file(card, LARGEST_JSON).decode("utf-8", "replace"), kept="\n\t"))
 
 
 @models_app.command()
 def verify(
     name: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME|PATH]...", show_default=False, help="Default: all bundled models."),
+        typer.Argument(
+            metavar="[NAME|PATH]...",
+            show_default=False,
+            autocompletion=model_names,
+            help="Default: all bundled models.",
+        ),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -74,7 +94,9 @@ def install(
 
 
 @models_app.command()
-def remove(name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)]) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, autocompletion=model_names)],
+) -> None:
     """Delete a model that you installed."""
     remove_model(name)
     typer.echo(f"{name}: removed")

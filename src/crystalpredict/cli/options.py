@@ -1,10 +1,12 @@
-"""Options that several commands have in common, each declared once."""
+"""Options that several commands have in common, each declared once; those with a variable are settings too."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+
+from crystalpredict.cli.completion import model_names
 
 Inputs = Annotated[
     list[str],
@@ -21,7 +23,13 @@ Null = Annotated[
 ModelName = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", metavar="NAME|PATH", show_default=False, help="A bundled model or a checkpoint folder."
+        "--model",
+        "-m",
+        metavar="NAME|PATH",
+        show_default=False,
+        envvar="CRYSTALPREDICT_MODEL",
+        autocompletion=model_names,
+        help="A bundled model or a checkpoint folder.",
     ),
 ]
 StructureColumn = Annotated[
@@ -32,12 +40,48 @@ StructureColumn = Annotated[
         help="Where the structures of a table are. Default: cif, poscar, structure, path, ...",
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", envvar="CRYSTALPREDICT_DEVICE", help="Where to compute.")]
 Jobs = Annotated[
-    int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes that read; 0: one for each core.")
+    int,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=0,
+        metavar="N",
+        envvar="CRYSTALPREDICT_JOBS",
+        help="Processes that read; 0: one for each core.",
+    ),
 ]
 BatchAtoms = Annotated[
-    str, typer.Option(metavar="auto|N", help="Atoms computed at once; auto: what suits the device's memory.")
+    str,
+    typer.Option(
+        metavar="auto|N",
+        envvar="CRYSTALPREDICT_BATCH_ATOMS",
+        help="Atoms computed at once; auto: what suits the device's memory.",
+    ),
+]
+TimeoutPerFile = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        envvar="CRYSTALPREDICT_TIMEOUT_PER_FILE",
+        help="A file that takes longer to read is an error; 0: no limit.",
+    ),
+]
+MemoryPerProcess = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        metavar="GIB",
+        show_default=False,
+        envvar="CRYSTALPREDICT_MEMORY_PER_PROCESS",
+        help="Of those that read; default: its part of all.",
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", envvar="CRYSTALPREDICT_QUIET", help="Say nothing on stderr but errors of usage."),
 ]
 Where = Annotated[
     str | None,
@@ -50,4 +94,3 @@ Sort = Annotated[
 Top = Annotated[
     int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only the first N rows of --sort.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors of usage.")]

@@ -10,19 +10,22 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.computing import Computing, Windows
-from crystalpredict.cli.engine import atoms_of, quick_imports
+from crystalpredict.cli.engine import atoms_of, limits_of, quick_imports
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.options import (
     BatchAtoms,
     Device,
     Inputs,
     Jobs,
+    MemoryPerProcess,
     ModelName,
     Null,
     Quiet,
     Sort,
     StructureColumn,
+    TimeoutPerFile,
     Top,
     Where,
 )  # fmt: skip
@@ -51,6 +54,7 @@ def predict(
             "-t",
             metavar="NAME",
             show_default=False,
+            autocompletion=target_names,
             help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; repeat it, or separate by "
             "commas; derived from the moduli, youngs_modulus, poisson_ratio or pugh_ratio. Default: all of the model, "
             "nothing derived.",
@@ -59,7 +63,10 @@ def predict(
     model: ModelName = None,
     device: Device = "auto",
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="auto: a table on a terminal, CSV in a pipe.")
+        Format,
+        typer.Option(
+            "--format", "-f", envvar="CRYSTALPREDICT_FORMAT", help="auto: a table on a terminal, CSV in a pipe."
+        ),
     ] = Format.auto,
     output: Annotated[
         Path | None,
@@ -75,13 +82,8 @@ def predict(
     structure_column: StructureColumn = None,
     jobs: Jobs = 0,
     batch_atoms: BatchAtoms = "auto",
-    timeout_per_file: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="A file that takes longer to read is an error; 0: no limit.")
-    ] = 300,
-    memory_per_process: Annotated[
-        float | None,
-        typer.Option(min=0.1, metavar="GIB", show_default=False, help="Of those that read; default: its part of all."),
-    ] = None,
+    timeout_per_file: TimeoutPerFile = 300,
+    memory_per_process: MemoryPerProcess = None,
     where: Where = None,
     sort: Sort = None,
     top: Top = None,
@@ -146,9 +148,8 @@ def predict(
         from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.selection import Selection
         from crystalpredict.sources import sources_of
-        from crystalpredict.workers import Limits
 
-        limits = Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
+        limits = limits_of(timeout_per_file, memory_per_process)
         computing = Computing(
             folder, model, device, at_once, jobs, targets, not no_reduce, not no_uncertainty, limits, cache, scheduler,
             quiet,

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-SHOWN = 90  # percent: which intervals have columns; crystalpredict.uncertainty, which imports NumPy, has it too
+from crystalpredict.errors import printable
 
 if TYPE_CHECKING:
     from crystalpredict.prediction import Prediction
     from crystalpredict.properties import Property
 
+SHOWN = 90  # percent: which intervals have columns; crystalpredict.uncertainty, which imports NumPy, has it too
 NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
 
 
@@ -41,8 +42,7 @@ class Writer(Protocol):
 
 def say(message: str) -> None:
     """A line on stderr, whatever the names of files in it."""
-    line = message.replace("\r", "\\r").replace("\n", "\\n")
-    print(f"crystalpredict: {line}", file=sys.stderr)  # noqa: T201  the one place that prints
+    print(f"crystalpredict: {printable(message)}", file=sys.stderr)  # noqa: T201  the one place that prints
 
 
 def writer_of(kind: Format, stream: IO[Any], properties: Sequence[Property], *, intervals: bool = False) -> Writer:
@@ -173,7 +173,7 @@ class TableWriter:
         if noted:
             table.add_column("note", overflow="fold")
         for row in self.rows:
-            cells = [escape(row.path), *([str(row.index)] if several else []), escape(row.formula)]
+            cells = [escape(printable(row.path)), *([str(row.index)] if several else []), escape(row.formula)]
             cells.append("" if row.n_atoms is None else str(row.n_atoms))
             cells += [_cell(row, prop, self.intervals) for prop in self.properties]
             if noted:

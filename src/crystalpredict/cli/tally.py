@@ -57,6 +57,5 @@ def reason_of(error: str) -> str:
     """An error without what is peculiar to the file: its advice, what stands in brackets, names in quotes, numbers."""
     if "Å apart" in error:
         return "atoms too close"
-    reason = error.split(": ")[0]
-    reason = re.sub(r"\s*\([^)]*\)|\s*'[^']*'", "", reason)
+    reason = re.sub(r"\s*\(.*\)|\s*\[.*\]|\s*'[^']*'|\s*\"[^\"]*\"", "", error).split(": ")[0]
     return re.sub(r"-?[0-9][0-9.e+-]*", "…", reason)[:80]

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
+from crystalpredict.neighbors import LONGEST_RADIUS
+
+MOST = 4096  # of anything: a config from anywhere must not make a network that fills the memory
 Attention = Literal["real", "dual", "alternating", "reciprocal", "framed"]
 """Which of the family a network is: `real`, the paper's model; `dual`, with half of the heads of each block in
 reciprocal space; `alternating`, with every second block there; `reciprocal`, with all of them [M7]; `framed`, with
@@ -54,6 +57,11 @@ class ModelConfig:
         for name in ("blocks", "width", "heads", "feedforward", "readout", "outputs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ModelConfig.{name} is {getattr(self, name)}, but must be at least 1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            most = LONGEST_RADIUS if field.name == "radius" else MOST
+            if not isinstance(value, str) and not abs(value) <= most:  # false for not-a-number too
+                raise ValueError(f"ModelConfig.{field.name} is {value}, but must be {most:g} at most")
         if self.attention not in get_args(Attention):
             near = get_close_matches(str(self.attention), get_args(Attention), n=1) or get_args(Attention)
             raise ValueError(f"ModelConfig.attention is {self.attention!r}, but must be one of {', '.join(near)}")

@@ -1,0 +1,51 @@
+"""`crystalpredict doctor`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from itertools import chain
+from typing import Annotated
+
+import typer
+
+from crystalpredict.cli.options import Device, ModelName
+from crystalpredict.cli.settings import settings_file
+
+
+class DoctorFormat(StrEnum):
+    """How findings are printed."""
+
+    text = "text"
+    json = "json"
+
+
+def doctor(
+    ctx: typer.Context,
+    model: ModelName = None,
+    device: Device = "auto",
+    format: Annotated[
+        DoctorFormat, typer.Option("--format", "-f", help="A line for each check, or one JSON object.")
+    ] = DoctorFormat.text,
+) -> None:
+    """Look whether this installation is well: libraries, device, settings, every model, a prediction.
+
+    Exit code 0: all is well; 1: a line says what is not, and what to do.
+    """  # fmt: skip
+    from crystalpredict.doctor import Check, examine
+
+    path = settings_file()
+    settings = Check("settings", not ctx.obj, ctx.obj or f"{path}{'' if path.is_file() else ': there is no such file'}")
+    checks = []
+    for check in chain([settings], examine(model, device)):
+        checks.append(check)
+        if format == DoctorFormat.text:
+            typer.echo(f"{'ok   ' if check.ok else 'WRONG'} {check.name}: {check.said}")
+    well = all(check.ok for check in checks)
+    if format == DoctorFormat.json:
+        typer.echo(
+            json.dumps({"ok": well, "checks": [asdict(check) for check in checks]}, indent=2, ensure_ascii=False)
+        )
+    if not well:
+        raise typer.Exit(1)
