@@ -223,6 +223,7 @@ def _begin_worker(parent: int) -> None:
             import vesin  # noqa: F401
         del sys.modules["torch"]
     gc.freeze()
+    gc.enable()  # off since the parent imports: what parsers leave in cycles would stay
 
 
 def _end_with(parent: int) -> None:

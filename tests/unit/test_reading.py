@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -105,7 +106,7 @@ def misbehave(source: Source) -> list[Entry]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
 def test_what_hangs_dies_or_eats_memory_is_named_and_the_others_are_read(paths: list[str]) -> None:
-    limits = Limits(4.0, memory=2**31)  # seconds: the first file that is no plain CIF pays for the parser's import
+    limits = Limits(8.0, memory=2**31)  # seconds: the first file that is no plain CIF pays for the parser's import
     workers = Workers(2, "spawn", misbehave, partial(merge_entries, radius=RADIUS), limits)
     try:
         futures = [workers.submit(chunk) for chunk, _ in chunks_of(paths)]
@@ -120,6 +121,28 @@ def test_what_hangs_dies_or_eats_memory_is_named_and_the_others_are_read(paths: 
     assert [row for row in told(found) if Path(row[0]).stem not in failed] == [
         row for row in expected if Path(row[0]).stem not in failed
     ]
+
+
+def is_garbage_collected(source: Source) -> list[Entry]:
+    return [Entry(start_of(source)[0], 0, formula=str(gc.isenabled()))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux alone")
+def test_workers_forked_while_garbage_is_left_alone_look_for_it(paths: list[str]) -> None:
+    gc.disable()
+    try:
+        workers = Workers(1, "fork", is_garbage_collected, merge_nothing, Limits())
+    finally:
+        gc.enable()
+    try:
+        (found,) = workers.submit(paths[:1]).result()
+    finally:
+        workers.close()
+    assert found.formula == "True"
+
+
+def merge_nothing(entries: list[Entry]) -> list[Entry]:
+    return entries
 
 
 def die_together(entries: list[Entry]) -> list[Entry]:
