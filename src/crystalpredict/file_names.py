@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-_PACKED = r"(\.(gz|bz2|xz))?"
+_PACKED = r"(\.(gz|bz2|xz|zst))?"
 _XYZ = re.compile(rf".*\.(ext)?xyz{_PACKED}", re.IGNORECASE | re.DOTALL)
 _STRUCTURES = re.compile(
     rf"(.*\.(cif|mcif|vasp|poscar|contcar|json|xyz|extxyz)|(POSCAR|CONTCAR)([._-].*)?){_PACKED}",
     re.IGNORECASE | re.DOTALL,
 )
 _TABLE = re.compile(rf".*\.(csv|tsv|jsonl|ndjson|parquet){_PACKED}", re.IGNORECASE | re.DOTALL)
-_ARCHIVE = re.compile(r".*\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE | re.DOTALL)
+_ARCHIVE = re.compile(r".*\.(zip|tar|tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst))", re.IGNORECASE | re.DOTALL)
 
 
 def is_archive(name: str) -> bool:
@@ -22,6 +22,11 @@ def is_archive(name: str) -> bool:
 def is_table(name: str) -> bool:
     """A table with a structure in each row; JSON may be that too, and is told from its content."""
     return _TABLE.fullmatch(name) is not None
+
+
+def is_database(name: str) -> bool:
+    """A database of ASE."""
+    return name.lower().endswith(".db")
 
 
 def is_xyz(name: str) -> bool:

@@ -12,10 +12,16 @@ from typing import IO
 
 from crystalpredict.errors import StructureError
 
+try:
+    from backports import zstd
+except ImportError:
+    zstd = None  # type: ignore[assignment]
+
 STATED_FORMULA = "crystalpredict_stated_formula"  # under which a pymatgen Structure keeps what its CIF states
 LARGEST = 2**28  # bytes of one file, unpacked: a CIF of a million atoms has a third of it
 BLOCK = 2**16  # bytes
-CANNOT_UNPACK = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+ZSTD = b"\x28\xb5\x2f\xfd"
+CANNOT_UNPACK = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, *((zstd.ZstdError,) if zstd else ()))
 
 
 def read_text(path: str) -> str:
@@ -39,7 +45,7 @@ def read_content(path: str) -> bytes:
 
 def text_of(content: bytes) -> str:
     """Text of a file's content, unpacked if it is compressed; StructureError if it is no text."""
-    if content.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+    if content.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", ZSTD)):
         try:
             content = _read_bounded(uncompressed(io.BytesIO(content), content[:6]))
         except CANNOT_UNPACK as error:
@@ -61,13 +67,17 @@ def text_of(content: bytes) -> str:
 
 
 def uncompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
-    """What a gzip, bzip2 or xz file holds, told by its first bytes; any other file as it is."""
+    """What a gzip, bzip2, xz or zstd file holds, told by its first bytes; any other file as it is."""
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
     if magic.startswith(b"BZh"):
         return bz2.BZ2File(file)
     if magic.startswith(b"\xfd7zXZ"):
         return lzma.LZMAFile(file)
+    if magic.startswith(ZSTD):
+        if not zstd:
+            raise OSError("zstd: pip install 'crystalpredict[zstd]'")
+        return zstd.ZstdFile(file)  # type: ignore[return-value]
     return file
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from crystalpredict.archives import members_of
+from crystalpredict.ase_database import rows_of_database
 from crystalpredict.errors import DataError, StructureError, UsageError
 from crystalpredict.extended_xyz import frames_of
-from crystalpredict.file_names import is_archive, is_found, is_table, is_xyz
+from crystalpredict.file_names import is_archive, is_database, is_found, is_table, is_xyz
 from crystalpredict.files import CANNOT_UNPACK, unreadable
 from crystalpredict.structures import Inline, Source, start_of
 from crystalpredict.table_files import opened_text, rows_of
@@ -24,13 +25,17 @@ def sources_of(
     and no member of an archive is unpacked.
 
     A member of an archive is called `archive.zip/member.cif`; a structure in a table `table.csv#id`, or by the number
-    of its row where there is no id; frames of an XYZ file by its name, with their number as index.
+    of its row where there is no id, one in an ASE database `name.db#id`; frames of an XYZ file by its name, with their
+    number as index.
     """
     for name in names:
         if is_archive(name):
             yield from _in_archive(name, takes)
-        elif is_table(name) or is_xyz(name):
-            inside = _in_table(name, structure_column) if is_table(name) else _in_xyz(name)
+        elif is_table(name) or is_database(name) or is_xyz(name):
+            if is_table(name):
+                inside = _in_table(name, structure_column)
+            else:
+                inside = _in_database(name) if is_database(name) else _in_xyz(name)
             yield from (source for source in inside if takes(start_of(source)[0]))
         elif takes(name):
             yield name
@@ -88,6 +93,23 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
         return
     if not number:
         yield Inline(path, error="a table without rows")
+
+
+def _in_database(path: str) -> Iterator[Source]:
+    empty = True
+    try:
+        for number, found in rows_of_database(path):
+            empty = False
+            where = f"{path}#{number}"
+            yield Inline(where, found) if isinstance(found, str) else Inline(where, error=str(found))
+    except StructureError as error:
+        yield Inline(path, error=str(error))
+        return
+    except OSError:
+        yield path  # whoever reads it will say what is wrong
+        return
+    if empty:
+        yield Inline(path, error="an ASE database without rows")
 
 
 def _without(path: str, error: Exception) -> str:

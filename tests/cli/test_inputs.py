@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from backports import zstd
 
 from crystalpredict.cli.inputs import expand
 from crystalpredict.errors import UsageError
@@ -35,6 +38,66 @@ def test_archives_tables_and_frames_are_rows_of_one_run(program, tmp_path) -> No
         ("a.zip/deep/POSCAR", "0"), ("t.csv#x1", "0"), ("f.xyz", "0"), ("f.xyz", "1"),
     ]  # fmt: skip
     assert len({row["bandgap_eV"] for row in outcome.rows}) == 1
+
+
+def test_a_database_of_ase_is_a_row_for_each_of_its_rows(program, tmp_path) -> None:
+    from ase import Atoms
+    from ase.db import connect
+
+    cell = np.eye(3) * 4.1
+    crystal = Atoms("CsCl", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=cell, pbc=True)
+    with connect(tmp_path / "a.db") as database:
+        database.write(crystal)
+        database.write(Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7]], cell=cell, pbc=[True, True, False]))
+        database.write(crystal.repeat(2), data={"note": "what else is there does not matter"})
+    written(tmp_path / "none.db", "no database")
+    written(tmp_path / "plain.vasp")
+    with connect(tmp_path / "empty.db") as database:
+        database.delete([database.write(crystal)])
+    outcome = program(
+        "predict", *(tmp_path / name for name in ("a.db", "none.db", "gone.db", "empty.db", "plain.vasp"))
+    )
+    assert outcome.code == 3
+    rows = [(row["path"].rpartition("/")[2], row["error"]) for row in outcome.rows]
+    assert [name for name, _ in rows] == ["a.db#1", "a.db#2", "a.db#3", "none.db", "gone.db", "empty.db", "plain.vasp"]
+    first, slab, large, *broken, plain = outcome.rows
+    assert first["bandgap_eV"] == large["bandgap_eV"] == plain["bandgap_eV"]
+    assert (first["n_atoms"], large["n_atoms"]) == ("2", "16")
+    assert "periodic in all three directions" in slab["error"]
+    assert [row["error"].partition(":")[0] for row in broken] == [
+        "no ASE database", "no such file", "an ASE database without rows",
+    ]  # fmt: skip
+
+
+def test_without_ase_or_zstd_it_is_said_how_to_get_them(program, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ase.db", None)
+    monkeypatch.setattr("crystalpredict.files.zstd", None)
+    written(tmp_path / "a.db", "")
+    (tmp_path / "b.cif.zst").write_bytes(zstd.compress(CSCL.encode()))
+    (tmp_path / "c.csv.zst").write_bytes(zstd.compress(b"id,poscar\n"))
+    outcome = program("predict", "--jobs", "1", *(tmp_path / name for name in ("a.db", "b.cif.zst", "c.csv.zst")))
+    assert outcome.code == 4
+    for row, extra in zip(outcome.rows, ("ase", "zstd", "zstd"), strict=True):
+        assert f"pip install 'crystalpredict[{extra}]'" in row["error"]
+
+
+def test_zstd_is_unpacked_everywhere_and_a_part_of_it_is_an_error(program, tmp_path) -> None:
+    packed = zstd.compress(CSCL.encode())
+    (tmp_path / "a.vasp.zst").write_bytes(packed)
+    (tmp_path / "cut.vasp.zst").write_bytes(packed[:-4])
+    (tmp_path / "odd.vasp.zst").write_bytes(packed[:6] + b"\xff" * 20)
+    (tmp_path / "t.csv.zst").write_bytes(zstd.compress(f'id,poscar\nx,"{CSCL}"\n'.encode()))
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        written(tmp_path / "POSCAR")
+        archive.add(tmp_path / "POSCAR", "POSCAR")
+    (tmp_path / "b.tar.zst").write_bytes(zstd.compress(content.getvalue()))
+    names = ("a.vasp.zst", "cut.vasp.zst", "odd.vasp.zst", "t.csv.zst", "b.tar.zst")
+    outcome = program("predict", *(tmp_path / name for name in names))
+    assert outcome.code == 3
+    assert [bool(row["error"]) for row in outcome.rows] == [False, True, True, False, False]
+    assert all("cannot be read (" in row["error"] for row in outcome.rows if row["error"])
+    assert len({row["bandgap_eV"] for row in outcome.rows}) == 2  # with that of the failures
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
