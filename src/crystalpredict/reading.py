@@ -201,6 +201,11 @@ def _stopped_after(seconds: float | None) -> Iterator[None]:
     def ring(*_: Any) -> None:
         raise _TimeIsUp
 
+    def not_heard(lost: Any) -> None:  # a callback that was interrupted tells stderr of it; the next ring will do
+        if lost.exc_type is not _TimeIsUp:
+            hook(lost)
+
+    hook, sys.unraisablehook = sys.unraisablehook, not_heard
     before: Callable[..., Any] | int | None = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, should a parser catch even this
     try:
@@ -208,3 +213,4 @@ def _stopped_after(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook
