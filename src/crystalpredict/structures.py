@@ -32,8 +32,8 @@ LONGEST = 1e4  # Å, above which the length of the cell is mistyped, and the nei
 THINNEST = 0.1  # Å^3 per atom, below which the lattice is flat or mistyped
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # noble gases have no electronegativity, which pymatgen says once for each
-    for _symbol in ELEMENTS:
-        _ = Element(_symbol).X
+    for _element in Element:
+        _ = _element.X
 OTHER_FORMULA = "composition differs from the formula stated in the CIF"
 
 

@@ -572,3 +572,16 @@ def test_text_and_the_arrays_of_data_sets_give_the_crystal_of_the_file() -> None
         assert np.sort(entry.neighbors.distances) == pytest.approx(np.sort(file.neighbors.distances), abs=1e-6)
     (empty,) = read_entries(Inline("row 3", " "), RADIUS)
     assert empty.error
+
+
+def test_no_element_makes_pymatgen_speak_on_stderr() -> None:
+    code = (
+        "from pymatgen.core.periodic_table import Element\n"
+        "from crystalpredict.structures import Inline, read_entries\n"
+        "for element in Element:\n"
+        "    text = f'x\\n4\\n1 0 0\\n0 1 0\\n0 0 1\\n{element.symbol} Na\\n1 1\\nDirect\\n0 0 0\\n0.5 0.5 0.5\\n'\n"
+        "    (entry,) = read_entries(Inline('a', text), 6.0)\n"
+        "    assert bool(entry.error) == (element.Z > 98), (element, entry.error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
