@@ -45,7 +45,12 @@ def main() -> None:
     checkpoint = Checkpoint(options.folder.name, model.eval(), properties, mean, deviation, training)
     files = sorted(path for path in EXAMPLES.iterdir() if path.suffix != ".csv")
     radius = model.config.radius
-    golden = [entry.crystal for path in files for entry in read_entries(str(path), radius) if entry.crystal]
+    golden = [
+        entry.crystal
+        for path in files
+        for entry in read_entries(str(path), radius, vectors=model.config.vectors)
+        if entry.crystal
+    ]
     save_checkpoint(checkpoint, options.folder, golden, options.card.read_text(encoding="utf-8"))
     enter_in_index(options.folder, options.summary, [prop.name for prop in properties], default=options.default)
     print(f"{options.folder}: written, with outputs for {len(golden)} crystals")

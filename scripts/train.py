@@ -1,6 +1,8 @@
 """Train a checkpoint from a prepared file; started again on the same folder, it goes on where it was.
 
 python scripts/train.py crystals.npz runs/first --set epochs=20 schedule=one_cycle learning_rate=1e-3
+
+With --start, a run begins with a checkpoint's weights; --model attention=framed adds directions to them.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ def main() -> None:
         from crystalpredict.checkpoint import load_checkpoint  # needs safetensors
 
         start = load_checkpoint(options.start)
-        model = start.model.config
+        model = ModelConfig.from_dict({**asdict(start.model.config), **settings(options.model)})
     config = TrainingConfig.from_dict({**asdict(TrainingConfig()), **changed})
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"

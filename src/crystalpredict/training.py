@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from crystalpredict import distributed
 from crystalpredict.atomic_write import write_atomically
@@ -36,6 +35,7 @@ from crystalpredict.dataset import (
 )
 from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError
+from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import find_property
 from crystalpredict.training_config import TrainingConfig, learning_rate
@@ -45,11 +45,6 @@ if TYPE_CHECKING:
 
 LEAST_SPLIT = 32  # atoms; if these are too many for the memory, fewer will not help
 RARE = 0.2  # a property with labels for fewer than this share of the crystals is rare
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "l1": functional.l1_loss,
-    "mse": functional.mse_loss,
-    "huber": functional.huber_loss,
-}
 READOUT = "readout."
 HEAD = f"{READOUT}2."  # the last layer: a row for each property
 
@@ -90,7 +85,7 @@ class Training:
         config: TrainingConfig,
         start: Checkpoint | None = None,
     ) -> None:
-        """`start` gives the initial weights, and the scale of those properties that it knows; `model` is its config."""
+        """`start`, of this `model` or of it without directions, gives initial weights and the scale of what it knows."""
         if model.vectors and neighbors.vectors is None:
             raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
@@ -135,6 +130,9 @@ class Training:
         for name in (f"{HEAD}weight", f"{HEAD}bias"):
             old = state[name]
             state[name] = torch.stack([torch.zeros_like(old[0]) if row is None else old[row] for row in rows])
+        for name, value in self.model.state_dict().items():
+            if name.endswith("direction_weights"):  # new ones begin at 0: the network computes what the checkpoint does
+                state.setdefault(name, torch.zeros_like(value))
         self.model.load_state_dict(state)
         for column, row in enumerate(rows):
             if row is not None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from crystalpredict.errors import DataError, UsageError
 
 Schedule = Literal["inverse_sqrt", "one_cycle"]
-Loss = Literal["l1", "mse", "huber"]
+Loss = Literal["l1", "mse", "huber", "log"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TrainingConfig:
     repeat_rare: int = 1
     """How often an epoch shows a crystal that carries a rare label."""
     loss: Loss = "l1"
-    """Of standardised labels; huber turns from square to linear at one deviation."""
+    """Of standardised labels; huber turns from square to linear at one deviation, log flattens beyond a half."""
     freeze_encoder: bool = False
     """Train the readout alone."""
     learning_rate: float = 5e-4
