@@ -85,7 +85,7 @@ class Training:
         config: TrainingConfig,
         start: Checkpoint | None = None,
     ) -> None:
-        """`start`, of this `model` or of it without directions, gives initial weights and the scale of what it knows."""
+        """`start`, of this `model` or of it without directions, gives first weights and the scale of what it knows."""
         if model.vectors and neighbors.vectors is None:
             raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config

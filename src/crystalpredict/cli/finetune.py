@@ -48,6 +48,7 @@ class LossName(StrEnum):
     l1 = "l1"
     mse = "mse"
     huber = "huber"
+    log = "log"
 
 
 class Part(StrEnum):
