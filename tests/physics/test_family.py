@@ -234,6 +234,21 @@ def test_sums_taken_a_few_rows_at_a_time_are_equal(
     assert results[0][1].abs().max() > 0
 
 
+def test_tied_frames_do_not_depend_on_the_number_of_threads() -> None:
+    crystal = supercell(rock_salt(9.0), np.diag([4, 4, 4]))  # few edges an atom: many atoms are dealt with at once
+    batch, model = batch_of(crystal, radius=RADIUS, vectors=True).to("cpu", torch.float32), MODELS["framed"].float()
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                found.append(model(batch))
+    finally:
+        torch.set_num_threads(threads)
+        MODELS["framed"].double()
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+
+
 def test_the_waves_of_200_atoms_fit_a_few_megabytes() -> None:
     crystal = random_crystal(0, n_atoms=200)
     model = reference_model(RADIUS, attention="dual")

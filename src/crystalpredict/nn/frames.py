@@ -107,7 +107,10 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
             chosen = queries[rows]
             pull = (weights[chosen] * (along[rows] @ mixed[..., None]).squeeze(2).exp()).sum(dim=1)
             greatest = best.scatter_reduce(0, chosen, pull, "amax")
-            winners = ((pull == greatest[chosen]) & (pull > best[chosen])).nonzero()[:, 0].flip(0)
+            winners = ((pull == greatest[chosen]) & (pull > best[chosen])).nonzero()[:, 0]
+            # one for each query, the first: threads that write several into one place would mix them
+            own = chosen[winners]
+            winners = winners[own.diff(prepend=own.new_full((1,), -1)) != 0]
             best = greatest
             frames[chosen[winners]] = frame[winners]
     return frames.view(atoms, heads, 3, 3)
