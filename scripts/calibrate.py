@@ -27,6 +27,7 @@ from crystalpredict.calibration import Calibration
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
 from crystalpredict.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
 from crystalpredict.derived import PARENTS, derivable, derive
+from crystalpredict.domain import Domain
 from crystalpredict.equivalence import primitive_size
 from crystalpredict.uncertainty import LEVELS, SHOWN, conformal_quantile, fit_errors
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the checkpoint, which is changed")
     parser.add_argument("table", type=Path, help="the prepared crystals that it was trained on")
+    parser.add_argument("--began", type=Path, help="checkpoint that it began with, whose crystals it knows too")
     parser.add_argument("--cache", type=Path, help="folder of the neighbour lists [default: beside the table]")
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.folder)
@@ -48,10 +50,18 @@ def main() -> None:
     calibration = calibrate(checkpoint, table, neighbors, domain=True)
     if calibration is None:
         parser.error("too few labels in the validation part")
+    if options.began:
+        calibration = replace(calibration, domain=joined(load_checkpoint(options.began), calibration.domain))
     save_calibration(calibration, options.folder)
     verify_golden(load_checkpoint(options.folder), options.folder)
     refresh_index(options.folder)
     print(json.dumps(figures(load_checkpoint(options.folder), table, neighbors), indent=1))
+
+
+def joined(began: Checkpoint, domain: Domain) -> Domain:
+    """The crystals of the checkpoint that a run began with, but the features of the run's own."""
+    of_features = ("shift", "scale", "centroids", "reach")
+    return replace(began.calibration.domain, **{name: getattr(domain, name) for name in of_features})
 
 
 def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable) -> dict[str, Any]:
