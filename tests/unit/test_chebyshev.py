@@ -33,3 +33,11 @@ def test_gradients() -> None:
     weights = torch.rand(3, 7, generator=generator, dtype=torch.float64).requires_grad_()
     for terms in (1, 2, 3, 12):
         assert torch.autograd.gradcheck(lambda p, c, n=terms: ChebyshevMoments.apply(p, c, n), (weights, cosines))
+
+
+def test_what_a_prediction_asked_for_serves_training() -> None:
+    with torch.inference_mode():
+        table = gaussians(17, 3.0, torch.float32, CPU)
+    weights = torch.ones(3, 17, requires_grad=True)
+    (weights @ table.T).square().sum().backward()
+    assert weights.grad is not None

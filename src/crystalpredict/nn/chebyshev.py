@@ -32,7 +32,8 @@ def gaussians(count: int, width: float, dtype: torch.dtype, device: torch.device
     terms = 2 / NODES * np.cos(turns * np.pi / (2 * NODES)) @ values
     terms[0] /= 2
     needed = np.flatnonzero(np.abs(terms).max(axis=1) > 8 * torch.finfo(dtype).eps)
-    return torch.from_numpy(terms[: needed[-1] + 1]).to(device, dtype)
+    with torch.inference_mode(False):  # what is kept may be asked for in training next
+        return torch.from_numpy(terms[: needed[-1] + 1]).to(device, dtype)
 
 
 class ChebyshevMoments(torch.autograd.Function):
