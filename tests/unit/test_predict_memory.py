@@ -33,7 +33,6 @@ rows = greedy.predict(many)
 failed = [row for row in rows if row.error]
 print(greedy.batch_atoms, len(failed))
 assert all("not enough memory on the cpu device for 250 atoms" in row.error for row in failed)
-assert greedy.batch_atoms < 5000
 for row, values in zip(rows, expected):
     assert row.error or all(abs(row.values[name] - value) < 1e-3 * max(1, abs(value)) for name, value in values.items())
 """
@@ -41,7 +40,12 @@ for row, values in zip(rows, expected):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is Linux's")
 def test_batches_are_halved_until_they_fit() -> None:
-    done = subprocess.run([sys.executable, "-c", CODE, "10"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    failed = int(done.stdout.split()[1])
-    assert failed < 20  # how many do not fit even alone is a matter of the heap; the others must be right
+    halved = []
+    for mebibytes in (10, 20, 40, 60):  # how many make memory short, but not too short, is a matter of the heap
+        done = subprocess.run([sys.executable, "-c", CODE, str(mebibytes)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        batch_atoms, failed = map(int, done.stdout.split())
+        halved.append(batch_atoms < 5000 and failed < 20)
+        if halved[-1]:
+            break
+    assert any(halved)
