@@ -18,7 +18,7 @@ from typing import Any
 from crystalpredict.cache import Cache
 from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.structures import Entry, Inline, Origin, Source, read_entries, start_of
-from crystalpredict.workers import Limits, Workers
+from crystalpredict.workers import Limits, Workers, within_memory
 
 CHUNK_FILES = 64  # files that a worker reads at a time, at most,
 CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
@@ -83,7 +83,8 @@ class Reader:
         """Every structure of the files, in their order."""
         if self.pool is None:
             for chunk, _ in self.chunks:
-                entries = in_time(self.read, chunk, self.limits)
+                with within_memory(self.limits):
+                    entries = in_time(self.read, chunk, self.limits)
                 yield from merge_entries(entries, self.radius) if self.merge else entries
         while self.waiting:
             future, _ = self.waiting.popleft()

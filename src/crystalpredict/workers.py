@@ -8,9 +8,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -200,15 +200,31 @@ def _share(count: int) -> int | None:
         return None
 
 
-def _limit_memory(memory: int) -> None:
-    """Let this process have so many bytes more, where the system has such limits: then MemoryError."""
+def _limit_memory(memory: int) -> int | None:
+    """Let this process have so many bytes more: then MemoryError; the limit before, None where there are no limits."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if soft == resource.RLIM_INFINITY or used + memory < soft:
+            resource.setrlimit(resource.RLIMIT_AS, (used + memory, hard))
+        return soft
+    return None
+
+
+@contextmanager
+def within_memory(limits: Limits) -> Iterator[None]:
+    """MemoryError if the block, in a process that does more than reading, takes more than a process that reads may."""
+    before = _limit_memory(memory) if (memory := limits.memory or _share(1)) else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_AS, (before, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _begin_worker(parent: int) -> None:

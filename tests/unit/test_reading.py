@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -169,6 +171,17 @@ def test_a_file_that_takes_too_long_is_stopped_in_this_process_too(paths: list[s
     one, slow, two = read_chunk(paths, RADIUS, merge=True, limits=Limits(0.2))
     assert [one.error, slow.error, two.error] == ["", Limits(0.2).exceeded, ""]
     time.sleep(0.3)  # no alarm is left to ring
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+def test_a_file_that_needs_too_much_memory_is_named_in_this_process_too(paths: list[str], tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    large = tmp_path / "large.cif.gz"
+    large.write_bytes(gzip.compress(b"data_x\n" + b"# nothing\n" * 20_000_000, 1))
+    with Reader([paths[0], str(large), paths[1]], RADIUS, limits=Limits(memory=2**28)) as reader:
+        one, big, two = reader.entries()
+    assert [one.error, big.error, two.error] == ["", reading.NO_MEMORY, ""]
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_what_nobody_foresaw_costs_one_file(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

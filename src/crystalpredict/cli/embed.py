@@ -27,7 +27,8 @@ from crystalpredict.cli.options import (
     StructureColumn,
     TimeoutPerFile,
 )
-from crystalpredict.cli.output import refuse_unwritable, with_progress
+from crystalpredict.cli.output import refuse_unwritable
+from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.render import say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
@@ -73,16 +74,19 @@ def embed(
     interrupted = False
     with ExitStack() as stack:
         stack.enter_context(quick_imports())
+        from crystalpredict.partial_output import Cursor
         from crystalpredict.sources import sources_of
 
-        sources, limits = sources_of(names, structure_column), limits_of(timeout_per_file, memory_per_process)
+        cursor, limits = Cursor(sources_of(names, structure_column)), limits_of(timeout_per_file, memory_per_process)
         load, reader = stack.enter_context(
-            opened_model(sources, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
+            opened_model(cursor, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
         )
         predictor = load()
         found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
+        forecast = Forecast(lambda: count_sources(inputs, structure_column, null=null), lambda: cursor.begun)
         try:
-            for row in with_progress(found, None, lambda row: True, quiet=quiet, what="structures"):
+            for row in forecast.rows(found, quiet=quiet):
+                cursor.passed(row.path, row.index)
                 rows.append(row)
                 tally.add(row)
                 if row.error and not quiet:
@@ -92,7 +96,7 @@ def embed(
         width = predictor.model.config.width
     write(rows, output, kind, width, per_atom=per_atom)
     if not quiet:
-        say(tally.summary("embedded"))
+        say(tally.summary("embedded") + (forecast.said() if interrupted else ""))
         if interrupted:
             say(f"interrupted: {len(rows)} rows are complete")
     outcome = EXIT_INTERRUPTED if interrupted else tally.exit_code

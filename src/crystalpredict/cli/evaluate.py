@@ -18,7 +18,8 @@ import typer
 from crystalpredict.cli.completion import model_names, target_names
 from crystalpredict.cli.engine import cores, limits_of
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, ModelName, Quiet, StructureColumn, TimeoutPerFile
-from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
+from crystalpredict.cli.output import format_of, opened, refuse_unwritable
+from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, Format, say
 from crystalpredict.cli.scores import ReportFormat, write_records, write_report
 from crystalpredict.cli.tally import EXIT_ALL_FAILED

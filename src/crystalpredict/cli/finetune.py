@@ -20,7 +20,7 @@ import typer
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.engine import cores, limits_of
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile
-from crystalpredict.cli.output import with_progress
+from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import UsageError

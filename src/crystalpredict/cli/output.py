@@ -1,4 +1,4 @@
-"""Where rows go: the format of a file, whether it can be written, and the progress that is shown meanwhile."""
+"""Where rows go: the format of a file, and whether it can be written."""
 
 from __future__ import annotations
 
@@ -6,38 +6,13 @@ import gzip
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from crystalpredict.cli.render import Format
 from crystalpredict.errors import UsageError
-
-Row = TypeVar("Row")
-
-
-def with_progress(
-    rows: Iterable[Row], total: int | None, is_first: Callable[[Row], bool], *, quiet: bool, what: str = "files"
-) -> Iterator[Row]:
-    """The rows, with a progress bar on stderr if that is a terminal; is_first: whether one is the first of its file.
-
-    `total` files, None where nobody has counted them: then how many are done.
-    """
-    if quiet or not sys.stderr.isatty() or (total is not None and total < 50):
-        yield from rows
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    counted = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    columns = counted if total is not None else (TextColumn("{task.completed:,.0f} " + what),)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        for row in rows:
-            if is_first(row):
-                progress.advance(task)
-            yield row
 
 
 def format_of(format: Format, output: Path | None) -> Format:

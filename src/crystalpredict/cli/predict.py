@@ -29,7 +29,8 @@ from crystalpredict.cli.options import (
     Top,
     Where,
 )  # fmt: skip
-from crystalpredict.cli.output import format_of, opened, refuse_unwritable, with_progress
+from crystalpredict.cli.output import format_of, opened, refuse_unwritable
+from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.render import Format, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
@@ -166,9 +167,14 @@ def predict(
         if part and part.position.rows and not quiet:
             say(f"{output}: going on after {part.position.rows} rows")
         stream = part.stream if part else stack.enter_context(opened(output, binary=kind == Format.parquet))
+        another = Shard.parse(shard) if shard is not None else None
+        forecast = Forecast(lambda: count_sources(inputs, structure_column, another, null=null), lambda: cursor.begun)
         outcome = run(
-            Run(windows, cursor, part, stream, kind, computing.properties, computing.intervals, selection, share, quiet)
-        )
+            Run(
+                windows, cursor, forecast, part, stream, kind, computing.properties, computing.intervals, selection,
+                share, quiet,
+            )
+        )  # fmt: skip
     if outcome:
         raise typer.Exit(outcome)
 
@@ -179,6 +185,7 @@ class Run:
 
     windows: Windows
     cursor: Cursor
+    forecast: Forecast
     part: PartialFile | None
     stream: IO[Any]
     kind: Format
@@ -209,7 +216,7 @@ def run(run: Run) -> int:
         nonlocal interrupted
         done = by_window(run.windows, end_window)
         try:  # an interrupt ends the rows, so that the best of those that there are can still be written
-            for row in with_progress(done, None, lambda row: True, quiet=run.quiet, what="structures"):
+            for row in run.forecast.rows(done, quiet=run.quiet):
                 tally.add(row)
                 run.cursor.passed(row.path, row.index)
                 if row.error and not run.quiet and run.kind != Format.table:
@@ -234,7 +241,7 @@ def run(run: Run) -> int:
     elif not interrupted:
         run.part.finish(run.shard.sums() if run.shard else None)
     if not run.quiet:
-        say(tally.summary())
+        say(tally.summary() + (run.forecast.said() if interrupted else ""))
     if interrupted:
         if run.part and not run.quiet:
             said = f"{run.part.position.rows} rows are complete in {run.part.part}: go on with --resume"
