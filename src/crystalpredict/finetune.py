@@ -138,15 +138,16 @@ def _by_source(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
         yield own
 
 
-def settings_for(crystals: int, atoms: float, *, scratch: bool) -> TrainingConfig:
+def settings_for(crystals: int, atoms: float, *, scratch: bool, directions: bool = False) -> TrainingConfig:
     """Settings that suit so many training crystals of so many `atoms` on average: found by trial, see docs/log.md.
 
     16 to 64 crystals a step, so that an epoch of few crystals still has some; steps grow with the root of the number of
     crystals; a quarter of the epochs without a better validation error ends the run. From few crystals an encoder that
-    was trained before learns little but their accidents, so that it learns slowly.
+    was trained before learns little but their accidents, so that it learns slowly. One with new `directions`, whose
+    steps are ten times as long, has learnt what there is in a quarter of them.
     """
     at_once = min(64, max(16, crystals // 25))
-    steps = (120 if scratch else 60) * sqrt(crystals)
+    steps = (120 if scratch else 15 if directions else 60) * sqrt(crystals)
     epochs = max(10, round(steps * at_once / crystals))
     few = not scratch and crystals < FEW
     return TrainingConfig(

@@ -20,7 +20,9 @@ import torch
 
 from crystalpredict.batching import collate
 from crystalpredict.checkpoint import Checkpoint, save_checkpoint
+from crystalpredict.cli.finetune import with_directions
 from crystalpredict.crystal import Crystal
+from crystalpredict.errors import UsageError
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import find_property
@@ -52,6 +54,27 @@ def test_validation_labels_enough_calibrate_the_model(program, tmp_path: Path, m
     assert outcome.code == 0
     assert not (run / "calibration.safetensors").exists()
     assert "crystalformer-mp had learnt bandgap itself" in (run / "README.md").read_text()
+
+
+def test_directions_are_added_to_a_model_without_them(program, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.csv", rows(40))
+    outcome = program("finetune", "mine.csv", "--directions", "--epochs", "1", "--patience", "0", "-t", "bandgap")
+    assert outcome.code == 0
+    assert "from crystalformer-mp with directions added: at most 1 epochs" in outcome.stderr
+    run = tmp_path / "finetuned-mine"
+    assert json.loads((run / "config.json").read_text())["model"]["attention"] == "framed"
+    (tmp_path / "one.cif").write_text(rows(1)[0]["cif"])
+    (row,) = program("predict", "one.cif", "--model", run).rows
+    assert not row["error"]
+    assert float(row["bandgap_eV"]) > 0
+    again = program("finetune", "mine.csv", "--directions", "--epochs", "1", "-m", run, "-t", "bandgap", "-o", "again")
+    assert "from finetuned-mine: at most 1 epochs" in again.stderr  # it has them
+    assert "leave out --freeze" in program("finetune", "mine.csv", "--directions", "--freeze", "encoder").stderr
+    network = Crystalformer(ModelConfig(blocks=1, width=16, heads=2, feedforward=16, readout=16, attention="dual"))
+    dual = Checkpoint("dual", network, (find_property("bandgap"),), np.zeros(1), np.ones(1), {})
+    with pytest.raises(UsageError, match="dual attention, to which none can be added"):
+        with_directions(dual)
 
 
 def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Path, monkeypatch) -> None:

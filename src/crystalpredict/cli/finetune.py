@@ -27,6 +27,8 @@ from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
+    from crystalpredict.checkpoint import Checkpoint
+    from crystalpredict.nn import ModelConfig
     from crystalpredict.tables import NewTargets
     from crystalpredict.training import Progress, Training
     from crystalpredict.workers import Limits
@@ -100,6 +102,12 @@ def finetune(
         ),
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
+    directions: Annotated[
+        bool,
+        typer.Option(
+            "--directions", help="Let the network see directions (CrystalFramer): more accurate, ten times the time."
+        ),
+    ] = False,
     freeze: Annotated[
         Part | None, typer.Option(show_default=False, help="Leave this as it is; train the rest.")
     ] = None,
@@ -151,6 +159,8 @@ def finetune(
     if data is not None and distributed.rank() == 0:
         if scratch and (model or freeze):
             raise UsageError("--scratch starts from random weights: leave out --model and --freeze")
+        if directions and freeze:
+            raise UsageError("--directions are learnt by the encoder: leave out --freeze")
         chosen = {"epochs": epochs, "learning_rate": learning_rate, "batch_atoms": batch_atoms}
         settings: dict[str, Any] = {name: value for name, value in chosen.items() if value}
         settings |= {"loss": loss.value, "seed": seed, "freeze_encoder": freeze is not None}
@@ -158,7 +168,9 @@ def finetune(
             settings["patience"] = patience
         new = NewTargets(tuple(unit or ()), log)
         base = None if scratch else find_model(model)
-        wishes = Wishes(target or [], new, structure_column, base, settings, split_by, (validation, test), kfold)
+        wishes = Wishes(
+            target or [], new, structure_column, base, directions, settings, split_by, (validation, test), kfold
+        )
         begin(data, folder, wishes, readers, limits_of(timeout_per_file, memory_per_process), quiet=quiet)
     distributed.wait_for_all()
     try:
@@ -175,6 +187,7 @@ class Wishes:
     new: NewTargets
     structure_column: str | None
     base: Path | None
+    directions: bool
     settings: dict[str, Any]
     split_by: SplitBy
     shares: tuple[float, float]
@@ -193,7 +206,8 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
 
     refuse_folder(folder)
     base = load_checkpoint(wishes.base) if wishes.base else None
-    network = base.model.config if base else ModelConfig()
+    network = with_directions(base) if wishes.directions else base.model.config if base else ModelConfig()
+    added = base is not None and network.attention != base.model.config.attention
     labelled = read_labelled(
         data, wishes.targets, new=wishes.new, structure_column=wishes.structure_column,
         known=(*(base.properties if base else ()), *PROPERTIES),
@@ -208,7 +222,8 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])
     refuse_unlearnable(crystals.table, splits)
     trained = splits[0] == 0
-    config = settings_for(int(trained.sum()), float(crystals.table.sizes[trained].mean()), scratch=base is None)
+    atoms = float(crystals.table.sizes[trained].mean())
+    config = settings_for(int(trained.sum()), atoms, scratch=base is None, directions=added)
     config = replace(config, **wishes.settings)
     notes = [
         f"{data}: {', '.join(labelled.notes)}", *lines_of_data(crystals),
@@ -222,12 +237,22 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     if not quiet:
         for note in notes:
             say(note)
-        origin = f"from {base.name}" if base else "from random weights"
+        origin = f"from {base.name}" + " with directions added" * added if base else "from random weights"
         say(
             f"{origin}: at most {config.epochs} epochs, {config.batch_atoms:,} atoms a step, learning rate "
             f"{config.learning_rate:g} ({config.learning_rate * config.encoder_rate:g} for the encoder), "
             f"patience {config.patience}"
         )
+
+
+def with_directions(base: Checkpoint | None) -> ModelConfig:
+    """The network of a model, or of none, that sees directions; UsageError if it cannot get them."""
+    from crystalpredict.nn import ModelConfig
+
+    network = base.model.config if base else ModelConfig()
+    if base and network.attention not in ("real", "framed"):
+        raise UsageError(f"--directions: {base.name} has {network.attention} attention, to which none can be added")
+    return replace(network, attention="framed")
 
 
 def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
