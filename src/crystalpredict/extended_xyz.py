@@ -16,7 +16,7 @@ LONGEST_LINE = 2**20  # characters
 FEWEST_BYTES = 6  # of an atom's line
 LONGEST_COMMENT = 2**15  # characters, whose square may have to be searched for what is open and never closed
 _PAIR = re.compile(r"""(?<![^\s"'}\]])([^\s="']++)\s*+=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
-_COUNT = re.compile(r"\s*[0-9]+\s*")
+_COUNT = re.compile(r"\s*[0-9]+\s*", re.ASCII)  # int() takes no other white space
 NO_CELL = 'XYZ without a cell (Lattice="..." in its second line): a periodic cell is needed'
 
 

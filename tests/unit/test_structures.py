@@ -320,6 +320,7 @@ def test_a_file_without_permission_says_so(tmp_path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "not a CIF, a POSCAR"),
         (b"\xff\xfe" + "abc".encode("utf-16-le") + b"\x00", "not a CIF, a POSCAR"),
         (b"12\ncomment\nNa 0 0 0\n", "broken XYZ"),
+        (b'\x1c1\nLattice="4 0 0 0 4 0 0 0 4"\nCu 0 0 0\n', "not a CIF, a POSCAR"),
     ],
 )
 def test_what_is_no_structure_says_what_it_is(tmp_path, content, message) -> None:
