@@ -1,4 +1,4 @@
-"""Turn a training run into a checkpoint folder under models/ and enter it in models/index.json.
+"""Turn a training run, or several to be averaged, into a checkpoint folder and enter it in index.json beside it.
 
 python scripts/export.py runs/first crystals.npz models/crystalformer-mp --summary "..." --notes notes.json [--default]
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from crystalpredict.checkpoint import Checkpoint, properties_of, save_checkpoint
 from crystalpredict.dataset import CrystalTable
-from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn import Ensemble, ModelConfig, network_of
 from crystalpredict.registry import file_sha256
 from crystalpredict.structures import read_entries
 from crystalpredict.training import averaged_weights
@@ -29,12 +30,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--summary", required=True, help="one line for `crystalpredict models list`")
     parser.add_argument("--card", type=Path, required=True, help="text of the model card")
+    parser.add_argument("--with", dest="others", nargs="*", type=Path, default=[], help="runs to average with it")
     parser.add_argument("--default", action="store_true")
     options = parser.parse_args()
 
     config = json.loads((options.run / "config.json").read_text())
-    model = Crystalformer(ModelConfig.from_dict(config["model"]))
-    model.load_state_dict(averaged_weights(options.run))
+    runs = [options.run, *options.others]
+    network = ModelConfig.from_dict(config["model"])
+    model = network_of(replace(network, members=len(runs)))
+    members = model.networks if isinstance(model, Ensemble) else [model]
+    for run, member in zip(runs, members, strict=True):
+        scale = json.loads((run / "config.json").read_text())["properties"]
+        if scale != config["properties"]:
+            parser.error(f"{run}: other properties, or another scale, than {options.run}")
+        member.load_state_dict(averaged_weights(run))
     properties, mean, deviation = properties_of(config)
     table = CrystalTable.load(options.table)
     training = {

@@ -47,9 +47,9 @@ def outputs_and_features(
 ) -> tuple[FloatArray, FloatArray]:
     """Standardised outputs (R, outputs) and features (R, D) of the crystals in some rows."""
     model = checkpoint.model
-    weight = model.embedding.weight
+    weight = next(model.parameters())
     outputs = np.empty((len(rows), model.config.outputs), dtype=np.float32)
-    features = np.empty((len(rows), model.config.width), dtype=np.float32)
+    features = np.empty((len(rows), model.config.features), dtype=np.float32)
     edges = [neighbors.neighbors(row) for row in rows]
     sizes, widths = np.array([own.size for own in edges]), np.array([own.widest for own in edges])
     for some in split_by_atoms(sizes, widths, BATCH_ATOMS):

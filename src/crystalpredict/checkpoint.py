@@ -30,13 +30,12 @@ from crystalpredict.calibration import CALIBRATION_FILE, Calibration
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray
 from crystalpredict.errors import CheckpointError
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn import ModelConfig, Network, network_of
 from crystalpredict.properties import Property
 from crystalpredict.registry import LARGEST_JSON, checkpoint_file
 
-FORMAT_VERSION = (
-    2  # of the newest format: 2 added `attention` and what belongs to it; the paper's model is written as 1
-)
+# of the newest format: 2 added `attention` and what belongs to it, 3 `members`; the paper's model is written as 1
+FORMAT_VERSION = 3
 LONGEST_HEADER = 2**20  # bytes, of the names and shapes in a file of tensors
 LARGEST_CALIBRATION = 2**26  # bytes
 GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
@@ -47,7 +46,7 @@ class Checkpoint:
     """A trained network and what its outputs mean; mean and deviation (outputs,) of the trained scale."""
 
     name: str
-    model: Crystalformer
+    model: Network
     properties: tuple[Property, ...]
     mean: FloatArray
     deviation: FloatArray
@@ -75,7 +74,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in a folder, in evaluation mode on the CPU; CheckpointError if anything about it is off."""
     config = _read_json(folder / "config.json")
     version = config.get("format_version")
-    if version not in (1, FORMAT_VERSION) or not isinstance(version, int):
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
             f"{folder}: checkpoint format {version!r}, but this crystalpredict {__version__} reads 1 to "
             f"{FORMAT_VERSION}; use the version that wrote it, or a newer one"
@@ -83,12 +82,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         network = ModelConfig.from_dict(config["model"])
         with torch.device("meta"):  # without memory, until the weights are known to be those of so large a network
-            wanted = {name: tuple(value.shape) for name, value in Crystalformer(network).state_dict().items()}
+            wanted = {name: tuple(value.shape) for name, value in network_of(network).state_dict().items()}
         properties, mean, deviation = properties_of(config)
         expected = config["weights_sha256"]
         training = dict(config.get("training", {}))
         if format_version(network) > version:
-            raise ValueError(f"format {version} has no {network.attention} attention")
+            raise ValueError(f"format {version} has no {network.attention} attention, or no ensembles")
         if not (np.isfinite(mean).all() and (deviation > 0).all() and np.isfinite(deviation).all()):
             raise ValueError("a mean is not a number, or a deviation is not positive")
     except (ValueError, KeyError, TypeError) as error:
@@ -96,7 +95,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if len(properties) != network.outputs:
         raise CheckpointError(f"{folder / 'config.json'}: {len(properties)} properties for {network.outputs} outputs")
     weights = _read_weights(folder / "model.safetensors", expected, wanted)
-    model = Crystalformer(network)
+    model = network_of(network)
     model.load_state_dict(weights)
     calibration = _read_calibration(folder / CALIBRATION_FILE, config.get("calibration_sha256"), network)
     return Checkpoint(folder.name, model.eval(), properties, mean, deviation, training, calibration)
@@ -111,7 +110,7 @@ def properties_of(config: dict[str, Any]) -> tuple[tuple[Property, ...], FloatAr
 
 def format_version(config: ModelConfig) -> int:
     """Format of a network's checkpoint: the oldest that has what it needs, which older programs can read."""
-    return FORMAT_VERSION if config.vectors else 1
+    return 3 if config.members > 1 else 2 if config.vectors else 1
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Crystal], card: str) -> None:
@@ -184,9 +183,9 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
     return worst
 
 
-def network_outputs(model: Crystalformer, crystals: Sequence[Crystal]) -> FloatArray:
+def network_outputs(model: Network, crystals: Sequence[Crystal]) -> FloatArray:
     """Standardised outputs (B, outputs) of one batch, on the device and in the precision of the model."""
-    weight, config = model.embedding.weight, model.config
+    weight, config = next(model.parameters()), model.config
     edges = [
         find_neighbors(crystal.lattice, crystal.positions, config.radius, vectors=config.vectors)
         for crystal in crystals
@@ -213,7 +212,7 @@ def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> 
     if hashlib.sha256(content).hexdigest() != expected:
         raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
     try:
-        return Calibration.from_bytes(content, config.outputs, config.width)
+        return Calibration.from_bytes(content, config.outputs, config.features)
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error}); calibrate again") from error
 

@@ -106,7 +106,7 @@ class Predictor:
         """The predictions of some entries, computed together."""
         crystals, neighbors = _found(entries)
         outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
-        features = np.full((len(crystals), self.model.config.width), np.nan)
+        features = np.full((len(crystals), self.model.config.features), np.nan)
 
         def compute(rows: IntArray, batch: CrystalBatch) -> None:
             found = self.model.features(batch)

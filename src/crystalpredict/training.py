@@ -34,7 +34,7 @@ from crystalpredict.dataset import (
     scale_of_labels,
 )
 from crystalpredict.devices import is_out_of_memory
-from crystalpredict.errors import DataError
+from crystalpredict.errors import DataError, UsageError
 from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import find_property
@@ -86,6 +86,8 @@ class Training:
         start: Checkpoint | None = None,
     ) -> None:
         """`start`, of this `model` or of it without directions, gives first weights and the scale of what it knows."""
+        if model.members > 1:
+            raise UsageError("an ensemble is not trained: train its members, each with a seed of its own")
         if model.vectors and neighbors.vectors is None:
             raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config

@@ -24,7 +24,7 @@ from crystalpredict.cli.finetune import with_directions
 from crystalpredict.crystal import Crystal
 from crystalpredict.errors import UsageError
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn import Crystalformer, ModelConfig, network_of
 from crystalpredict.properties import find_property
 from tests.labelled import METALS, PARTNERS, cif, rows, write
 
@@ -75,6 +75,21 @@ def test_directions_are_added_to_a_model_without_them(program, tmp_path: Path, m
     dual = Checkpoint("dual", network, (find_property("bandgap"),), np.zeros(1), np.ones(1), {})
     with pytest.raises(UsageError, match="dual attention, to which none can be added"):
         with_directions(dual)
+
+
+def test_an_ensemble_is_no_start(program, tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", rows(20))
+    shape = {"width": 16, "heads": 2, "feedforward": 16, "readout": 16, "radial_basis": 4}
+    network = network_of(ModelConfig(blocks=1, **shape, members=2))
+    crystal = Crystal.ordered(np.eye(3) * 3, np.zeros((1, 3)), np.array([29]))
+    for member in network.networks:
+        member.fit_width_norm(collate([crystal], [find_neighbors(crystal.lattice, crystal.positions, 6.0)]))
+    both = Checkpoint("both", network, (find_property("bandgap"),), np.zeros(1), np.ones(1), {})
+    save_checkpoint(both, tmp_path / "both", [crystal], "")
+    outcome = program("finetune", tmp_path / "mine.csv", "-m", tmp_path / "both", "-o", tmp_path / "run")
+    assert outcome.code == 2
+    assert "both is an ensemble, which is not trained: start from a model of one network" in outcome.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Path, monkeypatch) -> None:

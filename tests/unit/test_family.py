@@ -18,7 +18,7 @@ from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_tab
 from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.errors import CheckpointError, DataError
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn import Crystalformer, Ensemble, ModelConfig
 from crystalpredict.nn.attention import InfinitelyConnectedAttention
 from crystalpredict.nn.frames import FramedAttention
 from crystalpredict.predict import Predictor
@@ -88,6 +88,8 @@ def test_direction_weights_begin_small() -> None:
         ({"reciprocal_reach": -1}, "0 or more"),
         ({"reciprocal_cutoff": 0.0}, "positive"),
         ({"direction_width": -1.0}, "positive"),
+        ({"members": 0}, "at least 1"),
+        ({"members": 2000}, "4096 at most"),
     ],
     ids=str,
 )
@@ -122,6 +124,48 @@ def test_what_is_saved_is_loaded_and_predicts_the_same(name: str, tmp_path: Path
     one, two = (Predictor(this, device="cpu").predict(files) for this in (checkpoint, loaded))
     assert [row.values for row in one] == [row.values for row in two]
     assert all(np.isfinite(row["bandgap_eV"]) for row in one)
+
+
+@pytest.mark.parametrize("name", ["real", "framed"])
+def test_an_ensemble_says_the_mean_of_its_members(name: str, tmp_path: Path) -> None:
+    alone = checkpoint_of(FAMILY[name])
+    ensemble = Ensemble(replace(alone.model.config, members=3))
+    for number, member in enumerate(ensemble.networks):
+        torch.manual_seed(number)
+        weights = {key: value + 0.1 * torch.randn_like(value) for key, value in alone.model.state_dict().items()}
+        member.load_state_dict(weights)
+    checkpoint = replace(alone, model=ensemble.eval())
+    save_checkpoint(checkpoint, tmp_path / "all", [rock_salt(), random_crystal(3)], "# A card\n")
+    loaded = load_checkpoint(tmp_path / "all")
+    assert loaded.model.config == ensemble.config
+    assert verify_golden(loaded, tmp_path / "all") < 1e-6
+    assert json.loads((tmp_path / "all" / "config.json").read_text())["format_version"] == 3
+    files = sorted(str(path) for path in (Path(__file__).parents[2] / "examples").glob("*.vasp"))
+    together = Predictor(loaded, device="cpu").predict(files)
+    singly = [Predictor(replace(alone, model=member), device="cpu").predict(files) for member in ensemble.networks]
+    for number, row in enumerate(together):
+        values = [rows[number]["bandgap_eV"] for rows in singly]
+        assert max(values) - min(values) > 1e-3
+        # the least gap is 0, which the mean of the outputs may be above where a member is not
+        assert row["bandgap_eV"] == pytest.approx(np.mean(values), rel=1e-5) or min(values) == 0
+    (features, *_), own = Predictor(loaded, device="cpu").embed(files), SMALL.width
+    assert features.features.shape == (3 * own,)
+    for number, member in enumerate(ensemble.networks):
+        (expected, *_) = Predictor(replace(alone, model=member), device="cpu").embed(files)
+        assert features.features[number * own : (number + 1) * own] == pytest.approx(expected.features, rel=1e-5)
+
+
+def test_an_ensemble_that_a_format_does_not_know_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(checkpoint_of(FAMILY["framed"]), tmp_path, [rock_salt()], "")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["members"] = 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="no ensembles"):
+        load_checkpoint(tmp_path)
+    config["format_version"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_checkpoint(tmp_path)
 
 
 def test_a_checkpoint_of_the_papers_model_has_no_key_of_the_family(tmp_path: Path) -> None:

@@ -149,10 +149,10 @@ def test_json_that_is_none_is_named(folder, name, content) -> None:
     refused(folder, name)
 
 
-@pytest.mark.parametrize("version", [0, 3, 99, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 4, 99, "1", None, 1.5])
 def test_another_format_version_is_refused(folder, version) -> None:
     edit(folder / "config.json", lambda config: config.update(format_version=version))
-    refused(folder, f"format {version!r}", "reads 1 to 2")
+    refused(folder, f"format {version!r}", "reads 1 to 3")
 
 
 CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {

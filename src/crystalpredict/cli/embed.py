@@ -93,7 +93,7 @@ def embed(
                     say(f"{row.path}: {row.error}")
         except KeyboardInterrupt:
             interrupted = True
-        width = predictor.model.config.width
+        width = predictor.model.config.features
     write(rows, output, kind, width, per_atom=per_atom)
     if not quiet:
         say(tally.summary("embedded") + (forecast.said() if interrupted else ""))

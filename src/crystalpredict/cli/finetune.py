@@ -206,6 +206,8 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
 
     refuse_folder(folder)
     base = load_checkpoint(wishes.base) if wishes.base else None
+    if base and base.model.config.members > 1:
+        raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
     network = with_directions(base) if wishes.directions else base.model.config if base else ModelConfig()
     added = base is not None and network.attention != base.model.config.attention
     labelled = read_labelled(

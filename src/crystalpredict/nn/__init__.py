@@ -2,5 +2,6 @@
 
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.crystalformer import Crystalformer
+from crystalpredict.nn.ensemble import Ensemble, Network, network_of
 
-__all__ = ["Crystalformer", "ModelConfig"]
+__all__ = ["Crystalformer", "Ensemble", "ModelConfig", "Network", "network_of"]

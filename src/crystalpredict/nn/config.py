@@ -52,9 +52,11 @@ class ModelConfig:
     radial_factor: float = 1.0
     direction_factor: float = 1.0
     """Weight of the encoding of distances, and of that of directions, in a framed network."""
+    members: int = 1
+    """Networks of this shape whose outputs are averaged."""
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "width", "heads", "feedforward", "readout", "outputs"):
+        for name in ("blocks", "width", "heads", "feedforward", "readout", "outputs", "members"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ModelConfig.{name} is {getattr(self, name)}, but must be at least 1")
         for field in fields(self):
@@ -74,6 +76,8 @@ class ModelConfig:
         for name in ("r0", "r_max", "radius", "reciprocal_r0", "reciprocal_cutoff", "direction_width"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"ModelConfig.{name} is {getattr(self, name)}, but must be positive")
+        if self.members * self.blocks > MOST:
+            raise ValueError(f"ModelConfig.members is {self.members}, of {self.blocks} blocks each: {MOST} at most")
         if self.radial_basis < 0:
             raise ValueError(f"ModelConfig.radial_basis is {self.radial_basis}, but must be 0 or more")
         if self.width % self.heads:
@@ -86,9 +90,15 @@ class ModelConfig:
         """Whether the network sees more than distances, so that its neighbour lists need vectors and every atom."""
         return self.attention != "real"
 
+    @property
+    def features(self) -> int:
+        """Numbers that the readout sees of a crystal."""
+        return self.members * self.width
+
     def to_dict(self) -> dict[str, Any]:
         """The config as a JSON object; that of the paper's model has no key of the other members of the family."""
-        return {name: value for name, value in asdict(self).items() if self.vectors or name not in _OF_VARIANTS}
+        left_out = ["members"] * (self.members == 1) + ([] if self.vectors else _OF_VARIANTS)
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -102,4 +112,4 @@ class ModelConfig:
         return cls(**values)
 
 
-_OF_VARIANTS = [f.name for f in fields(ModelConfig)][[f.name for f in fields(ModelConfig)].index("attention") :]
+_OF_VARIANTS = [f.name for f in fields(ModelConfig)][[f.name for f in fields(ModelConfig)].index("attention") : -1]

@@ -1,0 +1,52 @@
+"""Several networks as one: their mean, which is nearer the truth than they are, as far as their errors differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from crystalpredict.batching import CrystalBatch
+from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.crystalformer import Crystalformer
+
+
+class Ensemble(nn.Module):
+    """Networks of one shape, each trained on its own: outputs are the mean of theirs, features stand side by side."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.members = nn.ModuleList(Crystalformer(replace(config, members=1)) for _ in range(config.members))
+
+    @property
+    def networks(self) -> list[Crystalformer]:
+        """The members."""
+        return [member for member in self.members if isinstance(member, Crystalformer)]
+
+    def forward(self, batch: CrystalBatch) -> Tensor:
+        """Standardised properties (B, outputs)."""
+        return self.readout(self.features(batch))
+
+    def readout(self, features: Tensor) -> Tensor:
+        """Standardised properties (B, outputs) of features (B, M D)."""
+        parts = torch.split(features, self.config.width, dim=1)
+        outputs = [member.readout(own) for member, own in zip(self.networks, parts, strict=True)]
+        return torch.stack(outputs).mean(dim=0)
+
+    def features(self, batch: CrystalBatch) -> Tensor:
+        """What the readouts see of each crystal (B, M D)."""
+        return torch.cat([member.features(batch) for member in self.networks], dim=1)
+
+    def encode(self, batch: CrystalBatch) -> Tensor:
+        """State after the last block (N, M D)."""
+        return torch.cat([member.encode(batch) for member in self.networks], dim=1)
+
+
+Network = Crystalformer | Ensemble
+
+
+def network_of(config: ModelConfig) -> Network:
+    """A new network of a shape."""
+    return Crystalformer(config) if config.members == 1 else Ensemble(config)
