@@ -261,7 +261,7 @@ def _differs_from_formula(composition: Composition, formula: str) -> bool:
     """Whether the composition has other proportions than the formula stated, if one is stated and understood."""
     try:
         stated = Composition(formula.strip("'\" ")).fractional_composition
-    except ValueError:
+        found = composition.remove_charges().fractional_composition
+    except ValueError:  # of what is found too, which may be no element: an error of its own
         return False
-    found = composition.remove_charges().fractional_composition
     return bool(stated) and not stated.almost_equals(found, rtol=0.02, atol=0.005)

@@ -368,6 +368,7 @@ NO_LOOP = f"data_x\n{cell()}"
         (cif("Na Na 0 0 0 nan"), "occupancy"),
         (cif("X1 X 0 0 0 1"), "unknown element 'X'"),
         (cif("Na Na 0 0 0 1", "Zz1 Zz 0.5 0.5 0.5 1"), "Zz"),
+        (cif("Na Na 0 0 0 1", "Rr1 Rr 0.5 0.5 0.5 1", extra="_chemical_formula_sum 'Na Br'\n"), "element 'Rr'"),
         (cif("Na Na 0 0 0 1", "Vac1 Vac 0.5 0.5 0.5 1"), "Vac"),
         (cif("Na Na 0 0 0 1", "Q1 ? 0.5 0.5 0.5 1"), "site 2"),
         (cif("Es1 Es 0 0 0 1"), "H to Cf only"),
