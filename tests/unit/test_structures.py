@@ -36,6 +36,11 @@ def cif(*sites: str, name: str = "x", box: str = cell(), extra: str = "") -> str
     return f"data_{name}\n{extra}{box}{LOOP}" + "".join(f"{site}\n" for site in sites or ROCK_SALT)
 
 
+NO_SYMBOLS = cif("Na1 - 0 0 0 1", "Rr1 - 0.5 0.5 0.5 1", extra="_chemical_formula_sum 'Na Br'\n").replace(
+    "_type_symb", ""
+)
+
+
 def poscar(symbols: str = "Cs Cl\n", counts: str = "1 1", rows: str = "0 0 0\n0.5 0.5 0.5\n", a: str = "4.1") -> str:
     return f"comment\n{a}\n1 0 0\n0 1 0\n0 0 1\n{symbols}{counts}\nDirect\n{rows}"
 
@@ -368,7 +373,7 @@ NO_LOOP = f"data_x\n{cell()}"
         (cif("Na Na 0 0 0 nan"), "occupancy"),
         (cif("X1 X 0 0 0 1"), "unknown element 'X'"),
         (cif("Na Na 0 0 0 1", "Zz1 Zz 0.5 0.5 0.5 1"), "Zz"),
-        (cif("Na Na 0 0 0 1", "Rr1 Rr 0.5 0.5 0.5 1", extra="_chemical_formula_sum 'Na Br'\n"), "element 'Rr'"),
+        (NO_SYMBOLS, "element 'Rr'"),
         (cif("Na Na 0 0 0 1", "Vac1 Vac 0.5 0.5 0.5 1"), "Vac"),
         (cif("Na Na 0 0 0 1", "Q1 ? 0.5 0.5 0.5 1"), "site 2"),
         (cif("Es1 Es 0 0 0 1"), "H to Cf only"),
