@@ -36,9 +36,8 @@ def cif(*sites: str, name: str = "x", box: str = cell(), extra: str = "") -> str
     return f"data_{name}\n{extra}{box}{LOOP}" + "".join(f"{site}\n" for site in sites or ROCK_SALT)
 
 
-NO_SYMBOLS = cif("Na1 - 0 0 0 1", "Rr1 - 0.5 0.5 0.5 1", extra="_chemical_formula_sum 'Na Br'\n").replace(
-    "_type_symb", ""
-)
+OF_LABELS = cif("Na1 - 0 0 0 1", "Rr1 - 0.5 0.5 0.5 1", extra="_chemical_formula_sum 'Na Br'\n")
+OF_LABELS = OF_LABELS.replace("_type_symbol", "_other")
 
 
 def poscar(symbols: str = "Cs Cl\n", counts: str = "1 1", rows: str = "0 0 0\n0.5 0.5 0.5\n", a: str = "4.1") -> str:
@@ -373,7 +372,7 @@ NO_LOOP = f"data_x\n{cell()}"
         (cif("Na Na 0 0 0 nan"), "occupancy"),
         (cif("X1 X 0 0 0 1"), "unknown element 'X'"),
         (cif("Na Na 0 0 0 1", "Zz1 Zz 0.5 0.5 0.5 1"), "Zz"),
-        (NO_SYMBOLS, "element 'Rr'"),
+        (OF_LABELS, "element 'Rr'"),
         (cif("Na Na 0 0 0 1", "Vac1 Vac 0.5 0.5 0.5 1"), "Vac"),
         (cif("Na Na 0 0 0 1", "Q1 ? 0.5 0.5 0.5 1"), "site 2"),
         (cif("Es1 Es 0 0 0 1"), "H to Cf only"),
