@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.checkpoint import Checkpoint, properties_of, save_checkpoint
+from crystalpredict.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
 from crystalpredict.dataset import CrystalTable
 from crystalpredict.nn import Ensemble, ModelConfig, network_of
 from crystalpredict.registry import file_sha256
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--summary", required=True, help="one line for `crystalpredict models list`")
     parser.add_argument("--card", type=Path, required=True, help="text of the model card")
-    parser.add_argument("--with", dest="others", nargs="*", type=Path, default=[], help="runs to average with it")
+    parser.add_argument("--with", dest="others", nargs="*", type=Path, default=[], help="others to average with it")
     parser.add_argument("--default", action="store_true")
     options = parser.parse_args()
 
@@ -43,7 +43,8 @@ def main() -> None:
         scale = json.loads((run / "config.json").read_text())["properties"]
         if scale != config["properties"]:
             parser.error(f"{run}: other properties, or another scale, than {options.run}")
-        member.load_state_dict(averaged_weights(run))
+        finished = (run / "model.safetensors").exists()  # a checkpoint, as `finetune` leaves one
+        member.load_state_dict(load_checkpoint(run).model.state_dict() if finished else averaged_weights(run))
     properties, mean, deviation = properties_of(config)
     table = CrystalTable.load(options.table)
     training = {
