@@ -79,7 +79,7 @@ def flip(folder) -> None:
 
 def other_version(folder) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"format_version": 3}))
+    (folder / "config.json").write_text(json.dumps(config | {"format_version": 9}))
 
 
 def unknown_key(folder) -> None:
@@ -94,7 +94,7 @@ def no_weights(folder) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "part"),
-    [(flip, "sha256"), (other_version, "format 3"), (unknown_key, "'layers'"), (no_weights, "model.safetensors")],
+    [(flip, "sha256"), (other_version, "format 9"), (unknown_key, "'layers'"), (no_weights, "model.safetensors")],
 )
 def test_a_damaged_checkpoint_neither_verifies_nor_predicts(program, folder, damage, part) -> None:
     damage(folder)
