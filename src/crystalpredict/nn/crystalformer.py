@@ -62,9 +62,9 @@ class Crystalformer(nn.Module):
         """What the readout sees of each crystal: the mean state of its atoms after the last block (B, D)."""
         return mean_over_atoms(self.encode(batch), batch)
 
-    def encode(self, batch: CrystalBatch) -> Tensor:
-        """State after the last block (N, D)."""
-        geometry = geometry_of_family(batch, self.config)
+    def encode(self, batch: CrystalBatch, geometry: Sequence[Geometry] | None = None) -> Tensor:
+        """State after the last block (N, D); `geometry` of the batch, if it is at hand."""
+        geometry = geometry or geometry_of_family(batch, self.config)
         state = self.embed(batch)
         for block in self.blocks:
             state = block(state, geometry)

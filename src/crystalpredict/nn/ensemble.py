@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from crystalpredict.batching import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
-from crystalpredict.nn.crystalformer import Crystalformer
+from crystalpredict.nn.crystalformer import Crystalformer, mean_over_atoms
+from crystalpredict.nn.family import geometry_of_family
 
 
 class Ensemble(nn.Module):
@@ -37,11 +38,12 @@ class Ensemble(nn.Module):
 
     def features(self, batch: CrystalBatch) -> Tensor:
         """What the readouts see of each crystal (B, M D)."""
-        return torch.cat([member.features(batch) for member in self.networks], dim=1)
+        return mean_over_atoms(self.encode(batch), batch)
 
     def encode(self, batch: CrystalBatch) -> Tensor:
         """State after the last block (N, M D)."""
-        return torch.cat([member.encode(batch) for member in self.networks], dim=1)
+        geometry = geometry_of_family(batch, self.config)
+        return torch.cat([member.encode(batch, geometry) for member in self.networks], dim=1)
 
 
 Network = Crystalformer | Ensemble
