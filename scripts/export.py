@@ -1,6 +1,7 @@
 """Turn a training run, or several to be averaged, into a checkpoint folder and enter it in index.json beside it.
 
-python scripts/export.py runs/first crystals.npz models/crystalformer-mp --summary "..." --notes notes.json [--default]
+python scripts/export.py runs/first crystals.npz models/crystalformer-mp --summary "..." \\
+    --card scripts/cards/crystalformer-mp.md [--default]
 """
 
 from __future__ import annotations

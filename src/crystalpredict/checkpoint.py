@@ -87,7 +87,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         expected = config["weights_sha256"]
         training = dict(config.get("training", {}))
         if format_version(network) > version:
-            raise ValueError(f"format {version} has no {network.attention} attention, or no ensembles")
+            missing = "ensembles" if network.members > 1 else f"{network.attention} attention"
+            raise ValueError(f"format {version} has no {missing}")
         if not (np.isfinite(mean).all() and (deviation > 0).all() and np.isfinite(deviation).all()):
             raise ValueError("a mean is not a number, or a deviation is not positive")
     except (ValueError, KeyError, TypeError) as error:

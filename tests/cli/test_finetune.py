@@ -71,10 +71,8 @@ def test_directions_are_added_to_a_model_without_them(program, tmp_path: Path, m
     again = program("finetune", "mine.csv", "--directions", "--epochs", "1", "-m", run, "-t", "bandgap", "-o", "again")
     assert "from finetuned-mine: at most 1 epochs" in again.stderr  # it has them
     assert "leave out --freeze" in program("finetune", "mine.csv", "--directions", "--freeze", "encoder").stderr
-    network = Crystalformer(ModelConfig(blocks=1, width=16, heads=2, feedforward=16, readout=16, attention="dual"))
-    dual = Checkpoint("dual", network, (find_property("bandgap"),), np.zeros(1), np.ones(1), {})
     with pytest.raises(UsageError, match="dual attention, to which none can be added"):
-        with_directions(dual)
+        with_directions(ModelConfig(attention="dual"), "dual")
 
 
 def test_an_ensemble_is_no_start(program, tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
-    from crystalpredict.checkpoint import Checkpoint
     from crystalpredict.nn import ModelConfig
     from crystalpredict.tables import NewTargets
     from crystalpredict.training import Progress, Training
@@ -208,8 +207,10 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     base = load_checkpoint(wishes.base) if wishes.base else None
     if base and base.model.config.members > 1:
         raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
-    network = with_directions(base) if wishes.directions else base.model.config if base else ModelConfig()
-    added = base is not None and network.attention != base.model.config.attention
+    network = base.model.config if base else ModelConfig()
+    added = wishes.directions and network.attention != "framed"
+    if added:
+        network = with_directions(network, base.name if base else "")
     labelled = read_labelled(
         data, wishes.targets, new=wishes.new, structure_column=wishes.structure_column,
         known=(*(base.properties if base else ()), *PROPERTIES),
@@ -247,13 +248,10 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
         )
 
 
-def with_directions(base: Checkpoint | None) -> ModelConfig:
-    """The network of a model, or of none, that sees directions; UsageError if it cannot get them."""
-    from crystalpredict.nn import ModelConfig
-
-    network = base.model.config if base else ModelConfig()
-    if base and network.attention not in ("real", "framed"):
-        raise UsageError(f"--directions: {base.name} has {network.attention} attention, to which none can be added")
+def with_directions(network: ModelConfig, name: str) -> ModelConfig:
+    """The network of the model `name` with directions; UsageError if it cannot get them."""
+    if network.attention != "real":
+        raise UsageError(f"--directions: {name} has {network.attention} attention, to which none can be added")
     return replace(network, attention="framed")
 
 

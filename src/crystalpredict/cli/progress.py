@@ -54,21 +54,21 @@ class Forecast:
         self.total: int | None = None
         self.thread: threading.Thread | None = None
 
-    def rows(self, rows: Iterable[Row], *, quiet: bool, what: str = "structures") -> Iterator[Row]:
+    def rows(self, rows: Iterable[Row], *, quiet: bool) -> Iterator[Row]:
         """The rows; how many there were, and the time left, on a terminal all the time, elsewhere now and then."""
         if quiet:
             yield from rows
             return
         if sys.stderr.isatty():
-            yield from self._drawn(rows, what)
+            yield from self._drawn(rows)
             return
-        number, said = 0, self.started
+        said = self.started
         for number, row in enumerate(rows, start=1):
             now = time.monotonic()
             self._begin(now)
             if now - said > SAY_EVERY:
                 said = now
-                say(f"{number} {what} in {timedelta(seconds=round(now - self.started))}{self.said()}")
+                say(f"{number} structures in {timedelta(seconds=round(now - self.started))}{self.said()}")
             yield row
 
     def said(self) -> str:
@@ -78,17 +78,17 @@ class Forecast:
         left = (time.monotonic() - self.started) / new * max(0, self.total - self.done())
         return f", {timedelta(seconds=round(left))} left"
 
-    def _drawn(self, rows: Iterable[Row], what: str) -> Iterator[Row]:
+    def _drawn(self, rows: Iterable[Row]) -> Iterator[Row]:
         from rich.console import Console
         from rich.progress import Progress, ProgressColumn, Task
         from rich.text import Text
 
         class Line(ProgressColumn):
             def render(_, task: Task) -> Text:
-                return Text(f"{task.completed:,.0f} {what}{self.said()}")
+                return Text(f"{task.completed:,.0f} structures{self.said()}")
 
         with Progress(Line(), console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(what, total=None)
+            task = progress.add_task("", total=None)
             for row in rows:
                 self._begin(time.monotonic())
                 progress.advance(task)

@@ -38,6 +38,8 @@ class ModelConfig:
     rho_slope: float = 0.1
     radius: float = 6.0
     """Length beyond which an edge is left out of the lattice sums, Å."""
+    members: int = 1
+    """Networks of this shape whose outputs are averaged."""
     attention: Attention = "real"
     reciprocal_r0: float = 2.2
     """Width of the reciprocal heads' Gaussian at rho = 1, Å."""
@@ -52,8 +54,6 @@ class ModelConfig:
     radial_factor: float = 1.0
     direction_factor: float = 1.0
     """Weight of the encoding of distances, and of that of directions, in a framed network."""
-    members: int = 1
-    """Networks of this shape whose outputs are averaged."""
 
     def __post_init__(self) -> None:
         for name in ("blocks", "width", "heads", "feedforward", "readout", "outputs", "members"):
@@ -97,8 +97,10 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The config as a JSON object; that of the paper's model has no key of the other members of the family."""
-        left_out = ["members"] * (self.members == 1) + ([] if self.vectors else _OF_VARIANTS)
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        values = {name: value for name, value in asdict(self).items() if self.vectors or name not in _OF_VARIANTS}
+        if self.members == 1:
+            del values["members"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -112,4 +114,4 @@ class ModelConfig:
         return cls(**values)
 
 
-_OF_VARIANTS = [f.name for f in fields(ModelConfig)][[f.name for f in fields(ModelConfig)].index("attention") : -1]
+_OF_VARIANTS = [f.name for f in fields(ModelConfig)][[f.name for f in fields(ModelConfig)].index("attention") :]
