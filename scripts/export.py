@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
 from crystalpredict.dataset import CrystalTable
-from crystalpredict.nn import Ensemble, ModelConfig, network_of
+from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of
 from crystalpredict.registry import file_sha256
 from crystalpredict.structures import read_entries
 from crystalpredict.training import averaged_weights
@@ -38,8 +37,7 @@ def main() -> None:
     config = json.loads((options.run / "config.json").read_text())
     runs = [options.run, *options.others]
     network = ModelConfig.from_dict(config["model"])
-    model = network_of(replace(network, members=len(runs)))
-    members = model.networks if isinstance(model, Ensemble) else [model]
+    members = [Crystalformer(network) for _ in runs]
     for run, member in zip(runs, members, strict=True):
         scale = json.loads((run / "config.json").read_text())["properties"]
         if scale != config["properties"]:
@@ -53,7 +51,8 @@ def main() -> None:
         "crystals": config["crystals"],
         "elements_seen": sorted(int(number) for number in np.unique(table.numbers)),
     }
-    checkpoint = Checkpoint(options.folder.name, model.eval(), properties, mean, deviation, training)
+    model = ensemble_of(members).eval()
+    checkpoint = Checkpoint(options.folder.name, model, properties, mean, deviation, training)
     files = sorted(path for path in EXAMPLES.iterdir() if path.suffix != ".csv")
     radius = model.config.radius
     golden = [

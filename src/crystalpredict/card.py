@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from crystalpredict.provenance import Plan
@@ -53,9 +54,11 @@ LEARNT = """\
 It gives no intervals: {name} had learnt {names} itself, and may know crystals of `val` by heart, so that errors there
 say too little to calibrate them."""
 
+BEGINNING = "those it started from, as no epoch had a smaller validation error"
 
-def card_of(name: str, plan: Plan, report: dict[str, Any], epoch: int, *, calibrated: bool) -> str:
-    """Markdown of the card: errors of `report`, by part, property and scale, of the weights after an `epoch`.
+
+def card_of(name: str, plan: Plan, report: dict[str, Any], epochs: Sequence[int], *, calibrated: bool) -> str:
+    """Markdown of the card: errors of `report`, by part, property and scale, of the weights after `epochs`, by member.
 
     `calibrated`: with intervals.
     """
@@ -71,7 +74,6 @@ def card_of(name: str, plan: Plan, report: dict[str, Any], epoch: int, *, calibr
     names = list(dict.fromkeys(name for properties in report.values() for name in properties))
     origin = f"top of `{plan.base['name']}` (weights sha256 `{plan.base['sha256'][:16]}`)" if plan.base else "its own"
     schedule = f"{config.schedule} with peak {config.learning_rate:g}"
-    kept = f"after epoch {epoch}" if epoch else "it started from: no epoch had a smaller validation error"
     return CARD.format(
         name=name,
         targets=", ".join(names),
@@ -83,8 +85,19 @@ def card_of(name: str, plan: Plan, report: dict[str, Any], epoch: int, *, calibr
         command=shlex.join(plan.command),
         training=f"At most {config.epochs} epochs of some {config.batch_atoms} atoms a step, {config.loss} loss of "
         f"standardised labels, AdamW, {schedule}, patience {config.patience}, seed {config.seed}; all settings are in "
-        f"`config.json`. The weights kept are those {kept}.",
+        f"`config.json`. {kept_weights(epochs)}",
         versions=", ".join(f"{name} {number}" for name, number in plan.versions.items()),
         started=plan.started,
         uncertainty=CALIBRATED if calibrated else without,
+    )
+
+
+def kept_weights(epochs: Sequence[int]) -> str:
+    """Which weights a network, or each of several, keeps."""
+    whens = [f"those after epoch {epoch}" if epoch else BEGINNING for epoch in epochs]
+    if len(whens) == 1:
+        return f"The weights kept are {whens[0]}."
+    return (
+        f"Its predictions are the mean of {len(whens)} networks, with seeds that follow one another; the weights kept "
+        f"of them are {'; '.join(whens)}."
     )

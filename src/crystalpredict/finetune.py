@@ -5,7 +5,7 @@ provenance.json    what the run was told, of what data and which model, with whi
 metrics.json       errors on the validation and the test part
 dropped.csv        rows and labels left out, and why
 splits.csv         the part of each row
-training/          crystals.npz, config.json, state.npz, log.csv
+training/          crystals.npz, config.json, state.npz, log.csv; the last three for each member of an ensemble
 or, with folds, one such folder for each, fold-1 and so on, and the errors over all of them.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from math import sqrt
 from operator import attrgetter
@@ -40,7 +40,7 @@ from crystalpredict.dataset import (
 )
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.metrics import metrics_of
-from crystalpredict.nn import ModelConfig
+from crystalpredict.nn import ModelConfig, ensemble_of
 from crystalpredict.properties import Property
 from crystalpredict.provenance import Plan, write_json
 from crystalpredict.reading import Reader
@@ -219,43 +219,59 @@ def run_folders(folder: Path, plan: Plan) -> list[Path]:
     return [folder / f"fold-{number}" for number in range(1, plan.folds + 1)] or [folder]
 
 
-def open_training(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Training:
-    """The training of a run's folder, at its beginning or where it was."""
-    run = folder / "training"
+def open_trainings(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Iterator[Training]:
+    """The training of a run's folder, or of each member of its ensemble, at its beginning or where it was."""
     config = replace(TrainingConfig.from_dict(plan.training), device=device)
-    table = CrystalTable.load(run / "crystals.npz")
+    table = CrystalTable.load(folder / "training" / "crystals.npz")
     model = ModelConfig.from_dict(plan.model)
     neighbors = neighbor_table(table, model.radius, jobs=jobs, vectors=model.vectors)
-    begun = (run / "state.npz").exists()
-    return Training(run, table, neighbors, model, config, start=None if begun else plan.base_checkpoint())
+    for number, run in enumerate(training_folders(folder, plan)):
+        own = replace(config, seed=config.seed + number)
+        begun = (run / "state.npz").exists()
+        yield Training(run, table, neighbors, model, own, start=None if begun else plan.base_checkpoint())
 
 
-def finish(training: Training, folder: Path, plan: Plan) -> dict[str, dict[str, Any]]:
-    """Write the trained checkpoint into the run's folder; the errors, by part and property, that metrics.json keeps."""
-    kept = training.kept()
+def training_folders(folder: Path, plan: Plan) -> list[Path]:
+    """Where a run, or each member of its ensemble, keeps what it needs to go on."""
+    training = folder / "training"
+    if plan.members == 1:
+        return [training]
+    return [training / f"member-{number}" for number in range(1, plan.members + 1)]
+
+
+def finish(trainings: Sequence[Training], folder: Path, plan: Plan) -> dict[str, dict[str, Any]]:
+    """Write what was trained, one network or several as one, as a checkpoint into the run's folder.
+
+    Returns the errors, by part and property, that metrics.json keeps.
+    """
+    training = trainings[0]
+    networks = [member.kept() for member in trainings]
     table = training.table
     report: dict[str, dict[str, Any]] = {}
     for part in (VALIDATION, TEST):
         rows = np.flatnonzero(table.splits == part)
         if len(rows):
-            values = training.predicted(rows, kept)
+            values = np.mean([training.predicted(rows, network) for network in networks], axis=0)
             report[PARTS[part]] = errors_of(training.properties, training.encoded[rows], values)
     if distributed.rank():
         return report
     small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
+    epochs = [member.best_epoch for member in trainings]
     facts = {
         "settings": asdict(training.config),
         "crystals": {PARTS[part]: int((table.splits == part).sum()) for part in PARTS},
-        "epoch": training.best_epoch,
+        "epoch": epochs[0] if plan.members == 1 else epochs,
         "elements_seen": sorted(int(number) for number in np.unique(table.numbers)),
         "base": plan.base,
     }
     name = folder.resolve().name
-    checkpoint = Checkpoint(name, kept.cpu(), training.properties, training.mean, training.deviation, facts)
+    checkpoint = Checkpoint(
+        name, ensemble_of(networks).cpu(), training.properties, training.mean, training.deviation, facts
+    )
     if not plan.learnt:  # else the model knows crystals of the validation part, and intervals would be far too narrow
         checkpoint = replace(checkpoint, calibration=calibrate(checkpoint, table, training.neighbors, domain=False))
     write_json(folder / "metrics.json", report)
-    card = card_of(name, plan, report, training.best_epoch, calibrated=checkpoint.calibration is not None)
+    card = card_of(name, plan, report, epochs, calibrated=checkpoint.calibration is not None)
     save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
     return report
 

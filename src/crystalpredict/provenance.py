@@ -39,11 +39,13 @@ class Plan:
     """What was said of the data."""
     versions: dict[str, str]
     started: str
+    members: int = 1
+    """Networks trained, each with another seed, whose mean is the model."""
 
     @classmethod
     def new(
         cls, command: Sequence[str], data: Path, base: tuple[Path, Sequence[str]] | None, model: ModelConfig,
-        training: TrainingConfig, folds: int, notes: Sequence[str],
+        training: TrainingConfig, folds: int, notes: Sequence[str], members: int = 1,
     ) -> Plan:  # fmt: skip
         """The plan of a run that begins now; `base`: folder of the checkpoint it starts from, targets this learnt."""
         folder, learnt = base or (None, ())
@@ -53,7 +55,7 @@ class Plan:
         return cls(
             list(command), origin, start, list(learnt), asdict(model), asdict(training),
             folds, list(notes), versions | {"python": platform.python_version()},
-            datetime.now(UTC).isoformat(timespec="seconds"),
+            datetime.now(UTC).isoformat(timespec="seconds"), members,
         )  # fmt: skip
 
     @classmethod

@@ -188,6 +188,28 @@ def test_a_network_that_sees_directions_is_fine_tuned_and_evaluated_like_any(pro
     assert [(row["model"], row["crystals"]) for row in compared.rows] == [("run", "40"), ("crystalformer-mp", "40")]
 
 
+def test_members_are_one_model_that_says_the_mean_of_runs_with_their_seeds(program, tmp_path: Path) -> None:
+    lines = [row | {"mine": row["bandgap"], "split": "train" if n % 4 else "val"} for n, row in enumerate(rows(40))]
+    table = write(tmp_path / "mine.csv", lines)
+    (tmp_path / "one.cif").write_text(lines[0]["cif"])
+    said = {}
+    for name, options in {
+        "5": ("--seed", "5"),
+        "6": ("--seed", "6"),
+        "both": ("--seed", "5", "--members", "2"),
+    }.items():
+        run = tmp_path / name
+        trained = program("finetune", table, *SMALL, *options, "-t", "mine", "--split-by", "column", "-o", run)
+        assert trained.code == 0, trained.stderr
+        (row,) = program("predict", tmp_path / "one.cif", "-m", run).rows
+        said[name] = float(row["mine"])
+    assert said["both"] == pytest.approx((said["5"] + said["6"]) / 2, rel=1e-4)
+    assert said["5"] != pytest.approx(said["6"], rel=1e-3)
+    assert "member 2 of 2" in trained.stderr
+    assert "the mean of 2 networks" in (tmp_path / "both" / "README.md").read_text()
+    assert "mine" in program("evaluate", table, "-m", tmp_path / "both", "-t", "mine").stdout
+
+
 def test_folds_test_each_row_once_and_give_a_mean_and_a_deviation(program, tmp_path: Path) -> None:
     write(tmp_path / "mine.csv", rows(40))
     run = tmp_path / "run"
@@ -235,18 +257,26 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> No
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("how", "members", "begun"),
+    [
+        (signal.SIGKILL, "1", ""),
+        (signal.SIGINT, "1", ""),
+        (signal.SIGKILL, "2", "member-1"),
+        (signal.SIGINT, "2", "member-2"),
+    ],
+)
 def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, how: signal.Signals
+    tmp_path: Path, how: signal.Signals, members: str, begun: str
 ) -> None:
     table = write(tmp_path / "mine.csv", rows(60))
-    options = ("--epochs", "8", "--patience", "8", "--batch-atoms", "8", "--test", "0")
+    options = ("--epochs", "8", "--patience", "8", "--batch-atoms", "8", "--test", "0", "--members", members)
     finish("finetune", table, *options, "-o", tmp_path / "whole")
     broken = tmp_path / "broken"
     process = subprocess.Popen(
         command("finetune", table, *options, "-o", broken), env=environment(), stderr=subprocess.PIPE, text=True
     )
-    wait_for((broken / "training" / "log.csv").exists, process)
+    wait_for((broken / "training" / begun / "log.csv").exists, process)
     process.send_signal(how)
     _, said = process.communicate()
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)

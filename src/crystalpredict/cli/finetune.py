@@ -28,6 +28,7 @@ from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
     from crystalpredict.nn import ModelConfig
+    from crystalpredict.provenance import Plan
     from crystalpredict.tables import NewTargets
     from crystalpredict.training import Progress, Training
     from crystalpredict.workers import Limits
@@ -116,6 +117,12 @@ def finetune(
     ] = SplitBy.formula,
     validation: Annotated[float, typer.Option(min=0.001, max=0.9, help="Share that chooses the epoch.")] = 0.1,
     test: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share that is only measured on, at the end.")] = 0.1,
+    members: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Train N networks, each with another seed, whose mean is the model: more accurate."
+        ),
+    ] = 1,
     kfold: Annotated[
         int, typer.Option(min=0, metavar="K", help="Train K models, each tested on another K-th of the rows.")
     ] = 0,
@@ -168,8 +175,9 @@ def finetune(
         new = NewTargets(tuple(unit or ()), log)
         base = None if scratch else find_model(model)
         wishes = Wishes(
-            target or [], new, structure_column, base, directions, settings, split_by, (validation, test), kfold
-        )
+            target or [], new, structure_column, base, directions, settings, split_by, (validation, test), kfold,
+            members,
+        )  # fmt: skip
         begin(data, folder, wishes, readers, limits_of(timeout_per_file, memory_per_process), quiet=quiet)
     distributed.wait_for_all()
     try:
@@ -191,6 +199,7 @@ class Wishes:
     split_by: SplitBy
     shares: tuple[float, float]
     folds: int
+    members: int
 
 
 def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *, quiet: bool) -> None:
@@ -235,7 +244,7 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     ]  # fmt: skip
     command = ["crystalpredict", *sys.argv[1:]]
     start = (wishes.base, learnt_targets(crystals.table.properties, base)) if wishes.base and base else None
-    plan = Plan.new(command, data, start, network, config, wishes.folds, notes)
+    plan = Plan.new(command, data, start, network, config, wishes.folds, notes, wishes.members)
     lay_out(folder, crystals, splits, plan)
     if not quiet:
         for note in notes:
@@ -258,7 +267,8 @@ def with_directions(network: ModelConfig, name: str) -> ModelConfig:
 def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     """Train all folds of a run, or the one model, from where they are; write what comes of it."""
     from crystalpredict import distributed
-    from crystalpredict.finetune import finish, mean_of_folds, open_training, run_folders
+    from crystalpredict.card import kept_weights
+    from crystalpredict.finetune import finish, mean_of_folds, open_trainings, run_folders
     from crystalpredict.provenance import Plan, write_json
 
     plan = Plan.load(folder)
@@ -266,19 +276,18 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     for own in run_folders(folder, plan):
         if not quiet and plan.folds:
             say(f"{own.name} of {plan.folds}")
-        training = open_training(own, plan, device, jobs)
-        if not training.finished:
-            run(training, folder, quiet=quiet)
-        reports.append(finish(training, own, plan))
+        trainings = []
+        for number, training in enumerate(open_trainings(own, plan, device, jobs), start=1):
+            if not quiet and plan.members > 1:
+                say(f"member {number} of {plan.members}")
+            if not training.finished:
+                run(training, folder, quiet=quiet)
+            trainings.append(training)
+        reports.append(finish(trainings, own, plan))
         if not distributed.rank():
-            draw_loss(own, quiet=quiet)
+            draw_losses(own, plan, quiet=quiet)
         if not quiet:
-            kept = training.best_epoch
-            say(
-                f"kept: the weights after epoch {kept}"
-                if kept
-                else "kept: the weights it started from, which no epoch beat"
-            )
+            say(kept_weights([training.best_epoch for training in trainings]))
             for part, name, scale, figures in figures_of(reports[-1]):
                 low, high = figures["interval"]
                 say(f"{part}: {name} {figures['mae']:.4g} {scale} [{low:.4g}, {high:.4g}] on {figures['count']:,}")
@@ -293,21 +302,25 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     typer.echo(str(folder))
 
 
-def draw_loss(folder: Path, *, quiet: bool) -> None:
-    """Draw a run's log as loss.png, if there is what it takes."""
+def draw_losses(folder: Path, plan: Plan, *, quiet: bool) -> None:
+    """Draw a run's log as loss.png, or its members' as loss-1.png and so on, if there is what it takes."""
     if not find_spec("matplotlib"):
         if not quiet:
             say(f"no picture of the loss: {NO_MATPLOTLIB}")
         return
     from crystalpredict.atomic_write import write_atomically
+    from crystalpredict.finetune import training_folders
     from crystalpredict.plots import loss_curve
 
-    with (folder / "training" / "log.csv").open(encoding="utf-8") as file:
-        epochs = list(csv.DictReader(file))
-    columns = {name: [float(row[name]) for row in epochs] for name in epochs[0]}
-    errors = {name: values for name, values in columns.items() if name not in LOG_COLUMNS}
-    with write_atomically(folder / "loss.png") as image:
-        image.write(loss_curve(columns["epoch"], columns["loss"], errors))
+    runs = training_folders(folder, plan)
+    for number, training in enumerate(runs, start=1):
+        with (training / "log.csv").open(encoding="utf-8") as file:
+            epochs = list(csv.DictReader(file))
+        columns = {name: [float(row[name]) for row in epochs] for name in epochs[0]}
+        errors = {name: values for name, values in columns.items() if name not in LOG_COLUMNS}
+        name = "loss.png" if len(runs) == 1 else f"loss-{number}.png"
+        with write_atomically(folder / name) as image:
+            image.write(loss_curve(columns["epoch"], columns["loss"], errors))
 
 
 def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -52,3 +53,12 @@ Network = Crystalformer | Ensemble
 def network_of(config: ModelConfig) -> Network:
     """A new network of a shape."""
     return Crystalformer(config) if config.members == 1 else Ensemble(config)
+
+
+def ensemble_of(networks: Sequence[Crystalformer]) -> Network:
+    """Networks of one shape, with their weights, as one; one stays what it is."""
+    if len(networks) == 1:
+        return networks[0]
+    ensemble = Ensemble(replace(networks[0].config, members=len(networks)))
+    ensemble.members = nn.ModuleList(networks)
+    return ensemble
