@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from crystalpredict.registry import LARGEST_JSON, checkpoint_file
 
 # of the newest format: 2 added `attention` and what belongs to it, 3 `members`; the paper's model is written as 1
 FORMAT_VERSION = 3
+LARGEST_NUMBER = 8  # bytes, of a weight
 LONGEST_HEADER = 2**20  # bytes, of the names and shapes in a file of tensors
 LARGEST_CALIBRATION = 2**26  # bytes
 GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
@@ -81,8 +81,6 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     try:
         network = ModelConfig.from_dict(config["model"])
-        with torch.device("meta"):  # without memory, until the weights are known to be those of so large a network
-            wanted = {name: tuple(value.shape) for name, value in network_of(network).state_dict().items()}
         properties, mean, deviation = properties_of(config)
         expected = config["weights_sha256"]
         training = dict(config.get("training", {}))
@@ -95,11 +93,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder / 'config.json'}: damaged ({type(error).__name__}: {error})") from error
     if len(properties) != network.outputs:
         raise CheckpointError(f"{folder / 'config.json'}: {len(properties)} properties for {network.outputs} outputs")
-    weights = _read_weights(folder / "model.safetensors", expected, wanted)
-    model = network_of(network)
-    model.load_state_dict(weights)
+    model = _read_network(folder / "model.safetensors", expected, network)
     calibration = _read_calibration(folder / CALIBRATION_FILE, config.get("calibration_sha256"), network)
-    return Checkpoint(folder.name, model.eval(), properties, mean, deviation, training, calibration)
+    return Checkpoint(folder.name, model, properties, mean, deviation, training, calibration)
 
 
 def properties_of(config: dict[str, Any]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
@@ -230,20 +226,25 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_weights(path: Path, expected: str, wanted: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file whose sha256 is `expected` and whose names and shapes are those `wanted`."""
+def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:
+    """The network with the weights of a safetensors file whose sha256 is `expected`."""
     try:
-        content = checkpoint_file(path, 8 * sum(map(math.prod, wanted.values())) + LONGEST_HEADER)
+        content = checkpoint_file(path, 2 * LARGEST_NUMBER * config.least_weights + LONGEST_HEADER)
         if hashlib.sha256(content).hexdigest() != expected:
             raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
         tensors = safetensors.torch.load(content)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    # a network takes memory, and is made only if the file has weights for it; `meta` tensors would import SymPy
+    if sum(value.numel() for value in tensors.values()) < config.least_weights:
+        raise CheckpointError(f"{path}: does not fit the model in config.json, which has more weights")
+    model = network_of(config)
+    wanted, found = ({name: tuple(value.shape) for name, value in own.items()} for own in (model.state_dict(), tensors))
     if wanted != found:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}")
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite; the model was never trained")
-    return tensors
+    model.load_state_dict(tensors)
+    return model.eval()

@@ -416,6 +416,15 @@ def test_help_and_version_import_neither_torch_nor_pymatgen(option) -> None:
     assert imported.isdisjoint({"torch", "pymatgen", "numpy", "spglib", "vesin", "safetensors"})
 
 
+def test_the_prediction_of_a_plain_cif_imports_no_more_than_it_needs() -> None:
+    path = Path(__file__).parents[2] / "examples" / "NaCl.cif"
+    done = python("-X", "importtime", "-m", "crystalpredict", "predict", str(path), "-f", "csv")
+    assert done.returncode == 0
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "torch" in imported
+    assert imported.isdisjoint({"pandas", "matplotlib", "dask", "sympy"})  # torch's meta device imports sympy
+
+
 def start(*arguments: str, stdout: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "crystalpredict", "predict", *arguments]
     return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE)

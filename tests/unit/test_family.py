@@ -18,7 +18,7 @@ from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_tab
 from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.errors import CheckpointError, DataError
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.nn import Crystalformer, Ensemble, ModelConfig
+from crystalpredict.nn import Crystalformer, Ensemble, ModelConfig, network_of
 from crystalpredict.nn.attention import InfinitelyConnectedAttention
 from crystalpredict.nn.frames import FramedAttention
 from crystalpredict.predict import Predictor
@@ -96,6 +96,13 @@ def test_direction_weights_begin_small() -> None:
 def test_impossible_members_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**change)
+
+
+@pytest.mark.parametrize("change", [*FAMILY.values(), {"members": 3}, {"radial_basis": 0}], ids=str)
+def test_the_memory_a_network_takes_is_known_before_it_is_made(change: dict[str, Any]) -> None:
+    config = ModelConfig(outputs=5, **change)
+    weights = sum(value.numel() for value in network_of(config).state_dict().values())
+    assert config.least_weights <= weights < 1.1 * config.least_weights
 
 
 def checkpoint_of(change: dict[str, Any]) -> Checkpoint:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
+from crystalpredict.crystal import ELEMENTS
 from crystalpredict.neighbors import LONGEST_RADIUS
 
 MOST = 4096  # of anything: a config from anywhere must not make a network that fills the memory
@@ -94,6 +95,16 @@ class ModelConfig:
     def features(self) -> int:
         """Numbers that the readout sees of a crystal."""
         return self.members * self.width
+
+    @property
+    def least_weights(self) -> int:
+        """Numbers in the matrices of the network, nearly all of its weights: it has at least so many, and not twice."""
+        width, basis = self.width, 0 if self.attention == "reciprocal" else self.radial_basis // 2
+        if self.attention == "framed":
+            basis += 3 * self.direction_basis
+        block = width * (4 * width + 2 * self.feedforward + basis)
+        readout = self.readout * (width + self.outputs)
+        return self.members * (self.blocks * block + len(ELEMENTS) * width + readout)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as a JSON object; that of the paper's model has no key of the other members of the family."""
