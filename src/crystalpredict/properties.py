@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -37,7 +38,7 @@ class Property:
         if self.transform not in get_args(Transform):
             raise ValueError(f"property {self.name!r} has an unknown transform {self.transform!r}")
 
-    @property
+    @cached_property
     def column(self) -> str:
         """Name of the output column: the property with its unit."""
         return f"{self.name}_{self.unit_in_name}" if self.unit_in_name else self.name

@@ -65,20 +65,19 @@ def columns_of(prop: Property, intervals: bool) -> list[str]:
     return [prop.column, *(f"{prop.column}_{end}{SHOWN}" for end in ("lo", "hi") if intervals)]
 
 
-def numbers_of(row: Prediction, prop: Property, intervals: bool) -> dict[str, float | None]:
-    """The fields of a property's columns; None where there is no value."""
-    names = columns_of(prop, intervals)
+def numbers_of(row: Prediction, prop: Property, intervals: bool) -> list[float | None]:
+    """What stands in a property's columns; None where there is no value."""
     if not row.values:
-        return dict.fromkeys(names)
-    found = (row.values[prop.column], *(row.interval(prop.column) if intervals else ()))
-    return {name: round(value, prop.decimals) for name, value in zip(names, found, strict=True)}
+        return [None] * (3 if intervals else 1)
+    column, digits = prop.column, prop.decimals
+    return [round(value, digits) for value in (row.values[column], *(row.interval(column) if intervals else ()))]
 
 
 def record(row: Prediction, properties: Sequence[Property], intervals: bool = False) -> dict[str, object]:
     """A row as an object of JSON; null where there is no value."""
     values: dict[str, object] = {}
     for prop in properties:
-        values.update(numbers_of(row, prop, intervals))
+        values.update(zip(columns_of(prop, intervals), numbers_of(row, prop, intervals), strict=True))
     return {
         "path": row.path,
         "index": row.index,
@@ -96,19 +95,17 @@ class CsvWriter:
     def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
         self.properties, self.intervals = properties, intervals
         names = [name for prop in properties for name in columns_of(prop, intervals)]
-        columns = ["path", "index", "formula", "n_atoms", *names, "warnings", "error"]
-        self.rows = csv.DictWriter(stream, columns, lineterminator="\n")
-        self.rows.writeheader()
+        self.rows = csv.writer(stream, lineterminator="\n")
+        self.rows.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error"))
 
     def write(self, row: Prediction) -> None:
-        fields = record(row, self.properties, self.intervals)
-        numbers = {
-            name: f"{value:.{prop.decimals}f}"
+        numbers = [
+            "" if value is None else f"{value:.{prop.decimals}f}"
             for prop in self.properties
-            for name, value in numbers_of(row, prop, self.intervals).items()
-            if value is not None
-        }
-        self.rows.writerow({**fields, **numbers, "warnings": "; ".join(row.warnings)})
+            for value in numbers_of(row, prop, self.intervals)
+        ]
+        start = (row.path, row.index, row.formula, row.n_atoms)
+        self.rows.writerow((*start, *numbers, "; ".join(row.warnings), row.error))
 
     def close(self) -> None:
         pass
