@@ -120,7 +120,10 @@ def finetune(
     members: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Train N networks, each with another seed, whose mean is the model: more accurate."
+            min=1,
+            max=100,
+            metavar="N",
+            help="Train N networks, each with another seed, whose mean is the model: more accurate.",
         ),
     ] = 1,
     kfold: Annotated[
