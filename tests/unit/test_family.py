@@ -18,7 +18,7 @@ from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_tab
 from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.errors import CheckpointError, DataError
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.nn import Crystalformer, Ensemble, ModelConfig, network_of
+from crystalpredict.nn import Crystalformer, ModelConfig, network_of
 from crystalpredict.nn.attention import InfinitelyConnectedAttention
 from crystalpredict.nn.frames import FramedAttention
 from crystalpredict.predict import Predictor
@@ -136,7 +136,7 @@ def test_what_is_saved_is_loaded_and_predicts_the_same(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["real", "framed"])
 def test_an_ensemble_says_the_mean_of_its_members(name: str, tmp_path: Path) -> None:
     alone = checkpoint_of(FAMILY[name])
-    ensemble = Ensemble(replace(alone.model.config, members=3))
+    ensemble = network_of(replace(alone.model.config, members=3))
     for number, member in enumerate(ensemble.networks):
         torch.manual_seed(number)
         weights = {key: value + 0.1 * torch.randn_like(value) for key, value in alone.model.state_dict().items()}

@@ -68,7 +68,7 @@ def columns_of(prop: Property, intervals: bool) -> list[str]:
 def numbers_of(row: Prediction, prop: Property, intervals: bool) -> list[float | None]:
     """What stands in a property's columns; None where there is no value."""
     if not row.values:
-        return [None] * (3 if intervals else 1)
+        return [None] * len(columns_of(prop, intervals))
     column, digits = prop.column, prop.decimals
     return [round(value, digits) for value in (row.values[column], *(row.interval(column) if intervals else ()))]
 

@@ -2,6 +2,6 @@
 
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.crystalformer import Crystalformer
-from crystalpredict.nn.ensemble import Ensemble, Network, ensemble_of, network_of
+from crystalpredict.nn.ensemble import Network, ensemble_of, network_of
 
-__all__ = ["Crystalformer", "Ensemble", "ModelConfig", "Network", "ensemble_of", "network_of"]
+__all__ = ["Crystalformer", "ModelConfig", "Network", "ensemble_of", "network_of"]

@@ -17,10 +17,10 @@ from crystalpredict.nn.family import geometry_of_family
 class Ensemble(nn.Module):
     """Networks of one shape, each trained on its own: outputs are the mean of theirs, features stand side by side."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, networks: Sequence[Crystalformer]) -> None:
         super().__init__()
-        self.config = config
-        self.members = nn.ModuleList(Crystalformer(replace(config, members=1)) for _ in range(config.members))
+        self.config = replace(networks[0].config, members=len(networks))
+        self.members = nn.ModuleList(networks)
 
     @property
     def networks(self) -> list[Crystalformer]:
@@ -52,13 +52,9 @@ Network = Crystalformer | Ensemble
 
 def network_of(config: ModelConfig) -> Network:
     """A new network of a shape."""
-    return Crystalformer(config) if config.members == 1 else Ensemble(config)
+    return ensemble_of([Crystalformer(replace(config, members=1)) for _ in range(config.members)])
 
 
 def ensemble_of(networks: Sequence[Crystalformer]) -> Network:
     """Networks of one shape, with their weights, as one; one stays what it is."""
-    if len(networks) == 1:
-        return networks[0]
-    ensemble = Ensemble(replace(networks[0].config, members=len(networks)))
-    ensemble.members = nn.ModuleList(networks)
-    return ensemble
+    return networks[0] if len(networks) == 1 else Ensemble(networks)
