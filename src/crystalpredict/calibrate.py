@@ -10,10 +10,11 @@ import torch
 from crystalpredict.batching import PART_ATOMS, collate, split_by_atoms
 from crystalpredict.calibration import Calibration
 from crystalpredict.checkpoint import Checkpoint
-from crystalpredict.crystal import FloatArray
+from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
 from crystalpredict.domain import fit_domain
 from crystalpredict.equivalence import primitive_size
+from crystalpredict.side_by_side import SideBySide
 from crystalpredict.uncertainty import LEAST, fit_errors
 
 BATCH_ATOMS = 2000
@@ -52,11 +53,14 @@ def outputs_and_features(
     features = np.empty((len(rows), model.config.features), dtype=np.float32)
     edges = [neighbors.neighbors(row) for row in rows]
     sizes, widths = np.array([own.size for own in edges]), np.array([own.widest for own in edges])
-    for some in split_by_atoms(sizes, widths, BATCH_ATOMS):
+
+    def compute(some: IntArray) -> None:
         crystals = [table.crystal(rows[row]) for row in some]
         batch = collate(crystals, [edges[row] for row in some], part_atoms=2 * PART_ATOMS)
         with torch.inference_mode():
             found = model.features(batch.to(weight.device, weight.dtype))
             features[some] = found.cpu().numpy()
             outputs[some] = model.readout(found).cpu().numpy()
+
+    list(SideBySide(weight.device).map(compute, split_by_atoms(sizes, widths, BATCH_ATOMS)))
     return outputs, features

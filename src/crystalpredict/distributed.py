@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 
 def join_group(device: str) -> torch.device:
@@ -49,18 +48,11 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def shared(model: nn.Module) -> nn.Module:
-    """The model with gradients averaged over the processes; itself if there is one."""
-    return DistributedDataParallel(model) if size() > 1 else model
-
-
-def without_exchange(model: nn.Module) -> AbstractContextManager[None]:
-    """Where a backward pass only adds to the gradients of this process."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
-
-
-def summed(tensor: Tensor) -> Tensor:
-    """Sum of the tensor over the processes, in place."""
-    if size() > 1:
-        dist.all_reduce(tensor)
-    return tensor
+def summed_together(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Sums of the tensors over the processes: in one exchange, for each has to wait for all."""
+    if size() == 1:
+        return tensors
+    together = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(together)
+    sums = torch.split(together, [tensor.numel() for tensor in tensors])
+    return [total.view_as(tensor) for total, tensor in zip(sums, tensors, strict=True)]

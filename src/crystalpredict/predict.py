@@ -21,6 +21,7 @@ from crystalpredict.prediction import Embedding as Embedding
 from crystalpredict.prediction import Prediction as Prediction
 from crystalpredict.reading import CHUNK_FILES, merge_entries, windows_of
 from crystalpredict.registry import find_model
+from crystalpredict.side_by_side import SideBySide
 from crystalpredict.structures import Entry, entry_of_structure, read_entries
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Predictor:
         self.device = choose_device(device)
         self.batch_atoms = batch_atoms or atoms_at_once(self.device)
         self.model = checkpoint.model.to(self.device).eval()
+        self.side_by_side = SideBySide(self.device)
+        self.at_once = self.side_by_side.threads  # batches
         self.answers = Answers(checkpoint, targets, uncertainty=uncertainty)
         self.properties = self.answers.properties
         self.columns = [prop.column for prop in self.properties]
@@ -97,7 +100,9 @@ class Predictor:
         threads = torch.get_num_threads()
         try:
             for window in windows_of(entries):
-                torch.set_num_threads(max(1, threads - busy()))
+                free = max(1, threads - busy())
+                torch.set_num_threads(free)  # of a batch that is alone
+                self.at_once = min(free, self.side_by_side.threads)
                 yield window
         finally:
             torch.set_num_threads(threads)
@@ -181,8 +186,9 @@ class Predictor:
         sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
         batches = split_by_atoms(sizes, widths, self.batch_atoms)
         too_large: set[int] = set()
-        while batches:
-            rows = batches.pop()
+
+        def attempt(rows: IntArray) -> bool:
+            """Whether there was memory enough."""
             try:
                 batch = collate(
                     [crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms
@@ -192,6 +198,18 @@ class Predictor:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                return False
+            return True
+
+        while batches:
+            now, batches = batches[-self.at_once :], batches[: -self.at_once]
+            for rows, done in zip(now, self.side_by_side.map(attempt, now), strict=True):
+                if done:
+                    continue
+                if len(now) > 1:  # alone, it may fit
+                    self.side_by_side.threads = self.at_once = 1
+                    batches.append(rows)
+                    continue
                 if len(rows) == 1:
                     too_large.add(int(rows[0]))
                     continue

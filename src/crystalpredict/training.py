@@ -1,8 +1,8 @@
 """The training engine: a table of labelled crystals in, weights out; resumable after any step, seeded, no pickle.
 
-Needs torch and NumPy only. One step takes some `batch_atoms` atoms of randomly chosen crystals, splits them into
-smaller batches of alike neighbour counts and adds up their gradients, so that little is padded and memory is bounded.
-Under torchrun the processes share the crystals of each step.
+Needs torch and NumPy only. One step takes some `batch_atoms` atoms of randomly chosen crystals, deals them out to the
+threads of a CPU and, under torchrun, to the processes, splits each share into smaller batches of alike neighbour counts
+and adds up their gradients, so that little is padded and memory is bounded.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crystalpredict import distributed
 from crystalpredict.atomic_write import write_atomically
@@ -37,15 +36,17 @@ from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.optimiser import READOUT, optimiser_of
 from crystalpredict.properties import find_property
+from crystalpredict.side_by_side import SideBySide, dealt
 from crystalpredict.training_config import TrainingConfig, learning_rate
 
 if TYPE_CHECKING:
     from crystalpredict.checkpoint import Checkpoint
 
 LEAST_SPLIT = 32  # atoms; if these are too many for the memory, fewer will not help
+LEAST_SHARE = 80  # listed atoms of a step for a thread: with fewer, operations are too short
 RARE = 0.2  # a property with labels for fewer than this share of the crystals is rare
-READOUT = "readout."
 HEAD = f"{READOUT}2."  # the last layer: a row for each property
 
 
@@ -92,12 +93,20 @@ class Training:
             raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
         self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
         self.device = distributed.join_group(config.device)
+        self.side_by_side = SideBySide(self.device)
         self.split_atoms = config.split_atoms  # halved where memory runs out
         names = config.properties or [prop.name for prop in table.properties]
         self.properties = tuple(find_property(name, table.properties) for name in names)
         self.encoded = encoded_labels(table, self.properties)  # (C, outputs)
+        self.sizes = np.diff(neighbors.sites)  # (C,), listed atoms
+        self.edges = np.diff(neighbors.first[neighbors.sites])  # (C,)
         self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded, "training")
         self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded, "validation")
+        unknown = set(config.weights) - {prop.name for prop in self.properties}
+        if unknown:
+            raise UsageError(f"weights for what is not trained on: {', '.join(sorted(unknown))}")
+        self.weights = np.array([config.weights.get(prop.name, 1.0) for prop in self.properties], dtype=np.float32)
+        self.device_weights = torch.from_numpy(self.weights).to(self.device)  # here: a step must not wait for a copy
         self.mean, self.deviation = scale_of_labels(self.encoded[self.train_rows], self.properties)
         torch.manual_seed(config.seed)
         self.model = Crystalformer(replace(model, outputs=len(self.properties))).to(self.device)
@@ -121,7 +130,6 @@ class Training:
                 self.model.fit_width_norm(batch)
             self.average.load_state_dict(self.model.state_dict())
             self.save()
-        self.network = distributed.shared(self.model)
         self._write_config()
 
     def _adopt(self, start: Checkpoint) -> None:
@@ -229,11 +237,15 @@ class Training:
     def predicted(self, rows: IntArray, model: Crystalformer) -> FloatArray:
         """What a model of this run says of crystals (rows, outputs), on the trained scale."""
         outputs = torch.zeros(len(rows), len(self.properties), device=self.device)
-        own = np.arange(distributed.rank(), len(rows), distributed.size())
-        with torch.no_grad():
-            for part, batch in self._batches(rows[own], self.split_atoms):
-                outputs[torch.from_numpy(own[part])] = model(batch)
-        return np.asarray(distributed.summed(outputs).cpu().numpy() * self.deviation + self.mean)
+
+        def predict(own: IntArray) -> None:
+            with torch.no_grad():
+                for part, batch in self._batches(rows[own], self.split_atoms):
+                    outputs[torch.from_numpy(own[part])] = model(batch)
+
+        list(self.side_by_side.map(predict, self._shares(rows)))
+        (outputs,) = distributed.summed_together([outputs])
+        return np.asarray(outputs.cpu().numpy() * self.deviation + self.mean)
 
     def _update(self, rows: IntArray, rate: float) -> Tensor:
         """One optimiser step on the crystals `rows`; their mean loss over all labels, standardised.
@@ -246,41 +258,50 @@ class Training:
             if not is_out_of_memory(error) or self.split_atoms <= LEAST_SPLIT or distributed.size() > 1:
                 raise
             self.split_atoms //= 2
-            self.optimiser.zero_grad()
             return self._update(rows, rate)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["share"]
         self.optimiser.step()
-        self.optimiser.zero_grad()
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         return total
 
     def _accumulate(self, rows: IntArray) -> Tensor:
-        """Add the gradients of the loss of the crystals `rows`, of this process and the others; the loss."""
+        """Set the gradients of the loss of the crystals `rows`, over all threads and processes; the loss."""
         labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
-        count = int(np.isfinite(labels).sum())
-        own = np.arange(distributed.rank(), len(rows), distributed.size())
-        if not len(own):  # every process must take part in the exchange of gradients
-            own, labels = np.array([0]), np.full_like(labels, np.nan)
-        total = torch.zeros((), device=self.device)
-        parts = list(self._batches(rows[own], self.split_atoms))
-        for number, (part, batch) in enumerate(parts, start=1):
-            target = torch.from_numpy(labels[own[part]]).to(self.device, non_blocking=True)
-            last = number == len(parts)
-            with nullcontext() if last else distributed.without_exchange(self.network):
-                loss = self._loss(self.network(batch), target) / count
-                # gradients are averaged, not added, over the processes
-                (loss * distributed.size()).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return distributed.summed(total)
+        count = float((np.isfinite(labels) * self.weights).sum())
+        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+        def sums(own: IntArray) -> list[Tensor]:
+            """Loss, and gradients of `learning`, of the crystals at the positions `own`."""
+            total = [torch.zeros((), device=self.device), *(torch.zeros_like(parameter) for parameter in learning)]
+            for part, batch in self._batches(rows[own], self.split_atoms):
+                target = torch.from_numpy(labels[own[part]]).to(self.device, non_blocking=True)
+                loss = self._loss(self.model(batch), target) / count
+                # not backward(), which adds to the parameters: threads would add in any order
+                torch._foreach_add_(total, [loss.detach(), *torch.autograd.grad(loss, learning)])
+            return total
+
+        total, *others = self.side_by_side.map(sums, self._shares(rows))
+        for other in others:
+            torch._foreach_add_(total, other)
+        loss, *gradients = distributed.summed_together(total)
+        for parameter, gradient in zip(learning, gradients, strict=True):
+            parameter.grad = gradient
+        return loss
+
+    def _shares(self, rows: IntArray) -> list[IntArray]:
+        """Positions in `rows` of the crystals of each thread of this process."""
+        size, atoms = distributed.size(), int(self.sizes[rows].sum())
+        threads = min(self.side_by_side.threads, max(1, atoms // (size * LEAST_SHARE)))
+        return dealt(self.edges[rows], size * threads)[distributed.rank() :: size]
 
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Sum of the losses (B, outputs) of the labels that are known."""
+        """Sum of the losses (B, outputs), times their weights, of the labels that are known."""
         known = torch.isfinite(target)
         target = torch.where(known, target, 0.0)
-        loss = LOSSES[self.config.loss](output, target, reduction="none")
+        loss = LOSSES[self.config.loss](output, target, reduction="none") * self.device_weights
         return torch.where(known, loss, 0.0).sum()
 
     def _order(self, epoch: int) -> IntArray:
@@ -379,22 +400,3 @@ def averaged_weights(folder: Path) -> dict[str, Tensor]:
     kind = "average/"
     with np.load(folder / "state.npz", allow_pickle=False) as file:
         return {name.removeprefix(kind): torch.from_numpy(file[name]) for name in file.files if name.startswith(kind)}
-
-
-def optimiser_of(model: Crystalformer, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW on what is to be trained, in groups with their `share` of the learning rate; biases do not decay."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((name.startswith(READOUT), name.endswith("bias")), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "weight_decay": 0.0 if is_bias else config.weight_decay,
-                "share": 1.0 if in_readout else config.encoder_rate,
-            }
-            for (in_readout, is_bias), parameters in groups.items()
-        ],
-        lr=config.learning_rate, betas=config.betas, fused=True,
-    )  # fmt: skip

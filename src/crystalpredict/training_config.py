@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from crystalpredict.errors import DataError, UsageError
@@ -29,6 +29,8 @@ class TrainingConfig:
     """How often an epoch shows a crystal that carries a rare label."""
     loss: Loss = "l1"
     """Of standardised labels; huber turns from square to linear at one deviation, log flattens beyond a half."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Of the loss of a property, by its name; 1 for one that is not named."""
     freeze_encoder: bool = False
     """Train the readout alone."""
     learning_rate: float = 5e-4

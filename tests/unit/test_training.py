@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crystalpredict.checkpoint import Checkpoint
 from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import ModelConfig
 from crystalpredict.properties import Property, find_property
+from crystalpredict.side_by_side import dealt
 from crystalpredict.training import Interrupted, Progress, Training, averaged_weights
 from crystalpredict.training_config import TrainingConfig, learning_rate
 from tests.crystals import random_crystal
@@ -114,6 +117,42 @@ def test_how_a_step_is_split_does_not_change_it(data, tmp_path: Path) -> None:
         training._update(rows, 1e-3)
         weights.append(torch.cat([parameter.flatten() for parameter in training.model.parameters()]))
     assert torch.allclose(*weights, atol=1e-5)
+
+
+def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crystalpredict.training.LEAST_SHARE", 1)
+    steps, errors = [], []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        training = Training(tmp_path / str(threads), *data, MODEL, CONFIG)
+        assert len(training._shares(np.arange(30))) == threads
+        loss = training._accumulate(np.arange(30))
+        gradients = [parameter.grad.flatten() for parameter in training.model.parameters()]
+        steps.append(torch.cat([loss.view(1), *gradients]))
+        errors.append(training.errors(training.validation_rows)[0])
+        assert torch.get_num_threads() == threads
+    assert torch.allclose(*steps, rtol=1e-4, atol=1e-6)
+    assert errors[0] == pytest.approx(errors[1], rel=1e-5)
+
+
+@given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 7))
+def test_crystals_are_dealt_out_evenly_and_each_once(weights: list[int], hands: int) -> None:
+    shares = dealt(np.array(weights, dtype=int), hands)
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(weights)))
+    sums = [sum(weights[position] for position in share) for share in shares]
+    assert max(sums) - min(sums) <= max(weights, default=0)
+
+
+def test_a_weight_makes_a_property_pull_more(data, tmp_path: Path) -> None:
+    """The gradient of a weighted mean: of two labels with weights 3 and 1, three quarters and a quarter."""
+    gradients = []
+    for weights in ({}, {"formation_energy": 3.0}):
+        training = Training(tmp_path / str(len(weights)), *data, MODEL, replace(CONFIG, weights=weights))
+        training._accumulate(np.array([3]))  # has both labels
+        gradients.append(training.model.readout[2].bias.grad)
+    assert gradients[1] / gradients[0] == pytest.approx([1.5, 0.5], rel=1e-5)
+    with pytest.raises(UsageError, match="bandgap"):
+        Training(tmp_path / "unknown", *data, MODEL, replace(CONFIG, weights={"bandgap": 1.0}))
 
 
 def test_an_epoch_shows_every_crystal_once_and_rare_labels_more_often(data, tmp_path: Path) -> None:

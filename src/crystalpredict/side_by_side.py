@@ -1,0 +1,40 @@
+"""Batches computed side by side, each by a thread with one core to itself.
+
+The same cores inside every operation are slower: a batch takes hundreds of short ones, and at the end of each its
+threads wait for one another. Asleep, they wake late; awake, they keep a core from whoever needs it (docs/log.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from crystalpredict.crystal import IntArray
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class SideBySide:
+    """The threads of this process for torch, on a CPU; elsewhere only the caller's own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.threads = torch.get_num_threads() if device.type == "cpu" else 1
+        alone = partial(torch.set_num_threads, 1)
+        self.pool = ThreadPoolExecutor(self.threads, initializer=alone) if self.threads > 1 else None
+
+    def map(self, compute: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
+        """Results in the order of the items. What holds for one thread, such as no_grad, `compute` must set itself."""
+        return map(compute, items) if self.pool is None or len(items) < 2 else self.pool.map(compute, items)
+
+
+def dealt(weights: IntArray, hands: int) -> list[IntArray]:
+    """Positions of the crystals for each hand, with about the same sum of `weights` (crystals,): dealt to and fro."""
+    heaviest_first = np.argsort(-weights, kind="stable")
+    turn = np.arange(len(weights)) % (2 * hands)
+    return [np.sort(heaviest_first[(turn == hand) | (turn == 2 * hands - 1 - hand)]) for hand in range(hands)]

@@ -1,0 +1,67 @@
+"""Batches computed by several threads are those of one thread, in their order, and none is wrongly too large."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+
+import numpy as np
+import pytest
+import torch
+
+from crystalpredict import Predictor, load_model
+from crystalpredict.batching import CrystalBatch
+from crystalpredict.crystal import IntArray
+from crystalpredict.neighbors import find_neighbors
+from tests.crystals import random_crystal
+
+FILES = ["examples/NaCl.cif", "examples/MgO.cif", "examples/TiO2_rutile.cif", "examples/MoS2.cif", "examples/ZnO.cif"]
+
+
+def predictor(threads: int) -> Predictor:
+    """One that computes each example by itself."""
+    torch.set_num_threads(threads)
+    return load_model(device="cpu", batch_atoms=1)
+
+
+def test_several_threads_give_the_rows_of_one_in_order() -> None:
+    one, three = (predictor(threads).predict(FILES * 4) for threads in (1, 3))
+    assert [row.path for row in three] == FILES * 4
+    for expected, row in zip(one, three, strict=True):
+        assert row.values == pytest.approx(expected.values, rel=1e-5, abs=1e-6)
+        assert row.intervals.keys() == expected.intervals.keys()
+
+
+def test_what_does_not_fit_beside_another_batch_is_computed_alone() -> None:
+    model = predictor(3)
+    crystals = [random_crystal(seed) for seed in range(7)]
+    neighbors = [find_neighbors(crystal.lattice, crystal.positions, 6.0) for crystal in crystals]
+    room, done = Lock(), []
+
+    def compute(rows: IntArray, batch: CrystalBatch) -> None:
+        if not room.acquire(blocking=False):
+            raise MemoryError
+        try:
+            model.model(batch)
+            done.extend(rows.tolist())
+            time.sleep(0.05)  # long enough for the others to come
+        finally:
+            room.release()
+
+    assert model._in_batches(crystals, neighbors, compute) == set()
+    assert sorted(done) == list(range(7))
+
+
+def test_a_batch_that_fits_nowhere_costs_its_own_rows() -> None:
+    model = predictor(3)
+    crystals = [random_crystal(seed) for seed in range(4)]
+    neighbors = [find_neighbors(crystal.lattice, crystal.positions, 6.0) for crystal in crystals]
+    done: list[int] = []
+
+    def compute(rows: IntArray, batch: CrystalBatch) -> None:
+        if 2 in rows:
+            raise MemoryError
+        done.extend(rows.tolist())
+
+    assert model._in_batches(crystals, neighbors, compute) == {2}
+    assert sorted(np.unique(done).tolist()) == [0, 1, 3]
