@@ -33,6 +33,7 @@ from crystalpredict.nn import Crystalformer
 from crystalpredict.plain_cif import read_plain_cif
 from crystalpredict.predict import Predictor, load_model
 from crystalpredict.reading import read_chunk
+from crystalpredict.structures import Entry
 from tests.brute_force import network
 
 STAGE_CELLS = {2: 400, 20: 200, 200: 20, 2000: 2}  # atoms of a cell: how many cells
@@ -88,8 +89,6 @@ def stages(model: Predictor) -> dict[str, dict[str, float]]:
             found = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
             return merge_equivalent(crystals, found, radius)
 
-        edges = neighbors()
-        rows = model.predict([])
         with tempfile.TemporaryDirectory() as folder:
             for number, text in enumerate(texts):
                 Path(folder, f"{number}.cif").write_text(text)
@@ -99,7 +98,7 @@ def stages(model: Predictor) -> dict[str, dict[str, float]]:
         times = {
             "read": seconds(lambda texts=texts: [read_plain_cif(text) for text in texts]),
             "neighbours": seconds(neighbors),
-            "model": seconds(lambda crystals=crystals, edges=edges: model._outputs(crystals, edges)),
+            "model": seconds(lambda entries=entries: list(model.predictions(entries))),
             "write": seconds(lambda rows=rows, writer=writer: [writer.write(row) for row in rows]),
         }
         result[str(atoms)] = {name: round(value / count * 1e6, 1) for name, value in times.items()}
@@ -115,7 +114,8 @@ def scaling(model: Predictor) -> dict[str, list[float]]:
         rounds = 1 if atoms > 2000 else ROUNDS
         edges = find_neighbors(crystal.lattice, crystal.positions, radius)
         search = seconds(lambda c=crystal: find_neighbors(c.lattice, c.positions, radius), rounds)
-        compute = seconds(lambda c=crystal, e=edges: model._outputs([c], [e]), rounds)
+        entry = Entry("", 0, n_atoms=atoms, crystal=crystal, neighbors=edges)
+        compute = seconds(lambda entry=entry: list(model.predictions([entry])), rounds)
         found["neighbours"].append(round(search / atoms * 1e6, 1))
         found["model"].append(round(compute / atoms * 1e6, 1))
     return found

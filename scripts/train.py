@@ -2,7 +2,7 @@
 
 python scripts/train.py crystals.npz runs/first --set epochs=20 schedule=one_cycle learning_rate=1e-3
 
-With --start, a run begins with a checkpoint's weights; --model attention=framed adds directions to them.
+With --from, a run begins with a checkpoint's weights; --model attention=framed adds directions to them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of TrainingConfig")
     parser.add_argument("--model", nargs="*", default=[], metavar="NAME=VALUE", help="fields of ModelConfig")
-    parser.add_argument("--start", type=Path, help="checkpoint folder whose weights a new run begins with")
+    parser.add_argument("--from", dest="start", type=Path, help="checkpoint folder whose weights a new run begins with")
     parser.add_argument("--cache", type=Path, help="folder of the neighbour lists [default: beside the table]")
     parser.add_argument("--threads", type=int, help="of torch")
     options = parser.parse_args()
