@@ -62,5 +62,5 @@ def outputs_and_features(
             features[some] = found.cpu().numpy()
             outputs[some] = model.readout(found).cpu().numpy()
 
-    list(SideBySide(weight.device).map(compute, split_by_atoms(sizes, widths, BATCH_ATOMS)))
+    SideBySide(weight.device).map(compute, split_by_atoms(sizes, widths, BATCH_ATOMS))
     return outputs, features

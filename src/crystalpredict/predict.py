@@ -97,15 +97,9 @@ class Predictor:
 
     def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
         """The entries, some at a time; what is done with these has the threads that `busy` leaves."""
-        threads = torch.get_num_threads()
-        try:
-            for window in windows_of(entries):
-                free = max(1, threads - busy())
-                torch.set_num_threads(free)  # of a batch that is alone
-                self.at_once = min(free, self.side_by_side.threads)
-                yield window
-        finally:
-            torch.set_num_threads(threads)
+        for window in windows_of(entries):
+            self.at_once = max(1, self.side_by_side.threads - busy())
+            yield window
 
     def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
         """The predictions of some entries, computed together."""
@@ -203,7 +197,8 @@ class Predictor:
 
         while batches:
             now, batches = batches[-self.at_once :], batches[: -self.at_once]
-            for rows, done in zip(now, self.side_by_side.map(attempt, now), strict=True):
+            atoms = sum(int(sizes[rows].sum()) for rows in now)
+            for rows, done in zip(now, self.side_by_side.map(attempt, now, atoms), strict=True):
                 if done:
                     continue
                 if len(now) > 1:  # alone, it may fit

@@ -6,8 +6,9 @@ threads wait for one another. Asleep, they wake late; awake, they keep a core fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -20,6 +21,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+LARGE = 1500  # atoms of one batch, above which several threads in each operation are quicker than one
+
+
 class SideBySide:
     """The threads of this process for torch, on a CPU; elsewhere only the caller's own."""
 
@@ -28,9 +32,25 @@ class SideBySide:
         alone = partial(torch.set_num_threads, 1)
         self.pool = ThreadPoolExecutor(self.threads, initializer=alone) if self.threads > 1 else None
 
-    def map(self, compute: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
-        """Results in the order of the items. What holds for one thread, such as no_grad, `compute` must set itself."""
-        return map(compute, items) if self.pool is None or len(items) < 2 else self.pool.map(compute, items)
+    def map(self, compute: Callable[[Item], Result], items: Sequence[Item], atoms: int = 0) -> list[Result]:
+        """Results in the order of the items; one alone of very many `atoms` has all threads in each operation.
+
+        What holds for one thread, such as no_grad, `compute` must set itself.
+        """
+        if self.pool is None or (len(items) == 1 and atoms > LARGE):
+            return [compute(item) for item in items]
+        return list(self.pool.map(compute, items))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In the block, torch has one thread in each operation."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def dealt(weights: IntArray, hands: int) -> list[IntArray]:

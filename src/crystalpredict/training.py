@@ -38,7 +38,7 @@ from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.optimiser import READOUT, optimiser_of
 from crystalpredict.properties import find_property
-from crystalpredict.side_by_side import SideBySide, dealt
+from crystalpredict.side_by_side import SideBySide, dealt, one_thread
 from crystalpredict.training_config import TrainingConfig, learning_rate
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Training:
                 for part, batch in self._batches(rows[own], self.split_atoms):
                     outputs[torch.from_numpy(own[part])] = model(batch)
 
-        list(self.side_by_side.map(predict, self._shares(rows)))
+        self.side_by_side.map(predict, self._shares(rows))
         (outputs,) = distributed.summed_together([outputs])
         return np.asarray(outputs.cpu().numpy() * self.deviation + self.mean)
 
@@ -259,12 +259,13 @@ class Training:
                 raise
             self.split_atoms //= 2
             return self._update(rows, rate)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["share"]
-        self.optimiser.step()
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        with one_thread():
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate * group["share"]
+            self.optimiser.step()
+            decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         return total
 
     def _accumulate(self, rows: IntArray) -> Tensor:

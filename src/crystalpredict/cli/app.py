@@ -26,6 +26,9 @@ from crystalpredict.errors import CrystalPredictError, DataError, UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
+# threads of torch that wait do not spin, or they take the cores from whoever else computes; and NumPy's products are
+# small: more than one thread of each would only wait, awake
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class _Program(TyperGroup):
@@ -100,6 +103,8 @@ def main() -> None:
 
 def program() -> None:
     """`main` as the program: it ends at once, since to take torch apart takes a quarter of a second."""
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
     code: Any = 0
     try:
         main()

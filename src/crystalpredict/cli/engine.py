@@ -51,10 +51,6 @@ def opened_model(
 
     `limits` of reading one file; None: those of everyone. What the predictor is, is said on stderr.
     """
-    # threads of torch that wait do not spin: where other programs run, spinning takes several times as long
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # and NumPy's products are small: a second thread of each would only wait, awake
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with quick_imports():
         from crystalpredict.reading import Reader
 

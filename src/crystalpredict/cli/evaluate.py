@@ -235,7 +235,6 @@ def predict_rows(
     table: LabelledTable, models: Sequence[Model], device: str, jobs: int, limits: Limits, *, quiet: bool
 ) -> list[Predicted]:
     """What each model says of the rows; structures are read once for all models of like neighbour lists."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for `predict`
     from crystalpredict.evaluate import gather
     from crystalpredict.reading import Reader
 

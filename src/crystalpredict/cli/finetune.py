@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import sys
 import time
@@ -155,7 +154,6 @@ def finetune(
     """  # fmt: skip
     if (data is None) == (resume is None):
         raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from crystalpredict import distributed
     from crystalpredict.devices import choose_device
     from crystalpredict.tables import NewTargets
