@@ -74,19 +74,23 @@ class Domain:
         rare = (shares > 0) & (self.elements < FEW_CRYSTALS)
         strange = ((shares > 0).astype(float) @ (self.pairs < FEW_PAIRS)) * (shares > 0) > 0
         strange &= ~rare  # of a rare element enough is said
-        bonds = self._odd_bonds(crystals, neighbors)
+        nearest = nearest_neighbors(crystals, neighbors)
+        bonds = self._odd_bonds(*nearest)
         lattices = np.array([crystal.lattice for crystal in crystals], dtype=float)
         packing = np.abs(np.linalg.det(lattices)) / (shares @ self.volumes)
         layers = _empty_layers(crystals, lattices)
         far = _to_nearest((features - self.shift) / self.scale, self.centroids) > self.reach[0]
         low, loose, high = self.packing
+        stretched = (packing > loose) & self._long_throughout(len(crystals), *nearest)
         empty = layers > np.where(packing > loose, np.minimum(EMPTY, self.vacuum), self.vacuum)
-        odd = rare.any(axis=1) | strange.any(axis=1) | far | empty | (packing < low) | (packing > high)
+        odd = rare.any(axis=1) | strange.any(axis=1) | far | empty | stretched | (packing < low) | (packing > high)
         odd[list(bonds)] = True
         found = [""] * len(crystals)
         for row in np.flatnonzero(odd).tolist():
             parts = [*self._elements_in_words(rare[row], strange[row]), *([bonds[row]] if row in bonds else [])]
-            if not low <= packing[row] <= high:
+            if stretched[row]:
+                parts.append("all its bonds are long")
+            if stretched[row] or not low <= packing[row] <= high:
                 digits = 0 if packing[row] >= 10 else 1 if packing[row] >= 1 else 2
                 parts.append(f"{packing[row]:.{digits}f} times the usual volume")
             if empty[row]:
@@ -112,9 +116,8 @@ class Domain:
             parts.append(f"{names} in {counts[one, two] or 'none'} of its crystals{more}")
         return parts
 
-    def _odd_bonds(self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -> dict[int, str]:
+    def _odd_bonds(self, owners: IntArray, one: IntArray, two: IntArray, lengths: FloatArray) -> dict[int, str]:
         """By crystal, the bond that is farthest out of its range, in words."""
-        owners, one, two, lengths = nearest_neighbors(crystals, neighbors)
         low, high = self.bonds[one, two].T
         with np.errstate(invalid="ignore"):  # a pair without a range, far apart: infinite both
             excess = np.maximum(lengths / high, low / lengths)
@@ -126,6 +129,17 @@ class Domain:
             limits = f"{low[bond]:.2f} to {high[bond]:.2f}"
             found.setdefault(int(owners[bond]), f"{pair} {lengths[bond]:.2f} Å apart, not {limits}")
         return found
+
+    def _long_throughout(
+        self, crystals: int, owners: IntArray, one: IntArray, two: IntArray, lengths: FloatArray
+    ) -> IntArray:
+        """Whether every bond of a known range is in the upper half of it (B,): a range has room for odd single ones."""
+        low, high = self.bonds[one, two].T
+        known = np.isfinite(lengths) & np.isfinite(high)
+        bonds, short = (
+            np.bincount(owners[chosen], minlength=crystals) for chosen in (known, known & (2 * lengths < low + high))
+        )
+        return np.asarray((bonds > 0) & (short == 0))
 
 
 def fit_domain(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray) -> Domain:

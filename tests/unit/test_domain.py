@@ -102,3 +102,14 @@ def test_impossible_statistics_are_refused(domain) -> None:
         replace(domain, bonds=domain.bonds[:5])
     with pytest.raises(ValueError, match="not positive"):
         replace(domain, scale=domain.scale * 0)
+
+
+def test_long_bonds_throughout_are_told_where_none_alone_is_out_of_range(domain) -> None:
+    wide = domain.bonds.copy()
+    wide[10, 16] = wide[16, 10] = 2.0, 3.6  # a few odd crystals are enough for that
+    tolerant = replace(domain, bonds=wide, packing=np.array([0.5, 1.3, 3.0]), reach=np.array([np.inf]))
+    (stretched,) = said(tolerant, salt("Na", "Cl", 1.2))  # 3.36 Å
+    assert "all its bonds are long, 1.7 times the usual volume" in stretched
+    assert said(tolerant, salt("Na", "Cl", 1.05)) == [""]  # not loosely packed
+    tolerant.bonds[10, 16] = tolerant.bonds[16, 10] = 3.2, 4.0
+    assert said(tolerant, salt("Na", "Cl", 1.2)) == [""]  # in the lower half
