@@ -52,7 +52,7 @@ class Predictor:
         self.batch_atoms = batch_atoms or atoms_at_once(self.device)
         self.model = checkpoint.model.to(self.device).eval()
         self.side_by_side = SideBySide(self.device)
-        self.at_once = self.side_by_side.threads  # batches
+        self.busy: Callable[[], int] = lambda: 0
         self.answers = Answers(checkpoint, targets, uncertainty=uncertainty)
         self.properties = self.answers.properties
         self.columns = [prop.column for prop in self.properties]
@@ -97,9 +97,8 @@ class Predictor:
 
     def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
         """The entries, some at a time; what is done with these has the threads that `busy` leaves."""
-        for window in windows_of(entries):
-            self.at_once = max(1, self.side_by_side.threads - busy())
-            yield window
+        self.busy = busy
+        yield from windows_of(entries)
 
     def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
         """The predictions of some entries, computed together."""
@@ -196,13 +195,14 @@ class Predictor:
             return True
 
         while batches:
-            now, batches = batches[-self.at_once :], batches[: -self.at_once]
+            at_once = max(1, self.side_by_side.threads - self.busy())
+            now, batches = batches[-at_once:], batches[:-at_once]
             atoms = sum(int(sizes[rows].sum()) for rows in now)
             for rows, done in zip(now, self.side_by_side.map(attempt, now, atoms), strict=True):
                 if done:
                     continue
                 if len(now) > 1:  # alone, it may fit
-                    self.side_by_side.threads = self.at_once = 1
+                    self.side_by_side.threads = 1
                     batches.append(rows)
                     continue
                 if len(rows) == 1:
