@@ -8,18 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
+from crystalpredict import side_by_side
 from crystalpredict.registry import default_model
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Small networks are faster so, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with side_by_side.one_thread():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,6 @@ from crystalpredict.crystal import IntArray
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
 LARGE = 1500  # atoms of one batch, above which several threads in each operation are quicker than one
 
 
