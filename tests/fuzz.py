@@ -78,7 +78,7 @@ class Watched:
 
 def start(jobs: int) -> Workers:
     """Workers such as production has."""
-    return Workers(jobs, "fork", Watched(), partial(merge_entries, radius=RADIUS), LIMITS)
+    return Workers(jobs, "fork", [Watched()], partial(merge_entries, radius=RADIUS), LIMITS)
 
 
 def read_all(workers: Workers, sources: Iterator[Source]) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,27 +82,56 @@ class Entry:
     known: Prediction | None = None
 
 
-def read_entries(source: Source, radius: float, *, vectors: bool = False) -> Iterator[Entry]:
+@dataclass(frozen=True)
+class Parsed:
+    """A source on its way to its entries: its text, or what is wrong with it.
+
+    `plain`, its crystals if it is a plain CIF; `first`, index of its first entry; `key`, a digest by which predictions
+    of it may be kept.
+    """
+
+    path: str
+    first: int
+    text: str = ""
+    plain: Sequence[PlainCif] = ()
+    error: str = ""
+    key: bytes = b""
+
+
+def read_entries(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
     """Every structure in a file or a text, in its order; at least one entry, and no exception, whatever it holds.
 
     radius, Å, of the neighbour lists; `vectors`: with the vectors of their edges.
     """
+    return entries_of(parse(source), radius, vectors=vectors)
+
+
+def parse(source: Source, key: bytes = b"") -> Parsed:
+    """The text of a source, and its crystals if it is a plain CIF."""
     path, first = start_of(source)
     try:
         text = _text_of_source(source)
-        plains = enumerate(read_plain_cif(text), start=first)
-        entries = [_entry_of_plain_cif(plain, path, index, radius, vectors=vectors) for index, plain in plains]
-        if entries and all(entries):
-            yield from (entry for entry in entries if entry)
-            return
-        from crystalpredict.parsing import parse_text  # takes half a second, and most files never need it
-
-        structures = parse_text(text)
     except StructureError as error:
-        yield Entry(path, first, error=str(error))
-        return
-    for index, structure in enumerate(structures, start=first):
-        yield entry_of_structure(structure, radius, path, index, vectors=vectors)
+        return Parsed(path, first, error=str(error), key=key)
+    return Parsed(path, first, text, read_plain_cif(text), key=key)
+
+
+def entries_of(parsed: Parsed, radius: float, *, vectors: bool = False) -> list[Entry]:
+    """Every structure of a source, with its neighbours; other texts than plain CIFs are parsed here."""
+    path, first = parsed.path, parsed.first
+    if parsed.error:
+        return [Entry(path, first, error=parsed.error)]
+    plains = enumerate(parsed.plain, start=first)
+    entries = [_entry_of_plain_cif(plain, path, index, radius, vectors=vectors) for index, plain in plains]
+    if entries and all(entries):
+        return [entry for entry in entries if entry]
+    from crystalpredict.parsing import parse_text  # takes half a second, and most files never need it
+
+    try:
+        structures = enumerate(parse_text(parsed.text), start=first)
+    except StructureError as error:
+        return [Entry(path, first, error=str(error))]
+    return [entry_of_structure(structure, radius, path, index, vectors=vectors) for index, structure in structures]
 
 
 def start_of(source: Source) -> tuple[str, int]:

@@ -13,11 +13,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+from crystalpredict.packing import Packed, pack, unpack
 from crystalpredict.structures import Entry, Source, start_of
 
 LOOK = 0.5  # seconds between looks at a worker that has not answered
@@ -26,7 +28,7 @@ STARTING = -1  # in the place of a source's number: a new process imports for se
 LEAST_MEMORY = 2**30  # bytes
 DIED = "reading it ended the process: is there enough memory for this file?"
 
-ReadOne = Callable[[Source], list[Entry]]
+Stage = Callable[[Any], Any]  # of reading a source: the first has the Source, the last gives its entries
 ReadAll = Callable[[list[Entry]], list[Entry]]
 
 
@@ -54,12 +56,12 @@ class WorkerEnded(Exception):
 class Workers:
     """Processes that turn chunks of sources into entries; a source that hangs or kills one becomes an error."""
 
-    def __init__(self, count: int, method: str, read: ReadOne, finish: ReadAll, limits: Limits) -> None:
-        """`method` of starting them, as multiprocessing names it; `read` a source; `finish` the entries of a chunk."""
+    def __init__(self, count: int, method: str, stages: Sequence[Stage], finish: ReadAll, limits: Limits) -> None:
+        """`method` of starting them, as multiprocessing names it; `stages` of reading; `finish` entries of a chunk."""
         self.limits = limits
         self.closing = False
         self.chunks: SimpleQueue[tuple[Sequence[Source], Future[list[Entry]]] | None] = SimpleQueue()
-        task = partial(_serve, read=read, finish=finish, memory=limits.memory or _share(count), parent=os.getpid())
+        task = partial(_serve, stages=stages, finish=finish, memory=limits.memory or _share(count), parent=os.getpid())
         self.workers = [_Worker(task) for _ in range(count)]
         for worker in self.workers:
             worker.start(method)  # all of them before the first thread, with which a fork would be unsafe
@@ -149,12 +151,12 @@ class _Worker:
                 if seconds and waited >= seconds and place != STARTING:
                     self.end()
                     raise WorkerEnded(place, stopped=True)
-            answer: list[Entry] = self.connection.recv()
+            answer: Packed = self.connection.recv()
         except (EOFError, OSError):
             place = self.place.value
             self.end()
             raise WorkerEnded(place, stopped=False) from None
-        return answer
+        return unpack(answer)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -169,7 +171,7 @@ class _Worker:
 
 
 def _serve(
-    connection: Connection, place: Any, *, read: ReadOne, finish: ReadAll, memory: int | None, parent: int
+    connection: Connection, place: Any, *, stages: Sequence[Stage], finish: ReadAll, memory: int | None, parent: int
 ) -> None:
     """Answer each list of sources with their entries, until nobody asks any more."""
     _begin_worker(parent)
@@ -177,17 +179,18 @@ def _serve(
         _limit_memory(memory)
     with suppress(EOFError, OSError):
         while True:
-            connection.send(_answer(connection.recv(), place, read, finish))  # nothing of a chunk outlives it
+            connection.send(_answer(connection.recv(), place, stages, finish))  # nothing of a chunk outlives it
 
 
-def _answer(sources: Sequence[Source], place: Any, read: ReadOne, finish: ReadAll) -> list[Entry]:
-    entries: list[Entry] = []
-    for number, source in enumerate(sources):
-        place.value = number
-        entries += read(source)
+def _answer(sources: Sequence[Source], place: Any, stages: Sequence[Stage], finish: ReadAll) -> Packed:
+    found: list[Any] = list(sources)
+    for stage in stages:
+        for number, each in enumerate(found):
+            place.value = number
+            found[number] = stage(each)
     place.value = len(sources)
     try:
-        return finish(entries)
+        return pack(finish(list(chain.from_iterable(found))))
     except MemoryError:
         os._exit(1)  # each is tried alone then
 

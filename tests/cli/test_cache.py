@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from crystalpredict import predict, reading
 from crystalpredict.cache import FILE
 from crystalpredict.predict import Predictor
-from crystalpredict.structures import Entry, Inline
+from crystalpredict.structures import Inline, Parsed
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FRAME = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1"\nCs 0 0 0\nCl 2.05 2.05 2.05\n'
@@ -44,14 +45,14 @@ def nothing_to_do(monkeypatch: pytest.MonkeyPatch):
     """Makes reading and computing impossible."""
 
     def forbid() -> None:
-        real = reading.read_entries
+        real = reading.parse
 
-        def fail(source: object, *_: object, **__: object) -> list[Entry]:
+        def fail(source: object, *_: object, **__: object) -> Parsed:
             if isinstance(source, Inline) and source.error:
-                return list(real(source, 1.0))
+                return real(source)
             raise AssertionError("it is in the cache")
 
-        monkeypatch.setattr(reading, "read_entries", fail)
+        monkeypatch.setattr(reading, "parse", fail)
         monkeypatch.setattr(predict, "load_model", fail)
 
     return forbid
@@ -118,9 +119,9 @@ def test_what_may_go_well_another_time_is_not_kept(program, inputs, tmp_path, mo
 
         return read
 
-    for error in (MemoryError(), ZeroDivisionError("x"), reading._TimeIsUp()):
+    for error, stage in product((MemoryError(), ZeroDivisionError("x"), reading._TimeIsUp()), ("parse", "entries_of")):
         with monkeypatch.context() as patch:
-            patch.setattr(reading, "read_entries", fails(error))
+            patch.setattr(reading, stage, fails(error))
             assert program("predict", inputs[0], *kept).code == 4
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "_in_batches", lambda self, crystals, *_: set(range(len(crystals))))

@@ -11,10 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pymatgen.core import Structure
 
 from crystalpredict import reading
 from crystalpredict.reading import (
@@ -23,15 +26,18 @@ from crystalpredict.reading import (
     FEW,
     Reader,
     chunks_of,
+    entries_of_source,
     merge_entries,
+    parse_source,
     read_chunk,
-    read_source,
+    stages_of,
 )
-from crystalpredict.structures import Entry, Inline, Source, start_of
+from crystalpredict.structures import Entry, Inline, Parsed, Source, start_of
 from crystalpredict.workers import Limits, Workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
+ODD = ("7", "8", "11", "13", "17")  # names of files that misbehave
 
 
 @pytest.fixture
@@ -90,34 +96,65 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(paths: list[str], monke
         assert told(found) == told(list(alone.entries()))
 
 
-def misbehave(source: Source) -> list[Entry]:
-    """Reads, but for what the names of files ask for."""
+@pytest.mark.parametrize("vectors", [False, True])
+def test_entries_come_out_of_a_worker_as_they_went_in(paths: list[str], tmp_path: Path, vectors: bool) -> None:
+    shared = tmp_path / "shared.cif"
+    alloy = Structure([[4, 0, 0], [0, 4, 0], [0, 0, 4]], [{"Cu": 0.5, "Au": 0.5}, "Zn"], [[0, 0, 0], [0.5] * 3])
+    alloy.to(str(shared))
+    chunks = (paths[:6], [*paths[:6], str(shared)], paths[3:4], [])
+    workers = Workers(1, "spawn", stages_of(RADIUS, vectors=vectors), merge_nothing, Limits())
+    try:
+        backs = [workers.submit(some).result() for some in chunks]
+    finally:
+        workers.close()
+    for some, back in zip(chunks, backs, strict=True):
+        entries = read_chunk(some, RADIUS, merge=False, vectors=vectors)
+        assert len(back) == len(entries)
+        for one, two in zip(entries, back, strict=True):
+            assert replace(one, crystal=None, neighbors=None) == replace(two, crystal=None, neighbors=None)
+            for own, other in ((one.crystal, two.crystal), (one.neighbors, two.neighbors)):
+                assert (own is None) == (other is None)
+                for field in fields(own) if own else ():
+                    np.testing.assert_array_equal(getattr(own, field.name), getattr(other, field.name), strict=True)
+
+
+def misbehave(source: Source) -> Parsed | list[Entry]:
+    """Parses, but for what the names of files ask for."""
     name = Path(start_of(source)[0]).stem
     if name == "7":
         os._exit(1)  # as the kernel does when memory runs out
     while name == "11":  # a parser that hangs
         pass
-    if name == "13":
-        time.sleep(1000)
     if name == "17":
         with pytest.raises(MemoryError):
             bytearray(2**34)
         return [Entry(start_of(source)[0], 0, error="no memory")]
-    return read_source(source, RADIUS)
+    return parse_source(source)
+
+
+def misbehave_later(parsed: Parsed | list[Entry]) -> list[Entry]:
+    """Ends what was begun, but for what the names of files ask for."""
+    name = Path(parsed.path).stem if isinstance(parsed, Parsed) else ""
+    if name == "8":
+        os._exit(1)
+    if name == "13":
+        time.sleep(1000)
+    return entries_of_source(parsed, RADIUS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
 def test_what_hangs_dies_or_eats_memory_is_named_and_the_others_are_read(paths: list[str]) -> None:
     limits = Limits(8.0, memory=2**31)  # seconds: the first file that is no plain CIF pays for the parser's import
-    workers = Workers(2, "spawn", misbehave, partial(merge_entries, radius=RADIUS), limits)
+    workers = Workers(2, "spawn", [misbehave, misbehave_later], partial(merge_entries, radius=RADIUS), limits)
     try:
         futures = [workers.submit(chunk) for chunk, _ in chunks_of(paths)]
         found = [entry for future in futures for entry in future.result()]
     finally:
         workers.close()
     expected = told(read_chunk(paths, RADIUS, merge=True))
-    failed = {Path(entry.path).stem: entry.error for entry in found if Path(entry.path).stem in ("7", "11", "13", "17")}
+    failed = {Path(entry.path).stem: entry.error for entry in found if Path(entry.path).stem in ODD}
     assert "ended the process" in failed["7"]
+    assert "ended the process" in failed["8"]
     assert failed["11"] == failed["13"] == limits.exceeded
     assert failed["17"] == "no memory"
     assert [row for row in told(found) if Path(row[0]).stem not in failed] == [
@@ -133,7 +170,7 @@ def is_garbage_collected(source: Source) -> list[Entry]:
 def test_workers_forked_while_garbage_is_left_alone_look_for_it(paths: list[str]) -> None:
     gc.disable()
     try:
-        workers = Workers(1, "fork", is_garbage_collected, merge_nothing, Limits())
+        workers = Workers(1, "fork", [is_garbage_collected], merge_nothing, Limits())
     finally:
         gc.enable()
     try:
@@ -154,7 +191,7 @@ def die_together(entries: list[Entry]) -> list[Entry]:
 
 
 def test_what_dies_after_the_reading_is_tried_alone(paths: list[str]) -> None:
-    workers = Workers(1, "spawn", partial(read_source, radius=RADIUS), die_together, Limits())
+    workers = Workers(1, "spawn", stages_of(RADIUS), die_together, Limits())
     try:
         found = workers.submit(paths[:4]).result()
     finally:
@@ -185,14 +222,14 @@ def test_a_file_that_needs_too_much_memory_is_named_in_this_process_too(paths: l
 
 
 def test_what_nobody_foresaw_costs_one_file(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(source: Source, radius: float, *, vectors: bool = False) -> Iterator[Entry]:
-        if source == paths[1]:
+    def broken(parsed: Parsed, radius: float, *, vectors: bool = False) -> list[Entry]:
+        if parsed.path == paths[1]:
             raise ZeroDivisionError("twice\nand more")
-        if source == paths[2]:
+        if parsed.path == paths[2]:
             raise MemoryError
-        yield Entry(str(source), 0)
+        return [Entry(parsed.path, 0)]
 
-    monkeypatch.setattr(reading, "read_entries", broken)
+    monkeypatch.setattr(reading, "entries_of", broken)
     errors = [entry.error for entry in read_chunk(paths[:4], RADIUS, merge=False)]
     assert [bool(error) for error in errors] == [False, True, True, False]
     assert "ZeroDivisionError: twice)" in errors[1]
