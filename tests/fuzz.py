@@ -29,7 +29,7 @@ from crystalpredict.errors import LONGEST_MESSAGE
 from crystalpredict.reading import CHUNK_FILES, NO_MEMORY, merge_entries, read_source
 from crystalpredict.sources import sources_of
 from crystalpredict.structures import Entry, Inline, Source
-from crystalpredict.workers import DIED, Limits, Workers
+from crystalpredict.workers import DIED, Limits, Stage, Workers
 from tests.mutants import mutant, originals
 
 RADIUS = 6.0
@@ -78,7 +78,7 @@ class Watched:
 
 def start(jobs: int) -> Workers:
     """Workers such as production has."""
-    return Workers(jobs, "fork", [Watched()], partial(merge_entries, radius=RADIUS), LIMITS)
+    return Workers(jobs, "fork", [Stage(Watched())], partial(merge_entries, radius=RADIUS), LIMITS)
 
 
 def read_all(workers: Workers, sources: Iterator[Source]) -> Iterator[Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import cos, radians, sqrt
 
 import numpy as np
@@ -72,6 +73,30 @@ class Neighbors:
     atoms: IntArray
     counts: IntArray
     vectors: FloatArray | None = None
+
+    @classmethod
+    def of_many(
+        cls,
+        bounds: IntArray,
+        first: IntArray,
+        indices: IntArray,
+        distances: FloatArray,
+        atoms: IntArray,
+        counts: IntArray,
+        vectors: FloatArray | None = None,
+    ) -> list[Neighbors]:
+        """The lists of many crystals, one after the other in the same arrays, of which they are views.
+
+        Crystal b has the listed atoms bounds[b]:bounds[b + 1]; first (M + 1,) counts the edges of all of them.
+        """
+        lists = []
+        for (start, end), (low, high) in zip(pairwise(bounds.tolist()), pairwise(first[bounds].tolist()), strict=True):
+            own, edges = slice(start, end), slice(low, high)
+            along = None if vectors is None else vectors[edges]
+            lists.append(
+                cls(first[start : end + 1] - low, indices[edges], distances[edges], atoms[own], counts[own], along)
+            )
+        return lists
 
     @property
     def size(self) -> int:

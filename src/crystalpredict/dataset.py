@@ -20,7 +20,7 @@ from crystalpredict.atomic_write import write_atomically
 from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, IntArray, Neighbors, lattice_of_parameters
 from crystalpredict.equivalence import FREQUENCIES, TOLERANCE, merge_equivalent
 from crystalpredict.errors import DataError
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.neighbors import find_neighbors_of_many
 from crystalpredict.properties import PROPERTIES, Property
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -205,7 +205,7 @@ def _merged_edges(crystals: list[Crystal], radius: float, vectors: bool) -> tupl
 
     With `vectors`, last the vectors of the edges.
     """
-    lists = [find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors) for crystal in crystals]
+    lists = find_neighbors_of_many([(each.lattice, each.positions) for each in crystals], radius, vectors=vectors)
     lists = merge_equivalent(crystals, lists, radius)
     found = [edges.vectors for edges in lists if edges.vectors is not None]
     return (

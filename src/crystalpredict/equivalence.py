@@ -47,23 +47,17 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
     position = np.empty(len(kinds), dtype=np.int64)  # of each kind among the listed atoms
     position[kinds[listed]] = np.arange(len(listed))
     bounds = np.searchsorted(listed, starts)
-    merged = []
-    for number, edges in enumerate(neighbors):
-        own = slice(bounds[number], bounds[number + 1])
-        atoms = listed[own] - starts[number]
-        if len(atoms) == edges.size:
-            merged.append(edges)
-            continue
-        keep = np.zeros(edges.size, dtype=bool)
-        keep[atoms] = True
-        widths = edges.widths
-        rows = np.repeat(keep, widths)
-        stand_in = position[kinds[starts[number] : starts[number + 1]]] - bounds[number]  # (n,)
-        new_first = np.concatenate([[0], np.cumsum(widths[atoms])])
-        merged.append(
-            Neighbors(new_first, stand_in[edges.indices[rows]], edges.distances[rows], atoms, multiplicity[own])
-        )
-    return merged
+    widths = counts[listed]
+    rows = np.repeat(np.isin(np.arange(len(kinds)), listed, assume_unique=True), counts)
+    owners = np.repeat(np.arange(len(crystals)), np.diff(bounds))
+    return Neighbors.of_many(
+        bounds,
+        np.concatenate([[0], np.cumsum(widths)]),
+        position[kinds[indices[rows]]] - np.repeat(bounds[owners], widths),  # of its kind's atom in the own list
+        distances[rows],
+        listed - starts[owners],
+        multiplicity,
+    )
 
 
 def refine(kinds: IntArray, starts: IntArray, first: IntArray, indices: IntArray, distances: FloatArray) -> IntArray:

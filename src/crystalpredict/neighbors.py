@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from crystalpredict.crystal import FloatArray, IntArray, Neighbors
 
-# centre (E,), neighbour (E,), distance (E,) in Å, vector (E, 3) from centre to neighbour in Å, or None if not wanted
-Edges = tuple[IntArray, IntArray, FloatArray, FloatArray | None]
+# atoms i and j of pairs (P, 2), distances (P,) in Å, vectors (P, 3) from i to j in Å, or None if not wanted; each pair
+# of atoms, or of an atom and an image of it, is there once
+Pairs = tuple[IntArray, FloatArray, FloatArray | None]
 
 LONGEST_RADIUS = 100.0  # Å, of the lists of a network: a million neighbours of each atom
 MANY = 1000  # atoms, above which a search by several threads pays
@@ -23,24 +25,42 @@ def find_neighbors(lattice: FloatArray, positions: FloatArray, radius: float, *,
     lattice (3, 3), rows a, b, c; positions (n, 3), Cartesian, not necessarily inside the cell. `vectors`: with the
     vector of each edge, which takes longer.
     """
-    search = vesin_edges if _have_vesin() else numpy_edges
-    centres, indices, distances, found = search(
-        np.asarray(lattice, float), np.asarray(positions, float), radius, vectors=vectors
+    return find_neighbors_of_many([(lattice, positions)], radius, vectors=vectors)[0]
+
+
+def find_neighbors_of_many(
+    cells: Sequence[tuple[FloatArray, FloatArray]], radius: float, *, vectors: bool = False
+) -> list[Neighbors]:
+    """The same of many cells, lattice and positions, at once: they are grouped together, in a tenth of the time."""
+    if not cells:
+        return []
+    search = vesin_pairs if _have_vesin() else numpy_pairs
+    found = [
+        search(np.asarray(lattice, float), np.asarray(positions, float), radius, vectors=vectors)
+        for lattice, positions in cells
+    ]
+    bounds = np.concatenate([[0], np.cumsum([len(positions) for _, positions in cells])])
+    own = np.arange(bounds[-1])
+    atoms = own - np.repeat(bounds[:-1], np.diff(bounds))
+    pairs, lengths = (np.concatenate([part[column] for part in found]) for column in (0, 1))
+    starts = np.repeat(bounds[:-1], [len(part[1]) for part in found])
+    one, two = pairs.T
+    centres = np.concatenate([own, one + starts, two + starts])  # the self edge comes first in each group
+    # 16 bits are sorted digit by digit, much faster
+    order = np.argsort(centres.astype(np.uint16) if len(own) <= 2**16 else centres, kind="stable")
+    along = None
+    if vectors:
+        half = np.concatenate([part[2] for part in found if part[2] is not None])
+        along = np.concatenate([np.zeros((len(own), 3)), half, -half])[order]
+    return Neighbors.of_many(
+        bounds,
+        np.concatenate([[0], np.cumsum(np.bincount(centres, minlength=len(own)))]),
+        np.concatenate([atoms, two, one])[order],
+        np.concatenate([np.zeros(len(own)), lengths, lengths])[order],
+        atoms,
+        np.ones(len(own), dtype=np.int64),
+        along,
     )
-    n = len(positions)
-    own = np.arange(n)
-    first = np.arange(n + 1)  # the self edge comes first in each group
-    first[1:] += np.cumsum(np.bincount(centres, minlength=n))
-    order = np.argsort(centres, kind="stable")
-    place = np.arange(len(centres)) + centres[order] + 1
-    all_indices, all_distances = np.empty(first[-1], dtype=np.int64), np.zeros(first[-1])
-    all_indices[first[:-1]] = own
-    all_indices[place], all_distances[place] = indices[order], distances[order]
-    all_vectors = None
-    if found is not None:
-        all_vectors = np.zeros((len(all_indices), 3))
-        all_vectors[place] = found[order]
-    return Neighbors(first, all_indices, all_distances, own, np.ones(n, dtype=np.int64), all_vectors)
 
 
 @cache
@@ -48,24 +68,21 @@ def _have_vesin() -> bool:
     return importlib.util.find_spec("vesin") is not None
 
 
-def vesin_edges(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Edges:
-    """Edges by vesin's cell list, self edges left out; linear in the number of atoms."""
+def vesin_pairs(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Pairs:
+    """Pairs by vesin's cell list; linear in the number of atoms."""
     import vesin
 
-    # half of the list, of which the other half is the mirror image, takes two thirds of the time
     finder = vesin.NeighborList(cutoff=radius, full_list=False, n_threads=1 if len(positions) < MANY else 0)
     pairs, lengths, *rest = finder.compute(positions, lattice, periodic=True, quantities="PdD" if vectors else "Pd")
-    if len(lengths) and lengths.max() >= radius:
-        rest = [part[lengths < radius] for part in rest]
-        pairs, lengths = pairs[lengths < radius], lengths[lengths < radius]
     pairs = pairs.astype(np.int64)
-    ends = pairs.T.ravel()
-    both = np.concatenate([rest[0], -rest[0]]) if vectors else None
-    return ends, np.concatenate([pairs[:, 1], pairs[:, 0]]), np.concatenate([lengths, lengths]), both
+    if len(lengths) and lengths.max() >= radius:
+        near = lengths < radius
+        pairs, lengths, rest = pairs[near], lengths[near], [part[near] for part in rest]
+    return pairs, lengths, rest[0] if vectors else None
 
 
-def numpy_edges(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Edges:
-    """Edges by trying every pair and image, self edges left out; quadratic in the number of atoms.
+def numpy_pairs(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Pairs:
+    """Pairs by trying every pair and image; quadratic in the number of atoms.
 
     Atoms are first moved into the cell; image n of axis a can then be within the radius only if
     |n| <= radius / h_a + 1, h_a being the spacing of the lattice planes.
@@ -78,14 +95,14 @@ def numpy_edges(lattice: FloatArray, positions: FloatArray, radius: float, *, ve
     shifts = images @ lattice  # (I, 3)
     home = len(images) // 2
     rows = max(1, _CHUNK // (len(wrapped) * len(images)))
-    found: list[tuple[IntArray, IntArray, FloatArray, FloatArray]] = []
+    found: list[tuple[IntArray, FloatArray, FloatArray]] = []
     for start in range(0, len(wrapped), rows):
         centre = wrapped[start : start + rows]
         apart = (wrapped[None] - centre[:, None])[:, :, None] + shifts  # (rows, n, I, 3)
         squared = np.einsum("ijnx,ijnx->ijn", apart, apart)
-        own = np.arange(len(centre))
-        squared[own, start + own, home] = np.inf
         i, j, n = np.nonzero(squared < radius**2)
-        found.append((i + start, j, np.sqrt(squared[i, j, n]), apart[i, j, n]))
-    centres, indices, distances, along = (np.concatenate(part) for part in zip(*found, strict=True))
-    return centres, indices, distances, along if vectors else None
+        once = (i + start < j) | ((i + start == j) & (n > home))  # images after the home cell mirror those before it
+        i, j, n = i[once], j[once], n[once]
+        found.append((np.stack([i + start, j], axis=1), np.sqrt(squared[i, j, n]), apart[i, j, n]))
+    pairs, distances, along = (np.concatenate(part) for part in zip(*found, strict=True))
+    return pairs, distances, along if vectors else None

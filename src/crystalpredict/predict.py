@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,10 +19,10 @@ from crystalpredict.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.devices import atoms_at_once, choose_device, is_out_of_memory
 from crystalpredict.prediction import Embedding as Embedding
 from crystalpredict.prediction import Prediction as Prediction
-from crystalpredict.reading import CHUNK_FILES, merge_entries, windows_of
+from crystalpredict.reading import CHUNK_FILES, merge_entries, read_chunk, windows_of
 from crystalpredict.registry import find_model
 from crystalpredict.side_by_side import SideBySide
-from crystalpredict.structures import Entry, entry_of_structure, read_entries
+from crystalpredict.structures import Entry, entries_of_structures
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
@@ -216,15 +216,16 @@ class Predictor:
         if isinstance(structures, str | Path) or hasattr(structures, "lattice"):
             structures = [structures]  # type: ignore[list-item]
         radius, vectors = self.model.config.radius, self.model.config.vectors
-        numbered = enumerate(structures)
-        while some := list(islice(numbered, CHUNK_FILES)):
-            entries: list[Entry] = []
-            for number, item in some:
-                if isinstance(item, str | PathLike):
-                    entries += read_entries(fspath(item), radius, vectors=vectors)
+        first = 0
+        for paths, same in groupby(structures, lambda item: isinstance(item, str | PathLike)):
+            while some := list(islice(same, CHUNK_FILES)):
+                if paths:
+                    names = [fspath(path) for path in some]  # type: ignore[arg-type]
+                    yield from read_chunk(names, radius, merge=reduce, vectors=vectors)
                 else:
-                    entries.append(entry_of_structure(item, radius, index=number, vectors=vectors))
-            yield from merge_entries(entries, radius) if reduce else entries
+                    entries = entries_of_structures(some, radius, first=first, vectors=vectors)  # type: ignore[arg-type]
+                    yield from merge_entries(entries, radius) if reduce else entries
+                first += len(some)
 
 
 def _found(entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors]]:

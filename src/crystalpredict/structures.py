@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ from pymatgen.core.periodic_table import DummySpecies, Element, Species
 from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
 from crystalpredict.files import STATED_FORMULA, read_text, text_of
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
 from crystalpredict.plain_cif import PlainCif, read_plain_cif
 from crystalpredict.prediction import Prediction
 
@@ -121,17 +121,16 @@ def entries_of(parsed: Parsed, radius: float, *, vectors: bool = False) -> list[
     path, first = parsed.path, parsed.first
     if parsed.error:
         return [Entry(path, first, error=parsed.error)]
-    plains = enumerate(parsed.plain, start=first)
-    entries = [_entry_of_plain_cif(plain, path, index, radius, vectors=vectors) for index, plain in plains]
-    if entries and all(entries):
-        return [entry for entry in entries if entry]
+    (entries,) = entries_of_plain_cifs([parsed], radius, vectors=vectors)
+    if entries:
+        return entries
     from crystalpredict.parsing import parse_text  # takes half a second, and most files never need it
 
     try:
-        structures = enumerate(parse_text(parsed.text), start=first)
+        structures = parse_text(parsed.text)
     except StructureError as error:
         return [Entry(path, first, error=str(error))]
-    return [entry_of_structure(structure, radius, path, index, vectors=vectors) for index, structure in structures]
+    return entries_of_structures(structures, radius, path, first, vectors=vectors)
 
 
 def start_of(source: Source) -> tuple[str, int]:
@@ -147,27 +146,75 @@ def _text_of_source(source: Source) -> str:
     return source.text if isinstance(source.text, str) else text_of(source.text)
 
 
-def _entry_of_plain_cif(plain: PlainCif, path: str, index: int, radius: float, *, vectors: bool) -> Entry | None:
-    """The entry of a plain CIF; None for a crystal that is large or has something wrong with it."""
-    if len(plain.numbers) > MANY:
-        return None
-    crystal = Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers)
-    if crystal.volume < THINNEST * crystal.n_atoms:
-        return None
-    neighbors = find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors)
-    if _shortest_edge(neighbors)[1] < CLOSEST:
-        return None
-    counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
-    stated = {symbol: int(count or 1) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", plain.stated_formula)}
-    differs = stated != counts and _differs_from_formula(Composition(counts), plain.stated_formula)
-    notes = (OTHER_FORMULA,) if differs else ()
-    return Entry(path, index, _formula(counts), crystal.n_atoms, crystal, neighbors, notes)
+def entries_of_plain_cifs(several: Sequence[Parsed], radius: float, *, vectors: bool = False) -> list[list[Entry]]:
+    """Every structure of each source, if it is a plain CIF, all of whose crystals are as they should be; else none.
+
+    Many sources at once, since the work on one is small.
+    """
+    crystals = [_crystals_of_plain_cif(parsed) for parsed in several]
+    cells = [(crystal.lattice, crystal.positions) for own in crystals for crystal in own]
+    lists = iter(find_neighbors_of_many(cells, radius, vectors=vectors))
+    return [_entries_of_plain_cif(parsed, own, lists) for parsed, own in zip(several, crystals, strict=True)]
 
 
-def entry_of_structure(
-    structure: Structure | StructureError, radius: float, path: str = "", index: int = 0, *, vectors: bool = False
-) -> Entry:
-    """The entry of a structure already parsed, or of the error that its parsing gave; radius, Å, of its neighbours."""
+def _crystals_of_plain_cif(parsed: Parsed) -> list[Crystal]:
+    """The crystals of a source; none if one is large or has something wrong with its cell."""
+    crystals = []
+    for plain in parsed.plain:
+        crystal = Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers)
+        if crystal.n_atoms > MANY or crystal.volume < THINNEST * crystal.n_atoms:
+            return []
+        crystals.append(crystal)
+    return crystals
+
+
+def _entries_of_plain_cif(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator[Neighbors]) -> list[Entry]:
+    """The entries of a source, its lists taken from those of all; none if two atoms are too close."""
+    entries: list[Entry] = []
+    close = False
+    for plain, crystal, neighbors in zip(parsed.plain, crystals, lists, strict=False):
+        close |= _shortest_edge(neighbors)[1] < CLOSEST
+        counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
+        formula = plain.stated_formula
+        stated = {symbol: int(count or 1) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula)}
+        differs = stated != counts and _differs_from_formula(Composition(counts), formula)
+        notes = (OTHER_FORMULA,) if differs else ()
+        index = parsed.first + len(entries)
+        entries.append(Entry(parsed.path, index, _formula(counts), crystal.n_atoms, crystal, neighbors, notes))
+    return [] if close else entries
+
+
+def entries_of_structures(
+    structures: Sequence[Structure | StructureError],
+    radius: float,
+    path: str = "",
+    first: int = 0,
+    *,
+    vectors: bool = False,
+) -> list[Entry]:
+    """The entries of structures already parsed, or of the errors that their parsing gave, numbered from `first` on.
+
+    radius, Å, of their neighbours; `vectors`: with the vectors of their edges.
+    """
+    entries = [_entry_of_structure(structure, path, index) for index, structure in enumerate(structures, start=first)]
+    small = [each.crystal for each in entries if each.crystal and each.crystal.n_atoms <= MANY]
+    cells = [(crystal.lattice, crystal.positions) for crystal in small]
+    lists = iter(find_neighbors_of_many(cells, radius, vectors=vectors))
+    for number, (entry, structure) in enumerate(zip(entries, structures, strict=True)):
+        if entry.crystal is None or isinstance(structure, StructureError):
+            continue
+        neighbors = next(lists) if entry.crystal.n_atoms <= MANY else None
+        try:
+            if neighbors is None or _shortest_edge(neighbors)[1] < CLOSEST:
+                neighbors = _neighbors_of_structure(structure, entry.crystal, radius, vectors=vectors)
+            entries[number] = replace(entry, neighbors=neighbors)
+        except StructureError as error:
+            entries[number] = Entry(path, entry.index, entry.formula, entry.n_atoms, error=str(error))
+    return entries
+
+
+def _entry_of_structure(structure: Structure | StructureError, path: str, index: int) -> Entry:
+    """The entry of a structure, without its neighbours yet."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
     elements, n_atoms = _elements(structure), len(structure)
@@ -178,10 +225,9 @@ def entry_of_structure(
         formula = ""
     try:
         crystal, notes = crystal_of_structure(structure, elements)
-        neighbors = _neighbors_of_structure(structure, crystal, radius, vectors=vectors)
     except StructureError as error:
         return Entry(path, index, formula, n_atoms, error=str(error))
-    return Entry(path, index, formula, n_atoms, crystal, neighbors, tuple(notes))
+    return Entry(path, index, formula, n_atoms, crystal, warnings=tuple(notes))
 
 
 def _formula(counts: dict[str, int]) -> str:

@@ -28,8 +28,18 @@ STARTING = -1  # in the place of a source's number: a new process imports for se
 LEAST_MEMORY = 2**30  # bytes
 DIED = "reading it ended the process: is there enough memory for this file?"
 
-Stage = Callable[[Any], Any]  # of reading a source: the first has the Source, the last gives its entries
 ReadAll = Callable[[list[Entry]], list[Entry]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of reading, of one source at a time or of all `together`.
+
+    The first has the sources; each makes of them what the next one has; the last makes lists of entries.
+    """
+
+    work: Callable[[Any], Any]
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,12 +194,16 @@ def _serve(
 
 def _answer(sources: Sequence[Source], place: Any, stages: Sequence[Stage], finish: ReadAll) -> Packed:
     found: list[Any] = list(sources)
-    for stage in stages:
-        for number, each in enumerate(found):
-            place.value = number
-            found[number] = stage(each)
-    place.value = len(sources)
     try:
+        for stage in stages:
+            if stage.together:
+                place.value = len(sources)
+                found = stage.work(found)
+                continue
+            for number, each in enumerate(found):
+                place.value = number
+                found[number] = stage.work(each)
+        place.value = len(sources)
         return pack(finish(list(chain.from_iterable(found))))
     except MemoryError:
         os._exit(1)  # each is tried alone then

@@ -33,7 +33,7 @@ from crystalpredict.reading import (
     stages_of,
 )
 from crystalpredict.structures import Entry, Inline, Parsed, Source, start_of
-from crystalpredict.workers import Limits, Workers
+from crystalpredict.workers import Limits, Stage, Workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
@@ -145,7 +145,9 @@ def misbehave_later(parsed: Parsed | list[Entry]) -> list[Entry]:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
 def test_what_hangs_dies_or_eats_memory_is_named_and_the_others_are_read(paths: list[str]) -> None:
     limits = Limits(8.0, memory=2**31)  # seconds: the first file that is no plain CIF pays for the parser's import
-    workers = Workers(2, "spawn", [misbehave, misbehave_later], partial(merge_entries, radius=RADIUS), limits)
+    workers = Workers(
+        2, "spawn", [Stage(misbehave), Stage(misbehave_later)], partial(merge_entries, radius=RADIUS), limits
+    )
     try:
         futures = [workers.submit(chunk) for chunk, _ in chunks_of(paths)]
         found = [entry for future in futures for entry in future.result()]
@@ -170,7 +172,7 @@ def is_garbage_collected(source: Source) -> list[Entry]:
 def test_workers_forked_while_garbage_is_left_alone_look_for_it(paths: list[str]) -> None:
     gc.disable()
     try:
-        workers = Workers(1, "fork", [is_garbage_collected], merge_nothing, Limits())
+        workers = Workers(1, "fork", [Stage(is_garbage_collected)], merge_nothing, Limits())
     finally:
         gc.enable()
     try:
@@ -229,7 +231,11 @@ def test_what_nobody_foresaw_costs_one_file(paths: list[str], monkeypatch: pytes
             raise MemoryError
         return [Entry(parsed.path, 0)]
 
+    def together(several: Sequence[Parsed], radius: float, *, vectors: bool = False) -> list[list[Entry]]:
+        return [broken(parsed, radius) for parsed in several]
+
     monkeypatch.setattr(reading, "entries_of", broken)
+    monkeypatch.setattr(reading, "entries_of_plain_cifs", together)
     errors = [entry.error for entry in read_chunk(paths[:4], RADIUS, merge=False)]
     assert [bool(error) for error in errors] == [False, True, True, False]
     assert "ZeroDivisionError: twice)" in errors[1]

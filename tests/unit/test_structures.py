@@ -11,7 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Molecule, Structure
 
 from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.structures import Entry, Inline, entry_of_structure, read_entries
+from crystalpredict.structures import Entry, Inline, entries_of_structures, read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
@@ -472,7 +472,7 @@ def test_a_cell_beyond_all_sense_does_not_kill_the_process(tmp_path, box) -> Non
 
 
 def test_a_molecule_from_python_is_an_entry_with_an_error() -> None:
-    entry = entry_of_structure(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]), RADIUS)
+    (entry,) = entries_of_structures([Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]])], RADIUS)
     assert "molecule without a lattice" in error_of(entry)
 
 
