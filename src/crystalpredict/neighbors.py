@@ -16,6 +16,7 @@ Pairs = tuple[IntArray, FloatArray, FloatArray | None]
 
 LONGEST_RADIUS = 100.0  # Å, of the lists of a network: a million neighbours of each atom
 MANY = 1000  # atoms, above which a search by several threads pays
+SHORT = 2**16  # atoms, whose numbers are sorted digit by digit, which is faster
 _CHUNK = 4_000_000  # distances held at once by the NumPy search
 
 
@@ -46,8 +47,7 @@ def find_neighbors_of_many(
     starts = np.repeat(bounds[:-1], [len(part[1]) for part in found])
     one, two = pairs.T
     centres = np.concatenate([own, one + starts, two + starts])  # the self edge comes first in each group
-    # 16 bits are sorted digit by digit, much faster
-    order = np.argsort(centres.astype(np.uint16) if len(own) <= 2**16 else centres, kind="stable")
+    order = np.argsort(centres.astype(np.uint16) if len(own) <= SHORT else centres, kind="stable")
     along = None
     if vectors:
         half = np.concatenate([part[2] for part in found if part[2] is not None])

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from crystalpredict.neighbors import find_neighbors, numpy_pairs, vesin_pairs
+from crystalpredict import neighbors
+from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many, numpy_pairs, vesin_pairs
 from tests.crystals import FCC, random_crystal
 
 
@@ -49,3 +50,24 @@ def test_edges_are_grouped_by_centre_and_start_with_the_atom_itself() -> None:
 def test_a_lone_atom_in_a_large_box_has_itself() -> None:
     edges = find_neighbors(30.0 * np.eye(3), np.zeros((1, 3)), 6.0)
     assert edges.distances.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("radix", [2**16, 0], ids=["few", "more atoms than 16 bits"])
+def test_many_cells_at_once_have_the_edges_that_counting_images_gives(
+    radix: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbors, "SHORT", radix)
+    crystals = [random_crystal(seed, n_atoms=1 + 3 * seed) for seed in range(4)]
+    cells = [(crystal.lattice, crystal.positions) for crystal in crystals]
+    shifts = np.stack(np.meshgrid(*3 * [np.arange(-4, 5)], indexing="ij"), -1).reshape(-1, 3)
+    for crystal, edges in zip(crystals, find_neighbors_of_many(cells, 4.0, vectors=True), strict=True):
+        apart = crystal.positions[None, :] - crystal.positions[:, None]
+        lengths = np.linalg.norm(apart[:, :, None] + shifts @ crystal.lattice, axis=3)
+        assert edges.widths.tolist() == (lengths < 4.0).sum(axis=(1, 2)).tolist()
+        centres = np.repeat(np.arange(crystal.n_atoms), edges.widths)
+        assert edges.vectors is not None
+        images = (edges.vectors - apart[centres, edges.indices]) @ np.linalg.inv(crystal.lattice)
+        assert np.abs(images - images.round()).max() < 1e-9
+        assert np.allclose(np.linalg.norm(edges.vectors, axis=1), edges.distances)
+        assert len(np.unique(np.column_stack([centres, edges.indices, images.round()]), axis=0)) == len(centres)
+    assert find_neighbors_of_many([], 4.0) == []
