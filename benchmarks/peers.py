@@ -4,18 +4,19 @@ python benchmarks/peers.py FOLDER_OF_CIFS --peer matgl=PYTHON --peer chgnet=PYTH
 
 PYTHON is the interpreter of an environment that has the peer, made with
 
-    python -m venv peer && peer/bin/pip install -c constraints.txt torch PEER      # PEER: matgl, chgnet or alignn
+    python -m venv peer && peer/bin/pip install -c constraints.txt torch pymatgen PEER  # matgl, chgnet, alignn
 
 Each runs in its own environment, on the same structures, read by pymatgen beforehand, with the same number of threads;
-the better of two rounds counts. chgnet comes with its weights. matgl and alignn download theirs, so the networks of
-their default settings are measured with random weights; the time does not depend on the values. Prints a table, then
-one line of JSON.
+the best of some rounds through all of them counts, for a shared machine is not always equally fast. chgnet comes with
+its weights. matgl and alignn download theirs, so the networks of their default settings are measured with random
+weights; the time does not depend on the values. Prints a table, then one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -166,11 +167,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON")
     parser.add_argument("--count", type=int, default=200, help="of structures, evenly chosen from the folder")
+    parser.add_argument("--rounds", type=int, default=3, help="through all tools in turn")
     options = parser.parse_args()
     files = sorted(str(path.resolve()) for path in options.folder.glob("*.cif"))
     paths = files[:: max(1, len(files) // options.count)][: options.count]
     pythons = {"crystalpredict": sys.executable} | dict(peer.split("=", 1) for peer in options.peer)
-    rows = [row for tool, python in pythons.items() for row in run(tool, python, paths)]
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for _ in range(options.rounds):
+        for tool, python in pythons.items():
+            for row in run(tool, python, paths):
+                name = (tool, row.get("model", ""))
+                best[name] = min(best.get(name, row), row, key=lambda row: row.get("ms_per_structure", math.inf))
+    rows = list(best.values())
     ours = rows[0].get("ms_per_structure")
     print("| tool | model | weights | ms a structure | structures a second | crystalpredict is faster |")
     print("|---|---|---|---|---|---|")
@@ -184,7 +192,11 @@ def main() -> None:
             print(f"{name} {row.get('failed')} | | |")
     from provenance import provenance
 
-    print(json.dumps({"structures": len(paths), "threads": THREADS, "rows": rows, **provenance()}))
+    print(
+        json.dumps(
+            {"structures": len(paths), "rounds": options.rounds, "threads": THREADS, "rows": rows, **provenance()}
+        )
+    )
 
 
 if __name__ == "__main__":
