@@ -1,5 +1,6 @@
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,21 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     assert loaded.labels[0, energy] == pytest.approx(-2.1)
     assert np.isnan(loaded.labels[1, energy])
     assert loaded.properties == (find_property("formation_energy"), find_property("bulk_modulus"))
+
+
+def test_of_a_file_only_the_small_crystals_are_taken_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    import prepare
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(ROCK_SALT) + "\n" + json.dumps(IRON) + "\n")
+    table = tmp_path / "crystals.npz"
+    names = ["--train", f"{rows}:1", f"{rows}:2", "--validation", str(rows), "-o", str(table)]
+    monkeypatch.setattr(sys, "argv", ["prepare.py", *names])
+    prepare.main()
+    assert CrystalTable.load(table).ids.tolist() == ["b", "a", "b", "a", "b"]
 
 
 def test_neighbour_lists_are_cached_and_the_cache_knows_its_crystals(tmp_path: Path) -> None:
