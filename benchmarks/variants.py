@@ -60,7 +60,7 @@ def run(folder: Path, table: CrystalTable, model: ModelConfig, config: TrainingC
     if result.exists():
         found: dict[str, Any] = json.loads(result.read_text())
         return found
-    neighbors = neighbor_table(table, model.radius, jobs=os.cpu_count() or 1, vectors=model.vectors)
+    neighbors = neighbor_table(table, model.radius, jobs=os.cpu_count() or 1, merging=model.merging)
     training = Training(folder, table, neighbors, model, config)
     training.run(lambda progress: None)
     errors, _ = training.errors(training.validation_rows)
@@ -79,7 +79,7 @@ def ms_of_steps(table: CrystalTable, variants: list[str], config: TrainingConfig
         trainings = {}
         for name in variants:
             model = ModelConfig(**VARIANTS[name])
-            neighbors = neighbor_table(table, model.radius, vectors=model.vectors)
+            neighbors = neighbor_table(table, model.radius, merging=model.merging)
             (Path(folder) / name).mkdir()
             trainings[name] = Training(Path(folder) / name, table, neighbors, model, config)
         steps = list(trainings[variants[0]]._steps(trainings[variants[0]]._order(0)))[: STEPS + 1]

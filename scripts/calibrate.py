@@ -44,7 +44,7 @@ def main() -> None:
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
     model = checkpoint.model.config
-    neighbors = neighbor_table(table, model.radius, cache, os.cpu_count() or 1, vectors=model.vectors)
+    neighbors = neighbor_table(table, model.radius, cache, os.cpu_count() or 1, merging=model.merging)
     calibration = calibrate(checkpoint, table, neighbors, domain=True)
     if calibration is None:
         parser.error("too few labels in the validation part")

@@ -79,7 +79,7 @@ def main() -> None:
     config = TrainingConfig.from_dict({**asdict(TrainingConfig()), **changed})
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
-    neighbors = neighbor_table(table, model.radius, cache, jobs=os.cpu_count() or 1, vectors=model.vectors)
+    neighbors = neighbor_table(table, model.radius, cache, jobs=os.cpu_count() or 1, merging=model.merging)
     training = Training(options.folder, table, neighbors, model, config, start)
     begun: list[float] = []
     training.run(lambda progress: None if distributed.rank() else show(progress, begun))

@@ -56,7 +56,7 @@ class CrystalBatch:
 
     elements (N, S), atomic number - 1; occupancies (N, S), 0 in an empty slot; crystals (N,), the crystal of a slot, B
     for an empty one; counts (N,), atoms that a slot stands for, 0 for an empty one; n_atoms (B,). cells, where the
-    neighbour lists have vectors.
+    neighbour lists have vectors and every atom.
     """
 
     elements: Tensor
@@ -131,8 +131,8 @@ def collate(
 
 
 def _cells(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], slot: IntArray, slots: int) -> Cells | None:
-    """Cells of a batch of so many slots, `slot` (atoms,) being that of each listed atom; None without vectors."""
-    if any(edges.vectors is None for edges in neighbors):
+    """Cells of a batch of so many slots, `slot` (atoms,) being that of each atom; None without vectors or all atoms."""
+    if any(edges.vectors is None or edges.size < edges.counts.sum() for edges in neighbors):
         return None
     positions = np.zeros((slots, 3))
     positions[slot] = np.concatenate([crystal.positions for crystal in crystals])

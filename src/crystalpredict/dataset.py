@@ -18,7 +18,14 @@ import numpy as np
 
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, IntArray, Neighbors, lattice_of_parameters
-from crystalpredict.equivalence import FREQUENCIES, TOLERANCE, merge_equivalent
+from crystalpredict.equivalence import (
+    FREQUENCIES,
+    SAME_ORBIT,
+    TOLERANCE,
+    Merging,
+    merge_equivalent,
+    merge_rotated,
+)
 from crystalpredict.errors import DataError
 from crystalpredict.neighbors import find_neighbors_of_many
 from crystalpredict.properties import PROPERTIES, Property
@@ -139,7 +146,7 @@ class NeighborTable:
     """Neighbour lists of all crystals of a table, equivalent atoms merged, one after the other.
 
     sites (C + 1,), first listed atom of each crystal; atoms (S,), counts (S,), first (S + 1,), indices (E,),
-    distances (E,) and vectors (E, 3) as in Neighbors; with vectors, nothing is merged.
+    distances (E,) and vectors (E, 3) as in Neighbors.
     """
 
     sites: IntArray
@@ -162,23 +169,24 @@ class NeighborTable:
 
 
 def neighbor_table(
-    table: CrystalTable, radius: float, cache: Path | None = None, jobs: int = 1, *, vectors: bool = False
+    table: CrystalTable, radius: float, cache: Path | None = None, jobs: int = 1, merging: Merging = "distances"
 ) -> NeighborTable:
-    """Neighbour lists within `radius` (Å), found by `jobs` processes; `vectors`: with the vectors of their edges.
+    """Neighbour lists within `radius` (Å), found by `jobs` processes; with vectors but where `merging` is by distances.
 
     With a folder `cache`, read from there if they are there, else kept there; it is keyed by the crystals themselves
     and the radius, so it can not be stale.
     """
     if cache is None:
-        return _find_all(table, radius, jobs, vectors)
-    key = (radius, "vectors") if vectors else (radius, TOLERANCE, FREQUENCIES)
+        return _find_all(table, radius, jobs, merging)
+    keys = {"distances": (TOLERANCE, FREQUENCIES), "rotations": ("rotations", SAME_ORBIT), "nothing": ("vectors",)}
+    key = (radius, *keys[merging])
     digest = hashlib.sha256(repr(key).encode())
     for array in (table.first, table.lattices, table.fractional, table.numbers):
         digest.update(np.ascontiguousarray(array).tobytes())
     folder = cache / f"neighbors-{digest.hexdigest()[:16]}"
-    names = [f.name for f in fields(NeighborTable) if vectors or f.name != "vectors"]
+    names = [f.name for f in fields(NeighborTable) if merging != "distances" or f.name != "vectors"]
     if not (folder / f"{names[-1]}.npy").exists():
-        found = _find_all(table, radius, jobs, vectors)
+        found = _find_all(table, radius, jobs, merging)
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             with write_atomically(folder / f"{name}.npy") as file:
@@ -186,27 +194,31 @@ def neighbor_table(
     return NeighborTable(*(np.load(folder / f"{name}.npy") for name in names))
 
 
-def _find_all(table: CrystalTable, radius: float, jobs: int, vectors: bool) -> NeighborTable:
+def _find_all(table: CrystalTable, radius: float, jobs: int, merging: Merging) -> NeighborTable:
     chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 200))
     crystals = ([table.crystal(row) for row in rows] for rows in chunks)
     if jobs == 1 or len(table) < FEW:
-        parts = [_merged_edges(part, radius, vectors) for part in crystals]
+        parts = [_merged_edges(part, radius, merging) for part in crystals]
     else:
         # spawned, not forked: a fork of a process with threads may hang
         with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-            parts = list(pool.map(_merged_edges, crystals, repeat(radius), repeat(vectors)))
+            parts = list(pool.map(_merged_edges, crystals, repeat(radius), repeat(merging)))
     sites, atoms, counts, widths, *edges = (np.concatenate(part) for part in zip(*parts, strict=True))
     sites, first = (np.concatenate([[0], np.cumsum(part)]) for part in (sites, widths))
     return NeighborTable(sites, atoms, counts, first, *edges)
 
 
-def _merged_edges(crystals: list[Crystal], radius: float, vectors: bool) -> tuple[np.ndarray, ...]:
+def _merged_edges(crystals: list[Crystal], radius: float, merging: Merging) -> tuple[np.ndarray, ...]:
     """Listed atoms of each crystal, then atom, count and edges of each, then indices and distances of the edges.
 
-    With `vectors`, last the vectors of the edges.
+    Last the vectors of the edges, if `merging` is not by distances.
     """
+    vectors = merging != "distances"
     lists = find_neighbors_of_many([(each.lattice, each.positions) for each in crystals], radius, vectors=vectors)
-    lists = merge_equivalent(crystals, lists, radius)
+    if merging == "distances":
+        lists = merge_equivalent(crystals, lists, radius)
+    elif merging == "rotations":
+        lists = merge_rotated(crystals, lists)
     found = [edges.vectors for edges in lists if edges.vectors is not None]
     return (
         np.array([edges.size for edges in lists]),

@@ -8,19 +8,25 @@ network, whose mean over atoms becomes a mean weighted by counts [M6].
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import gcd
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
 
+Merging = Literal["distances", "rotations", "nothing"]  # that of equivalent atoms: by which of the functions below
+
 TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by some 1e-4 Å at most
+SAME_ORBIT = 1e-3  # Å, within which an operation maps an atom to another
 SAME_PLACE = 0.01  # Å: coordinates in files have four digits or so
 AT_ONCE = 2**20  # distances computed at a time: it bounds the memory
-MANY = 400  # atoms, above which translations are not looked for
+MANY = 400  # atoms, above which translations and rotations are not looked for
 FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
 
 
@@ -33,31 +39,101 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
     """
     if not crystals or any(edges.vectors is not None for edges in neighbors):
         return list(neighbors)
-    sizes = np.array([crystal.n_atoms for crystal in crystals])
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    kinds = _occupants(crystals)
-    counts = np.concatenate([edges.widths for edges in neighbors])
-    first = np.concatenate([[0], np.cumsum(counts)])
-    indices = np.concatenate([edges.indices + start for edges, start in zip(neighbors, starts, strict=False)])
-    distances = np.concatenate([edges.distances for edges in neighbors])
-    kinds = refine(kinds, starts, first, indices, distances / radius)
-    _, listed, multiplicity = np.unique(kinds, return_index=True, return_counts=True)
-    order = np.argsort(listed)
-    listed, multiplicity = listed[order], multiplicity[order]  # atoms in their order, crystal after crystal
-    position = np.empty(len(kinds), dtype=np.int64)  # of each kind among the listed atoms
-    position[kinds[listed]] = np.arange(len(listed))
-    bounds = np.searchsorted(listed, starts)
-    widths = counts[listed]
-    rows = np.repeat(np.isin(np.arange(len(kinds)), listed, assume_unique=True), counts)
-    owners = np.repeat(np.arange(len(crystals)), np.diff(bounds))
-    return Neighbors.of_many(
-        bounds,
-        np.concatenate([[0], np.cumsum(widths)]),
-        position[kinds[indices[rows]]] - np.repeat(bounds[owners], widths),  # of its kind's atom in the own list
-        distances[rows],
-        listed - starts[owners],
-        multiplicity,
+    every = _Lists.of(crystals, neighbors)
+    return every.merged(
+        refine(_occupants(crystals), every.starts, every.first, every.indices, every.distances / radius)
     )
+
+
+def merge_rotated(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -> list[Neighbors]:
+    """The neighbour lists (all atoms listed) with one of all atoms that rotations of the crystal map onto each other.
+
+    For networks that see directions in frames that turn with the crystal, but that may tell a mirror image: proper
+    rotations and translations, by spglib, in cells of up to MANY atoms. It takes milliseconds for a crystal.
+    """
+    if not crystals:
+        return []
+    orbits = [_orbits(crystal) for crystal in crystals]
+    every = _Lists.of(crystals, neighbors)
+    return every.merged(np.concatenate([own + start for own, start in zip(orbits, every.starts, strict=False)]))
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Neighbour lists of many crystals, all atoms listed, one after the other; indices count over all atoms.
+
+    starts (B + 1,), first atom of each crystal; else as Neighbors.
+    """
+
+    starts: IntArray
+    first: IntArray
+    indices: IntArray
+    distances: FloatArray
+    vectors: FloatArray | None
+
+    @classmethod
+    def of(cls, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -> _Lists:
+        """Those of some crystals."""
+        starts = np.concatenate([[0], np.cumsum([crystal.n_atoms for crystal in crystals])])
+        vectors = [edges.vectors for edges in neighbors if edges.vectors is not None]
+        return cls(
+            starts,
+            np.concatenate([[0], np.cumsum(np.concatenate([edges.widths for edges in neighbors]))]),
+            np.concatenate([edges.indices + start for edges, start in zip(neighbors, starts, strict=False)]),
+            np.concatenate([edges.distances for edges in neighbors]),
+            np.concatenate(vectors) if vectors else None,
+        )
+
+    def merged(self, kinds: IntArray) -> list[Neighbors]:
+        """The lists with the first atom of each kind; kinds (N,), any numbers, never those of another crystal."""
+        _, listed, kinds, multiplicity = np.unique(kinds, return_index=True, return_inverse=True, return_counts=True)
+        order = np.argsort(listed)
+        listed, multiplicity = listed[order], multiplicity[order]  # atoms in their order, crystal after crystal
+        position = np.empty(len(listed), dtype=np.int64)  # of each kind among the listed atoms
+        position[kinds[listed]] = np.arange(len(listed))
+        bounds = np.searchsorted(listed, self.starts)
+        counts = np.diff(self.first)
+        widths = counts[listed]
+        rows = np.repeat(np.isin(np.arange(len(kinds)), listed, assume_unique=True), counts)
+        owners = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        return Neighbors.of_many(
+            bounds,
+            np.concatenate([[0], np.cumsum(widths)]),
+            position[kinds[self.indices[rows]]] - np.repeat(bounds[owners], widths),  # its kind's place in the own list
+            self.distances[rows],
+            listed - self.starts[owners],
+            multiplicity,
+            None if self.vectors is None else self.vectors[rows],
+        )
+
+
+def _orbits(crystal: Crystal) -> IntArray:
+    """For each atom (n,) the first of those that proper rotations and translations of the crystal map it to."""
+    own = np.arange(crystal.n_atoms)
+    try:
+        import spglib
+    except ImportError:  # a machine that trains needs torch and NumPy only
+        return own
+    if crystal.n_atoms > MANY:
+        return own
+    fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
+    kinds = np.unique(_occupants([crystal]), return_inverse=True)[1].reshape(-1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how it will tell of errors one day
+        found = spglib.get_symmetry((crystal.lattice, fractional, kinds), symprec=SAME_ORBIT)  # type: ignore[arg-type]
+    if not found:
+        return own
+    proper = np.linalg.det(found["rotations"]) > 0
+    orbits = own
+    for rotation, translation in zip(found["rotations"][proper], found["translations"][proper], strict=True):
+        images = fractional @ rotation.T + translation
+        apart = images[:, None] - fractional
+        apart -= np.round(apart)
+        squares = np.square(apart @ crystal.lattice).sum(axis=2)
+        squares[kinds[:, None] != kinds] = np.inf
+        orbits = np.minimum(orbits, squares.argmin(axis=1))
+    # operations that spglib found are a group, so that all of an orbit name its first atom; if not, nothing is sure
+    return orbits if (orbits[orbits] == orbits).all() else own
 
 
 def refine(kinds: IntArray, starts: IntArray, first: IntArray, indices: IntArray, distances: FloatArray) -> IntArray:

@@ -225,7 +225,7 @@ def open_trainings(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Iter
     config = replace(TrainingConfig.from_dict(plan.training), device=device)
     table = CrystalTable.load(folder / "training" / "crystals.npz")
     model = ModelConfig.from_dict(plan.model)
-    neighbors = neighbor_table(table, model.radius, jobs=jobs, vectors=model.vectors)
+    neighbors = neighbor_table(table, model.radius, jobs=jobs, merging=model.merging)
     for number, run in enumerate(training_folders(folder, plan)):
         own = replace(config, seed=config.seed + number)
         begun = (run / "state.npz").exists()

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pymatgen.core import Lattice, Structure
+from pymatgen.symmetry.groups import SpaceGroup
 
-from crystalpredict.batching import CrystalBatch
+from crystalpredict.batching import CrystalBatch, collate
 from crystalpredict.crystal import Crystal
-from crystalpredict.equivalence import merge_equivalent
+from crystalpredict.equivalence import merge_equivalent, merge_rotated
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, dual_space, frames
 from crystalpredict.nn.family import geometry_of_family
@@ -208,6 +210,54 @@ def test_atoms_that_distances_call_equivalent_are_not_merged() -> None:
     assert merge_equivalent([crystal], [edges], RADIUS)[0] is edges
     distances = replace(edges, vectors=None)
     assert merge_equivalent([crystal], [distances], RADIUS)[0].size == 2
+
+
+def with_symmetry(group: int, seed: int) -> Crystal:
+    """A crystal of a space group, an atom in a general position and one at the origin, in a lattice that suits it."""
+    random = np.random.default_rng(seed)
+    symmetry = SpaceGroup.from_int_number(group)
+    cells = {
+        "triclinic": (5.2, 6.1, 7.3, 81, 94, 107),
+        "monoclinic": (5.2, 6.1, 7.3, 90, 101, 90),
+        "orthorhombic": (5.2, 6.1, 7.3, 90, 90, 90),
+        "trigonal": (6.2, 6.2, 7.3, 90, 90, 120),
+        "cubic": (7.7, 7.7, 7.7, 90, 90, 90),
+    }
+    sites = [random.uniform(0.05, 0.45, 3), [0, 0, 0]]
+    lattice = Lattice.from_parameters(*cells[symmetry.crystal_system])
+    structure = Structure.from_spacegroup(symmetry.symbol, lattice, ["O", "Si"], sites)
+    return Crystal.ordered(structure.lattice.matrix, structure.cart_coords, np.array(structure.atomic_numbers))
+
+
+@pytest.mark.parametrize(
+    ("group", "share"),
+    [(1, 1), (2, 1), (4, 1 / 2), (14, 1 / 2), (62, 1 / 4), (152, 1 / 6), (198, 1 / 12), (225, 1 / 96)],
+)
+def test_atoms_that_rotations_map_onto_each_other_are_computed_once(group: int, share: float) -> None:
+    crystal = turned(shuffled(with_symmetry(group, 3), 4), 5)
+    edges = find_neighbors(crystal.lattice, crystal.positions, RADIUS, vectors=True)
+    (merged,) = merge_rotated([crystal], [edges])
+    oxygen = (crystal.numbers[merged.atoms, 0] == 8).sum() / (crystal.numbers[:, 0] == 8).sum()
+    assert oxygen == pytest.approx(share)
+    assert merged.counts.sum() == crystal.n_atoms
+    with torch.no_grad():
+        whole, part = (MODELS["framed"](collate([crystal], [lists], torch.float64)).item() for lists in (edges, merged))
+    assert part == pytest.approx(whole, abs=1e-9)
+    if merged.size < crystal.n_atoms:
+        with pytest.raises(ValueError, match="all atoms"):
+            MODELS["dual"](collate([crystal], [merged], torch.float64))
+
+
+def test_mirror_images_are_no_rotations() -> None:
+    crystal = with_symmetry(2, 3)
+    edges = find_neighbors(crystal.lattice, crystal.positions, RADIUS, vectors=True)
+    (by_distances,) = merge_equivalent([crystal], [replace(edges, vectors=None)], RADIUS)
+    assert by_distances.size == 2 < edges.size
+    batch = collate([crystal], [edges], torch.float64)
+    with torch.no_grad():
+        states = MODELS["framed"].encode(batch)[batch.crystals.argsort(stable=True)]
+    one, two = np.flatnonzero(crystal.numbers[:, 0] == 8)
+    assert (states[one] - states[two]).abs().max() > 1e-4
 
 
 @pytest.fixture

@@ -229,8 +229,8 @@ def test_the_training_script_trains_every_member(name: str, table: CrystalTable,
 @pytest.mark.parametrize("name", ["dual", "framed"])
 def test_a_member_goes_on_from_its_checkpoint(name: str, table: CrystalTable, tmp_path: Path) -> None:
     start = checkpoint_of(FAMILY[name])
-    neighbors = neighbor_table(table, start.model.config.radius, tmp_path / "cache", vectors=True)
-    again = neighbor_table(table, start.model.config.radius, tmp_path / "cache", vectors=True)
+    neighbors = neighbor_table(table, start.model.config.radius, tmp_path / "cache", merging=start.model.config.merging)
+    again = neighbor_table(table, start.model.config.radius, tmp_path / "cache", merging=start.model.config.merging)
     assert np.array_equal(again.vectors, neighbors.vectors)
     config = TrainingConfig(epochs=1, batch_atoms=20)
     training = Training(tmp_path / "run", table, neighbors, start.model.config, config, start)
@@ -248,7 +248,7 @@ def test_lists_without_vectors_are_refused_before_a_training(table: CrystalTable
 
 
 def test_neighbour_lists_with_vectors_are_kept_apart_from_those_without(table: CrystalTable, tmp_path: Path) -> None:
-    plain, full = (neighbor_table(table, 5.0, tmp_path, vectors=vectors) for vectors in (False, True))
+    plain, full = (neighbor_table(table, 5.0, tmp_path, merging=merging) for merging in ("distances", "nothing"))
     assert plain.vectors is None
     assert len(list(tmp_path.iterdir())) == 2
     edges = full.neighbors(5)

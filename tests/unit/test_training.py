@@ -281,7 +281,7 @@ def test_a_run_that_starts_from_a_checkpoint_begins_with_its_predictions(data, s
 def test_directions_added_to_a_checkpoint_change_nothing_at_first_and_then_learn(data, start, tmp_path: Path) -> None:
     table, neighbors = data
     framed = replace(start.model.config, attention="framed")
-    edges = neighbor_table(table, MODEL.radius, vectors=True)
+    edges = neighbor_table(table, MODEL.radius, merging="rotations")
     training = Training(tmp_path, table, edges, framed, replace(CONFIG, epochs=1), start=start)
     rows = np.arange(10)
     plain = Training(tmp_path / "plain", table, neighbors, start.model.config, replace(CONFIG, epochs=1), start=start)

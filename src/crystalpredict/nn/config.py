@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from crystalpredict.crystal import ELEMENTS
+from crystalpredict.equivalence import Merging
 from crystalpredict.neighbors import LONGEST_RADIUS
 
 MOST = 4096  # of anything: a config from anywhere must not make a network that fills the memory
@@ -90,6 +91,11 @@ class ModelConfig:
     def vectors(self) -> bool:
         """Whether the network sees more than distances, so that its neighbour lists need vectors and every atom."""
         return self.attention != "real"
+
+    @property
+    def merging(self) -> Merging:
+        """Which atoms of a crystal the network cannot tell apart, so that one of each may stand for all."""
+        return {"real": "distances", "framed": "rotations"}.get(self.attention, "nothing")  # type: ignore[return-value]
 
     @property
     def features(self) -> int:

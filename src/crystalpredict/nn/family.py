@@ -29,8 +29,10 @@ def geometry_of_family(batch: CrystalBatch, config: ModelConfig) -> list[Geometr
     geometry = geometry_of(batch, config)
     if not config.vectors:
         return geometry
-    if batch.cells is None:
+    if any(part.vectors is None for part in batch.parts):
         raise ValueError(f"a network with {config.attention} attention needs neighbour lists with vectors")
+    if config.attention != "framed" and batch.cells is None:
+        raise ValueError(f"a network with {config.attention} attention needs neighbour lists of all atoms")
     if config.attention == "framed":
         return [
             part._replace(directions=directions)
