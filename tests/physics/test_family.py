@@ -242,7 +242,7 @@ def test_atoms_that_rotations_map_onto_each_other_are_computed_once(group: int, 
     assert merged.counts.sum() == crystal.n_atoms
     with torch.no_grad():
         whole, part = (MODELS["framed"](collate([crystal], [lists], torch.float64)).item() for lists in (edges, merged))
-    assert part == pytest.approx(whole, abs=1e-9)
+    assert part == pytest.approx(whole, abs=1e-7)
     if merged.size < crystal.n_atoms:
         with pytest.raises(ValueError, match="all atoms"):
             MODELS["dual"](collate([crystal], [merged], torch.float64))
