@@ -8,6 +8,7 @@ network, whose mean over atoms becomes a mean weighted by counts [M6].
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -110,6 +111,7 @@ class _Lists:
 def _orbits(crystal: Crystal) -> IntArray:
     """For each atom (n,) the first of those that proper rotations and translations of the crystal map it to."""
     own = np.arange(crystal.n_atoms)
+    os.environ.setdefault("SPGLIB_WARNING", "OFF")  # on stderr, of cells that it understands at its second try
     try:
         import spglib
     except ImportError:  # a machine that trains needs torch and NumPy only
