@@ -175,18 +175,20 @@ def parse_source(source: Source, cache: Cache | None = None) -> Parsed | list[En
 def entries_of_plain_sources(
     found: Sequence[Parsed | list[Entry]], radius: float, *, vectors: bool = False
 ) -> list[Parsed | list[Entry]]:
-    """The sources with the entries of those that are plain CIFs without anything odd in the place of these."""
-    plain = [each for each in found if isinstance(each, Parsed) and each.plain]
+    """The sources with the entries of those that are plain CIFs without anything odd in the place of these.
+
+    A file of very many crystals is left to a stage of its own, which may be stopped.
+    """
+    plain = [each for each in found if isinstance(each, Parsed) and 0 < len(each.plain) <= CHUNK_FILES]
     try:
-        entries = iter(entries_of_plain_cifs(plain, radius, vectors=vectors))
+        entries = entries_of_plain_cifs(plain, radius, vectors=vectors)
     except Exception:  # one by one, it shows whose fault it is
         return list(found)
-    return [
-        (_kept(each, own) if (own := next(entries)) else replace(each, plain=()))
-        if isinstance(each, Parsed) and each.plain
-        else each
-        for each in found
-    ]
+    done = {
+        id(parsed): _kept(parsed, own) if own else replace(parsed, plain=())
+        for parsed, own in zip(plain, entries, strict=True)
+    }
+    return [done.get(id(each), each) for each in found]
 
 
 def entries_of_source(parsed: Parsed | list[Entry], radius: float, *, vectors: bool = False) -> list[Entry]:
