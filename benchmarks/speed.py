@@ -28,11 +28,11 @@ from crystalpredict.batching import batches_of
 from crystalpredict.cli.render import CsvWriter
 from crystalpredict.crystal import ELEMENTS, Crystal
 from crystalpredict.equivalence import merge_equivalent
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
 from crystalpredict.nn import Crystalformer
 from crystalpredict.plain_cif import read_plain_cif
 from crystalpredict.predict import Predictor, load_model
-from crystalpredict.reading import read_chunk
+from crystalpredict.reading import CHUNK_FILES, read_chunk
 from crystalpredict.structures import Entry
 from tests.brute_force import network
 
@@ -86,8 +86,12 @@ def stages(model: Predictor) -> dict[str, dict[str, float]]:
         texts = [cif_of(crystal) for crystal in crystals]
 
         def neighbors(crystals: list[Crystal] = crystals) -> list[Any]:
-            found = [find_neighbors(crystal.lattice, crystal.positions, radius) for crystal in crystals]
-            return merge_equivalent(crystals, found, radius)
+            merged = []
+            for start in range(0, len(crystals), CHUNK_FILES):  # as a reader does
+                some = crystals[start : start + CHUNK_FILES]
+                found = find_neighbors_of_many([(crystal.lattice, crystal.positions) for crystal in some], radius)
+                merged += merge_equivalent(some, found, radius)
+            return merged
 
         with tempfile.TemporaryDirectory() as folder:
             for number, text in enumerate(texts):
