@@ -32,7 +32,7 @@ def find_neighbors(lattice: FloatArray, positions: FloatArray, radius: float, *,
 def find_neighbors_of_many(
     cells: Sequence[tuple[FloatArray, FloatArray]], radius: float, *, vectors: bool = False
 ) -> list[Neighbors]:
-    """The same of many cells, lattice and positions, at once: they are grouped together, in a tenth of the time."""
+    """The same of many cells, lattice and positions, at once: they are grouped together, in a third of the time."""
     if not cells:
         return []
     search = vesin_pairs if _have_vesin() else numpy_pairs

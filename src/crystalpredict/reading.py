@@ -28,7 +28,7 @@ from crystalpredict.structures import (
     parse,
     start_of,
 )
-from crystalpredict.workers import Limits, Stage, Workers, within_memory
+from crystalpredict.workers import Limits, Stage, Workers, through, within_memory
 
 CHUNK_FILES = 64  # files that a worker reads at a time, at most,
 CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
@@ -225,19 +225,16 @@ def read_chunk(
 
 def in_time(stages: Sequence[Stage], sources: Sequence[Source], limits: Limits) -> list[Entry]:
     """What the stages make of each source, or the error of one that takes longer at a stage of its own than it may."""
-    found: list[Any] = list(sources)
-    for stage in stages:
-        if stage.together:
-            found = stage.work(found)
-            continue
-        for number, each in enumerate(found):
-            try:
-                with _stopped_after(limits.seconds):
-                    found[number] = stage.work(each)
-            except _TimeIsUp:
-                path, index = start_of(sources[number])
-                found[number] = [Entry(path, index, error=limits.exceeded)]
-    return list(chain.from_iterable(found))
+
+    def alone(work: Callable[[Any], Any], number: int, each: Any) -> Any:
+        try:
+            with _stopped_after(limits.seconds):
+                return work(each)
+        except _TimeIsUp:
+            path, index = start_of(sources[number])
+            return [Entry(path, index, error=limits.exceeded)]
+
+    return through(stages, sources, alone)
 
 
 def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:

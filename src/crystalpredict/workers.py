@@ -42,6 +42,22 @@ class Stage:
     together: bool = False
 
 
+def through(
+    stages: Sequence[Stage], sources: Sequence[Source], alone: Callable[[Callable[[Any], Any], int, Any], Any]
+) -> list[Entry]:
+    """The entries of the sources after all stages; `alone` has a stage's work, a source's number and what it is by now.
+
+    It is called for each source at each stage of its own, and gives what the work makes of it.
+    """
+    found: list[Any] = list(sources)
+    for stage in stages:
+        if stage.together:
+            found = stage.work(found)
+        else:
+            found = [alone(stage.work, number, each) for number, each in enumerate(found)]
+    return list(chain.from_iterable(found))
+
+
 @dataclass(frozen=True)
 class Limits:
     """What reading one file may take: seconds, None for any time; bytes of a process, None for its part of all."""
@@ -193,18 +209,14 @@ def _serve(
 
 
 def _answer(sources: Sequence[Source], place: Any, stages: Sequence[Stage], finish: ReadAll) -> Packed:
-    found: list[Any] = list(sources)
+    def alone(work: Callable[[Any], Any], number: int, each: Any) -> Any:
+        place.value = number
+        made = work(each)
+        place.value = len(sources)  # what comes next may be for all of them
+        return made
+
     try:
-        for stage in stages:
-            if stage.together:
-                place.value = len(sources)
-                found = stage.work(found)
-                continue
-            for number, each in enumerate(found):
-                place.value = number
-                found[number] = stage.work(each)
-        place.value = len(sources)
-        return pack(finish(list(chain.from_iterable(found))))
+        return pack(finish(through(stages, sources, alone)))
     except MemoryError:
         os._exit(1)  # each is tried alone then
 
