@@ -1,0 +1,90 @@
+"""Fill missing training labels with predictions of a slower, more accurate model, to teach a fast one (distillation).
+
+python scripts/distil.py crystals.npz crystalframer-elastic -o distilled.npz --atoms 20 --without elastic/test.jsonl.gz
+
+Of the properties that the teacher predicts, training crystals of at most --atoms atoms get its values; one of the same
+id as a crystal with labels gets those. Left out are the formulas of validation crystals that have these labels, and
+those of the files --without: what a model is measured on stays unknown to it (Hinton et al., arXiv:1503.02531).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from crystalpredict.calibrate import outputs_and_features
+from crystalpredict.checkpoint import Checkpoint, load_checkpoint
+from crystalpredict.crystal import FloatArray, IntArray
+from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table, read_jsonl, table_of_rows
+from crystalpredict.registry import find_model
+
+Composition = frozenset[tuple[int, float]]
+
+
+def main() -> None:
+    """Predict, fill in, write, and say how much."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path, help="prepared crystals (scripts/prepare.py)")
+    parser.add_argument("teacher", help="a bundled model or a checkpoint folder")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--atoms", type=int, default=20, help="of the largest crystals that are filled in")
+    parser.add_argument("--without", nargs="*", type=Path, default=[], metavar="FILE", help="crystals to keep unknown")
+    options = parser.parse_args()
+    table, teacher = CrystalTable.load(options.table), load_checkpoint(find_model(options.teacher))
+    if missing := set(teacher.properties) - set(table.properties):
+        parser.exit(2, f"{options.table}: no column for {', '.join(prop.name for prop in missing)}\n")
+    columns = [table.properties.index(prop) for prop in teacher.properties]
+    labels = table.labels.copy()
+    known = np.isfinite(labels[:, columns]).any(axis=1)
+    hidden = compositions(table, np.flatnonzero(known & (table.splits == VALIDATION)))
+    for path in options.without:
+        others = table_of_rows((row, VALIDATION) for row in read_jsonl(path))
+        hidden |= compositions(others, np.arange(len(others)))
+    rows = np.flatnonzero((table.splits == TRAIN) & ~known & (table.sizes <= options.atoms))
+    rows = np.array([row for row in rows if composition(table, row) not in hidden])
+    measured = {table.ids[row]: labels[row, columns] for row in np.flatnonzero(known & (table.splits == TRAIN))}
+    values = predicted(teacher, part_of(table, rows))
+    copied = np.array([table.ids[row] in measured for row in rows])
+    values[copied] = [measured[table.ids[row]] for row in rows[copied]]
+    labels[np.ix_(rows, columns)] = values
+    replace(table, labels=labels).save(options.output)
+    print(f"{options.output}: {len(rows) - copied.sum():,} crystals labelled by {teacher.name}, {copied.sum():,} by id")
+
+
+def composition(table: CrystalTable, row: int) -> Composition:
+    """Share of each element, for a look-up."""
+    numbers = table.numbers[table.first[row] : table.first[row + 1]].tolist()
+    return frozenset((number, round(count / len(numbers), 5)) for number, count in Counter(numbers).items())
+
+
+def compositions(table: CrystalTable, rows: IntArray) -> set[Composition]:
+    """Those of some rows."""
+    return {composition(table, row) for row in rows}
+
+
+def part_of(table: CrystalTable, rows: IntArray) -> CrystalTable:
+    """The table of some rows."""
+    sizes = table.sizes[rows]
+    atoms = np.concatenate([np.arange(table.first[row], table.first[row + 1]) for row in rows])
+    return CrystalTable(
+        table.ids[rows], table.splits[rows], np.concatenate([[0], np.cumsum(sizes)]), table.lattices[rows],
+        table.fractional[atoms], table.numbers[atoms], table.labels[rows], table.properties,
+    )  # fmt: skip
+
+
+def predicted(teacher: Checkpoint, table: CrystalTable) -> FloatArray:
+    """The teacher's values for all crystals of a table (C, properties), in the properties' units."""
+    model = teacher.model.config
+    neighbors = neighbor_table(table, model.radius, jobs=os.cpu_count() or 1, merging=model.merging)
+    outputs, _ = outputs_and_features(teacher, table, neighbors, range(len(table)))
+    values = teacher.decode(outputs)
+    return np.stack([values[prop.name] for prop in teacher.properties], axis=1)
+
+
+if __name__ == "__main__":
+    main()
