@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pandas import read_csv
+from pandas.testing import assert_frame_equal
 
 from crystalpredict.errors import CheckpointError
 from crystalpredict.registry import default_model, identity_of
@@ -70,7 +72,8 @@ def test_a_worker_killed_while_it_works_costs_nothing(program, cluster, inputs) 
     assert killed == [False]
     assert outcome.code == 3
     assert "2 workers" in outcome.stderr
-    assert Path("out.csv").read_bytes() == Path("plain.csv").read_bytes()
+    ours, plain = (read_csv(name) for name in ("out.csv", "plain.csv"))
+    assert_frame_equal(ours, plain, rtol=1e-3, atol=2e-4)  # other cores, other sums: a last digit may differ
 
 
 def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluster, inputs, monkeypatch) -> None:
