@@ -24,7 +24,7 @@ LOOSE = 0.05  # share of cells that are loosely packed, in which
 EMPTY = 6.0  # Å without atoms are no longer a crystal's own
 FAR = 5e-3  # share of the training crystals beyond the reach of the centroids
 SLACK = 1.08  # by which a bond may leave the range of its pair
-CENTROIDS, ROUNDS = 256, 10  # of k-means
+CENTROIDS, ROUNDS = 512, 10  # of k-means
 DAMPING = 1e-3  # of volumes, towards what is
 USUAL = 15.0  # Å^3, volume of an atom of an element that is too rare to tell
 TIGHTEST, LOOSEST = 3.0, 150.0  # Å^3, least and largest volume of an atom that is believed
@@ -263,9 +263,9 @@ def _to_nearest(points: FloatArray, centroids: FloatArray) -> FloatArray:
 
 
 def _centroids(points: FloatArray) -> FloatArray:
-    """Centroids (C, D) of points (n, D): Lloyd's algorithm from seeded random points."""
+    """Centroids (C, D) of points (n, D), two points for each or more: Lloyd's algorithm from seeded random points."""
     random = np.random.default_rng(0)
-    centroids = points[random.choice(len(points), min(CENTROIDS, len(points)), replace=False)]
+    centroids = points[random.choice(len(points), min(CENTROIDS, len(points) // 2), replace=False)]
     for _ in range(ROUNDS):
         squares = (centroids**2).sum(axis=1)
         nearest = np.concatenate(

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pandas import read_csv
-from pandas.testing import assert_frame_equal
 
 from crystalpredict.errors import CheckpointError
 from crystalpredict.registry import default_model, identity_of
@@ -42,14 +40,17 @@ def cluster() -> Iterator[object]:
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Some 1,000 rows of all kinds, named from where the test runs; 100 of them are written at a time."""
+    """Some 1,000 rows of all kinds, named from where the test runs; 100 of them are written at a time.
+
+    The frames are few different crystals: what is computed together may decide a last digit at the edge of rounding.
+    """
     monkeypatch.chdir(tmp_path)
     for module in ("cluster", "reading"):
         monkeypatch.setattr(f"crystalpredict.{module}.WINDOW_ENTRIES", 100)
     for number in range(3):
         Path(f"{number}.cif").write_text(CIF)
     Path("several.json").write_text(json.dumps([PLAIN, {}, PLAIN]))
-    Path("frames.xyz").write_text("".join(FRAME.replace("4.1", f"4.{number}") for number in range(1000, 1900)))
+    Path("frames.xyz").write_text("".join(FRAME.replace("4.1", f"4.{number // 100}") for number in range(1000, 1900)))
     Path("list").write_text("0.cif\n1.cif\n2.cif\n" * 20)
     return ["@list", "several.json", "frames.xyz", "several.json", "nowhere.cif", "@list"]
 
@@ -72,8 +73,7 @@ def test_a_worker_killed_while_it_works_costs_nothing(program, cluster, inputs) 
     assert killed == [False]
     assert outcome.code == 3
     assert "2 workers" in outcome.stderr
-    ours, plain = (read_csv(name) for name in ("out.csv", "plain.csv"))
-    assert_frame_equal(ours, plain, rtol=1e-3, atol=2e-4)  # other cores, other sums: a last digit may differ
+    assert Path("out.csv").read_bytes() == Path("plain.csv").read_bytes()
 
 
 def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluster, inputs, monkeypatch) -> None:
