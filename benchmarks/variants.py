@@ -46,12 +46,10 @@ def subset(table: CrystalTable, crystals: int, most_atoms: int, seed: int, names
     usable = (table.sizes <= most_atoms) & np.isfinite(table.labels[:, columns]).any(axis=1)
     train = np.random.default_rng(seed).permutation(np.flatnonzero(usable & (table.splits == TRAIN)))[:crystals]
     rows = np.concatenate([np.sort(train), np.flatnonzero(usable & (table.splits == VALIDATION))])
-    atoms = np.concatenate([np.arange(table.first[row], table.first[row + 1]) for row in rows])
-    return CrystalTable(
-        table.ids[rows], table.splits[rows], np.concatenate([[0], np.cumsum(table.sizes[rows])]), table.lattices[rows],
-        table.fractional[atoms], table.numbers[atoms], table.labels[np.ix_(rows, columns)],
-        tuple(table.properties[column] for column in columns),
-    )  # fmt: skip
+    part = table.take(rows)
+    return replace(
+        part, labels=part.labels[:, columns], properties=tuple(table.properties[column] for column in columns)
+    )
 
 
 def run(folder: Path, table: CrystalTable, model: ModelConfig, config: TrainingConfig) -> dict[str, Any]:

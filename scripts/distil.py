@@ -48,7 +48,7 @@ def main() -> None:
     rows = np.flatnonzero((table.splits == TRAIN) & ~known & (table.sizes <= options.atoms))
     rows = np.array([row for row in rows if composition(table, row) not in hidden])
     measured = {table.ids[row]: labels[row, columns] for row in np.flatnonzero(known & (table.splits == TRAIN))}
-    values = predicted(teacher, part_of(table, rows))
+    values = predicted(teacher, table.take(rows))
     copied = np.array([table.ids[row] in measured for row in rows])
     values[copied] = [measured[table.ids[row]] for row in rows[copied]]
     labels[np.ix_(rows, columns)] = values
@@ -65,16 +65,6 @@ def composition(table: CrystalTable, row: int) -> Composition:
 def compositions(table: CrystalTable, rows: IntArray) -> set[Composition]:
     """Those of some rows."""
     return {composition(table, row) for row in rows}
-
-
-def part_of(table: CrystalTable, rows: IntArray) -> CrystalTable:
-    """The table of some rows."""
-    sizes = table.sizes[rows]
-    atoms = np.concatenate([np.arange(table.first[row], table.first[row + 1]) for row in rows])
-    return CrystalTable(
-        table.ids[rows], table.splits[rows], np.concatenate([[0], np.cumsum(sizes)]), table.lattices[rows],
-        table.fractional[atoms], table.numbers[atoms], table.labels[rows], table.properties,
-    )  # fmt: skip
 
 
 def predicted(teacher: Checkpoint, table: CrystalTable) -> FloatArray:
