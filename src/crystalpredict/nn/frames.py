@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crystalpredict.batching import CrystalBatch
 from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention
-from crystalpredict.nn.chebyshev import ChebyshevMoments, gaussians
+from crystalpredict.nn.chebyshev import ProductMoments, gaussians
 from crystalpredict.nn.config import ModelConfig
 
 TIE = 1e-4  # of logits, within which edges are equally good: more than rounding in single precision
@@ -31,7 +31,7 @@ class FramedAttention(InfinitelyConnectedAttention):
         self.direction_weights = nn.Parameter(torch.empty(3, config.heads, channels, config.direction_basis))
 
     def _moments(self, logits: Tensor, weights: Tensor, part: Geometry) -> Tensor:
-        """Moments of lengths, then of the cosines with each axis (G, T, H, K' + 3 L)."""
+        """Moments of lengths, then of the cosines with each axis (G, T, H, K' + 3 L); L = I J."""
         assert part.directions is not None
         radial = super()._moments(logits, weights, part)
         logits, weights = logits.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)  # (R, H, M)
@@ -39,12 +39,12 @@ class FramedAttention(InfinitelyConnectedAttention):
         frames = frames_of(logits.detach(), weights.detach(), directions)
         step = max(1, COSINES_AT_ONCE // (3 * weights.shape[1] * weights.shape[2]))
         pieces = zip(torch.split(weights, step), torch.split(directions, step), torch.split(frames, step), strict=True)
-        terms = len(self._gaussians(weights))
-        found = torch.cat([direction_moments(*piece, terms) for piece in pieces])
+        coarse, fine, _ = self._gaussians(weights).shape
+        found = torch.cat([direction_moments(*piece, coarse, fine) for piece in pieces])
         return torch.cat([radial, found.view(*radial.shape[:3], -1)], dim=3)
 
     def _encoding(self, moments: Tensor) -> Tensor:
-        gaussians = self._gaussians(moments)
+        gaussians = self._gaussians(moments).flatten(0, 1)  # (L, D)
         terms = len(gaussians)
         directional = moments[..., -3 * terms :].view(*moments.shape[:2], 3, terms)  # (N, H, 3, L)
         weights = self.config.direction_factor * self.direction_weights @ gaussians.T  # (3, H, d, L)
@@ -53,7 +53,7 @@ class FramedAttention(InfinitelyConnectedAttention):
         return encoding if radial is None else encoding + self.config.radial_factor * radial
 
     def _gaussians(self, like: Tensor) -> Tensor:
-        """phi_k as sums of Chebyshev polynomials (L, D)."""
+        """phi_k as sums of products of Chebyshev polynomials (I, J, D)."""
         return gaussians(self.config.direction_basis, self.config.direction_width, like.dtype, like.device)
 
 
@@ -67,17 +67,17 @@ def directions_of(batch: CrystalBatch) -> list[Tensor]:
     return found
 
 
-def direction_moments(weights: Tensor, directions: Tensor, frames: Tensor, terms: int) -> Tensor:
-    """sum_e p_e T_l(r_e . e_a) (R, H, 3 L) of each axis a; the self edge, without a direction, adds nothing.
+def direction_moments(weights: Tensor, directions: Tensor, frames: Tensor, coarse: int, fine: int) -> Tensor:
+    """sum_e p_e T_(i J)(c_e) T_j(c_e), c_e = r_e . e_a, of each axis a (R, H, 3 I J); the self edge adds nothing.
 
-    weights (R, H, M), p; directions (R, M, 3); frames (R, H, 3, 3), rows e_1, e_2, e_3; terms, L, of the Chebyshev
-    polynomials T_l.
+    weights (R, H, M), p; directions (R, M, 3); frames (R, H, 3, 3), rows e_1, e_2, e_3; T, Chebyshev polynomials with
+    i up to I, coarse, and j up to J, fine.
     """
     cosines = torch.einsum("rhax,rmx->rham", frames, directions)
     weights = torch.where((directions != 0).any(dim=2)[:, None], weights, 0.0)
     weights = weights[:, :, None].expand_as(cosines)
-    moments: Tensor = ChebyshevMoments.apply(weights, cosines, terms)  # type: ignore[no-untyped-call]
-    return moments.flatten(2)
+    moments: Tensor = ProductMoments.apply(weights.flatten(0, 2), cosines.flatten(0, 2), coarse, fine)  # type: ignore[no-untyped-call]
+    return moments.view(*frames.shape[:2], -1)
 
 
 @torch.no_grad()
@@ -93,19 +93,21 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     there = (directions != 0).any(dim=2)
     first = logits.masked_fill(~there[:, None], -torch.inf).flatten(0, 1)  # (Q, M)
     weights = weights.flatten(0, 1)
+    columns = directions.permute(2, 0, 1).contiguous()  # (3, R, M)
     frames = logits.new_zeros(atoms * heads, 3, 3)
     best = logits.new_full((atoms * heads,), -torch.inf)
     step = max(1, COSINES_AT_ONCE // width)
     for queries, edge in _split(step, *_tied(first)):
-        along = directions[queries // heads]  # (q, M, 3)
-        axis = along[torch.arange(len(queries), device=logits.device), edge]
-        cosine = (along @ axis[..., None]).squeeze(2).abs()
-        second = first[queries] + (1 - cosine).clamp(min=LEAST_SINE).log()
-        for rows, other in _split(step, *_tied(second.masked_fill(cosine >= COLLINEAR, -torch.inf))):
-            frame = _frame(axis[rows], along[rows, other])
+        atom = queries // heads
+        axis = directions[atom, edge]
+        cosine = _products(columns, atom, axis).abs_()
+        second = (1 - cosine).clamp_(min=LEAST_SINE).log_().add_(first.index_select(0, queries))
+        rows, others = _tied(second.masked_fill_(cosine >= COLLINEAR, -torch.inf))
+        for row, other in _split(step, rows, others):
+            chosen, home = queries[row], atom[row]
+            frame = _frame(axis[row], directions[home, other])
             mixed = (frame * frame.new_tensor(MIX)[:, None]).sum(dim=1)  # (t, 3)
-            chosen = queries[rows]
-            pull = (weights[chosen] * (along[rows] @ mixed[..., None]).squeeze(2).exp()).sum(dim=1)
+            pull = (_products(columns, home, mixed).exp_() * weights.index_select(0, chosen)).sum(dim=1)
             greatest = best.scatter_reduce(0, chosen, pull, "amax")
             winners = ((pull == greatest[chosen]) & (pull > best[chosen])).nonzero()[:, 0]
             # one for each query, the first: threads that write several into one place would mix them
@@ -116,13 +118,22 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     return frames.view(atoms, heads, 3, 3)
 
 
+def _products(columns: Tensor, atoms: Tensor, vectors: Tensor) -> Tensor:
+    """Each vector (t, 3) times the directions of the edges of its atom (t, M); columns (3, R, M), atoms (t,)."""
+    found = columns[0].index_select(0, atoms).mul_(vectors[:, :1])
+    for axis in (1, 2):
+        found.addcmul_(columns[axis].index_select(0, atoms), vectors[:, axis, None])
+    return found
+
+
 def _tied(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (t,) and columns (t,) of all best edges of each row of scores (Q, M), -inf where there is no edge.
 
     A row without any has column 0, the self edge, whose direction is 0.
     """
-    tied = (scores >= scores.max(dim=1, keepdim=True).values - TIE) & scores.isfinite()
-    tied[:, 0] |= ~tied.any(dim=1)
+    least = scores.max(dim=1, keepdim=True).values - TIE
+    tied = scores >= least.nan_to_num(neginf=torch.finfo(scores.dtype).min)
+    tied[:, 0] |= least[:, 0].isneginf()
     rows, columns = tied.nonzero(as_tuple=True)
     return rows, columns
 
