@@ -290,7 +290,7 @@ class Training:
         loss, *gradients = distributed.summed_together(total)
         for parameter, gradient in zip(learning, gradients, strict=True):
             parameter.grad = gradient
-        return loss
+        return loss.clone()  # a view of what was summed together would keep the gradients of its step
 
     def _shares(self, rows: IntArray) -> list[IntArray]:
         """Positions in `rows` of the crystals of each thread of this process."""
