@@ -21,6 +21,7 @@ from crystalpredict.training_config import TrainingConfig, learning_rate
 from tests.crystals import random_crystal
 
 MODEL = ModelConfig(blocks=2, width=32, heads=4, feedforward=64, readout=32)
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 CONFIG = TrainingConfig(
     properties=("formation_energy", "bulk_modulus"), epochs=3, batch_atoms=20, split_atoms=12, repeat_rare=2,
     learning_rate=2e-3, schedule="one_cycle", ema=0.9,
@@ -324,7 +325,7 @@ def test_two_processes_train_as_one(data, tmp_path: Path) -> None:
     ]  # fmt: skip
     launchers = {
         "one": [sys.executable, script],
-        "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script],
+        "two": [*TWO_PROCESSES, script],
     }
     logs = {}
     for name, launcher in launchers.items():
@@ -356,8 +357,7 @@ training = Training(folder / "run", table, neighbor_table(table, model.radius), 
 loss = training._update(training.train_rows[:8], 1e-3)
 assert loss.untyped_storage().nbytes() == loss.nbytes
 """)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -132,8 +132,8 @@ def _tied(scores: Tensor) -> tuple[Tensor, Tensor]:
     A row without any has column 0, the self edge, whose direction is 0.
     """
     least = scores.max(dim=1, keepdim=True).values - TIE
-    tied = scores >= least.nan_to_num(neginf=torch.finfo(scores.dtype).min)
-    tied[:, 0] |= least[:, 0].isneginf()
+    tied = scores >= least.clamp(min=torch.finfo(scores.dtype).min)
+    tied[:, 0] |= ~(least[:, 0] > -torch.inf)  # not a number either
     rows, columns = tied.nonzero(as_tuple=True)
     return rows, columns
 
