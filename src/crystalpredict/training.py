@@ -36,7 +36,7 @@ from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.optimiser import READOUT, optimiser_of
+from crystalpredict.optimiser import READOUT, Optimiser
 from crystalpredict.properties import find_property
 from crystalpredict.side_by_side import SideBySide, dealt, one_thread
 from crystalpredict.training_config import TrainingConfig, learning_rate
@@ -118,7 +118,7 @@ class Training:
         if config.freeze_encoder:
             self.model.requires_grad_(False)
             self.model.readout.requires_grad_(True)
-        self.optimiser = optimiser_of(self.model, config)
+        self.optimiser = Optimiser(self.model, config)
         self.epoch, self.step, self.position = 0, 0, 0
         self.interrupted = False
         if (folder / "state.npz").exists():
@@ -261,9 +261,7 @@ class Training:
             return self._update(rows, rate)
         with one_thread():
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate * group["share"]
-            self.optimiser.step()
+            self.optimiser.step(rate)
             decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         return total
@@ -369,11 +367,8 @@ class Training:
             "scale": np.stack([self.mean, self.deviation]),
         }
         states = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best}
-        for kind, state in states.items():
+        for kind, state in (states | self.optimiser.moments()).items():
             arrays |= {f"{kind}/{name}": value.cpu().numpy() for name, value in state.items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
-                arrays[f"{key}/{name}"] = value.cpu().numpy()
         with write_atomically(self.folder / "state.npz") as file:
             np.savez(file, **arrays)
 
@@ -390,10 +385,7 @@ class Training:
         self.model.load_state_dict(parts.pop("model"))
         self.average.load_state_dict(parts.pop("average"))
         self.best = {name: value.to(self.device) for name, value in parts.pop("best", {}).items()}
-        for name, parameter in self.model.named_parameters():
-            values = {kind: values[name].to(self.device) for kind, values in parts.items() if name in values}
-            if values:
-                self.optimiser.state[parameter] = values
+        self.optimiser.load(parts)
 
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:

@@ -36,6 +36,8 @@ class TrainingConfig:
     learning_rate: float = 5e-4
     encoder_rate: float = 1.0
     """Learning rate of all but the readout over that of the readout."""
+    muon_rate: float = 0.0
+    """Learning rate of the blocks' matrices, by Muon, over the others'; 0: AdamW trains them too, as in the paper."""
     schedule: Schedule = "inverse_sqrt"
     warmup: float = 0.05
     """Share of the one cycle in which the learning rate rises."""

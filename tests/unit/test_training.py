@@ -52,19 +52,21 @@ class Stop(Exception):
     pass
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_path: Path) -> None:
-    whole = Training(tmp_path / "whole", *data, MODEL, CONFIG)
+@pytest.mark.parametrize("muon_rate", [0.0, 4.0])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_path: Path, muon_rate: float) -> None:
+    config = replace(CONFIG, muon_rate=muon_rate)
+    whole = Training(tmp_path / "whole", *data, MODEL, config)
     whole.run(lambda progress: None)
 
     def stop(progress: Progress) -> None:
         if progress.step == 20:
             raise Stop
 
-    broken = Training(tmp_path / "broken", *data, MODEL, CONFIG)
+    broken = Training(tmp_path / "broken", *data, MODEL, config)
     with pytest.raises(Stop):
         broken.run(stop, save_every=0.0)
     assert 0 < broken.position < len(broken._order(broken.epoch))
-    resumed = Training(tmp_path / "broken", *data, MODEL, CONFIG)
+    resumed = Training(tmp_path / "broken", *data, MODEL, config)
     assert resumed.step == 19  # the state of the step before: the twentieth was not saved
     resumed.run(lambda progress: None)
     assert resumed.step == whole.step
@@ -371,6 +373,22 @@ def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path:
         moved = float((value.detach() - before[name]).abs().max())
         expected = 1e-3 if name.startswith("readout.") else 1e-4
         assert moved == pytest.approx(expected, rel=0.01), name
+
+
+def test_muon_moves_the_blocks_matrices_alike_in_all_directions(data, tmp_path: Path) -> None:
+    """Its step is nearly orthogonal: singular values within 0.5 to 1.5 of 0.2 sqrt(largest side) times its rate."""
+    config = replace(CONFIG, schedule="inverse_sqrt", learning_rate=1e-3, muon_rate=5.0, weight_decay=0.0)
+    training = Training(tmp_path, *data, MODEL, config)
+    before = {name: value.detach().clone() for name, value in training.model.named_parameters()}
+    training._update(training.train_rows, 1e-3)
+    for name, value in training.model.named_parameters():
+        moved = value.detach() - before[name]
+        if name.startswith("blocks.") and name.endswith(("value.weight", "output.weight", "0.weight", "2.weight")):
+            values = torch.linalg.svdvals(moved) / (5e-3 * 0.2 * max(moved.shape) ** 0.5)
+            assert float(values.max()) < 1.5, name
+            assert float(values.median()) > 0.5, name
+        else:
+            assert float(moved.abs().max()) == pytest.approx(1e-3, rel=0.01), name
 
 
 def test_a_start_that_no_epoch_beats_is_kept(data, start, tmp_path: Path) -> None:
