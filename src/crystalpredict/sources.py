@@ -13,7 +13,14 @@ from crystalpredict.file_names import is_archive, is_database, is_found, is_tabl
 from crystalpredict.files import CANNOT_UNPACK, unreadable
 from crystalpredict.structures import Inline, Source, start_of
 from crystalpredict.table_files import opened_text, rows_of
-from crystalpredict.tables import ID_COLUMNS, find_column, find_structure_column, source_of_cell, structure_in_row
+from crystalpredict.tables import (
+    ID_COLUMNS,
+    find_column,
+    find_structure_column,
+    source_of_cell,
+    structure_in_row,
+    text_of_id,
+)
 
 
 def sources_of(
@@ -74,7 +81,7 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
                 continue
             names = list(row)
             id_column = find_column(names, ID_COLUMNS)
-            where = f"{path}#{str(row[id_column] or '').strip() if id_column else ''}"
+            where = f"{path}#{text_of_id(row[id_column]) if id_column else ''}"
             where += "" if len(where) > len(path) + 1 else str(number)
             if not wanted and (text := structure_in_row(row)):
                 yield Inline(where, text)

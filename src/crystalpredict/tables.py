@@ -98,7 +98,7 @@ def read_labelled(
     column = find_structure_column(path, raw.names, structure_column)
     id_column = find_column(raw.names, ID_COLUMNS)
     split_column = find_column(raw.names, (SPLIT_COLUMN,))
-    ids = [str(name).strip() for name in raw.columns[id_column]] if id_column else [""] * raw.rows
+    ids = [text_of_id(value) for value in raw.columns[id_column]] if id_column else [""] * raw.rows
     ids = [name or f"row {row}" for row, name in enumerate(ids, start=1)]
     cells = [[_number(value) for value in raw.columns[target.column]] for target in wanted]
     _refuse_text(path, raw, wanted, cells)
@@ -157,6 +157,11 @@ def _read(path: Path, targets: Sequence[str], structure_column: str | None, know
     names += [name.strip() for target in targets for name in target.split(",")]
     keys = {name.lower() for name in names}
     return read_table(path, lambda name: name.lower() in keys or _known(name, known) is not None)
+
+
+def text_of_id(value: Any) -> str:
+    """The id in a cell; none for nothing, and for a number that is none."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def find_column(present: Sequence[str], names: Sequence[str]) -> str | None:

@@ -133,10 +133,12 @@ def test_an_interrupt_leaves_the_rows_that_were_complete(program, tmp_path, monk
             yield row
 
     monkeypatch.setattr(Predictor, "stream_embeddings", interrupted)
+    (tmp_path / "a.npz").write_text("of an earlier run")
     outcome = program("embed", *FILES, "-o", tmp_path / "a.npz")
     assert outcome.code == 130
-    assert "2 rows are complete" in outcome.stderr
-    assert arrays(tmp_path / "a.npz")["path"].tolist() == FILES[:2]
+    assert f"2 rows are complete in {tmp_path / 'a.npz'}.interrupted" in outcome.stderr
+    assert arrays(tmp_path / "a.npz.interrupted")["path"].tolist() == FILES[:2]
+    assert (tmp_path / "a.npz").read_text() == "of an earlier run"
 
 
 def test_parquet_without_pyarrow_says_what_to_do(program, tmp_path, monkeypatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import os
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from crystalpredict.cli.progress import Forecast
 from crystalpredict.cli.tally import Tally, reason_of
 from crystalpredict.predict import Prediction
 
@@ -214,3 +217,58 @@ def test_two_runs_at_once_to_two_files_give_the_same(examples, tmp_path) -> None
     runs = [subprocess.Popen([*command, str(tmp_path / name)]) for name in ("a.csv", "b.csv")]
     assert [run.wait(60) for run in runs] == [0, 0]
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() != b""
+
+
+# What a result must not take the place of
+
+
+@pytest.mark.parametrize("name", ["k.json", "k.csv.gz", "k.csv"])
+def test_an_interrupt_leaves_an_earlier_result_as_it_was(program, examples, tmp_path, monkeypatch, name: str) -> None:
+    whole = Forecast.rows
+
+    def interrupted(*arguments, **options):
+        yield from itertools.islice(whole(*arguments, **options), 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Forecast, "rows", interrupted)
+    (tmp_path / name).write_text("of an earlier run")
+    outcome = program("predict", *examples[:4], "-o", tmp_path / name, "--sort", "path")
+    assert outcome.code == 130
+    assert f"2 rows are complete in {tmp_path / name}.interrupted" in outcome.stderr
+    assert (tmp_path / name).read_text() == "of an earlier run"
+    monkeypatch.undo()
+    part = tmp_path / f"{name}.interrupted"
+    content = gzip.decompress(part.read_bytes()) if name.endswith(".gz") else part.read_bytes()
+    assert all(example.encode() in content for example in examples[:2])
+    assert examples[2].encode() not in content
+
+
+def test_a_result_does_not_take_the_place_of_what_is_read(program, examples, tmp_path) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text(f"id,path,gap\na,{Path(examples[0]).absolute()},1\n")
+    names = tmp_path / "list.jsonl"
+    names.write_text(f"{examples[0]}\n")
+    (tmp_path / "link.csv").symlink_to(table)
+    for arguments in (
+        ("predict", table, "-o", table),
+        ("predict", table, "-o", tmp_path / "link.csv"),
+        ("predict", f"@{names}", "-o", names),
+        ("embed", table, "-o", table),
+        ("evaluate", table, "--predictions", table),
+    ):
+        outcome = program(*arguments)
+        assert (outcome.code, outcome.stdout) == (2, "")
+        assert "it is read, too" in outcome.stderr
+    both = tmp_path / "r.csv"
+    assert "name two files" in program("evaluate", table, "--predictions", both, "--report", both).stderr
+    assert table.read_text().startswith("id,path,gap\n")
+    assert names.read_text() == f"{examples[0]}\n"
+
+
+@pytest.mark.parametrize(("name", "starts"), [("r.csv", "path,"), ("r.json", "[\n"), ("r", '{"path"')])
+def test_a_suffix_goes_before_a_format_that_was_set(program, examples, tmp_path, monkeypatch, name, starts) -> None:
+    monkeypatch.setenv("CRYSTALPREDICT_FORMAT", "jsonl")
+    assert program("predict", examples[0], "-o", tmp_path / name).code == 0
+    assert (tmp_path / name).read_text().startswith(starts)
+    assert program("predict", examples[0], "-o", tmp_path / f"2{name}", "-f", "jsonl").code == 0
+    assert (tmp_path / f"2{name}").read_text().startswith('{"path"')

@@ -221,3 +221,12 @@ def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:200])
     with pytest.raises(DataError, match="broken Parquet"):
         read_labelled(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), "", " "])
+def test_rows_without_an_id_are_all_kept(tmp_path: Path, nothing: object) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps({**row, "id": nothing}) + "\n" for row in rows(3)))
+    table = read_labelled(path)
+    assert table.ids == ("row 1", "row 2", "row 3")
+    assert table.dropped == ()

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalpredict.atomic_write import INTERRUPTED
 from crystalpredict.cli.engine import atoms_of, limits_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.options import (
@@ -66,7 +67,7 @@ def embed(
         raise UsageError(f"{output}: no format for this suffix; use {', '.join(KINDS)}")
     if kind == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{output}: parquet needs pyarrow, which is not installed; install it, or write .npz or .csv")
-    refuse_unwritable(output)
+    refuse_unwritable(output, inputs or ())
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
     folder = find_model(model)
     tally = Tally()
@@ -94,21 +95,21 @@ def embed(
         except KeyboardInterrupt:
             interrupted = True
         width = predictor.model.config.features
-    write(rows, output, kind, width, per_atom=per_atom)
+    write(rows, output, kind, width, per_atom=per_atom, interrupted=interrupted)
     if not quiet:
         say(tally.summary("embedded") + (forecast.said() if interrupted else ""))
         if interrupted:
-            say(f"interrupted: {len(rows)} rows are complete")
+            say(f"interrupted: {len(rows)} rows are complete in {output}{INTERRUPTED}")
     outcome = EXIT_INTERRUPTED if interrupted else tally.exit_code
     if outcome:
         raise typer.Exit(outcome)
 
 
-def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per_atom: bool) -> None:
+def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per_atom: bool, interrupted: bool) -> None:
     """The file of a kind, which appears when it is complete; `width` features in a row."""
     from crystalpredict.atomic_write import write_atomically
 
-    with write_atomically(output) as file:
+    with write_atomically(output, lambda: interrupted) as file:
         if kind == ".npz":
             write_arrays(rows, file, width, per_atom=per_atom)
         elif kind == ".parquet":
@@ -116,7 +117,7 @@ def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per
         else:
             # a gzip header without name or time: the same rows give the same bytes
             binary = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if kind == ".csv.gz" else file
-            text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+            text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
             table = csv.writer(text, lineterminator="\n")
             table.writerow(column_names(width, per_atom=per_atom))
             table.writerows(cells(rows, width, per_atom=per_atom))

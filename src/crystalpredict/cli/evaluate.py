@@ -116,7 +116,7 @@ def evaluate(
 
     Exit code 0: evaluated; 1: damaged model; 2: wrong usage or table; 4: no row could be predicted; 130: interrupted.
     """  # fmt: skip
-    kind_of_rows = refuse_outputs(predictions, plots, report, quiet=quiet)
+    kind_of_rows = refuse_outputs(data, predictions, plots, report, quiet=quiet)
     if format == ReportFormat.auto:
         format = ReportFormat.table if sys.stdout.isatty() else ReportFormat.csv
     models = find_models(model, compare or [])
@@ -141,10 +141,14 @@ def evaluate(
         raise typer.Exit(EXIT_ALL_FAILED)
 
 
-def refuse_outputs(predictions: Path | None, plots: Path | None, report: Path | None, *, quiet: bool) -> Format:
+def refuse_outputs(
+    data: Path, predictions: Path | None, plots: Path | None, report: Path | None, *, quiet: bool
+) -> Format:
     """UsageError before the work for what could not be written after it; the format of the predictions."""
     for path in filter(None, (predictions, report)):
-        refuse_unwritable(path)
+        refuse_unwritable(path, [data])
+    if predictions and report and predictions.absolute() == report.absolute():
+        raise UsageError(f"{report}: both --predictions and --report; name two files")
     if plots and not plots.is_dir():
         if plots.exists():
             raise UsageError(f"{plots}: a file; name a directory for the pictures")

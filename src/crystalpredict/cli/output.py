@@ -6,7 +6,7 @@ import gzip
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,25 +15,25 @@ from crystalpredict.cli.render import Format
 from crystalpredict.errors import UsageError
 
 
-def format_of(format: Format, output: Path | None) -> Format:
-    """The format that `auto` stands for."""
+def format_of(format: Format, output: Path | None, *, by_name: bool = False) -> Format:
+    """The format that `auto` stands for; `by_name`: the one that the output's suffix says goes before any other."""
     if format == Format.parquet and (output is None or output.suffix == ".gz"):
         raise UsageError("--format parquet needs -o FILE, not compressed: it is so itself")
-    if format != Format.auto:
-        return format
     if output is None:
-        return Format.table if sys.stdout.isatty() else Format.csv
+        return (Format.table if sys.stdout.isatty() else Format.csv) if format == Format.auto else format
     suffix = output.with_suffix("").suffix if output.suffix == ".gz" else output.suffix
     known = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.jsonl, ".txt": Format.table}
     known |= {".parquet": Format.parquet} if output.suffix != ".gz" else {}
+    if format != Format.auto and not (by_name and suffix.lower() in known):
+        return format
     if suffix.lower() not in known:
         suffixes = ".csv, .json, .jsonl, .parquet or .txt"
         raise UsageError(f"{output}: no format for this suffix; use {suffixes}, or say --format")
     return known[suffix.lower()]
 
 
-def refuse_unwritable(output: Path) -> None:
-    """UsageError before the work if the result could not be written after it."""
+def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = ()) -> None:
+    """UsageError before the work if the result could not be written after it, or would take the place of an input."""
     if output.is_dir():
         raise UsageError(f"{output}: a directory; name a file")
     if output.exists() and not output.is_file():
@@ -42,10 +42,16 @@ def refuse_unwritable(output: Path) -> None:
         raise UsageError(f"{output}: there is no directory {output.parent}; create it first")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         raise UsageError(f"{output}: no permission to write here")
+    for name in inputs:
+        path = Path(str(name).removeprefix("@"))
+        if output.exists() and path.exists() and path.samefile(output):
+            raise UsageError(f"{output}: it is read, too; name another file to write")
 
 
 @contextmanager
-def opened(output: Path | None, *, binary: bool = False) -> Iterator[IO[Any]]:
+def opened(
+    output: Path | None, *, binary: bool = False, interrupted: Callable[[], bool] = lambda: False
+) -> Iterator[IO[Any]]:
     """stdout, or a file (gzipped for .gz) that appears when it is complete; text, or bytes if `binary`."""
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, and Å, where the terminal's letters are few
@@ -54,7 +60,7 @@ def opened(output: Path | None, *, binary: bool = False) -> Iterator[IO[Any]]:
         return
     from crystalpredict.atomic_write import write_atomically
 
-    with write_atomically(output) as raw:
+    with write_atomically(output, interrupted) as raw:
         if binary:
             yield raw
             return

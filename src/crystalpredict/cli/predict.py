@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from crystalpredict.atomic_write import INTERRUPTED
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.computing import Computing, Windows
 from crystalpredict.cli.engine import atoms_of, limits_of, quick_imports
@@ -47,6 +49,7 @@ Row = TypeVar("Row")
 
 
 def predict(
+    ctx: typer.Context,
     inputs: Inputs,
     target: Annotated[
         list[str] | None,
@@ -126,8 +129,9 @@ def predict(
     Exit code 0: all predicted; 1: damaged model; 2: wrong usage; 3: some inputs failed; 4: all; 130: interrupted.
     """  # fmt: skip
     if output is not None:
-        refuse_unwritable(output)
-    kind = format_of(format, output)
+        refuse_unwritable(output, inputs or ())
+    stated = ctx.get_parameter_source("format")
+    kind = format_of(format, output, by_name=stated is None or stated.name != "COMMANDLINE")
     grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not (sort or top)
     if (resume or shard) and not grows:
         needs = f"{'--resume' if resume else '--shard'} needs -o FILE of CSV or JSON lines, not compressed"
@@ -166,13 +170,18 @@ def predict(
         selection = Selection.of(where, sort, top, columns)
         if part and part.position.rows and not quiet:
             say(f"{output}: going on after {part.position.rows} rows")
-        stream = part.stream if part else stack.enter_context(opened(output, binary=kind == Format.parquet))
+        ended = Event()
+        stream = (
+            part.stream
+            if part
+            else stack.enter_context(opened(output, binary=kind == Format.parquet, interrupted=ended.is_set))
+        )
         another = Shard.parse(shard) if shard is not None else None
         forecast = Forecast(lambda: count_sources(inputs, structure_column, another, null=null), lambda: cursor.begun)
         outcome = run(
             Run(
                 windows, cursor, forecast, part, stream, kind, computing.properties, computing.intervals, selection,
-                share, quiet,
+                share, quiet, ended, output,
             )
         )  # fmt: skip
     if outcome:
@@ -181,7 +190,7 @@ def predict(
 
 @dataclass(frozen=True)
 class Run:
-    """Where rows come from and go to; `part` if what is written is kept to be resumed."""
+    """Where rows come from and go to; `part` if what is written is kept to be resumed; `interrupted`, by Ctrl-C."""
 
     windows: Windows
     cursor: Cursor
@@ -194,6 +203,8 @@ class Run:
     selection: Selection
     shard: Shard | None
     quiet: bool
+    interrupted: Event
+    output: Path | None
 
 
 def run(run: Run) -> int:
@@ -210,10 +221,7 @@ def run(run: Run) -> int:
         else:
             run.stream.flush()  # a killed run leaves what it computed
 
-    interrupted = False
-
     def counted() -> Iterator[Prediction]:
-        nonlocal interrupted
         done = by_window(run.windows, end_window)
         try:  # an interrupt ends the rows, so that the best of those that there are can still be written
             for row in run.forecast.rows(done, quiet=run.quiet):
@@ -223,7 +231,7 @@ def run(run: Run) -> int:
                     say(f"{row.path}: {row.error}")
                 yield row
         except KeyboardInterrupt:
-            interrupted = True
+            run.interrupted.set()
 
     rows = counted()
     if run.selection:
@@ -234,7 +242,8 @@ def run(run: Run) -> int:
             if run.part and run.shard:
                 run.part.places.append(run.cursor.begun - 1)
     except KeyboardInterrupt:
-        interrupted = True
+        run.interrupted.set()
+    interrupted = run.interrupted.is_set()
     if not run.part:
         writer.close()
         run.stream.flush()
@@ -247,7 +256,8 @@ def run(run: Run) -> int:
             said = f"{run.part.position.rows} rows are complete in {run.part.part}: go on with --resume"
             say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
         elif not run.quiet:
-            say(f"interrupted: {tally.rows} rows are complete")
+            where = f" in {run.output}{INTERRUPTED}" if run.output else ""
+            say(f"interrupted: {tally.rows} rows are complete{where}")
         return EXIT_INTERRUPTED
     return tally.exit_code
 
