@@ -22,6 +22,7 @@ ELEMENTS = tuple(
     Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf
     """.split()  # noqa: SIM905  as a table it can be read
 )
+LONGEST = 1e4  # Å, above which the length of the cell is mistyped, and the neighbour search may crash
 ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(ELEMENTS, start=1)}
 
 

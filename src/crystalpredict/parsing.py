@@ -9,6 +9,7 @@ from functools import lru_cache
 from io import StringIO
 from typing import Any
 
+import gemmi
 import numpy as np
 from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import Element
@@ -16,10 +17,11 @@ from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
 from pymatgen.symmetry.groups import SpaceGroup
 
+from crystalpredict.crystal import LONGEST
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
-from crystalpredict.plain_cif import MOST_OPERATIONS, OPERATIONS
+from crystalpredict.plain_cif import HALL, MOST_OPERATIONS, OPERATIONS, UNKNOWN, fits_cell
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 
@@ -95,6 +97,7 @@ def _parse_block(block: str) -> Structure | StructureError:
     if not re.search(r"_atom_site[_.](fract|cartn)_x", block, re.IGNORECASE):
         return StructureError("no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only")
     try:
+        _refuse_repetition(block)
         # occupancies are judged later, in crystal_of_structure, where the message can name the site
         parser = CifParser.from_str(block, occupancy_tolerance=100.0)
         (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
@@ -102,6 +105,9 @@ def _parse_block(block: str) -> Structure | StructureError:
         if occupancies := _column(data, "_atom_site_occupancy"):
             # "." is the default, 1, which pymatgen reads as 0
             data["_atom_site_occupancy"] = ["1" if text == "." else text for text in occupancies]
+        for tag in OPERATIONS:
+            if all(text in UNKNOWN for text in _column(data, tag)):
+                data.pop(tag, None)  # pymatgen would send every atom to the origin
         group = _stated_group(data)
         if not any(_column(data, tag) for tag in OPERATIONS):
             _hold_group(re.sub(r"[\s_]", "", group))
@@ -116,8 +122,23 @@ def _parse_block(block: str) -> Structure | StructureError:
     if group and any("Defaulting to P1" in note for note in notes):
         return StructureError(f"space group {group!r} not understood: list its operations, _symmetry_equiv_pos_as_xyz")
     structure = structures[0]
+    rotations = np.array([operation.rotation_matrix for operation in parser.symmetry_operations])
+    if max(structure.lattice.abc) <= LONGEST and not fits_cell(structure.lattice.matrix, rotations):
+        which = f"of {group!r} " if group else ""
+        return StructureError(
+            f"the symmetry operations {which}do not fit the cell: check its lengths, angles and setting"
+        )
     structure.properties[STATED_FORMULA] = str(data.get("_chemical_formula_sum", ""))
     return structure
+
+
+def _refuse_repetition(block: str) -> None:
+    """StructureError for a data name that comes twice, of which pymatgen takes the last."""
+    try:
+        gemmi.cif.read_string(block)
+    except (ValueError, RuntimeError) as error:
+        if twice := re.search(r"duplicate tag (\S+)", str(error)):
+            raise StructureError(f"{twice[1]} comes twice in a data block: leave one, or begin a block") from None
 
 
 def _refuse_impossible(data: dict[str, Any]) -> None:
@@ -131,6 +152,14 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
         raise StructureError(f"cell angles {angles}°: no cell has these angles")
     if (count := max(len(_column(data, tag)) for tag in OPERATIONS)) > MOST_OPERATIONS:
         raise StructureError(f"{count} symmetry operations: no space group has so many, list each once")
+    for tag in OPERATIONS:
+        for text in _column(data, tag):
+            if text not in UNKNOWN and not _is_operation(text):
+                raise StructureError(f"symmetry operation {text!r} not understood: write it like -x,y+1/2,z")
+    for axis in "xyz":
+        for site, text in enumerate(_column(data, f"_atom_site_fract_{axis}"), start=1):
+            if text in UNKNOWN:
+                raise StructureError(f"no {axis} coordinate at site {site}: give one, or leave the site out")
     for site, text in enumerate(_column(data, "_atom_site_occupancy"), start=1):
         if text not in (".", "?") and str2float(text) <= 0:
             raise StructureError(f"occupancy {text} at site {site}: it must be above 0; leave an empty site out")
@@ -140,10 +169,21 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
             raise StructureError(f"unknown element {symbol!r} at site {site}: name a chemical element")
 
 
+def _is_operation(text: str) -> bool:
+    try:
+        gemmi.Op(text)
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
 def _stated_group(data: dict[str, Any]) -> str:
     """Space group that a CIF block names, unless it is P 1; empty if it names none."""
     tags = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt", "_space_group_IT_number")
-    names = (str(data.get(tag, "")).strip("'\" ") for tag in (*tags, "_symmetry_Int_Tables_number"))
+    newer = ("_space_group_name_H-M_ref", "_space_group_name_H-M_full")
+    dotted = ("_space_group.name_H-M_alt", "_space_group.name_Hall", "_space_group.IT_number")
+    all_tags = (*tags, "_symmetry_Int_Tables_number", *HALL, *newer, *dotted)
+    names = (str(data.get(tag, "")).strip("'\" ") for tag in all_tags)
     return next((name for name in names if name.replace(" ", "") not in ("", "?", ".", "P1", "1")), "")
 
 

@@ -23,9 +23,11 @@ _CELL = tuple(
     f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
 MOST_OPERATIONS = 1000  # of which Fm-3m has 192: the memory for a site is that of their square
+UNKNOWN = ("?", ".", "")  # what stands where a value is not given
+METRIC = 0.05  # by how much of a length or a cosine a symmetry operation may change the cell
 OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 _GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
-_HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
+HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
 _SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy")
 _ION = re.compile(r"([A-Z][a-z]?)(?:0?\+|0?-|[0-9](?:\.[0-9]*)?[+-]|[+-][0-9])?")
 _LABEL = re.compile(r"([A-Z][a-z]?)(?:[0-9][0-9A-Za-z]*)?")
@@ -69,7 +71,7 @@ def _blocks(text: str) -> Iterable[gemmi.cif.Block]:
 
 def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
     parameters = [gemmi.cif.as_number(block.find_value(tag) or "?") for tag in _CELL]
-    operations = _operations(block)
+    operations = _operations(block, parameters)
     sites = block.find("_atom_site_", _SITE)
     if not (_is_cell(parameters) and operations and len(sites)):
         return None
@@ -79,32 +81,52 @@ def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
     places = np.array([[gemmi.cif.as_number(text) for text in sites.column(axis)] for axis in (1, 2, 3)]).T
     if None in numbers or not full or not np.abs(places).max() < 100:  # false for not-a-number too
         return None
+    lattice = lattice_of_parameters(parameters)
+    if operations != [_IDENTITY] and not fits_cell(lattice, np.array([op.rot for op in operations]) / gemmi.Op.DEN):
+        return None
     stated = block.find_value("_chemical_formula_sum")
     fractional, site = _expand(_thirds(places), operations)
     return PlainCif(
-        lattice_of_parameters(parameters),
+        lattice,
         fractional,
         np.array(numbers, dtype=np.int64)[site],
         gemmi.cif.as_string(stated) if stated else "",
     )
 
 
-def _operations(block: gemmi.cif.Block) -> list[gemmi.Op]:
+def fits_cell(lattice: FloatArray, rotations: FloatArray) -> bool:
+    """Whether operations W (n, 3, 3) on fractional coordinates leave the cell as it is, W^T G W = G, up to METRIC."""
+    metric = lattice @ lattice.T
+    lengths = np.sqrt(np.diag(metric))
+    change = np.swapaxes(rotations, 1, 2) @ metric @ rotations - metric
+    return bool((np.abs(change) <= 2 * METRIC * np.outer(lengths, lengths)).all())
+
+
+def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
     """The operations listed, or those of the space group named, if its name stands for one setting; else none."""
     for tag in OPERATIONS:
-        if column := block.find_values(tag):
-            texts = [gemmi.cif.as_string(text) for text in column]
+        texts = [gemmi.cif.as_string(text) for text in block.find_values(tag)]
+        if any(text not in UNKNOWN for text in texts):
             if len(texts) > MOST_OPERATIONS or not all(_OPERATION.fullmatch(text) for text in texts):
                 return []  # decimals, which gemmi rounds to 24ths
             try:
                 return [gemmi.Op(text) for text in texts]
             except (ValueError, RuntimeError):
                 return []
-    if any(block.find_value(tag) for tag in _HALL):
+    names, halls = (
+        [name for tag in tags if (name := gemmi.cif.as_string(block.find_value(tag) or "?")) not in UNKNOWN]
+        for tags in (_GROUPS, HALL)
+    )
+    if names and halls:
         return []  # pymatgen has its own view of these
-    names = [gemmi.cif.as_string(text) for tag in _GROUPS if (text := block.find_value(tag))]
-    group = gemmi.find_spacegroup_by_name(names[0]) if names else None
-    return [] if group is None or group.ext != "\0" else list(group.operations())
+    if halls:
+        try:
+            return list(gemmi.symops_from_hall(halls[0]))
+        except (ValueError, RuntimeError):
+            return []
+    group = gemmi.find_spacegroup_by_name(names[0], cell[3], cell[5]) if names else None
+    # of groups with a choice of axes, R, the one that the cell has; with a choice of origin, none
+    return [] if group is None or group.ext not in ("\0", "R", "H") else list(group.operations())
 
 
 def _is_cell(parameters: list[float]) -> bool:

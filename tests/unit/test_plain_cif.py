@@ -70,10 +70,19 @@ def test_symmetry_operations_as_pymatgen_writes_them(group: str) -> None:
     assert_same(by_gemmi(text), by_pymatgen(text))
 
 
+def of_system(name: str, text: str) -> str:
+    """A text with the cell, if it must be another, that a hexagonal or cubic group has."""
+    if "3" in name:
+        text = text.replace("_length_b 6.2", "_length_b 5.1")
+    if name in ("F m -3 m",):
+        return text.replace("_length_c 7.3", "_length_c 5.1")
+    return text.replace("_angle_gamma 90", "_angle_gamma 120") if "3" in name else text
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["P 1", "P -1", "P 1 21/c 1", "C 1 2/c 1", "P n m a", "P 63/m m c", "F m -3 m"])
 def test_a_group_named_without_its_operations(name: str) -> None:
-    text = PLAIN.replace(IDENTITY, f"_symmetry_space_group_name_H-M '{name}'\n")
+    text = of_system(name, PLAIN.replace(IDENTITY, f"_symmetry_space_group_name_H-M '{name}'\n"))
     parser = CifParser.from_str(text)
     (block,) = parser._cif.data.values()
     theirs = parser.get_symops(block)
@@ -113,8 +122,61 @@ def test_a_group_that_nobody_understands_is_an_error(tmp_path: Path) -> None:
 )
 def test_spellings(old: str, new: str) -> None:
     assert old in PLAIN
-    text = PLAIN.replace(old, new)
+    text = of_system("3" if "x-y" in new else "", PLAIN.replace(old, new))
     assert_same(by_gemmi(text), by_pymatgen(text))
+
+
+def named(name: str, lengths: str, angles: str, tag: str = "_symmetry_space_group_name_H-M") -> str:
+    """A CIF with one atom at the origin."""
+    rows = zip(("length_a", "length_b", "length_c"), lengths.split(), strict=True)
+    rows = [*rows, *zip(("angle_alpha", "angle_beta", "angle_gamma"), angles.split(), strict=True)]
+    cell = "".join(f"_cell_{key} {value}\n" for key, value in rows)
+    return f"data_x\n{cell}{tag} '{name}'\n{COLUMNS}Na1 Na 0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "angles", "atoms"), [("3.4 3.4 3.4", "98 98 98", 1), ("5.1 5.1 4.9", "90 90 120", 3)]
+)
+def test_operations_of_a_group_with_two_choices_of_axes_are_those_of_the_cell(lengths, angles, atoms) -> None:
+    assert by_gemmi(named("R -3 m", lengths, angles)).n_atoms == atoms
+
+
+def test_a_group_named_by_its_hall_symbol_alone() -> None:
+    text = named("-F 4 2 3", "5.6 5.6 5.6", "90 90 90", "_space_group_name_Hall")
+    assert by_gemmi(text).n_atoms == 4
+
+
+@pytest.mark.parametrize("unknown", ["?", ".", "''"])
+def test_operations_that_are_not_known_are_those_of_the_group_named(unknown: str) -> None:
+    listed = f"_symmetry_equiv_pos_as_xyz {unknown}\n"
+    text = named("F m -3 m", "5.6 5.6 5.6", "90 90 90").replace("loop_", f"{listed}loop_")
+    assert by_gemmi(text).n_atoms == by_pymatgen(text).n_atoms == 4
+
+
+NO_FIT = "do not fit the cell"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (named("F m -3 m", "5.6 5.6 7.0", "90 90 90"), NO_FIT),
+        (named("P 1 21/c 1", "5.6 6.6 7.0", "90 90 100"), NO_FIT),
+        (PLAIN.replace("'x, y, z'", "'x, y, z'\n'-y, x-y, z'"), NO_FIT),
+        (PLAIN.replace("'x, y, z'", "'x, y, z'\n'x, y, 1/2'"), NO_FIT),
+        (PLAIN.replace("'x, y, z'", "'x, y, z'\n'-x, -y'"), "symmetry operation '-x, -y' not understood"),
+        (PLAIN.replace("'x, y, z'", "'x, y, z'\n'-x+?, -y, z'"), "symmetry operation '-x+?, -y, z' not understood"),
+        (named("F m -3 m", "5.6 5.6 5.6", "90 90 90", "_space_group_name_H-M_ref"), "'F m -3 m' not understood"),
+        (named("F m -3 m", "5.6 5.6 5.6", "90 90 90", "_space_group.name_H-M_alt"), "'F m -3 m' not understood"),
+        (PLAIN.replace(CELL, f"{CELL}_cell_length_a 6.0\n"), "_cell_length_a comes twice"),
+        (f"{PLAIN}{COLUMNS}O1 O 0 0 0\n", "comes twice in a data block"),
+        (PLAIN.replace("Cl 0.6 0.7 0.8", "Cl . . ."), "no x coordinate at site 2"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_an_error(tmp_path: Path, text: str, error: str) -> None:
+    path = tmp_path / "x.cif"
+    path.write_text(text)
+    (entry,) = read_entries(str(path), 6.0)
+    assert error in entry.error
 
 
 @pytest.mark.parametrize(

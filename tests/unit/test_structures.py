@@ -339,7 +339,7 @@ NO_LOOP = f"data_x\n{cell()}"
     [
         (cif() + "O1 O 0.5\n", "broken CIF"),
         (cif("Na Na 0 0", "Cl Cl 0.5 0.5 0.5 1"), "broken CIF"),
-        (cif("Na Na 0 0 ? 1", *ROCK_SALT), "broken CIF"),
+        (cif("Na Na 0 0 ? 1", *ROCK_SALT), "no z coordinate at site 1"),
         (cif("Na Na 0 0 0 1", "Cl Cl 0 0 0 1"), "site 1 add up to 2"),
         (cif(box=""), "no unit cell"),
         (NO_LOOP, "no atoms"),
