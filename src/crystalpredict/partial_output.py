@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -26,6 +27,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 JOURNAL = ".part-journal"
+LET_GO = 3.0  # s: readers of a run that was killed hold its lock until they see that it is gone
 Row = TypeVar("Row", Entry, Prediction)
 
 
@@ -213,13 +215,18 @@ class PartialFile:
     def _lock(self) -> None:
         if fcntl is None:
             return
-        try:
-            fcntl.flock(self.rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self.rows)
-            raise UsageError(f"{self.part}: another run is writing it") from None
-        except OSError:  # a file system without locks
-            pass
+        ends = time.monotonic() + LET_GO
+        while True:
+            try:
+                fcntl.flock(self.rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > ends:
+                    os.close(self.rows)
+                    raise UsageError(f"{self.part}: another run is writing it") from None
+                time.sleep(0.1)
+            except OSError:  # a file system without locks
+                return
 
     def _close(self) -> None:
         for handle in (self.rows, self.log):

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -246,3 +247,17 @@ def test_the_cursor_goes_back_to_the_source_it_was_in() -> None:
     for row in [("b", 1), ("b", 2), ("c", 0)]:
         later.passed(*row)
     assert (later.begun, later.into) == (4, 1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
+def test_a_run_goes_on_when_readers_of_a_killed_one_let_go_of_its_file(program, begun, monkeypatch) -> None:
+    import fcntl
+
+    listed = f"@{begun.parent}/list"
+    assert program("predict", listed, "-o", begun).code == 130
+    monkeypatch.undo()
+    with begun.with_name("out.csv.part").open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        threading.Timer(0.6, fcntl.flock, (reader, fcntl.LOCK_UN)).start()
+        assert program("predict", listed, "-o", begun, "--resume").code == 0
+    assert begun.read_bytes().count(b"\n") == 1501

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crystalpredict.errors import UsageError
-from crystalpredict.selection import Condition, Selection
+from crystalpredict.selection import Condition, Selection, find_field
 
 COLUMNS = ["bandgap_eV", "e_above_hull_eV_per_atom"]
 ROW = {
@@ -117,3 +117,10 @@ def test_the_top_is_the_beginning_of_the_order_without_failed_rows() -> None:
 def test_no_options_select_nothing() -> None:
     assert not Selection.of(None, None, None, COLUMNS)
     assert Selection.of("gap > 1", None, None, COLUMNS)
+
+
+def test_a_property_of_ones_own_may_be_named_without_its_unit() -> None:
+    columns = ("kappa_W_per_m", "kappa_W_per_m_lo90", "kappa_W_per_m_hi90", "gap_a_eV", "gap_b_eV")
+    assert find_field("kappa", columns) == "kappa_W_per_m"
+    with pytest.raises(UsageError, match="no column"):
+        find_field("gap", columns)  # of which?
