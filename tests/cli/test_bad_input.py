@@ -158,3 +158,17 @@ def test_a_structure_that_takes_too_long_is_an_error_in_every_command(program, t
         else:
             assert outcome.code == 4, outcome.stderr
     assert "not read in 0.2 s, then stopped: give it more with --timeout-per-file" in (tmp_path / "a.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--timeout-per-file", "inf"), ("--timeout-per-file", "nan"), ("--timeout-per-file", "1e30"),
+        ("--memory-per-process", "inf"), ("--batch-atoms", "9" * 30),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_machine_has_is_refused(program, examples, option: tuple[str, str]) -> None:
+    outcome = program("predict", examples[0], *option)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "Traceback" not in outcome.stderr
+    assert option[0] in outcome.stderr

@@ -80,7 +80,7 @@ def atoms_of(batch_atoms: str) -> int | None:
     """What --batch-atoms says; None for auto."""
     if batch_atoms == "auto":
         return None
-    if not (batch_atoms.isdecimal() and int(batch_atoms)):
+    if not (batch_atoms.isdecimal() and 0 < int(batch_atoms) < 10**12):
         raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
     return int(batch_atoms)
 

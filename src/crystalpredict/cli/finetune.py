@@ -136,7 +136,7 @@ def finetune(
     ] = -1,
     batch_atoms: Annotated[int, typer.Option(min=0, metavar="N", help="Atoms of a step; 0: chosen.")] = 0,
     loss: Annotated[LossName, typer.Option(help="Of standardised labels.")] = LossName.l1,
-    seed: Annotated[int, typer.Option(min=0, help="Of split, order and fresh weights.")] = 123,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of split, order and fresh weights.")] = 123,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="DIR", show_default=False, help="Go on with a run that was interrupted or killed."),

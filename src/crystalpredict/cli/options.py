@@ -64,6 +64,7 @@ TimeoutPerFile = Annotated[
     float,
     typer.Option(
         min=0,
+        max=1e6,
         metavar="SECONDS",
         envvar="CRYSTALPREDICT_TIMEOUT_PER_FILE",
         help="A file that takes longer to read is an error; 0: no limit.",
@@ -73,6 +74,7 @@ MemoryPerProcess = Annotated[
     float | None,
     typer.Option(
         min=0.1,
+        max=1e6,
         metavar="GIB",
         show_default=False,
         envvar="CRYSTALPREDICT_MEMORY_PER_PROCESS",
