@@ -395,7 +395,7 @@ def test_a_file_that_is_no_table_is_one_clear_line(program, tmp_path: Path, kind
     refused(program("finetune", tmp_path / name, "-o", tmp_path / "run"), message, tmp_path / "run")
 
 
-def test_what_cannot_be_started_or_resumed_is_one_clear_line(program, tmp_path: Path) -> None:
+def test_what_cannot_be_started_or_resumed_is_one_clear_line(program, tmp_path: Path, monkeypatch) -> None:
     table = write(tmp_path / "mine.csv", rows(20))
     run = tmp_path / "run"
     refused(program("finetune", tmp_path / "none.csv", "-o", run), "no such file", run)
@@ -407,4 +407,6 @@ def test_what_cannot_be_started_or_resumed_is_one_clear_line(program, tmp_path: 
     refused(program("finetune", table, "--resume", tmp_path), "one of them", run)
     refused(program("finetune", "--resume", tmp_path), "no run to resume", run)
     refused(program("finetune", table, "-o", tmp_path), "there is something already", run)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # for root may write everywhere
+    refused(program("finetune", table, "-o", run), "no permission", run)
     assert len({(one, two) for one in METALS for two in PARTNERS}) == 80

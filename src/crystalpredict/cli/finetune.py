@@ -19,6 +19,7 @@ import typer
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.engine import cores, limits_of
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile
+from crystalpredict.cli.output import refuse_unwritable
 from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
@@ -388,6 +389,7 @@ def reporter(units: dict[str, str], *, quiet: bool) -> Iterator[Callable[[Progre
 def refuse_folder(folder: Path) -> None:
     """UsageError before the work if the run could not be written into the folder."""
     if folder.is_dir() and not any(folder.iterdir()):
+        refuse_unwritable(folder / "state.npz")
         return
     if (folder / "provenance.json").is_file():
         raise UsageError(f"{folder}: holds a run; go on with it by --resume {folder}, or name another folder with -o")
@@ -395,3 +397,4 @@ def refuse_folder(folder: Path) -> None:
         raise UsageError(f"{folder}: there is something already; name another folder with -o")
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"{folder}: there is no directory {folder.absolute().parent}; create it first")
+    refuse_unwritable(folder)
