@@ -56,7 +56,7 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
     info = {key.lower(): value.strip("\"'{}[]") for key, value in _PAIR.findall(comment)}
     if "lattice" not in info:
         raise StructureError(NO_CELL)
-    if (pbc := info.get("pbc")) and "f" in pbc.lower():
+    if (pbc := info.get("pbc")) and any(word[0] in "f0" for word in pbc.lower().replace(",", " ").split()):
         raise StructureError(f'pbc="{pbc}": a cell that is periodic in all three directions is needed')
     try:
         lattice = np.array(info["lattice"].replace(",", " ").split(), dtype=float).reshape(3, 3)

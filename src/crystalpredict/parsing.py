@@ -214,14 +214,15 @@ def _parse_poscar(text: str) -> Structure | StructureError:
         float(lines[1].split()[0])
     except (ValueError, IndexError):
         return StructureError("not a CIF, a POSCAR or pymatgen JSON: convert it to one of these")
+    lines[5:7] = [line.split("!")[0] for line in lines[5:7]]  # comments, which pymatgen takes for counts
     named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
-    if named and len(lines) > 6 and len(lines[5].split("!")[0].split()) != len(lines[6].split("!")[0].split()):
+    if named and len(lines) > 6 and len(lines[5].split()) != len(lines[6].split()):
         return StructureError("broken POSCAR: the two lines below the cell need as many counts as element symbols")
-    counts = [float(word) for line in lines[5:7] for word in line.split("!")[0].split() if word.isdecimal()]
+    counts = [float(word) for line in lines[5:7] for word in line.split() if word.isdecimal()]
     if sum(counts) > len(lines):  # pymatgen would make so many symbols first, in whatever memory it takes
         return StructureError(f"broken POSCAR: counts of {sum(counts):.3g} atoms in {len(lines)} lines: a file cut off")
     try:
-        poscar = Poscar.from_str(text, read_velocities=False)
+        poscar = Poscar.from_str("\n".join(lines), read_velocities=False)
     except Exception as error:  # pymatgen raises whatever its parsing meets
         return StructureError(f"broken POSCAR ({_reason(error)}): check the counts, the coordinates and their number")
     if not named and not poscar.true_names:

@@ -281,6 +281,8 @@ def test_columns_of_xyz_may_stand_in_any_order_and_elements_be_numbers(tmp_path:
     [
         ("2\nwater\nH 0 0 0\nO 0 0 1\n", "without a cell"),
         (FRAME.replace('pbc="T T T"', 'pbc="T T F"'), "periodic in all three"),
+        (FRAME.replace('pbc="T T T"', 'pbc="1 1 0"'), "periodic in all three"),
+        (FRAME.replace('pbc="T T T"', "pbc=[1,0,1]"), "periodic in all three"),
         (FRAME.replace("2.05 2.05 2.05", "2.05 x 2.05"), "broken XYZ"),
         (FRAME.replace("Cs ", "Qq "), "unknown element"),
         (FRAME.replace("4.1 0 0 0 4.1", "4.1 0 0 4.1"), "broken XYZ"),

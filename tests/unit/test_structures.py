@@ -526,6 +526,11 @@ def test_random_bytes_never_raise(tmp_path) -> None:
             check(read(tmp_path, start + noise))
 
 
+def test_comments_behind_the_symbols_and_counts_of_a_poscar(tmp_path) -> None:
+    entry = read_one(tmp_path, poscar("Cs Cl ! of 2019\n", "1 1 ! 2 atoms"))
+    assert (entry.formula, entry.n_atoms, entry.error) == ("CsCl", 2, "")
+
+
 def test_a_poscar_cut_off_between_atoms_is_no_smaller_crystal(tmp_path) -> None:
     text = (EXAMPLES / "Si.vasp").read_text().rstrip("\n")
     lines = text.split("\n")
