@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-INTERRUPTED = ".interrupted"  # what a run that was ended computed, whole: it takes no result's place
-
 
 @contextmanager
-def write_atomically(path: Path, interrupted: Callable[[], bool] = lambda: False) -> Iterator[IO[bytes]]:
+def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
 
-    If at the end it was `interrupted`, it appears beside `path`, under its name and INTERRUPTED.
+    `place` is asked at that end for another path in the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -28,7 +26,7 @@ def write_atomically(path: Path, interrupted: Callable[[], bool] = lambda: False
         mask = os.umask(0)
         os.umask(mask)
         Path(name).chmod(0o666 & ~mask)  # mkstemp is for its owner alone
-        Path(name).replace(path.with_name(path.name + INTERRUPTED) if interrupted() else path)
+        Path(name).replace(place() if place else path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

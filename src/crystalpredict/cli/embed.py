@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -13,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalpredict.atomic_write import INTERRUPTED
 from crystalpredict.cli.engine import atoms_of, limits_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.options import (
@@ -28,7 +25,7 @@ from crystalpredict.cli.options import (
     StructureColumn,
     TimeoutPerFile,
 )
-from crystalpredict.cli.output import refuse_unwritable
+from crystalpredict.cli.output import place_of, refuse_unwritable, text_in
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.render import say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -95,35 +92,31 @@ def embed(
         except KeyboardInterrupt:
             interrupted = True
         width = predictor.model.config.features
-    write(rows, output, kind, width, per_atom=per_atom, interrupted=interrupted)
+    place = place_of(output, interrupted=interrupted)
+    write(rows, place, kind, width, per_atom=per_atom)
     if not quiet:
         say(tally.summary("embedded") + (forecast.said() if interrupted else ""))
         if interrupted:
-            say(f"interrupted: {len(rows)} rows are complete in {output}{INTERRUPTED}")
+            say(f"interrupted: {len(rows)} rows are complete in {place}")
     outcome = EXIT_INTERRUPTED if interrupted else tally.exit_code
     if outcome:
         raise typer.Exit(outcome)
 
 
-def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per_atom: bool, interrupted: bool) -> None:
+def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per_atom: bool) -> None:
     """The file of a kind, which appears when it is complete; `width` features in a row."""
     from crystalpredict.atomic_write import write_atomically
 
-    with write_atomically(output, lambda: interrupted) as file:
+    with write_atomically(output) as file:
         if kind == ".npz":
             write_arrays(rows, file, width, per_atom=per_atom)
         elif kind == ".parquet":
             write_parquet(rows, file, width, per_atom=per_atom)
         else:
-            # a gzip header without name or time: the same rows give the same bytes
-            binary = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if kind == ".csv.gz" else file
-            text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
-            table = csv.writer(text, lineterminator="\n")
-            table.writerow(column_names(width, per_atom=per_atom))
-            table.writerows(cells(rows, width, per_atom=per_atom))
-            text.detach()  # flushes, and leaves the file below open
-            if binary is not file:
-                binary.close()
+            with text_in(file, packed=kind == ".csv.gz") as text:
+                table = csv.writer(text, lineterminator="\n")
+                table.writerow(column_names(width, per_atom=per_atom))
+                table.writerows(cells(rows, width, per_atom=per_atom))
 
 
 def write_arrays(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per_atom: bool) -> None:

@@ -48,6 +48,11 @@ def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = ()) -> None:
             raise UsageError(f"{output}: it is read, too; name another file to write")
 
 
+def place_of(output: Path, *, interrupted: bool) -> Path:
+    """Where a whole file goes: what a run that was interrupted computed takes no result's place."""
+    return output.with_name(output.name + ".interrupted") if interrupted else output
+
+
 @contextmanager
 def opened(
     output: Path | None, *, binary: bool = False, interrupted: Callable[[], bool] = lambda: False
@@ -60,14 +65,21 @@ def opened(
         return
     from crystalpredict.atomic_write import write_atomically
 
-    with write_atomically(output, interrupted) as raw:
+    with write_atomically(output, lambda: place_of(output, interrupted=interrupted())) as raw:
         if binary:
             yield raw
             return
-        # a gzip header without name or time: the same rows give the same bytes
-        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if output.suffix == ".gz" else raw
-        text = io.TextIOWrapper(packed, encoding="utf-8", errors="backslashreplace", newline="")
-        yield text
-        text.detach()  # flushes, and leaves the file below open
-        if packed is not raw:
-            packed.close()
+        with text_in(raw, packed=output.suffix == ".gz") as text:
+            yield text
+
+
+@contextmanager
+def text_in(file: IO[bytes], *, packed: bool) -> Iterator[IO[str]]:
+    """Text, gzipped or not, to go into a file that stays open."""
+    # a gzip header without name or time: the same rows give the same bytes
+    binary = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if packed else file
+    text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
+    yield text
+    text.detach()  # flushes, and leaves the file below open
+    if binary is not file:
+        binary.close()

@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict.atomic_write import INTERRUPTED
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.computing import Computing, Windows
 from crystalpredict.cli.engine import atoms_of, limits_of, quick_imports
@@ -31,7 +30,7 @@ from crystalpredict.cli.options import (
     Top,
     Where,
 )  # fmt: skip
-from crystalpredict.cli.output import format_of, opened, refuse_unwritable
+from crystalpredict.cli.output import format_of, opened, place_of, refuse_unwritable
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.render import Format, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -256,7 +255,7 @@ def run(run: Run) -> int:
             said = f"{run.part.position.rows} rows are complete in {run.part.part}: go on with --resume"
             say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
         elif not run.quiet:
-            where = f" in {run.output}{INTERRUPTED}" if run.output else ""
+            where = f" in {place_of(run.output, interrupted=True)}" if run.output else ""
             say(f"interrupted: {tally.rows} rows are complete{where}")
         return EXIT_INTERRUPTED
     return tally.exit_code
