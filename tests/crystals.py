@@ -6,7 +6,9 @@ import numpy as np
 
 from crystalpredict.batching import CrystalBatch, collate
 from crystalpredict.crystal import Crystal
+from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable
 from crystalpredict.neighbors import find_neighbors
+from crystalpredict.properties import find_property
 
 FCC = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
 
@@ -20,6 +22,24 @@ def random_crystal(seed: int, n_atoms: int = 4) -> Crystal:
             break
     lattice *= (20.0 * n_atoms / np.linalg.det(lattice)) ** (1 / 3)
     return Crystal.ordered(lattice, rng.uniform(-0.7, 1.7, (n_atoms, 3)) @ lattice, rng.integers(1, 99, n_atoms))
+
+
+def random_table(count: int) -> CrystalTable:
+    """Crystals of 1 to 5 atoms; the energy is a function of the elements, and one in ten has a modulus."""
+    crystals = [random_crystal(seed, n_atoms=1 + seed % 5) for seed in range(count)]
+    energies = np.array([crystal.numbers.mean() / 50 - 1 for crystal in crystals])
+    moduli = np.where(np.arange(count) % 10 == 3, 100.0 + energies, np.nan)
+    sizes = [crystal.n_atoms for crystal in crystals]
+    return CrystalTable(
+        ids=np.array([str(i) for i in range(count)]),
+        splits=np.where(np.arange(count) < count * 0.85, TRAIN, VALIDATION),
+        first=np.concatenate([[0], np.cumsum(sizes)]),
+        lattices=np.array([crystal.lattice for crystal in crystals]),
+        fractional=np.concatenate([crystal.positions @ np.linalg.inv(crystal.lattice) for crystal in crystals]),
+        numbers=np.concatenate([crystal.numbers[:, 0] for crystal in crystals]),
+        labels=np.stack([energies, moduli], axis=1),
+        properties=(find_property("formation_energy"), find_property("bulk_modulus")),
+    )
 
 
 def rock_salt(a: float = 5.64) -> Crystal:

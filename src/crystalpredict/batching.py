@@ -172,11 +172,16 @@ def pack(sizes: IntArray) -> tuple[IntArray, int, int]:
     fewest slots in all is taken.
     """
     least = max(int(sizes.max()), min(int(sizes.sum()), MIN_SLOTS))
-    packings = [_first_fit(sizes, slots) for slots in sorted({least, least * 5 // 4, least * 3 // 2})]
+    packings = []
+    for slots in sorted({least, least * 5 // 4, least * 3 // 2}):
+        bins, offsets = first_fit(sizes, slots)
+        filled = int((offsets + sizes).max())
+        packings.append((bins * filled + offsets, int(bins.max()) + 1, filled))
     return min(packings, key=lambda packing: packing[1] * packing[2])
 
 
-def _first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, int, int]:
+def first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, IntArray]:
+    """Bin of each crystal and its first slot there, in bins of so many slots; sizes (B,), none above `slots`."""
     used: list[int] = []
     bins, offsets = np.empty_like(sizes), np.empty_like(sizes)
     for crystal in np.argsort(-sizes, kind="stable"):
@@ -186,7 +191,7 @@ def _first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, int, int]:
             used.append(0)
         bins[crystal], offsets[crystal] = home, used[home]
         used[home] += size
-    return bins * max(used) + offsets, len(used), max(used)
+    return bins, offsets
 
 
 def batches_of(

@@ -18,6 +18,17 @@ def learns_by_muon(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim == 2 and name.endswith("weight") and name.startswith("blocks.")
 
 
+def move_towards(tensors: list[Tensor], targets: list[Tensor], share: float | Tensor) -> None:
+    """Move each tensor towards its target by a share of the way."""
+    with torch.no_grad():
+        if not isinstance(share, Tensor):
+            torch._foreach_lerp_(tensors, targets, share)
+            return
+        apart = torch._foreach_sub(targets, tensors)
+        torch._foreach_mul_(apart, share)
+        torch._foreach_add_(tensors, apart)
+
+
 class Optimiser:
     """AdamW, and with `muon_rate` Muon, each on its parameters that are to be trained.
 
@@ -46,7 +57,7 @@ class Optimiser:
                     }
                     for (in_readout, is_bias), parameters in groups.items()
                 ],
-                lr=config.learning_rate, betas=config.betas, fused=True,
+                lr=config.learning_rate, betas=config.betas, fused=True, capturable=next(model.parameters()).is_cuda,
             )
         ]  # fmt: skip
         if matrices:
@@ -55,12 +66,27 @@ class Optimiser:
                 torch.optim.Muon([group], weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
             )
 
-    def step(self, rate: float) -> None:
-        """Change the parameters along their gradients, each group at its share of the rate; biases do not decay."""
+    def step(self, rate: float | Tensor) -> None:
+        """Change the parameters along their gradients, each group at its share of the rate; biases do not decay.
+
+        A rate on the device, as a CUDA graph needs it, is a share of a step at the rate 1.
+        """
+        number = 1.0 if isinstance(rate, Tensor) else rate
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = rate * group["share"]
+                group["lr"] = number * group["share"]
+        if not isinstance(rate, Tensor):
+            for part in self.parts:
+                part.step()
+            return
+        changed = [
+            parameter.detach() for part in self.parts for group in part.param_groups for parameter in group["params"]
+        ]
+        before = [parameter.clone() for parameter in changed]
+        for part in self.parts:
             part.step()
+        move_towards(before, changed, rate)
+        torch._foreach_copy_(changed, before)
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """What it remembers of each parameter, by kind and by the parameter's name."""

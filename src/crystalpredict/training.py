@@ -22,6 +22,7 @@ from torch import Tensor
 from crystalpredict import distributed
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.batching import CrystalBatch, batches_of
+from crystalpredict.captured import CapturedStep, FixedBatches
 from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.dataset import (
     TRAIN,
@@ -36,7 +37,7 @@ from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.optimiser import READOUT, Optimiser
+from crystalpredict.optimiser import READOUT, Optimiser, move_towards
 from crystalpredict.properties import find_property
 from crystalpredict.side_by_side import SideBySide, dealt, one_thread
 from crystalpredict.training_config import TrainingConfig, learning_rate
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 LEAST_SPLIT = 32  # atoms; if these are too many for the memory, fewer will not help
 LEAST_SHARE = 80  # listed atoms of a step for a thread: with fewer, operations are too short
+SAVE_AFTER = 10.0  # seconds since the last state, from which the end of an epoch is worth another
 RARE = 0.2  # a property with labels for fewer than this share of the crystals is rare
 HEAD = f"{READOUT}2."  # the last layer: a row for each property
 
@@ -120,6 +122,7 @@ class Training:
             self.model.readout.requires_grad_(True)
         self.optimiser = Optimiser(self.model, config)
         self.epoch, self.step, self.position = 0, 0, 0
+        self.captured = self._captured()
         self.interrupted = False
         if (folder / "state.npz").exists():
             self._load()
@@ -131,6 +134,14 @@ class Training:
             self.average.load_state_dict(self.model.state_dict())
             self.save()
         self._write_config()
+
+    def _captured(self) -> CapturedStep | None:
+        """Steps as a CUDA graph, where there is CUDA and the network asks nothing of the host."""
+        if self.device.type != "cuda" or self.model.config.vectors or distributed.size() > 1:
+            return None
+        steps = list(self._steps(self._order(0)))
+        batches = FixedBatches(self.table, self.neighbors, steps, self.device)
+        return CapturedStep(batches, len(self.properties), self._captured_update)
 
     def _adopt(self, start: Checkpoint) -> None:
         """Take over weights and scale of a checkpoint; a property new to it begins at the mean of its labels."""
@@ -191,8 +202,9 @@ class Training:
             self._log(progress)
             report(progress)
             losses.clear()
-            self.save()
-            saved = time.monotonic()
+            if self.finished or time.monotonic() - saved > SAVE_AFTER:
+                self.save()
+                saved = time.monotonic()
 
     def _mean_loss(self, losses: list[Tensor]) -> float:
         """Mean of the losses; DataError if it is not a number, before anything ruined is saved."""
@@ -240,8 +252,8 @@ class Training:
 
         def predict(own: IntArray) -> None:
             with torch.no_grad():
-                for part, batch in self._batches(rows[own], self.split_atoms):
-                    outputs[torch.from_numpy(own[part])] = model(batch)
+                for part, batch in self._batches_to_predict(rows[own]):
+                    outputs[torch.from_numpy(own[part])] = model(batch)[: len(part)]
 
         self.side_by_side.map(predict, self._shares(rows))
         (outputs,) = distributed.summed_together([outputs])
@@ -252,6 +264,12 @@ class Training:
 
         Nothing in it waits for the device, so a GPU computes while the next crystals are collated.
         """
+        share = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
+        if self.captured:
+            labels, count = self._labels(rows)
+            loss = self.captured.run(rows, labels, (1 / count, rate, share))
+            if loss is not None:
+                return loss
         try:
             total = self._accumulate(rows)
         except (RuntimeError, MemoryError) as error:
@@ -260,16 +278,33 @@ class Training:
             self.split_atoms //= 2
             return self._update(rows, rate)
         with one_thread():
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-            self.optimiser.step(rate)
-            decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+            self._change(rate, share)
         return total
+
+    def _change(self, rate: float | Tensor, share: float | Tensor) -> None:
+        """Step along the gradients, and move the averaged weights towards the new ones by `share` of the way."""
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimiser.step(rate)
+        move_towards(list(self.average.parameters()), list(self.model.parameters()), share)
+
+    def _captured_update(self, batch: CrystalBatch, labels: Tensor, numbers: Tensor) -> Tensor:
+        """The whole of a step on a batch; `numbers`: one over the count of labels, rate, share of the average."""
+        scale, rate, share = numbers
+        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        loss = self._loss(self.model(batch), labels) * scale
+        for parameter, gradient in zip(learning, torch.autograd.grad(loss, learning), strict=True):
+            parameter.grad = gradient
+        self._change(rate, share)
+        return loss.detach()
+
+    def _labels(self, rows: IntArray) -> tuple[FloatArray, float]:
+        """Standardised labels of crystals (rows, outputs), and the sum of the weights of those that are known."""
+        labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
+        return labels, float((np.isfinite(labels) * self.weights).sum())
 
     def _accumulate(self, rows: IntArray) -> Tensor:
         """Set the gradients of the loss of the crystals `rows`, over all threads and processes; the loss."""
-        labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
-        count = float((np.isfinite(labels) * self.weights).sum())
+        labels, count = self._labels(rows)
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
         def sums(own: IntArray) -> list[Tensor]:
@@ -327,6 +362,19 @@ class Training:
         neighbors = [self.neighbors.neighbors(row) for row in rows]
         for part, batch in batches_of(crystals, neighbors, atoms):
             yield part, batch.to(self.device)
+
+    def _batches_to_predict(self, rows: IntArray) -> Iterator[tuple[IntArray, CrystalBatch]]:
+        """The same, those of CUDA in the shape of a captured step."""
+        if not self.captured:
+            yield from self._batches(rows, self.split_atoms)
+            return
+        fixed = self.captured.batches
+        for own in dealt(self.sizes[rows], fixed.batches_for(rows)):
+            placing = fixed.place(rows[own])
+            if placing:
+                yield own, fixed.batch(*(torch.from_numpy(array).to(self.device) for array in placing))
+            else:
+                yield from ((own[part], batch) for part, batch in self._batches(rows[own], self.split_atoms))
 
     def _write_config(self) -> None:
         content = {

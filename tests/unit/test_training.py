@@ -10,15 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crystalpredict.captured import CapturedStep, FixedBatches
 from crystalpredict.checkpoint import Checkpoint
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, neighbor_table
+from crystalpredict.dataset import CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import ModelConfig
-from crystalpredict.properties import Property, find_property
+from crystalpredict.properties import Property
 from crystalpredict.side_by_side import dealt
 from crystalpredict.training import Interrupted, Progress, Training, averaged_weights
 from crystalpredict.training_config import TrainingConfig, learning_rate
-from tests.crystals import random_crystal
+from tests.crystals import random_table
 
 MODEL = ModelConfig(blocks=2, width=32, heads=4, feedforward=64, readout=32)
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -31,20 +32,7 @@ CONFIG = TrainingConfig(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[CrystalTable, NeighborTable]:
     """40 crystals; the energy is a function of the elements, and one in ten has a modulus."""
-    crystals = [random_crystal(seed, n_atoms=1 + seed % 5) for seed in range(40)]
-    energies = np.array([crystal.numbers.mean() / 50 - 1 for crystal in crystals])
-    moduli = np.where(np.arange(40) % 10 == 3, 100.0 + energies, np.nan)
-    sizes = [crystal.n_atoms for crystal in crystals]
-    table = CrystalTable(
-        ids=np.array([str(i) for i in range(40)]),
-        splits=np.where(np.arange(40) < 34, TRAIN, VALIDATION),
-        first=np.concatenate([[0], np.cumsum(sizes)]),
-        lattices=np.array([crystal.lattice for crystal in crystals]),
-        fractional=np.concatenate([crystal.positions @ np.linalg.inv(crystal.lattice) for crystal in crystals]),
-        numbers=np.concatenate([crystal.numbers[:, 0] for crystal in crystals]),
-        labels=np.stack([energies, moduli], axis=1),
-        properties=(find_property("formation_energy"), find_property("bulk_modulus")),
-    )
+    table = random_table(40)
     return table, neighbor_table(table, MODEL.radius, tmp_path_factory.mktemp("neighbors"))
 
 
@@ -120,6 +108,26 @@ def test_how_a_step_is_split_does_not_change_it(data, tmp_path: Path) -> None:
         training._update(rows, 1e-3)
         weights.append(torch.cat([parameter.flatten() for parameter in training.model.parameters()]))
     assert torch.allclose(*weights, atol=1e-5)
+
+
+def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path) -> None:
+    """As a CUDA graph takes it (tests/gpu): with empty slots and room for more crystals than there are."""
+    table, neighbors = data
+    weights, outputs = [], []
+    for fixed in (False, True):
+        training = Training(tmp_path / str(fixed), table, neighbors, MODEL, replace(CONFIG, muon_rate=2.0))
+        steps = list(training._steps(training._order(0)))
+        if fixed:
+            batches = FixedBatches(table, neighbors, steps, torch.device("cpu"))
+            assert batches.place(np.arange(40)) is None
+            training.captured = CapturedStep(batches, 2, training._captured_update)
+        losses = [float(training._update(rows, 1e-5)) for rows in steps[:2]]
+        outputs.append(training.predicted(np.arange(40), training.average))
+        assert not training.captured or training.captured.steps == 2
+        weights.append(torch.cat([p.detach().flatten() for p in training.average.parameters()]))
+    assert losses[0] != losses[1]
+    assert torch.allclose(weights[0], weights[1], rtol=0, atol=2e-6)
+    assert np.allclose(outputs[0], outputs[1], rtol=1e-4)
 
 
 def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
