@@ -2,8 +2,8 @@
 
 PYTHONPATH=src python benchmarks/training.py crystals.npz [--device cuda] [--compile] [--cache FOLDER]
 
-crystals.npz is a prepared file (scripts/prepare.py); torch and NumPy are enough. With --cache also whole steps, with
-optimiser; on CUDA, where ours are CUDA graphs, these are checked for not waiting. Prints a table, then one line of JSON.
+crystals.npz is a prepared file (scripts/prepare.py); torch and NumPy are enough. With --cache also whole steps,
+optimiser included; on CUDA, where ours are graphs, also whether these wait for the device. Prints a table, then JSON.
 """
 
 from __future__ import annotations

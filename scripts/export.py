@@ -16,8 +16,8 @@ from crystalpredict.checkpoint import Checkpoint, load_checkpoint, properties_of
 from crystalpredict.dataset import CrystalTable
 from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of
 from crystalpredict.registry import file_sha256
+from crystalpredict.run_files import averaged_weights
 from crystalpredict.structures import read_entries
-from crystalpredict.training import averaged_weights
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

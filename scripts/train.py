@@ -21,7 +21,8 @@ import torch
 from crystalpredict import distributed
 from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Progress, Training
+from crystalpredict.run_files import Progress
+from crystalpredict.training import Training
 from crystalpredict.training_config import TrainingConfig
 
 

@@ -82,6 +82,11 @@ class FixedBatches:
         slots = self.bins * self.slots
         return max(int(self.sizes[rows].sum() / (0.8 * slots)), len(rows) // self.room) + 1
 
+    def of(self, rows: IntArray) -> CrystalBatch | None:
+        """The batch of some crystals; None if they do not fit."""
+        placing = self.place(rows)
+        return placing and self.batch(*(self._on_device(array) for array in placing))
+
     def batch(self, placed: Tensor, n_atoms: Tensor) -> CrystalBatch:
         """The batch of what `place` returned, made on the device; crystals beyond those of the rows have no atom."""
         sites, homes, owners = placed

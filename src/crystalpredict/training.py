@@ -11,9 +11,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.optimiser import READOUT, Optimiser, move_towards
 from crystalpredict.properties import find_property
+from crystalpredict.run_files import Progress, log_epoch, read_state, write_state
 from crystalpredict.side_by_side import SideBySide, dealt, one_thread
 from crystalpredict.training_config import TrainingConfig, learning_rate
 
@@ -50,23 +51,6 @@ LEAST_SHARE = 80  # listed atoms of a step for a thread: with fewer, operations 
 SAVE_AFTER = 10.0  # seconds since the last state, from which the end of an epoch is worth another
 RARE = 0.2  # a property with labels for fewer than this share of the crystals is rare
 HEAD = f"{READOUT}2."  # the last layer: a row for each property
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training stands: after `step` of the run, `done` of 1; loss of the last steps; seconds so far here."""
-
-    epoch: int
-    step: int
-    done: float
-    loss: float
-    learning_rate: float
-    seconds: float
-    errors: dict[str, float] | None = None
-    """Mean absolute error on the validation crystals by property, on the trained scale, at the end of an epoch."""
-    errors_in_unit: dict[str, float] | None = None
-    best: bool = False
-    """Whether no epoch before was better."""
 
 
 class Interrupted(Exception):
@@ -139,8 +123,10 @@ class Training:
         """Steps as a CUDA graph, where there is CUDA and the network asks nothing of the host."""
         if self.device.type != "cuda" or self.model.config.vectors or distributed.size() > 1:
             return None
-        steps = list(self._steps(self._order(0)))
-        batches = FixedBatches(self.table, self.neighbors, steps, self.device)
+        try:
+            batches = FixedBatches(self.table, self.neighbors, list(self._steps(self._order(0))), self.device)
+        except torch.OutOfMemoryError:
+            return None
         return CapturedStep(batches, len(self.properties), self._captured_update)
 
     def _adopt(self, start: Checkpoint) -> None:
@@ -199,7 +185,8 @@ class Training:
                 self.epoch, self.step, done, self._mean_loss(losses), learning_rate(self.config, self.step, done),
                 time.monotonic() - started, errors, in_unit, best,
             )  # fmt: skip
-            self._log(progress)
+            if not distributed.rank():
+                log_epoch(self.folder, [prop.name for prop in self.properties], progress)
             report(progress)
             losses.clear()
             if self.finished or time.monotonic() - saved > SAVE_AFTER:
@@ -260,22 +247,24 @@ class Training:
         return np.asarray(outputs.cpu().numpy() * self.deviation + self.mean)
 
     def _update(self, rows: IntArray, rate: float) -> Tensor:
-        """One optimiser step on the crystals `rows`; their mean loss over all labels, standardised.
-
-        Nothing in it waits for the device, so a GPU computes while the next crystals are collated.
-        """
+        """One optimiser step on the crystals `rows`; mean loss of their standardised labels. Never waits for a GPU."""
         share = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
-        if self.captured:
-            labels, count = self._labels(rows)
-            loss = self.captured.run(rows, labels, (1 / count, rate, share))
-            if loss is not None:
-                return loss
         try:
+            if self.captured:
+                labels, count = self._labels(rows)
+                loss = self.captured.run(rows, labels, (1 / count, rate, share))
+                if loss is not None:
+                    return loss
             total = self._accumulate(rows)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.split_atoms <= LEAST_SPLIT or distributed.size() > 1:
+            if not is_out_of_memory(error) or distributed.size() > 1:
                 raise
-            self.split_atoms //= 2
+            if self.captured:
+                self.captured = None  # its tables and its graph go with it
+            elif self.split_atoms > LEAST_SPLIT:
+                self.split_atoms //= 2
+            else:
+                raise
             return self._update(rows, rate)
         with one_thread():
             self._change(rate, share)
@@ -289,7 +278,7 @@ class Training:
 
     def _captured_update(self, batch: CrystalBatch, labels: Tensor, numbers: Tensor) -> Tensor:
         """The whole of a step on a batch; `numbers`: one over the count of labels, rate, share of the average."""
-        scale, rate, share = numbers
+        scale, rate, share = numbers.unbind()
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         loss = self._loss(self.model(batch), labels) * scale
         for parameter, gradient in zip(learning, torch.autograd.grad(loss, learning), strict=True):
@@ -364,15 +353,11 @@ class Training:
             yield part, batch.to(self.device)
 
     def _batches_to_predict(self, rows: IntArray) -> Iterator[tuple[IntArray, CrystalBatch]]:
-        """The same, those of CUDA in the shape of a captured step."""
-        if not self.captured:
-            yield from self._batches(rows, self.split_atoms)
-            return
-        fixed = self.captured.batches
-        for own in dealt(self.sizes[rows], fixed.batches_for(rows)):
-            placing = fixed.place(rows[own])
-            if placing:
-                yield own, fixed.batch(*(torch.from_numpy(array).to(self.device) for array in placing))
+        """The same, on CUDA in the shape of a captured step."""
+        fixed = self.captured.batches if self.captured else None
+        for own in dealt(self.sizes[rows], fixed.batches_for(rows) if fixed else 1):
+            if fixed and (whole := fixed.of(rows[own])):
+                yield own, whole
             else:
                 yield from ((own[part], batch) for part, batch in self._batches(rows[own], self.split_atoms))
 
@@ -390,54 +375,24 @@ class Training:
             with write_atomically(self.folder / "config.json") as file:
                 file.write(json.dumps(content, indent=2).encode())
 
-    def _log(self, progress: Progress) -> None:
-        """Add an epoch to log.csv; what a run that was killed wrote of it and of later ones goes."""
-        if distributed.rank():
-            return
-        path = self.folder / "log.csv"
-        names = [prop.name for prop in self.properties]
-        header = ",".join(["epoch", "step", "seconds", "learning_rate", "loss", *names])
-        rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
-        rows = [row for row in rows if int(row.split(",")[0]) < progress.epoch]
-        errors = [f"{(progress.errors or {}).get(name, math.nan):.5f}" for name in names]
-        numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5f}"]
-        rows.append(",".join([str(progress.epoch), str(progress.step), *numbers, *errors]))
-        with write_atomically(path) as file:
-            file.write(("\n".join([header, *rows]) + "\n").encode())
-
     def save(self) -> None:
         """Write `state.npz`: weights, their mean, the optimiser's moments and the position in the data."""
         if distributed.rank():
             return
-        arrays: dict[str, Any] = {
+        numbers = {
             "position": np.array([self.epoch, self.step, self.position, self.best_epoch]),
             "error": np.array([self.best_error]),
             "scale": np.stack([self.mean, self.deviation]),
         }
         states = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best}
-        for kind, state in (states | self.optimiser.moments()).items():
-            arrays |= {f"{kind}/{name}": value.cpu().numpy() for name, value in state.items()}
-        with write_atomically(self.folder / "state.npz") as file:
-            np.savez(file, **arrays)
+        write_state(self.folder, numbers, states | self.optimiser.moments())
 
     def _load(self) -> None:
-        with np.load(self.folder / "state.npz", allow_pickle=False) as file:
-            arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-        self.epoch, self.step, self.position, self.best_epoch = (int(value) for value in arrays.pop("position"))
-        self.best_error = float(arrays.pop("error"))
-        self.mean, self.deviation = arrays.pop("scale").numpy()
-        parts: dict[str, dict[str, Tensor]] = {}
-        for key, value in arrays.items():
-            kind, name = key.split("/", 1)
-            parts.setdefault(kind, {})[name] = value
-        self.model.load_state_dict(parts.pop("model"))
-        self.average.load_state_dict(parts.pop("average"))
-        self.best = {name: value.to(self.device) for name, value in parts.pop("best", {}).items()}
-        self.optimiser.load(parts)
-
-
-def averaged_weights(folder: Path) -> dict[str, Tensor]:
-    """State dict of the averaged weights of a run."""
-    kind = "average/"
-    with np.load(folder / "state.npz", allow_pickle=False) as file:
-        return {name.removeprefix(kind): torch.from_numpy(file[name]) for name in file.files if name.startswith(kind)}
+        numbers, states = read_state(self.folder)
+        self.epoch, self.step, self.position, self.best_epoch = (int(value) for value in numbers["position"])
+        self.best_error = float(numbers["error"][0])
+        self.mean, self.deviation = numbers["scale"]
+        self.model.load_state_dict(states.pop("model"))
+        self.average.load_state_dict(states.pop("average"))
+        self.best = {name: value.to(self.device) for name, value in states.pop("best", {}).items()}
+        self.optimiser.load(states)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from crystalpredict import load_model
+from tests.crystals import random_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,3 +36,19 @@ def test_the_stages_and_the_scaling_are_timed(speed: ModuleType) -> None:
 def test_a_training_step_equals_the_direct_sum(speed: ModuleType) -> None:
     step = speed.training_step([str(ROOT / "examples" / name) for name in ("MgO.cif", "TiO2_rutile.cif")], count=2)
     assert step["largest_difference"] < 1e-4
+
+
+def test_the_plain_network_is_ours_and_whole_steps_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import training
+
+    monkeypatch.setattr(training, "STEPS", 1)
+    monkeypatch.setattr(training, "CRYSTALS", 1)
+    random_table(40).save(tmp_path / "table.npz")
+    monkeypatch.setattr("sys.argv", ["training.py", str(tmp_path / "table.npz"), "--cache", str(tmp_path / "lists")])
+    training.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["largest_difference"] < 1e-5
+    assert result["whole_step_ms"] > 0

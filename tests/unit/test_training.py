@@ -16,8 +16,9 @@ from crystalpredict.dataset import CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import ModelConfig
 from crystalpredict.properties import Property
+from crystalpredict.run_files import Progress, averaged_weights
 from crystalpredict.side_by_side import dealt
-from crystalpredict.training import Interrupted, Progress, Training, averaged_weights
+from crystalpredict.training import Interrupted, Training
 from crystalpredict.training_config import TrainingConfig, learning_rate
 from tests.crystals import random_table
 

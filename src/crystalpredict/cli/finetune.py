@@ -29,8 +29,9 @@ from crystalpredict.registry import find_model
 if TYPE_CHECKING:
     from crystalpredict.nn import ModelConfig
     from crystalpredict.provenance import Plan
+    from crystalpredict.run_files import Progress
     from crystalpredict.tables import NewTargets
-    from crystalpredict.training import Progress, Training
+    from crystalpredict.training import Training
     from crystalpredict.workers import Limits
 
 LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property

@@ -1,0 +1,70 @@
+"""What a training run keeps in its folder beside `config.json`: `state.npz`, to go on from, and `log.csv`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crystalpredict.atomic_write import write_atomically
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: after `step` of the run, `done` of 1; loss of the last steps; seconds so far here."""
+
+    epoch: int
+    step: int
+    done: float
+    loss: float
+    learning_rate: float
+    seconds: float
+    errors: dict[str, float] | None = None
+    """Mean absolute error on the validation crystals by property, on the trained scale, at the end of an epoch."""
+    errors_in_unit: dict[str, float] | None = None
+    best: bool = False
+    """Whether no epoch before was better."""
+
+
+def log_epoch(folder: Path, properties: Sequence[str], progress: Progress) -> None:
+    """Add an epoch to log.csv; what a run that was killed wrote of it and of later ones goes."""
+    path = folder / "log.csv"
+    header = ",".join(["epoch", "step", "seconds", "learning_rate", "loss", *properties])
+    rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
+    rows = [row for row in rows if int(row.split(",")[0]) < progress.epoch]
+    errors = [f"{(progress.errors or {}).get(name, math.nan):.5f}" for name in properties]
+    numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5f}"]
+    rows.append(",".join([str(progress.epoch), str(progress.step), *numbers, *errors]))
+    with write_atomically(path) as file:
+        file.write(("\n".join([header, *rows]) + "\n").encode())
+
+
+def write_state(folder: Path, numbers: Mapping[str, np.ndarray], states: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write `state.npz`: arrays by name, and tensors of a kind, such as weights or moments, by the parameter's name."""
+    tensors = {f"{kind}/{name}": value.cpu().numpy() for kind, state in states.items() for name, value in state.items()}
+    with write_atomically(folder / "state.npz") as file:
+        np.savez(file, **(dict(numbers) | tensors))  # type: ignore[arg-type]
+
+
+def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Tensor]]]:
+    """What `write_state` was given."""
+    numbers: dict[str, np.ndarray] = {}
+    states: dict[str, dict[str, Tensor]] = {}
+    with np.load(folder / "state.npz", allow_pickle=False) as file:
+        for key in file.files:
+            kind, _, name = key.partition("/")
+            if name:
+                states.setdefault(kind, {})[name] = torch.from_numpy(file[key])
+            else:
+                numbers[kind] = file[key]
+    return numbers, states
+
+
+def averaged_weights(folder: Path) -> dict[str, Tensor]:
+    """State dict of the averaged weights of a run."""
+    return read_state(folder)[1]["average"]
