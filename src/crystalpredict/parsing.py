@@ -21,7 +21,7 @@ from crystalpredict.crystal import LONGEST
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
-from crystalpredict.plain_cif import HALL, MOST_OPERATIONS, OPERATIONS, UNKNOWN, fits_cell
+from crystalpredict.plain_cif import DUMMY, HALL, MOST_OPERATIONS, OPERATIONS, UNKNOWN, fits_cell
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 
@@ -34,6 +34,8 @@ def parse_text(text: str) -> list[Structure | StructureError]:
 
 
 def _parse(text: str) -> list[Structure | StructureError]:
+    if _is_poscar(text):  # whatever its title looks like
+        return [_parse_poscar(text)]
     start = text.lstrip()[:512].lower()
     if start.startswith(("{", "[")):
         return _parse_json(text)
@@ -43,7 +45,7 @@ def _parse(text: str) -> list[Structure | StructureError]:
         return _parse_cif(text)
     if is_xyz(text):
         return _parse_xyz(text)
-    return [_parse_poscar(text)]
+    raise StructureError("not a CIF, a POSCAR or pymatgen JSON: convert it to one of these")
 
 
 def _parse_xyz(text: str) -> list[Structure | StructureError]:
@@ -101,6 +103,7 @@ def _parse_block(block: str) -> Structure | StructureError:
         # occupancies are judged later, in crystal_of_structure, where the message can name the site
         parser = CifParser.from_str(block, occupancy_tolerance=100.0)
         (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
+        _leave_out_dummies(data)
         _refuse_impossible(data)
         if occupancies := _column(data, "_atom_site_occupancy"):
             # "." is the default, 1, which pymatgen reads as 0
@@ -139,6 +142,15 @@ def _refuse_repetition(block: str) -> None:
     except (ValueError, RuntimeError) as error:
         if twice := re.search(r"duplicate tag (\S+)", str(error)):
             raise StructureError(f"{twice[1]} comes twice in a data block: leave one, or begin a block") from None
+
+
+def _leave_out_dummies(data: dict[str, Any]) -> None:
+    """Take the sites out that are no atoms, by the CIF's own word."""
+    flags = _column(data, "_atom_site_calc_flag")
+    if any(flag.lower() == DUMMY for flag in flags):
+        for tag, column in data.items():
+            if tag.startswith("_atom_site_") and isinstance(column, list) and len(column) == len(flags):
+                data[tag] = [text for text, flag in zip(column, flags, strict=True) if flag.lower() != DUMMY]
 
 
 def _refuse_impossible(data: dict[str, Any]) -> None:
@@ -202,18 +214,27 @@ def _column(data: dict[str, Any], name: str) -> list[str]:
     return [values] if isinstance(values, str) else values
 
 
+def _is_poscar(text: str) -> bool:
+    """Whether the second line begins with a number and the three after it with three each."""
+    lines = text.split("\n", 5)[1:5]
+    try:
+        numbers = [[float(word) for word in line.split()[:3]] for line in lines[1:]]
+        float(lines[0].split()[0])
+    except (ValueError, IndexError):
+        return False
+    return [len(row) for row in numbers] == [3, 3, 3]
+
+
 def _parse_poscar(text: str) -> Structure | StructureError:
     """Structure of a POSCAR; it must name its elements."""
     from pymatgen.io.vasp.inputs import Poscar  # takes two seconds, for the spectra that pymatgen reads
 
     lines = text.split("\n")
-    try:
-        numbers = [[float(word) for word in line.split()[:3]] for line in lines[2:5]]
-        if [len(row) for row in numbers] != [3, 3, 3]:
-            raise ValueError
-        float(lines[1].split()[0])
-    except (ValueError, IndexError):
-        return StructureError("not a CIF, a POSCAR or pymatgen JSON: convert it to one of these")
+    scales = _leading_numbers(lines[1])
+    if len(scales) > 1:
+        if len(scales) != 3 or min(scales) <= 0:
+            return StructureError(f"broken POSCAR: scale {lines[1].strip()!r} must be one number or three above 0")
+        lines[1] = "1.0"  # pymatgen would take the first for all three
     lines[5:7] = [line.split("!")[0] for line in lines[5:7]]  # comments, which pymatgen takes for counts
     named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
     if named and len(lines) > 6 and len(lines[5].split()) != len(lines[6].split()):
@@ -227,7 +248,21 @@ def _parse_poscar(text: str) -> Structure | StructureError:
         return StructureError(f"broken POSCAR ({_reason(error)}): check the counts, the coordinates and their number")
     if not named and not poscar.true_names:
         return StructureError("the POSCAR does not name its elements: add a line of symbols above the line of counts")
-    return poscar.structure
+    structure = poscar.structure
+    if len(scales) == 3:  # of x, y and z, of cell and atoms alike: fractional coordinates stay what they are
+        lattice = Lattice(structure.lattice.matrix * scales)
+        structure = Structure(lattice, structure.species_and_occu, structure.frac_coords)
+    return structure
+
+
+def _leading_numbers(line: str) -> list[float]:
+    numbers = []
+    for word in line.split():
+        try:
+            numbers.append(float(word))
+        except ValueError:
+            break
+    return numbers
 
 
 def _parse_json(text: str) -> list[Structure | StructureError]:

@@ -28,7 +28,8 @@ METRIC = 0.05  # by how much of a length or a cosine a symmetry operation may ch
 OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 _GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
 HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
-_SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy")
+_SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy", "?calc_flag")
+DUMMY = "dum"  # the calc_flag of a site that is no atom
 _ION = re.compile(r"([A-Z][a-z]?)(?:0?\+|0?-|[0-9](?:\.[0-9]*)?[+-]|[+-][0-9])?")
 _LABEL = re.compile(r"([A-Z][a-z]?)(?:[0-9][0-9A-Za-z]*)?")
 _OPERATION = re.compile(r"[xyzXYZ0-9/+,\s-]+")
@@ -74,6 +75,8 @@ def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
     operations = _operations(block, parameters)
     sites = block.find("_atom_site_", _SITE)
     if not (_is_cell(parameters) and operations and len(sites)):
+        return None
+    if sites.has_column(6) and any(flag.lower() == DUMMY for flag in sites.column(6)):
         return None
     typed = sites.has_column(4)
     numbers = [_atomic_number(text, _ION if typed else _LABEL) for text in sites.column(4 if typed else 0)]

@@ -155,6 +155,27 @@ def test_cif_symmetry_and_poscar_scale_give_the_cell(tmp_path) -> None:
     assert edges.distances[edges.distances > 0].min() == pytest.approx(4.1 * 0.75**0.5)
 
 
+@pytest.mark.parametrize("mode", ["Direct", "Cartesian"])
+def test_three_scales_of_a_poscar_are_those_of_x_y_and_z(tmp_path, mode) -> None:
+    text = poscar(a="2.0 3.0 4.0").replace("1 0 0\n", "1 0 1\n", 1).replace("Direct", mode)
+    crystal = crystal_of(read_one(tmp_path, text, "POSCAR"))
+    assert crystal.lattice.tolist() == [[2.0, 0.0, 4.0], [0.0, 3.0, 0.0], [0.0, 0.0, 4.0]]
+    apart = crystal.positions[1] - crystal.positions[0]
+    assert apart == pytest.approx([1.0, 1.5, 4.0] if mode == "Direct" else [1.0, 1.5, 2.0])
+
+
+@pytest.mark.parametrize("title", ["[001] slab", "{100} of it", "data_old", "<?xml", "4"])
+def test_a_poscar_may_have_any_title(tmp_path, title) -> None:
+    text = poscar().split("\n", 1)[1]
+    assert crystal_of(read_one(tmp_path, f"{title}\n{text}", "POSCAR")).n_atoms == 2
+
+
+def test_a_site_that_is_a_dummy_is_no_atom(tmp_path) -> None:
+    flagged = cif("A Na 0 0 0 1 d", "B Cl 0.5 0.5 0.5 1 d", "C Na 0.5 0.5 0.4 1 Dum")
+    crystal = crystal_of(read_one(tmp_path, flagged.replace("occupancy\n", "occupancy\n_atom_site_calc_flag\n")))
+    assert composition(crystal) == {"Na": 1, "Cl": 1}
+
+
 def test_contcar_with_selective_dynamics_velocities_and_repeated_symbols(tmp_path) -> None:
     text = "c\n3.0\n2 0 0\n0 1 0\n0 0 1\nO Mg O\n1 1 1\nSelective dynamics\nDirect\n"
     text += "0 0 0 T T F\n0.25 0.5 0.5 T T T\n0.5 0 0 F F F\n\n 0.0 0.0 0.0\n 0.0 0.0 0.0\n 0.0 0.0 0.0\n"
@@ -405,6 +426,8 @@ def test_a_bad_cif_says_what_is_wrong(tmp_path, text, message) -> None:
         (poscar(symbols="Cs Xx\n"), "Xx"),
         (poscar(symbols="Cs Es\n"), "H to Cf only"),
         (poscar(a="0"), "cell"),
+        (poscar(a="2 3"), "one number or three above 0"),
+        (poscar(a="2 3 -4"), "one number or three above 0"),
         (poscar(a="nan"), "not a number"),
         (poscar(rows="0 0 0\n0.02439 0 0\n"), "0.10 Å apart"),
         ("comment\n4.1\n1 0 0\n0 1 0\n", "not a CIF, a POSCAR"),
