@@ -27,8 +27,9 @@ def derivable(properties: Sequence[Property]) -> tuple[Property, ...]:
 def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tuple[Property, ...]:
     """The properties that `targets`, names or aliases, stand for: of a model that has `properties`, or derived ones.
 
-    None named: all of the model.
+    None named: all of the model. A single name may stand without a list.
     """
+    targets = [targets] if isinstance(targets, str) else targets
     among = (*properties, *derivable(properties))
     return tuple(dict.fromkeys(find_property(name, among) for name in targets)) or tuple(properties)
 

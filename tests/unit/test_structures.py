@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Molecule, Structure
 
+from crystalpredict import load_model
 from crystalpredict.crystal import ELEMENTS, Crystal
 from crystalpredict.structures import Entry, Inline, entries_of_structures, read_entries
 
@@ -497,6 +498,14 @@ def test_a_cell_beyond_all_sense_does_not_kill_the_process(tmp_path, box) -> Non
 def test_a_molecule_from_python_is_an_entry_with_an_error() -> None:
     (entry,) = entries_of_structures([Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]])], RADIUS)
     assert "molecule without a lattice" in error_of(entry)
+
+
+@pytest.mark.parametrize("item", [7, None, {"lattice": 3}, object()])
+def test_what_is_no_structure_at_all_is_an_entry_with_an_error(item) -> None:
+    good, bad = load_model(device="cpu", targets="bandgap").predict([structure(), item])
+    assert good.values.keys() == {"bandgap_eV"}
+    assert (bad.index, bad.values) == (1, {})
+    assert bad.error == f"a {type(item).__name__} is no structure: give a pymatgen Structure or the name of a file"
 
 
 def test_an_entry_that_failed_late_still_names_its_formula(tmp_path) -> None:
