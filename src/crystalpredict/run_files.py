@@ -13,6 +13,8 @@ from torch import Tensor
 
 from crystalpredict.atomic_write import write_atomically
 
+LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -34,7 +36,8 @@ class Progress:
 def log_epoch(folder: Path, properties: Sequence[str], progress: Progress) -> None:
     """Add an epoch to log.csv; what a run that was killed wrote of it and of later ones goes."""
     path = folder / "log.csv"
-    header = ",".join(["epoch", "step", "seconds", "learning_rate", "loss", *properties])
+    names = [f"{name}_error" if name in LOG_COLUMNS else name for name in properties]
+    header = ",".join([*LOG_COLUMNS, *names])
     rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
     rows = [row for row in rows if int(row.split(",")[0]) < progress.epoch]
     errors = [f"{(progress.errors or {}).get(name, math.nan):.5f}" for name in properties]

@@ -1,3 +1,4 @@
+import csv
 import subprocess
 import sys
 from contextlib import suppress
@@ -16,7 +17,7 @@ from crystalpredict.dataset import CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import ModelConfig
 from crystalpredict.properties import Property
-from crystalpredict.run_files import Progress, averaged_weights
+from crystalpredict.run_files import Progress, averaged_weights, log_epoch
 from crystalpredict.side_by_side import dealt
 from crystalpredict.training import Interrupted, Training
 from crystalpredict.training_config import TrainingConfig, learning_rate
@@ -85,6 +86,12 @@ def test_the_loss_falls_and_the_log_tells(data, tmp_path: Path) -> None:
     rows = (tmp_path / "log.csv").read_text().splitlines()
     assert rows[0] == "epoch,step,seconds,learning_rate,loss,formation_energy,bulk_modulus"
     assert len(rows) == 13
+
+
+def test_a_property_may_have_the_name_of_a_column_of_the_log(tmp_path: Path) -> None:
+    log_epoch(tmp_path, ["loss", "gap"], Progress(1, 10, 0.5, 0.25, 1e-3, 7.0, errors={"loss": 2.0, "gap": 3.0}))
+    (row,) = csv.DictReader((tmp_path / "log.csv").read_text().splitlines())
+    assert (float(row["loss"]), float(row["loss_error"]), float(row["gap"])) == (0.25, 2.0, 3.0)
 
 
 def test_a_missing_label_pulls_at_nothing(data, tmp_path: Path) -> None:

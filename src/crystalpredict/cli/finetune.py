@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from crystalpredict.training import Training
     from crystalpredict.workers import Limits
 
-LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property
-
 
 class SplitBy(StrEnum):
     """How rows are put into the training, the validation and the test part."""
@@ -314,6 +312,7 @@ def draw_losses(folder: Path, plan: Plan, *, quiet: bool) -> None:
     from crystalpredict.atomic_write import write_atomically
     from crystalpredict.finetune import training_folders
     from crystalpredict.plots import loss_curve
+    from crystalpredict.run_files import LOG_COLUMNS
 
     runs = training_folders(folder, plan)
     for number, training in enumerate(runs, start=1):
