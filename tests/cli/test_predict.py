@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 import crystalpredict
+from crystalpredict import load_model
+from crystalpredict.cli.render import TableWriter
 
 VALUES = {
     "bandgap_eV": 1.01e-4,
@@ -173,6 +176,26 @@ def test_json_and_json_lines_hold_the_numbers_of_the_csv(program, tmp_path, cscl
     assert (whole[0]["index"], whole[0]["n_atoms"], whole[0]["warnings"], whole[0]["error"]) == (0, 2, [], None)
     assert (whole[1]["formula"], whole[1]["n_atoms"], whole[1]["bandgap_eV"]) == (None, None, None)
     assert whole[1]["error"] == failed["error"]
+
+
+def test_a_narrow_terminal_cuts_no_number_off(cscl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 60 columns, which the five intervals do not fit."""
+    model = load_model(device="cpu")
+    (row,) = model.predict([cscl])
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    writer = TableWriter(stream, model.properties, intervals=True)
+    writer.write(row)
+    writer.close()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+    words = re.findall(r"\[-?[0-9.]+\.\.-?[0-9.]+\]", text)
+    assert len(words) == 5
+    assert "…" not in text
 
 
 def test_a_table_shows_every_file_with_its_numbers_and_its_error(program, tmp_path, cscl) -> None:

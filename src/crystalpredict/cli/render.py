@@ -163,22 +163,26 @@ class TableWriter:
             table.add_column("#", justify="right")
         table.add_column("formula")
         table.add_column("atoms", justify="right")
-        for prop in self.properties:
-            table.add_column(f"{prop.label}\n{prop.unit}", justify="right")
+        values = [[_cell(row, prop, self.intervals) for row in self.rows] for prop in self.properties]
+        for prop, column in zip(self.properties, values, strict=True):
+            longest = max((len(word) for cell in column for word in cell.split(" ")), default=0)
+            table.add_column(f"{prop.label}\n{prop.unit}", justify="right", min_width=longest)
         if self.intervals:
             table.caption = f"[..]: holds the true value in {SHOWN} % of cases"
         if noted:
             table.add_column("note", overflow="fold")
-        for row in self.rows:
+        for number, row in enumerate(self.rows):
             cells = [escape(printable(row.path)), *([str(row.index)] if several else []), escape(row.formula)]
             cells.append("" if row.n_atoms is None else str(row.n_atoms))
-            cells += [_cell(row, prop, self.intervals) for prop in self.properties]
+            cells += [escape(column[number]) for column in values]
             if noted:
                 note = f"[red]{escape(row.error)}[/red]" if row.error else escape("; ".join(row.warnings))
                 cells.append(note)
             table.add_row(*cells)
-        terminal = self.stream.isatty()
-        Console(file=self.stream, width=None if terminal else 200, highlight=False).print(table)
+        console = Console(file=self.stream, width=None if self.stream.isatty() else 200, highlight=False)
+        least = console.measure(table, options=console.options.update(max_width=10**4)).minimum
+        console.width = max(console.width, least)  # rather broken lines than numbers cut off
+        console.print(table)
 
 
 def _cell(row: Prediction, prop: Property, intervals: bool) -> str:
@@ -189,4 +193,4 @@ def _cell(row: Prediction, prop: Property, intervals: bool) -> str:
     if not intervals:
         return value
     low, high = (f"{end:.{max(prop.decimals - 2, 0)}f}" for end in row.interval(prop.column))
-    return f"{value} \\[{low}..{high}]"
+    return f"{value} [{low}..{high}]"
