@@ -272,3 +272,18 @@ def test_a_suffix_goes_before_a_format_that_was_set(program, examples, tmp_path,
     assert (tmp_path / name).read_text().startswith(starts)
     assert program("predict", examples[0], "-o", tmp_path / f"2{name}", "-f", "jsonl").code == 0
     assert (tmp_path / f"2{name}").read_text().startswith('{"path"')
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&-"])
+def test_without_a_standard_stream_the_output_is_whole(tmp_path: Path, examples, closed: str) -> None:
+    output = tmp_path / "out.csv"
+    command = f"exec {sys.executable} -m crystalpredict predict {examples[0]} -o {output} {closed}"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, timeout=60).returncode == 0
+    assert len(output.read_text().splitlines()) == 2
+
+
+def test_results_for_a_closed_standard_output_are_an_error(examples) -> None:
+    command = f"exec {sys.executable} -m crystalpredict predict -q {examples[0]} >&-"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr == "crystalpredict: error: the output cannot be written (Bad file descriptor)\n"

@@ -24,7 +24,7 @@ from crystalpredict.cli.settings import apply_settings, read_settings
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import CrystalPredictError, DataError, UsageError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 # threads of torch that wait do not spin, or they take the cores from whoever else computes; and NumPy's products are
 # small: more than one thread of each would only wait, awake
@@ -101,8 +101,24 @@ def main() -> None:
         sys.exit(EXIT_FAILURE)
 
 
+def open_standard_streams() -> None:
+    """Give a program that was started without a standard stream one that is empty, or that takes nothing.
+
+    Else the first file that is opened becomes that stream, and what is said goes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # results that nobody can read are an error, what is said is not
+            descriptor = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+
+
 def program() -> None:
     """`main` as the program: it ends at once, since to take torch apart takes a quarter of a second."""
+    open_standard_streams()
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     code: Any = 0

@@ -37,7 +37,7 @@ def read_settings() -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if FILE_VARIABLE in os.environ:
+        if os.environ.get(FILE_VARIABLE):
             raise UsageError(f"{path}: no such file; {FILE_VARIABLE} names it") from None
         return {}
     except (OSError, ValueError) as error:
