@@ -80,7 +80,7 @@ class FixedBatches:
     def batches_for(self, rows: IntArray) -> int:
         """Batches that hold the crystals with room to spare."""
         slots = self.bins * self.slots
-        return max(int(self.sizes[rows].sum() / (0.8 * slots)), len(rows) // self.room) + 1
+        return min(max(int(self.sizes[rows].sum() / (0.8 * slots)), len(rows) // self.room) + 1, len(rows))
 
     def of(self, rows: IntArray) -> CrystalBatch | None:
         """The batch of some crystals; None if they do not fit."""

@@ -138,6 +138,21 @@ def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path) -> No
     assert np.allclose(outputs[0], outputs[1], rtol=1e-4)
 
 
+def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(data, tmp_path: Path) -> None:
+    """Bins of the size of the largest crystals, and one bin a batch, which each of them more than half fills."""
+    table, neighbors = data
+    training = Training(tmp_path, table, neighbors, MODEL, CONFIG)
+    expected = training.predicted(np.arange(40), training.average)
+    batches = FixedBatches(table, neighbors, [np.array([0])], torch.device("cpu"))
+    assert (batches.bins, batches.slots) == (1, 5)
+    batches.fitting &= batches.sizes < 5
+    training.captured = CapturedStep(batches, 2, training._captured_update)
+    assert np.allclose(training.predicted(np.arange(40), training.average), expected, rtol=1e-4)
+    for row in range(5):
+        one = training.predicted(np.array([row]), training.average)
+        assert np.allclose(one, expected[row], rtol=1e-4)
+
+
 def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crystalpredict.training.LEAST_SHARE", 1)
     steps, errors = [], []
