@@ -19,6 +19,7 @@ from crystalpredict.properties import PROPERTIES, Property, match_property
 from crystalpredict.structures import Inline, Source
 from crystalpredict.table_files import STRUCTURE_KEYS, RawTable, read_id_prop, read_table
 
+LARGEST = 1e30  # of a label: squares of larger ones are soon infinite
 TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # what a cell holds, in the order in which they are looked for
 PATH_COLUMNS = ("path", "file", "filename", "cif_file", "cif_path")
 ID_COLUMNS = ("id", "material_id", "mp_id", "mpid", "jid", "identifier")
@@ -291,6 +292,8 @@ def _label(value: float | str | None, target: Target) -> tuple[float, str]:
         value = 10.0**value if value < 300 else np.inf
     if not isfinite(value):
         return np.nan, "is infinite"
+    if abs(value) > LARGEST:
+        return np.nan, f"is {value:.3g}, which no property is"
     if target.prop.transform == "log10" and value <= 0:
         return np.nan, "is not positive, so that it has no logarithm"
     return value, ""

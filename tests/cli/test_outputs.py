@@ -14,6 +14,7 @@ import pytest
 from crystalpredict.cli.progress import Forecast
 from crystalpredict.cli.tally import Tally, reason_of
 from crystalpredict.predict import Prediction
+from tests.labelled import rows, write
 
 VALUES = ["bandgap_eV", "formation_energy_eV_per_atom", "e_above_hull_eV_per_atom", "bulk_modulus_GPa",
           "shear_modulus_GPa"]  # fmt: skip
@@ -287,3 +288,11 @@ def test_results_for_a_closed_standard_output_are_an_error(examples) -> None:
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert ended.stderr == "crystalpredict: error: the output cannot be written (Bad file descriptor)\n"
+
+
+def test_a_terminal_of_few_letters_gets_the_table_of_an_evaluation(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", rows(4))
+    command = [sys.executable, "-m", "crystalpredict", "evaluate", path, "-f", "table"]
+    ended = subprocess.run(command, capture_output=True, timeout=60, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert ended.returncode == 0, ended.stderr
+    assert b"R\\xb2" in ended.stdout

@@ -152,6 +152,7 @@ def test_rows_and_labels_left_out_are_named_with_the_reason(tmp_path: Path) -> N
     lines[3]["bandgap"] = "wide"
     lines[4]["bulk_modulus"] = "-5"
     lines[5]["bandgap"] = "inf"
+    lines[0]["bandgap"] = "-1e200"
     lines[6]["id"] = "x0"
     lines[7]["bandgap"] = lines[7]["bulk_modulus"] = "none?"
     path = write(tmp_path / "t.csv", lines)
@@ -166,11 +167,12 @@ def test_rows_and_labels_left_out_are_named_with_the_reason(tmp_path: Path) -> N
     assert "bandgap is not a number ('none?')" in reasons[8]
     assert "6 fields where the header has 4" in reasons[10]
     assert {hole.row: hole.reason for hole in table.holes} == {
+        1: "bandgap is -1e+200, which no property is",
         4: "bandgap is not a number ('wide')",
         5: "bulk_modulus is not positive, so that it has no logarithm",
         6: "bandgap is infinite",
     }
-    assert np.isnan(table.labels).sum() == 3
+    assert np.isnan(table.labels).sum() == 4
 
 
 def test_words_for_splits(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -119,6 +120,9 @@ def open_standard_streams() -> None:
 def program() -> None:
     """`main` as the program: it ends at once, since to take torch apart takes a quarter of a second."""
     open_standard_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files, Å and R², where the terminal's letters are few
+            stream.reconfigure(errors="backslashreplace")
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     code: Any = 0

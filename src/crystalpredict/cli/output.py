@@ -59,8 +59,6 @@ def opened(
 ) -> Iterator[IO[Any]]:
     """stdout, or a file (gzipped for .gz) that appears when it is complete; text, or bytes if `binary`."""
     if output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, and Å, where the terminal's letters are few
-            sys.stdout.reconfigure(errors="backslashreplace")
         yield sys.stdout
         return
     from crystalpredict.atomic_write import write_atomically
