@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import itertools
 import os
@@ -166,6 +167,18 @@ def test_a_device_is_not_replaced_by_a_file(program, examples) -> None:
     outcome = program("predict", examples[0], "-o", "/dev/null", "-f", "json")
     assert outcome.code == 2
     assert "no regular file" in outcome.stderr
+
+
+def test_any_letter_may_be_in_a_name(tmp_path: Path, examples) -> None:
+    names = [tmp_path / f"a{letter}b.cif" for letter in '\r\n,"; é']
+    for name in names:
+        name.write_bytes(Path(examples[0]).read_bytes())
+    done = python("predict", "-q", *names, "-o", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert [row["path"] for row in found] == [str(name) for name in names]
+    assert len({row["bandgap_eV"] for row in found}) == 1
 
 
 # Surroundings

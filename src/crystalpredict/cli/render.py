@@ -96,6 +96,7 @@ class CsvWriter:
         self.properties, self.intervals = properties, intervals
         names = [name for prop in properties for name in columns_of(prop, intervals)]
         self.rows = csv.writer(stream, lineterminator="\n")
+        self.quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
         self.rows.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error"))
 
     def write(self, row: Prediction) -> None:
@@ -105,7 +106,9 @@ class CsvWriter:
             for value in numbers_of(row, prop, self.intervals)
         ]
         start = (row.path, row.index, row.formula, row.n_atoms)
-        self.rows.writerow((*start, *numbers, "; ".join(row.warnings), row.error))
+        # a carriage return in a name ends a line for whoever reads the file, unless it is quoted
+        writer = self.quoted if "\r" in row.path else self.rows
+        writer.writerow((*start, *numbers, "; ".join(row.warnings), row.error))
 
     def close(self) -> None:
         pass
