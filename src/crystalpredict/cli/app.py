@@ -87,6 +87,9 @@ def _options(
 
 def main() -> None:
     """Run the program; a foreseen error is one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files, Å and R², where the terminal's letters are few
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (UsageError, DataError) as error:
@@ -120,9 +123,6 @@ def open_standard_streams() -> None:
 def program() -> None:
     """`main` as the program: it ends at once, since to take torch apart takes a quarter of a second."""
     open_standard_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files, Å and R², where the terminal's letters are few
-            stream.reconfigure(errors="backslashreplace")
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     code: Any = 0
