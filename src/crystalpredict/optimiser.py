@@ -71,22 +71,22 @@ class Optimiser:
 
         A rate on the device, as a CUDA graph needs it, is a share of a step at the rate 1.
         """
-        number = 1.0 if isinstance(rate, Tensor) else rate
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = number * group["share"]
-        if not isinstance(rate, Tensor):
-            for part in self.parts:
-                part.step()
-            return
-        changed = [
-            parameter.detach() for part in self.parts for group in part.param_groups for parameter in group["params"]
-        ]
+        changed: list[Tensor] = []
+        if isinstance(rate, Tensor):
+            changed = [
+                parameter.detach()
+                for part in self.parts
+                for group in part.param_groups
+                for parameter in group["params"]
+            ]
         before = [parameter.clone() for parameter in changed]
         for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = (1.0 if isinstance(rate, Tensor) else rate) * group["share"]
             part.step()
-        move_towards(before, changed, rate)
-        torch._foreach_copy_(changed, before)
+        if changed:
+            move_towards(before, changed, rate)
+            torch._foreach_copy_(changed, before)
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """What it remembers of each parameter, by kind and by the parameter's name."""

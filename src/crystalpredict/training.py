@@ -104,6 +104,7 @@ class Training:
         if config.freeze_encoder:
             self.model.requires_grad_(False)
             self.model.readout.requires_grad_(True)
+        self.learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser = Optimiser(self.model, config)
         self.epoch, self.step, self.position = 0, 0, 0
         self.captured = self._captured()
@@ -279,9 +280,8 @@ class Training:
     def _captured_update(self, batch: CrystalBatch, labels: Tensor, numbers: Tensor) -> Tensor:
         """The whole of a step on a batch; `numbers`: one over the count of labels, rate, share of the average."""
         scale, rate, share = numbers.unbind()
-        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         loss = self._loss(self.model(batch), labels) * scale
-        for parameter, gradient in zip(learning, torch.autograd.grad(loss, learning), strict=True):
+        for parameter, gradient in zip(self.learning, torch.autograd.grad(loss, self.learning), strict=True):
             parameter.grad = gradient
         self._change(rate, share)
         return loss.detach()
@@ -294,23 +294,22 @@ class Training:
     def _accumulate(self, rows: IntArray) -> Tensor:
         """Set the gradients of the loss of the crystals `rows`, over all threads and processes; the loss."""
         labels, count = self._labels(rows)
-        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
         def sums(own: IntArray) -> list[Tensor]:
-            """Loss, and gradients of `learning`, of the crystals at the positions `own`."""
-            total = [torch.zeros((), device=self.device), *(torch.zeros_like(parameter) for parameter in learning)]
+            """Loss, and gradients of what learns, of the crystals at the positions `own`."""
+            total = [torch.zeros((), device=self.device), *(torch.zeros_like(parameter) for parameter in self.learning)]
             for part, batch in self._batches(rows[own], self.split_atoms):
                 target = torch.from_numpy(labels[own[part]]).to(self.device, non_blocking=True)
                 loss = self._loss(self.model(batch), target) / count
                 # not backward(), which adds to the parameters: threads would add in any order
-                torch._foreach_add_(total, [loss.detach(), *torch.autograd.grad(loss, learning)])
+                torch._foreach_add_(total, [loss.detach(), *torch.autograd.grad(loss, self.learning)])
             return total
 
         total, *others = self.side_by_side.map(sums, self._shares(rows))
         for other in others:
             torch._foreach_add_(total, other)
         loss, *gradients = distributed.summed_together(total)
-        for parameter, gradient in zip(learning, gradients, strict=True):
+        for parameter, gradient in zip(self.learning, gradients, strict=True):
             parameter.grad = gradient
         return loss.clone()  # a view of what was summed together would keep the gradients of its step
 
