@@ -144,6 +144,16 @@ def test_a_directory_is_in_the_order_of_whole_paths_and_listed_as_needed(tmp_pat
     assert list(paths) == sorted(str(tmp_path / name) for name in [*names, "z/later.cif"])[1:]
 
 
+@pytest.mark.parametrize("name", ["results.json", "results.json.gz"])
+def test_results_in_a_directory_are_no_inputs_of_the_next_run(program, tmp_path, name) -> None:
+    structure = written(tmp_path / 'a"\\.vasp')
+    (tmp_path / "broken.json").write_text('[{"path": "a.cif", "index"')
+    for run in range(2):
+        outcome = program("predict", tmp_path, "-o", tmp_path / name)
+        assert outcome.code == 3, run
+        assert list(expand([str(tmp_path)])) == [structure, str(tmp_path / "broken.json")]
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_a_directory_that_may_not_be_read_is_a_row(program, tmp_path) -> None:
     written(tmp_path / "in" / "a.vasp")

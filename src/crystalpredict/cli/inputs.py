@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from glob import glob, has_magic
@@ -12,18 +13,20 @@ from typing import IO
 
 from crystalpredict.errors import UsageError
 from crystalpredict.file_names import is_found
+from crystalpredict.files import CANNOT_UNPACK, uncompressed
 
 BLOCK = 2**16  # bytes of a list that are read at a time
+RESULTS = re.compile(rb'\[\s*\{"path": "([^"\\]|\\.)*", "index": \d')  # how JSON of `predict` begins
 NOTHING = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
 
 def expand(inputs: Iterable[str], *, null: bool = False) -> Iterator[str]:
     """Paths of the files that `inputs` stand for, in order; UsageError at once where one stands for nothing.
 
-    A directory stands for the structure files and archives in and below it, in the order of their paths; a pattern for
-    what it matches, sorted; `@list` for the paths in a file, one a line or each ended by a null byte, taken as they
-    are; `-` for those on stdin. A path that does not exist is kept: it becomes a row with an error. Directories and
-    lists are read as the paths are asked for.
+    A directory stands for the structure files and archives in and below it, in the order of their paths, without JSON
+    that `predict` wrote; a pattern for what it matches, sorted; `@list` for the paths in a file, one a line or each
+    ended by a null byte, taken as they are; `-` for those on stdin. A path that does not exist is kept: it becomes a
+    row with an error. Directories and lists are read as the paths are asked for.
     """
     paths = chain.from_iterable([_expand_one(item, null) for item in inputs])
     return _begun(paths, NOTHING)
@@ -73,8 +76,21 @@ def _walk(folder: str) -> Iterator[str]:
         path = str(base / name)
         if name.endswith(os.sep):
             yield from _walk(path)
-        else:
+        elif not _is_result(path):
             yield path
+
+
+def _is_result(path: str) -> bool:
+    """Whether a file is JSON that `predict` wrote, told from its beginning; one that cannot be read is not."""
+    if ".json" not in path[-9:].lower():
+        return False
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(6)
+            file.seek(0)
+            return RESULTS.match(uncompressed(file, magic).read(BLOCK)) is not None
+    except CANNOT_UNPACK:
+        return False
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
