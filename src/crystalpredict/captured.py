@@ -39,8 +39,9 @@ class FixedBatches:
         self.slots = int(min(self.sizes.max(), PART_ATOMS))
         self.fitting = self.sizes <= self.slots
         self.width = int(widest[self.fitting].max())
-        listed = [int(self.sizes[rows].sum()) for rows in steps]
-        self.bins = int(np.quantile(listed, 1 - RARE_STEPS) * SPARE / self.slots) + 1
+        fitting = (self.sizes[rows[self.fitting[rows]]] for rows in steps)
+        needed = [int(first_fit(sizes, self.slots)[0].max()) + 1 for sizes in fitting if len(sizes)]
+        self.bins = int(np.quantile(needed, 1 - RARE_STEPS) * SPARE) + 1
         self.room = int(max(len(rows) for rows in steps) * SPARE) + 1
         self.device = device
         owners = np.repeat(np.arange(len(table)), self.sizes)

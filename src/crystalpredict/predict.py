@@ -242,6 +242,7 @@ def load_model(
     *,
     uncertainty: bool = True,
 ) -> Predictor:
-    """A Predictor of a bundled model or of a checkpoint folder; None is the default model."""
-    checkpoint = load_checkpoint(find_model(None if name is None else fspath(name)))
+    """A Predictor of a bundled or installed model or of a folder, which a Path always means; None: the default."""
+    folder = find_model(name if name is None or isinstance(name, str) else str(Path(name).absolute()))
+    checkpoint = load_checkpoint(folder)
     return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty)

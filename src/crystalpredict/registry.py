@@ -169,7 +169,7 @@ def find_model(name: str | None = None) -> Path:
         return installed[name]
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return folder
+        return folder.absolute()
     known = [*bundled, *installed]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"

@@ -195,20 +195,22 @@ class Training:
                 saved = time.monotonic()
 
     def _mean_loss(self, losses: list[Tensor]) -> float:
-        """Mean of the losses; DataError if it is not a number, before anything ruined is saved."""
-        if not losses:
-            return math.nan
-        mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
+        return self._finite(float(torch.stack(losses).mean()), "loss") if losses else math.nan
+
+    def _finite(self, value: float, what: str) -> float:
+        """The value; DataError if it is not a number, before anything ruined is saved."""
+        if not math.isfinite(value):
             raise DataError(
-                f"the loss is not a number at step {self.step}: lower the learning rate, look at the labels"
+                f"the {what} is not a number at step {self.step}: lower the learning rate, look at the labels"
             )
-        return mean
+        return value
 
     def _note_error(self, errors: dict[str, float]) -> bool:
         """Keep the averaged weights if they are the best so far: by the mean of the errors over their deviations."""
         deviations = {prop.name: self.deviation[i] for i, prop in enumerate(self.properties)}
         error = float(np.mean([value / deviations[name] for name, value in errors.items()]))
+        if errors:
+            self._finite(error, "validation error")
         if error >= self.best_error:
             return False
         self.best_error, self.best_epoch = error, self.epoch
@@ -250,23 +252,21 @@ class Training:
     def _update(self, rows: IntArray, rate: float) -> Tensor:
         """One optimiser step on the crystals `rows`; mean loss of their standardised labels. Never waits for a GPU."""
         share = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step))  # forget the initial weights soon
-        try:
-            if self.captured:
-                labels, count = self._labels(rows)
-                loss = self.captured.run(rows, labels, (1 / count, rate, share))
-                if loss is not None:
-                    return loss
-            total = self._accumulate(rows)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or distributed.size() > 1:
-                raise
-            if self.captured:
-                self.captured = None  # its tables and its graph go with it
-            elif self.split_atoms > LEAST_SPLIT:
-                self.split_atoms //= 2
-            else:
-                raise
-            return self._update(rows, rate)
+        while True:
+            try:
+                if self.captured:
+                    labels, count = self._labels(rows)
+                    loss = self.captured.run(rows, labels, (1 / count, rate, share))
+                    if loss is not None:
+                        return loss
+                total = self._accumulate(rows)
+                break
+            except (RuntimeError, MemoryError) as error:
+                least = not self.captured and self.split_atoms <= LEAST_SPLIT
+                if not is_out_of_memory(error) or distributed.size() > 1 or least:
+                    raise
+            # out here the error is gone, and with its traceback all that the attempt had in memory
+            self.captured, self.split_atoms = None, self.split_atoms if self.captured else self.split_atoms // 2
         with one_thread():
             self._change(rate, share)
         return total

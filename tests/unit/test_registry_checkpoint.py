@@ -11,6 +11,7 @@ import torch
 
 from crystalpredict.checkpoint import load_checkpoint, save_checkpoint, verify_golden
 from crystalpredict.errors import CheckpointError, UsageError
+from crystalpredict.predict import load_model
 from crystalpredict.registry import bundled_models, default_model, file_sha256, find_model
 from tests.crystals import random_crystal, rock_salt
 
@@ -75,6 +76,18 @@ def test_a_folder_is_found_by_its_path_and_a_file_is_not(folder, monkeypatch) ->
         find_model(str(folder / "config.json"))
     with pytest.raises(UsageError, match="did you mean 'crystalformer-mp'"):
         find_model("crystalformer_mp")
+
+
+def test_a_path_is_no_name_of_another_model(folder, monkeypatch) -> None:
+    named = folder.rename(folder.parent / "crystalformer-mp")
+    monkeypatch.chdir(folder.parent)
+    assert find_model("crystalformer-mp") == default_model().folder
+    assert find_model("./crystalformer-mp") == named
+    assert find_model(str(find_model("./crystalformer-mp"))) == named
+    (named / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(Path("crystalformer-mp"))
+    load_model("crystalformer-mp")
 
 
 def test_an_altered_or_missing_bundled_file_is_refused(folder) -> None:

@@ -1,6 +1,7 @@
 import csv
 import subprocess
 import sys
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from crystalpredict.captured import CapturedStep, FixedBatches
 from crystalpredict.checkpoint import Checkpoint
@@ -138,13 +140,23 @@ def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path) -> No
     assert np.allclose(outputs[0], outputs[1], rtol=1e-4)
 
 
+def test_a_batch_of_one_shape_holds_the_steps_that_decided_it_where_crystals_share_no_bin(data) -> None:
+    table, neighbors = data
+    rows = np.flatnonzero(np.diff(neighbors.sites) > 2)
+    assert len(rows) > 15
+    batches = FixedBatches(table, neighbors, [rows], torch.device("cpu"))
+    assert batches.slots == 5
+    assert batches.place(rows) is not None
+
+
 def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(data, tmp_path: Path) -> None:
     """Bins of the size of the largest crystals, and one bin a batch, which each of them more than half fills."""
     table, neighbors = data
     training = Training(tmp_path, table, neighbors, MODEL, CONFIG)
     expected = training.predicted(np.arange(40), training.average)
     batches = FixedBatches(table, neighbors, [np.array([0])], torch.device("cpu"))
-    assert (batches.bins, batches.slots) == (1, 5)
+    assert batches.slots == 5
+    batches.bins = 1
     batches.fitting &= batches.sizes < 5
     training.captured = CapturedStep(batches, 2, training._captured_update)
     assert np.allclose(training.predicted(np.arange(40), training.average), expected, rtol=1e-4)
@@ -249,8 +261,34 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"loss is not a number at step \d"):
         diverged.run(lambda progress: None, save_every=0)
     assert (tmp_path / "diverged" / "state.npz").read_bytes() == before
+    ruined = Training(tmp_path / "ruined", table, neighbors, MODEL, replace(CONFIG, patience=2))
+    with torch.no_grad():
+        ruined.average.readout[2].bias.fill_(torch.nan)
+    with pytest.raises(DataError, match="validation error is not a number at step 0"):
+        ruined.run(lambda progress: None)
     with pytest.raises(DataError, match="unknown keys: epoch"):
         TrainingConfig.from_dict({"epoch": 3})
+
+
+def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path: Path) -> None:
+    config = replace(CONFIG, batch_atoms=400, split_atoms=400)
+    whole, halved = (Training(tmp_path / name, *data, MODEL, config) for name in ("whole", "halved"))
+    held: list[weakref.ref[Tensor]] = []
+
+    def without_room(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if halved.split_atoms > 100:
+            assert not any(features() is not None for features in held)
+            held.append(weakref.ref(inputs[0]))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    halved.model.readout.register_forward_pre_hook(without_room)
+    rows = next(whole._steps(whole._order(0)))
+    losses = [float(training._update(rows, 1e-3)) for training in (whole, halved)]
+    assert halved.split_atoms == 100
+    assert len(held) == 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for one, other in zip(whole.model.parameters(), halved.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interruption(data, tmp_path: Path) -> None:
