@@ -157,6 +157,7 @@ def settings_for(crystals: int, atoms: float, *, scratch: bool, directions: bool
         batch_atoms=max(1, round(at_once * atoms)),
         learning_rate=2e-3 if few else 1e-3,
         encoder_rate=0.1 if few else 1.0,
+        muon_rate=1.0,
         schedule="one_cycle",
         ema=0.99 if steps < 2000 else 0.998,
     )
@@ -294,9 +295,10 @@ def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatA
 def mean_of_folds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean and sample deviation over the folds of the mean absolute error on test, by property and scale."""
     summary: dict[str, Any] = {}
-    for name, scales in reports[0]["test"].items():
+    tests = [report["test"] for report in reports]
+    for name, scales in {name: scales for test in tests for name, scales in test.items()}.items():
         for scale in scales:
-            errors = [report["test"][name][scale]["mae"] for report in reports if name in report["test"]]
+            errors = [test[name][scale]["mae"] for test in tests if name in test]
             deviation = float(np.std(errors, ddof=1)) if len(errors) > 1 else float("nan")
             summary.setdefault(name, {})[scale] = {
                 "mae": float(np.mean(errors)),

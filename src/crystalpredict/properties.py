@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
+from math import floor, log10
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from crystalpredict.errors import UsageError
 
 Transform = Literal["none", "log10"]
+MOST_DECIMALS = 20
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ class Property:
     def identity(self) -> tuple[str, str, str]:
         """What makes two properties the same output of a network."""
         return self.name, self.unit, self.transform
+
+    def shown_as(self, labels: NDArray[np.floating]) -> Property:
+        """The property with digits for a thousandth of the labels' deviation, or of the least where log10 is learnt."""
+        known = labels[np.isfinite(labels)]
+        if not len(known):
+            return self
+        scale = np.quantile(known, 0.01) if self.transform == "log10" else np.std(known)
+        needed = 3 - floor(log10(scale)) if scale > 0 else 0
+        return replace(self, decimals=min(max(self.decimals, needed), MOST_DECIMALS))
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Property:

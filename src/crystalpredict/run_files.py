@@ -40,8 +40,8 @@ def log_epoch(folder: Path, properties: Sequence[str], progress: Progress) -> No
     header = ",".join([*LOG_COLUMNS, *names])
     rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
     rows = [row for row in rows if int(row.split(",")[0]) < progress.epoch]
-    errors = [f"{(progress.errors or {}).get(name, math.nan):.5f}" for name in properties]
-    numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5f}"]
+    errors = [f"{(progress.errors or {}).get(name, math.nan):.5g}" for name in properties]
+    numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5g}"]
     rows.append(",".join([str(progress.epoch), str(progress.step), *numbers, *errors]))
     with write_atomically(path) as file:
         file.write(("\n".join([header, *rows]) + "\n").encode())

@@ -133,11 +133,15 @@ def read_labelled(
         raise DataError(f"{path}: none of its {raw.rows} rows can be used; the first: {_first(dropped)}")
     said = raw.columns[split_column] if split_column else [""] * raw.rows
     splits = ["" if said[number] is None else str(said[number]).strip() for number in kept]
+    properties = [
+        target.prop if target.prop in known else target.prop.shown_as(values)
+        for target, values in zip(wanted, labels[kept].T, strict=True)
+    ]
     notes = [f"{raw.rows:,} rows", f"structures in {column}"]
     notes += [f"{target.column} is {target.prop.name}" for target in wanted if target.column != target.prop.name]
     return LabelledTable(
         str(path), tuple(ids[number] for number in kept), np.array(kept) + 1, tuple(sources), labels[kept],
-        tuple(target.prop for target in wanted), tuple(PARTS.get(part.lower(), part) for part in splits),
+        tuple(properties), tuple(PARTS.get(part.lower(), part) for part in splits),
         tuple(dropped), tuple(holes), tuple(notes),
     )  # fmt: skip
 

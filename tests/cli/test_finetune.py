@@ -25,6 +25,7 @@ from crystalpredict.crystal import Crystal
 from crystalpredict.errors import UsageError
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig, network_of
+from crystalpredict.predict import load_model
 from crystalpredict.properties import find_property
 from tests.labelled import METALS, PARTNERS, cif, rows, write
 
@@ -165,6 +166,23 @@ def test_a_property_of_ones_own_with_its_unit_and_logarithm(program, tmp_path: P
     changed = {name for name in new if new[name].shape != old[name].shape or not np.array_equal(new[name], old[name])}
     assert changed
     assert all(name.startswith("readout.") for name in changed)
+
+
+@pytest.mark.parametrize("scale", ["none", "log"])
+def test_a_property_of_small_numbers_is_written_with_digits_enough(program, tmp_path: Path, scale: str) -> None:
+    lines = [row | {"alpha": f"{(10 + number % 7) * 1e-6}"} for number, row in enumerate(rows(40))]
+    table, run = write(tmp_path / "mine.csv", lines), tmp_path / "run"
+    options = ("--target", "alpha", "--freeze", "encoder", "--epochs", "1", *(["--log"] if scale == "log" else []))
+    outcome = program("finetune", table, *options, "-o", run)
+    assert outcome.code == 0, outcome.stderr
+    files = []
+    for number in range(2):
+        files.append(tmp_path / f"{number}.cif")
+        files[-1].write_text(lines[number]["cif"])
+    said = [float(row["alpha"]) for row in program("predict", *files, "-m", run, "--no-uncertainty").rows]
+    assert said == pytest.approx([1.3e-5] * 2, rel=0.5)
+    whole = load_model(run).predict([str(file) for file in files])
+    assert said == pytest.approx([each.values["alpha"] for each in whole], rel=2e-3)
 
 
 def test_a_network_that_sees_directions_is_fine_tuned_and_evaluated_like_any(program, tmp_path: Path) -> None:
@@ -406,6 +424,7 @@ def test_what_cannot_be_started_or_resumed_is_one_clear_line(program, tmp_path: 
     refused(program("finetune", "-o", run), "name a table", run)
     refused(program("finetune", table, "--resume", tmp_path), "one of them", run)
     refused(program("finetune", "--resume", tmp_path), "no run to resume", run)
+    refused(program("finetune", "--resume", tmp_path, "--epochs", "20"), "leave out --epochs", run)
     refused(program("finetune", table, "-o", tmp_path), "there is something already", run)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # for root may write everywhere
     refused(program("finetune", table, "-o", run), "no permission", run)

@@ -47,3 +47,11 @@ def test_gap_and_hull_energy_are_never_negative_but_formation_energy_may_be() ->
     assert find_property("gap").decode(np.array([-0.1, 0.2])).tolist() == [0.0, 0.2]
     assert find_property("ehull").decode(np.array([-0.1])).tolist() == [0.0]
     assert find_property("eform").decode(np.array([-0.1])).tolist() == [-0.1]
+
+
+def test_digits_tell_the_labels_of_a_property_apart() -> None:
+    spread = np.array([-1.0, np.nan, 1.0])
+    gap, bulk = find_property("gap"), find_property("K")
+    assert [gap.shown_as(spread * 10.0**power).decimals for power in (3, 0, -1, -2, -6)] == [4, 4, 4, 5, 9]
+    assert [bulk.shown_as(10.0**power * np.ones(3)).decimals for power in (3, 0, -4)] == [2, 3, 7]
+    assert gap.shown_as(np.array([np.nan])) == gap.shown_as(np.zeros(3)) == gap

@@ -18,8 +18,8 @@ import typer
 
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.engine import cores, limits_of
-from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile
-from crystalpredict.cli.output import refuse_unwritable
+from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile, given
+from crystalpredict.cli.output import refuse_folder
 from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from crystalpredict.tables import NewTargets
     from crystalpredict.training import Training
     from crystalpredict.workers import Limits
+
+OF_RESUME = {"resume", "device", "jobs", "timeout_per_file", "memory_per_process", "quiet"}  # change no weight
 
 
 class SplitBy(StrEnum):
@@ -59,6 +61,7 @@ class Part(StrEnum):
 
 
 def finetune(
+    ctx: typer.Context,
     data: Annotated[
         Path | None,
         typer.Argument(
@@ -154,6 +157,8 @@ def finetune(
     """  # fmt: skip
     if (data is None) == (resume is None):
         raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")
+    if resume and (others := sorted(given(ctx) - OF_RESUME)):
+        raise UsageError(f"--resume goes on as the run began: leave out --{others[0].replace('_', '-')}")
     from crystalpredict import distributed
     from crystalpredict.devices import choose_device
     from crystalpredict.tables import NewTargets
@@ -171,8 +176,7 @@ def finetune(
         chosen = {"epochs": epochs, "learning_rate": learning_rate, "batch_atoms": batch_atoms}
         settings: dict[str, Any] = {name: value for name, value in chosen.items() if value}
         settings |= {"loss": loss.value, "seed": seed, "freeze_encoder": freeze is not None}
-        if patience >= 0:
-            settings["patience"] = patience
+        settings |= {"patience": patience} if patience >= 0 else {}
         new = NewTargets(tuple(unit or ()), log)
         base = None if scratch else find_model(model)
         wishes = Wishes(
@@ -384,17 +388,3 @@ def reporter(units: dict[str, str], *, quiet: bool) -> Iterator[Callable[[Progre
                 say(f"{when}: validation error {measured}{rest}")
 
         yield report
-
-
-def refuse_folder(folder: Path) -> None:
-    """UsageError before the work if the run could not be written into the folder."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        refuse_unwritable(folder / "state.npz")
-        return
-    if (folder / "provenance.json").is_file():
-        raise UsageError(f"{folder}: holds a run; go on with it by --resume {folder}, or name another folder with -o")
-    if folder.exists():
-        raise UsageError(f"{folder}: there is something already; name another folder with -o")
-    if not folder.absolute().parent.is_dir():
-        raise UsageError(f"{folder}: there is no directory {folder.absolute().parent}; create it first")
-    refuse_unwritable(folder)

@@ -96,3 +96,8 @@ Sort = Annotated[
 Top = Annotated[
     int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only the first N rows of --sort.")
 ]
+
+
+def given(ctx: typer.Context) -> set[str]:
+    """Names of the parameters that stand on the command line: of no others, which settings or defaults give."""
+    return {name for name in ctx.params if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"}

@@ -48,6 +48,20 @@ def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = ()) -> None:
             raise UsageError(f"{output}: it is read, too; name another file to write")
 
 
+def refuse_folder(folder: Path) -> None:
+    """UsageError before the work if the run could not be written into the folder."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        refuse_unwritable(folder / "state.npz")
+        return
+    if (folder / "provenance.json").is_file():
+        raise UsageError(f"{folder}: holds a run; go on with it by --resume {folder}, or name another folder with -o")
+    if folder.exists():
+        raise UsageError(f"{folder}: there is something already; name another folder with -o")
+    if not folder.absolute().parent.is_dir():
+        raise UsageError(f"{folder}: there is no directory {folder.absolute().parent}; create it first")
+    refuse_unwritable(folder)
+
+
 def place_of(output: Path, *, interrupted: bool) -> Path:
     """Where a whole file goes: what a run that was interrupted computed takes no result's place."""
     return output.with_name(output.name + ".interrupted") if interrupted else output
