@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crystalpredict.atomic_write import write_atomically
+from crystalpredict.errors import UsageError
 
 LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property
 
@@ -31,6 +34,28 @@ class Progress:
     errors_in_unit: dict[str, float] | None = None
     best: bool = False
     """Whether no epoch before was better."""
+
+
+def refuse_another_run(folder: Path, facts: Mapping[str, Any]) -> None:
+    """UsageError if the run in a folder is not what `facts`, as its `config.json` has them, say.
+
+    Device and length may differ: a run can be made longer or shorter on its way.
+    """
+    try:
+        before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        was, now = (
+            each["model"] | each["training"] | {"properties": [prop["name"] for prop in each["properties"]]}
+            | {f"{part} crystals": count for part, count in each["crystals"].items()}
+            for each in (before, json.loads(json.dumps(facts)))
+        )  # fmt: skip
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UsageError(f"{folder}: its config.json is lost or damaged: begin anew in another folder") from None
+    for name in sorted(now.keys() & was.keys() - {"device", "split_atoms", "epochs"}):
+        if was[name] != now[name]:
+            raise UsageError(
+                f"{folder}: {name} was {was[name]} when this run began, and is {now[name]} now: "
+                "go on with what it was, or name another folder"
+            )
 
 
 def log_epoch(folder: Path, properties: Sequence[str], progress: Progress) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.optimiser import READOUT, Optimiser, move_towards
 from crystalpredict.properties import find_property
-from crystalpredict.run_files import Progress, log_epoch, read_state, write_state
+from crystalpredict.run_files import Progress, log_epoch, read_state, refuse_another_run, write_state
 from crystalpredict.side_by_side import SideBySide, dealt, one_thread
 from crystalpredict.training_config import TrainingConfig, learning_rate
 
@@ -110,6 +110,7 @@ class Training:
         self.captured = self._captured()
         self.interrupted = False
         if (folder / "state.npz").exists():
+            refuse_another_run(folder, self._facts())
             self._load()
         else:
             if not start:
@@ -118,7 +119,9 @@ class Training:
                 self.model.fit_width_norm(batch)
             self.average.load_state_dict(self.model.state_dict())
             self.save()
-        self._write_config()
+        if distributed.rank() == 0:
+            with write_atomically(folder / "config.json") as file:
+                file.write(json.dumps(self._facts(), indent=2).encode())
 
     def _captured(self) -> CapturedStep | None:
         """Steps as a CUDA graph, where there is CUDA and the network asks nothing of the host."""
@@ -360,8 +363,8 @@ class Training:
             else:
                 yield from ((own[part], batch) for part, batch in self._batches(rows[own], self.split_atoms))
 
-    def _write_config(self) -> None:
-        content = {
+    def _facts(self) -> dict[str, Any]:
+        return {
             "model": self.model.config.to_dict(),
             "training": asdict(self.config),
             "properties": [
@@ -370,9 +373,6 @@ class Training:
             ],
             "crystals": {"train": len(self.train_rows), "validation": len(self.validation_rows)},
         }
-        if distributed.rank() == 0:
-            with write_atomically(self.folder / "config.json") as file:
-                file.write(json.dumps(content, indent=2).encode())
 
     def save(self) -> None:
         """Write `state.npz`: weights, their mean, the optimiser's moments and the position in the data."""

@@ -270,6 +270,24 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
         TrainingConfig.from_dict({"epoch": 3})
 
 
+def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Path) -> None:
+    table, neighbors = data
+    Training(tmp_path, *data, MODEL, CONFIG)
+    Training(tmp_path, *data, MODEL, replace(CONFIG, split_atoms=7, epochs=9))
+    fewer = replace(table, labels=np.where(np.arange(len(table))[:, None] < 3, np.nan, table.labels))
+    for changed, said in (
+        ((*data, MODEL, replace(CONFIG, ema=0.5)), f"ema was {CONFIG.ema} when this run began, and is 0.5 now"),
+        ((*data, MODEL, replace(CONFIG, properties=("bulk_modulus", "formation_energy"))), "properties was"),
+        ((*data, replace(MODEL, radial_basis=9), CONFIG), "radial_basis was 64"),
+        ((fewer, neighbors, MODEL, CONFIG), "train crystals was"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            Training(tmp_path, *changed)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UsageError, match="lost or damaged"):
+        Training(tmp_path, *data, MODEL, CONFIG)
+
+
 def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path: Path) -> None:
     config = replace(CONFIG, batch_atoms=400, split_atoms=400)
     whole, halved = (Training(tmp_path / name, *data, MODEL, config) for name in ("whole", "halved"))
