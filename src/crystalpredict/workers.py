@@ -158,7 +158,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.place = context.RawValue("q", 0)
         process: Any = context.Process(target=self.task, args=(theirs, self.place), daemon=True)  # type: ignore[attr-defined]
-        process.start()
+        with _without_interrupts():  # of which a process that is still importing would tell by a traceback
+            process.start()
         theirs.close()  # or its end is not noticed
         self.process = process
 
@@ -254,6 +255,19 @@ def within_memory(limits: Limits) -> Iterator[None]:
             import resource
 
             resource.setrlimit(resource.RLIMIT_AS, (before, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block; processes that begin in it never hear of one."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(parent: int) -> None:

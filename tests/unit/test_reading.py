@@ -118,6 +118,23 @@ def test_entries_come_out_of_a_worker_as_they_went_in(paths: list[str], tmp_path
                     np.testing.assert_array_equal(getattr(own, field.name), getattr(other, field.name), strict=True)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_ctrl_c_is_not_for_workers_not_even_while_they_begin(paths: list[str], capfd) -> None:
+    workers = Workers(1, "spawn", stages_of(RADIUS), merge_nothing, Limits())
+    process = workers.workers[0].process
+    try:
+        answer = workers.submit(paths[:2])
+        while not answer.done():
+            os.kill(process.pid, signal.SIGINT)
+            time.sleep(0.02)
+        assert [entry.path for entry in answer.result()] == paths[:2]
+        assert workers.workers[0].process is process
+    finally:
+        workers.close()
+    assert capfd.readouterr().err == ""
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def misbehave(source: Source) -> Parsed | list[Entry]:
     """Parses, but for what the names of files ask for."""
     name = Path(start_of(source)[0]).stem
