@@ -69,8 +69,7 @@ def lines_of_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
 
 def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[str]:
     """Names of the properties that the model to start from has learnt itself."""
-    learnt = {prop.identity for prop in start.properties}
-    return [prop.name for prop in properties if prop.identity in learnt]
+    return [prop.name for prop in properties if prop.identity in start.learnt]
 
 
 def warnings_of_labels(labels: FloatArray, properties: Sequence[Property], sizes: IntArray) -> list[str]:

@@ -54,6 +54,11 @@ class Checkpoint:
     calibration: Calibration | None = None
 
     @property
+    def learnt(self) -> set[tuple[str, ...]]:
+        """Identities of its properties, and of those that models before it learnt: it may know crystals of each."""
+        return {prop.identity for prop in self.properties} | {tuple(each) for each in self.training.get("learnt", ())}
+
+    @property
     def floors(self) -> FloatArray:
         """Least standardised values (outputs,) that are physically possible, minus infinity where there is no least."""
         least = np.array([prop.raised(np.array(-np.inf)) for prop in self.properties], dtype=float)

@@ -259,11 +259,13 @@ def finish(trainings: Sequence[Training], folder: Path, plan: Plan) -> dict[str,
         return report
     small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
     epochs = [member.best_epoch for member in trainings]
+    base = plan.base or {}
     facts = {
         "settings": asdict(training.config),
         "crystals": {PARTS[part]: int((table.splits == part).sum()) for part in PARTS},
         "epoch": epochs[0] if plan.members == 1 else epochs,
-        "elements_seen": sorted(int(number) for number in np.unique(table.numbers)),
+        "elements_seen": sorted({*np.unique(table.numbers).tolist(), *base.get("elements_seen", ())}),
+        "learnt": sorted({*(prop.identity for prop in training.properties), *map(tuple, base.get("learnt", ()))}),
         "base": plan.base,
     }
     name = folder.resolve().name

@@ -28,8 +28,8 @@ class Plan:
 
     command: list[str]
     data: dict[str, Any]
-    base: dict[str, str] | None
-    """Name, folder and sha256 of the weights of the model it starts from; none from scratch."""
+    base: dict[str, Any] | None
+    """Name, folder, sha256 of the weights, and what was learnt, of the model it starts from; none from scratch."""
     learnt: list[str]
     """Names of the targets that this model learnt itself, perhaps from the same crystals."""
     model: dict[str, Any]
@@ -44,12 +44,20 @@ class Plan:
 
     @classmethod
     def new(
-        cls, command: Sequence[str], data: Path, base: tuple[Path, Sequence[str]] | None, model: ModelConfig,
-        training: TrainingConfig, folds: int, notes: Sequence[str], members: int = 1,
+        cls, command: Sequence[str], data: Path, base: tuple[Path, Checkpoint, Sequence[str]] | None,
+        model: ModelConfig, training: TrainingConfig, folds: int, notes: Sequence[str], members: int = 1,
     ) -> Plan:  # fmt: skip
-        """The plan of a run that begins now; `base`: folder of the checkpoint it starts from, targets this learnt."""
-        folder, learnt = base or (None, ())
-        start = {"name": folder.name, "folder": str(folder), "sha256": weights_sha256(folder)} if folder else None
+        """The plan of a run that begins now; `base`: folder of a checkpoint, it, and targets it learnt."""
+        start, learnt = None, base[2] if base else ()
+        if base:
+            folder, model_of_base = base[:2]
+            start = {
+                "name": folder.name,
+                "folder": str(folder),
+                "sha256": weights_sha256(folder),
+                "learnt": sorted(model_of_base.learnt),
+                "elements_seen": list(model_of_base.training.get("elements_seen", ())),
+            }
         versions = {name: version(name) for name in ("crystalpredict", *LIBRARIES)}
         origin = {"path": str(data), "sha256": file_sha256(data / ID_PROP if data.is_dir() else data)}
         return cls(

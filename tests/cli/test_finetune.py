@@ -228,6 +228,22 @@ def test_members_are_one_model_that_says_the_mean_of_runs_with_their_seeds(progr
     assert "mine" in program("evaluate", table, "-m", tmp_path / "both", "-t", "mine").stdout
 
 
+def test_what_a_base_learnt_is_not_forgotten_on_the_way(program, tmp_path: Path) -> None:
+    lines = [row | {"mine": row["bandgap"]} for row in rows(40)]
+    table = write(tmp_path / "mine.csv", lines)
+    first = program("finetune", table, "-t", "mine", "--freeze", "encoder", "--epochs", "1", "-o", tmp_path / "first")
+    assert (first.code, "crystalformer-mp learnt" in first.stderr) == (0, False)
+    options = ("-t", "bandgap", "--epochs", "1", "--model", tmp_path / "first", "-o", tmp_path / "second")
+    second = program("finetune", table, *options)
+    assert second.code == 0, second.stderr
+    assert "first learnt bandgap itself" in second.stderr
+    assert "elements new" not in second.stderr
+    assert not (tmp_path / "second" / "calibration.safetensors").exists()
+    seen = [json.loads((tmp_path / run / "config.json").read_text())["training"] for run in ("first", "second")]
+    assert len(seen[1]["elements_seen"]) > 80
+    assert [["mine", "", "none"] in each["learnt"] for each in seen] == [True, True]
+
+
 def test_folds_test_each_row_once_and_give_a_mean_and_a_deviation(program, tmp_path: Path) -> None:
     write(tmp_path / "mine.csv", rows(40))
     run = tmp_path / "run"

@@ -248,7 +248,7 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
         *lines_of_split(crystals, splits[0], wishes.split_by.value),
     ]  # fmt: skip
     command = ["crystalpredict", *sys.argv[1:]]
-    start = (wishes.base, learnt_targets(crystals.table.properties, base)) if wishes.base and base else None
+    start = (wishes.base, base, learnt_targets(crystals.table.properties, base)) if wishes.base and base else None
     plan = Plan.new(command, data, start, network, config, wishes.folds, notes, wishes.members)
     lay_out(folder, crystals, splits, plan)
     if not quiet:
