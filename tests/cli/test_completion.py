@@ -55,7 +55,7 @@ def test_bash_completes_commands_options_and_values_once_installed(surroundings,
         ("crystalpredict", "predict", "--target", ""): [*TARGETS, *DERIVED],
         ("crystalpredict", "predict", "-t", "bandgap,b"): ["bandgap,bandgap", "bandgap,bulk_modulus"],
         ("crystalpredict", "predict", "--format", "js"): ["json", "jsonl"],
-        ("crystalpredict", "evaluate", "--model", "cry"): ["crystalformer-mp", "crystalframer-elastic"],
+        ("crystalpredict", "evaluate", "--model", "cry"): ["crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble"],
         ("crystalpredict", "predict", "--model", "nowhere", "-t", "b"): [""],
         ("crystalpredict", "predict", "example"): [""],  # then bash takes the names of files
     }
