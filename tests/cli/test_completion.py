@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+MODELS = ["crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble"]
 TARGETS = ["bandgap", "formation_energy", "e_above_hull", "bulk_modulus", "shear_modulus"]
 DERIVED = ["youngs_modulus", "poisson_ratio", "pugh_ratio"]
 
@@ -55,7 +56,7 @@ def test_bash_completes_commands_options_and_values_once_installed(surroundings,
         ("crystalpredict", "predict", "--target", ""): [*TARGETS, *DERIVED],
         ("crystalpredict", "predict", "-t", "bandgap,b"): ["bandgap,bandgap", "bandgap,bulk_modulus"],
         ("crystalpredict", "predict", "--format", "js"): ["json", "jsonl"],
-        ("crystalpredict", "evaluate", "--model", "cry"): ["crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble"],
+        ("crystalpredict", "evaluate", "--model", "cry"): MODELS,
         ("crystalpredict", "predict", "--model", "nowhere", "-t", "b"): [""],
         ("crystalpredict", "predict", "example"): [""],  # then bash takes the names of files
     }
