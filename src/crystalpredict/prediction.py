@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from crystalpredict.crystal import FloatArray, IntArray
+from crystalpredict.errors import UsageError
 from crystalpredict.uncertainty import LEVELS, SHOWN
 
 
@@ -30,7 +31,11 @@ class Prediction:
         return {column: self.interval(column) for column in self.bounds}
 
     def interval(self, column: str, level: int = SHOWN) -> tuple[float, float]:
-        """Lower and upper end of the interval of a column; level, percent, one of LEVELS."""
+        """Lower and upper end of the interval of a column; percent, one of LEVELS; UsageError without one."""
+        if column not in self.bounds:
+            raise UsageError(f"no interval of {column!r}: there are those of {', '.join(self.bounds) or 'nothing'}")
+        if level not in LEVELS:
+            raise UsageError(f"no interval of {level!r} %: choose from {', '.join(map(str, LEVELS))}")
         low, high = self.bounds[column][LEVELS.index(level)].tolist()
         return low, high
 

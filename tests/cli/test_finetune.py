@@ -260,12 +260,14 @@ def test_folds_test_each_row_once_and_give_a_mean_and_a_deviation(program, tmp_p
 
 
 def test_the_users_own_split_is_kept(program, tmp_path: Path) -> None:
-    parts = ["train"] * 30 + ["val"] * 5 + ["test"] * 5
+    parts = ["train"] * 30 + ["val"] * 9 + ["test"]  # one, of which nothing has a deviation
     lines = [row | {"split": part} for row, part in zip(rows(40), parts, strict=True)]
     run = tmp_path / "run"
     outcome = program("finetune", write(tmp_path / "mine.csv", lines), *SMALL, "--split-by", "column", "-o", run)
     assert outcome.code == 0, outcome.stderr
     assert [row["split"] for row in lines_of(run / "splits.csv")] == parts
+    metrics = json.loads((run / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert metrics["test"]["bandgap"]["eV"]["r2"] is None
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -373,8 +375,8 @@ BAD_ROWS: dict[str, tuple[Change, tuple[str, ...], str]] = {
             for line in row["cif"].splitlines())} for row in lines],
         (), "partly occupied",
     ),
-    "split column with other words": (each(split="hold"), ("--split-by", "column"), "write train, val or test"),
-    "no split column": (each(), ("--split-by", "column"), "nothing in the column split"),
+    "split column with other words": (each(split="hold"), ("--split-by", "column"), "which has 'hold'"),
+    "no split column": (each(), ("--split-by", "column"), "which has nothing"),
     "nothing to train on": (each(split="test"), ("--split-by", "column"), "there are none"),
     "more folds than groups": (each(), ("--kfold", "99"), "--kfold 99"),
     "one fold": (each(), ("--kfold", "1"), "at least 2"),

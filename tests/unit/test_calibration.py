@@ -12,7 +12,7 @@ from crystalpredict.calibrate import calibrate
 from crystalpredict.calibration import CALIBRATION_FILE, Calibration
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
-from crystalpredict.errors import CheckpointError
+from crystalpredict.errors import CheckpointError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.parsing import parse_text
 from crystalpredict.predict import Predictor
@@ -106,6 +106,8 @@ def test_every_prediction_lies_in_its_intervals_and_these_in_one_another(predict
             assert (np.diff(levels[:, 1]) >= 0).all()
             assert levels[0, 0] <= value <= levels[0, 1]
             assert row.intervals[column] == tuple(levels[3])
+            with pytest.raises(UsageError, match=r"no interval of 0.9 %: choose from 50, 68, 80, 90, 95"):
+                row.interval(column, 0.9)
             assert levels.min() >= 0 or column.startswith("formation")
 
 
@@ -129,6 +131,8 @@ def test_without_calibration_or_by_wish_there_are_values_alone(folder) -> None:
         (row,) = other.predict(EXAMPLES[0])
         assert row.values
         assert row.intervals == {}
+        with pytest.raises(UsageError, match="no interval of 'bandgap_eV': there are those of nothing"):
+            row.interval("bandgap_eV")
 
 
 # Warnings, on the crystals of examples/ and what becomes of them
