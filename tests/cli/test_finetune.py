@@ -23,6 +23,7 @@ from crystalpredict.checkpoint import Checkpoint, save_checkpoint
 from crystalpredict.cli.finetune import with_directions
 from crystalpredict.crystal import Crystal
 from crystalpredict.errors import UsageError
+from crystalpredict.finetune import mean_of_folds
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig, network_of
 from crystalpredict.predict import load_model
@@ -257,6 +258,12 @@ def test_folds_test_each_row_once_and_give_a_mean_and_a_deviation(program, tmp_p
     assert summary["mae"] == pytest.approx(np.mean(summary["folds"]))
     assert summary["deviation"] == pytest.approx(np.std(summary["folds"], ddof=1))
     assert "3 folds: bandgap" in outcome.stderr
+
+
+def test_folds_without_labels_of_a_property_leave_it_to_the_others() -> None:
+    reports = [{"test": {"a": {"eV": {"mae": 1.0}}}}, {"test": {"a": {"eV": {"mae": 3.0}}, "b": {"K": {"mae": 5.0}}}}]
+    summary = mean_of_folds(reports)
+    assert (summary["a"]["eV"]["mae"], summary["b"]["K"]["folds"]) == (2.0, [5.0])
 
 
 def test_the_users_own_split_is_kept(program, tmp_path: Path) -> None:
