@@ -40,8 +40,8 @@ class FixedBatches:
         self.fitting = self.sizes <= self.slots
         self.width = int(widest[self.fitting].max())
         fitting = (self.sizes[rows[self.fitting[rows]]] for rows in steps)
-        needed = [int(first_fit(sizes, self.slots)[0].max()) + 1 for sizes in fitting if len(sizes)]
-        self.bins = int(np.quantile(needed, 1 - RARE_STEPS) * SPARE) + 1
+        last = [int(first_fit(sizes, self.slots)[0].max()) for sizes in fitting if len(sizes)]  # bins, counted from 0
+        self.bins = int(np.quantile(last, 1 - RARE_STEPS) * SPARE) + 1
         self.room = int(max(len(rows) for rows in steps) * SPARE) + 1
         self.device = device
         owners = np.repeat(np.arange(len(table)), self.sizes)

@@ -186,10 +186,11 @@ def _parts_of_column(crystals: LabelledCrystals, validation: float, seed: int) -
     numbers = {name: part for part, name in PARTS.items()}
     unknown = [row for row, name in enumerate(crystals.splits) if name not in numbers]
     if unknown:
-        what = repr(crystals.splits[unknown[0]]) if crystals.splits[unknown[0]] else "nothing"
+        first = unknown[0]
+        what = repr(crystals.splits[first]) if crystals.splits[first] else "nothing"
         raise UsageError(
-            f"--split-by column: no part of a split in the column split for {len(unknown)} rows, the first with id "
-            f"{crystals.table.ids[unknown[0]]}, which has {what}: write train, val or test there"
+            f"--split-by column: {what} in the column split for id {crystals.table.ids[first]}, the first of "
+            f"{len(unknown)} such rows: write train, val or test there"
         )
     parts = np.array([numbers[name] for name in crystals.splits])
     train = np.flatnonzero(parts == TRAIN)

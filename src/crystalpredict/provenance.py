@@ -49,9 +49,10 @@ class Plan:
         model: ModelConfig, training: TrainingConfig, folds: int, notes: Sequence[str], members: int = 1,
     ) -> Plan:  # fmt: skip
         """The plan of a run that begins now; `base`: folder of a checkpoint, it, and targets it learnt."""
-        start, learnt = None, base[2] if base else ()
+        start: dict[str, Any] | None = None
+        learnt: Sequence[str] = ()
         if base:
-            folder, model_of_base = base[:2]
+            folder, model_of_base, learnt = base
             start = {
                 "name": folder.name,
                 "folder": str(folder),

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -158,6 +158,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.place = context.RawValue("q", 0)
         process: Any = context.Process(target=self.task, args=(theirs, self.place), daemon=True)  # type: ignore[attr-defined]
+        if method == "spawn" and os.name == "posix":  # it begins this first, which would let Ctrl-C pass again
+            resource_tracker.ensure_running()
         with _without_interrupts():  # of which a process that is still importing would tell by a traceback
             process.start()
         theirs.close()  # or its end is not noticed
@@ -263,9 +265,6 @@ def _without_interrupts() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # or the first process to be spawned begins it, which lets Ctrl-C pass again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -155,8 +155,7 @@ def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(
     training = Training(tmp_path, table, neighbors, MODEL, CONFIG)
     expected = training.predicted(np.arange(40), training.average)
     batches = FixedBatches(table, neighbors, [np.array([0])], torch.device("cpu"))
-    assert batches.slots == 5
-    batches.bins = 1
+    assert (batches.bins, batches.slots) == (1, 5)
     batches.fitting &= batches.sizes < 5
     training.captured = CapturedStep(batches, 2, training._captured_update)
     assert np.allclose(training.predicted(np.arange(40), training.average), expected, rtol=1e-4)

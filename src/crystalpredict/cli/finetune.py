@@ -176,7 +176,8 @@ def finetune(
         chosen = {"epochs": epochs, "learning_rate": learning_rate, "batch_atoms": batch_atoms}
         settings: dict[str, Any] = {name: value for name, value in chosen.items() if value}
         settings |= {"loss": loss.value, "seed": seed, "freeze_encoder": freeze is not None}
-        settings |= {"patience": patience} if patience >= 0 else {}
+        if patience >= 0:
+            settings["patience"] = patience
         new = NewTargets(tuple(unit or ()), log)
         base = None if scratch else find_model(model)
         wishes = Wishes(

@@ -13,10 +13,9 @@ from typing import IO
 
 from crystalpredict.errors import UsageError
 from crystalpredict.file_names import is_found
-from crystalpredict.files import CANNOT_UNPACK, uncompressed
 
 BLOCK = 2**16  # bytes of a list that are read at a time
-RESULTS = re.compile(rb'\[\s*\{"path": "([^"\\]|\\.)*", "index": \d')  # how JSON of `predict` begins
+RESULTS = re.compile(r'\[\s*\{"path": "([^"\\]|\\.)*", "index": \d')  # how JSON of `predict` begins
 NOTHING = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
 
@@ -84,11 +83,12 @@ def _is_result(path: str) -> bool:
     """Whether a file is JSON that `predict` wrote, told from its beginning; one that cannot be read is not."""
     if ".json" not in path[-9:].lower():
         return False
+    from crystalpredict.files import CANNOT_UNPACK
+    from crystalpredict.table_files import opened_text
+
     try:
-        with open(path, "rb") as file:
-            magic = file.read(6)
-            file.seek(0)
-            return RESULTS.match(uncompressed(file, magic).read(BLOCK)) is not None
+        with opened_text(Path(path), "utf-8") as file:
+            return RESULTS.match(file.read(BLOCK)) is not None
     except CANNOT_UNPACK:
         return False
 

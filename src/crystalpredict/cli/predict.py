@@ -29,6 +29,7 @@ from crystalpredict.cli.options import (
     TimeoutPerFile,
     Top,
     Where,
+    given,
 )  # fmt: skip
 from crystalpredict.cli.output import format_of, opened, place_of, refuse_unwritable
 from crystalpredict.cli.progress import Forecast, count_sources
@@ -129,8 +130,7 @@ def predict(
     """  # fmt: skip
     if output is not None:
         refuse_unwritable(output, inputs or ())
-    stated = ctx.get_parameter_source("format")
-    kind = format_of(format, output, by_name=stated is None or stated.name != "COMMANDLINE")
+    kind = format_of(format, output, by_name="format" not in given(ctx))
     grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not (sort or top)
     if (resume or shard) and not grows:
         needs = f"{'--resume' if resume else '--shard'} needs -o FILE of CSV or JSON lines, not compressed"
