@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 
+def followed(path: Path) -> Path:
+    """The file that a symbolic link leads to, which is there or is not; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 @contextmanager
 def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
 
-    `place` is asked at that end for another path in the same folder.
+    `place` is asked at that end for another path in the same folder. A symbolic link stays one: the file that it leads
+    to is replaced.
     """
+    import tempfile  # takes longer than all else here, and most programs that import this write nothing
+
+    path = followed(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -26,7 +34,7 @@ def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Ite
         mask = os.umask(0)
         os.umask(mask)
         Path(name).chmod(0o666 & ~mask)  # mkstemp is for its owner alone
-        Path(name).replace(place() if place else path)
+        Path(name).replace(followed(place()) if place else path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -12,6 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from crystalpredict.atomic_write import followed
 from crystalpredict.errors import DataError, UsageError
 
 RECORD = ".shard"  # FILE.shard: a line of facts, a line for each window with the places of its rows, a line of sums
@@ -126,6 +127,7 @@ class Shards:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """UsageError or DataError unless they are all, each once, complete, and of the same run."""
+        paths = [followed(path) for path in paths]
         for path in paths:
             if path.suffix == PART or path.with_name(path.name + PART).exists():
                 raise UsageError(f"{path}: not complete: run this shard again with --resume")

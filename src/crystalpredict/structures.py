@@ -216,7 +216,7 @@ def _entry_of_structure(structure: Structure | StructureError, path: str, index:
     """The entry of a structure, without its neighbours yet."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
-    if not hasattr(structure, "composition"):  # anything, from Python
+    if not hasattr(type(structure), "composition"):  # anything, from Python; of its own, it would be computed
         what = type(structure).__name__
         return Entry(path, index, error=f"a {what} is no structure: give a pymatgen Structure or the name of a file")
     elements, n_atoms = _elements(structure), len(structure)

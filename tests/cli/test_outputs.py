@@ -309,3 +309,30 @@ def test_a_terminal_of_few_letters_gets_the_table_of_an_evaluation(tmp_path: Pat
     ended = subprocess.run(command, capture_output=True, timeout=60, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert ended.returncode == 0, ended.stderr
     assert b"R\\xb2" in ended.stdout
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz", "r.json", "e.npz"])
+def test_a_symbolic_link_stays_one_and_its_file_gets_the_result(program, examples, tmp_path, name) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    link, file = tmp_path / name, store / "blob"
+    link.symlink_to("store/blob")  # not there yet
+    command = "embed" if name == "e.npz" else "predict"
+    for _ in range(2):
+        assert program(command, examples[0], "-o", link).code == 0
+        assert link.is_symlink()
+        assert [path.name for path in store.iterdir()] == ["blob"]
+        content = gzip.decompress(file.read_bytes()) if name.endswith(".gz") else file.read_bytes()
+        assert name == "e.npz" or Path(examples[0]).name.encode() in content
+
+
+def test_shards_behind_symbolic_links_are_merged_and_resumed(program, examples, tmp_path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    links = [tmp_path / f"{number}.csv" for number in (1, 2)]
+    for number, link in enumerate(links, start=1):
+        link.symlink_to(store / link.name)
+        assert program("predict", *examples[:3], "--shard", f"{number}/2", "-o", link).code == 0
+    assert program("merge", *links).stdout == program("predict", *examples[:3], "-f", "csv").stdout
+    (store / "1.csv").rename(store / "1.csv.part")  # as if it had been killed at its end
+    assert "not complete" in program("merge", *links).stderr

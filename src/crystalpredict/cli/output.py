@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from crystalpredict.atomic_write import followed, write_atomically
 from crystalpredict.cli.render import Format
 from crystalpredict.errors import UsageError
 
@@ -64,7 +65,8 @@ def refuse_folder(folder: Path) -> None:
 
 def place_of(output: Path, *, interrupted: bool) -> Path:
     """Where a whole file goes: what a run that was interrupted computed takes no result's place."""
-    return output.with_name(output.name + ".interrupted") if interrupted else output
+    place = followed(output)
+    return place.with_name(place.name + ".interrupted") if interrupted else output
 
 
 @contextmanager
@@ -75,8 +77,6 @@ def opened(
     if output is None:
         yield sys.stdout
         return
-    from crystalpredict.atomic_write import write_atomically
-
     with write_atomically(output, lambda: place_of(output, interrupted=interrupted())) as raw:
         if binary:
             yield raw

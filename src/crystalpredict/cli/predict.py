@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from crystalpredict.atomic_write import followed
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.computing import Computing, Windows
 from crystalpredict.cli.engine import atoms_of, limits_of, quick_imports
@@ -137,6 +138,7 @@ def predict(
         raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
+        output = followed(output) if grows else output  # what grows beside it has to stay beside it
         refuse_other(output, share)
     if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
         if not quiet:
