@@ -48,6 +48,15 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def any_of(flag: bool, device: torch.device) -> bool:
+    """Whether the flag of some process is set: the same answer in all of them."""
+    if size() == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags)
+    return bool(flags)
+
+
 def summed_together(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Sums of the tensors over the processes: in one exchange, for each has to wait for all."""
     if size() == 1:

@@ -175,11 +175,12 @@ class Training:
                 if self.step % 20 == 0:
                     loss, seconds = self._mean_loss(losses[-200:]), time.monotonic() - started
                     report(Progress(self.epoch, self.step, done, loss, rate, seconds))
-                if self.interrupted or time.monotonic() - saved > save_every:
+                stop = distributed.any_of(self.interrupted, self.device)  # or one would wait for another that stopped
+                if stop or time.monotonic() - saved > save_every:
                     self._mean_loss(losses)
                     self.save()
                     saved = time.monotonic()
-                if self.interrupted:
+                if stop:
                     raise Interrupted
             self.epoch, self.position = self.epoch + 1, 0
             done = self.epoch / self.config.epochs

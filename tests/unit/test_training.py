@@ -449,6 +449,34 @@ assert loss.untyped_storage().nbytes() == loss.nbytes
     assert done.returncode == 0, done.stderr
 
 
+def test_processes_stop_together_when_one_is_asked_to(data, tmp_path: Path) -> None:
+    data[0].save(tmp_path / "crystals.npz")
+    script = tmp_path / "stop.py"
+    script.write_text(f"""
+from pathlib import Path
+from crystalpredict import distributed
+from crystalpredict.dataset import CrystalTable, neighbor_table
+from crystalpredict.nn import ModelConfig
+from crystalpredict.training import Interrupted, Training
+from crystalpredict.training_config import TrainingConfig
+folder = Path({str(tmp_path)!r})
+table = CrystalTable.load(folder / "crystals.npz")
+model = ModelConfig(blocks=1, width=32, heads=4, feedforward=64)
+config = TrainingConfig(batch_atoms=20, epochs=2)
+training = Training(folder / "run", table, neighbor_table(table, model.radius), model, config)
+training.interrupted = distributed.rank() == 1
+try:
+    training.run(lambda progress: None)
+except Interrupted:
+    (folder / f"stopped{{distributed.rank()}}").write_text(str(training.step))
+distributed.leave_group()
+""")
+    done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"stopped{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
+    assert int(np.load(tmp_path / "run" / "state.npz")["position"][1]) == 1
+
+
 def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path: Path) -> None:
     """Adam's first step is the rate for every weight, whatever its gradient."""
     config = replace(CONFIG, epochs=1, schedule="inverse_sqrt", learning_rate=1e-3, encoder_rate=0.1, weight_decay=0.0)
