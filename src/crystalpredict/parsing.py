@@ -17,10 +17,10 @@ from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
 from pymatgen.symmetry.groups import SpaceGroup
 
-from crystalpredict.crystal import LONGEST
+from crystalpredict.crystal import LONGEST, FloatArray
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
-from crystalpredict.files import STATED_FORMULA
+from crystalpredict.files import DOUBT, STATED_FORMULA
 from crystalpredict.plain_cif import DUMMY, HALL, MOST_OPERATIONS, OPERATIONS, UNKNOWN, fits_cell
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
@@ -104,6 +104,7 @@ def _parse_block(block: str) -> Structure | StructureError:
         parser = CifParser.from_str(block, occupancy_tolerance=100.0)
         (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
         _leave_out_dummies(data)
+        _refuse_modulated(data)
         _refuse_impossible(data)
         if occupancies := _column(data, "_atom_site_occupancy"):
             # "." is the default, 1, which pymatgen reads as 0
@@ -111,8 +112,12 @@ def _parse_block(block: str) -> Structure | StructureError:
         for tag in OPERATIONS:
             if all(text in UNKNOWN for text in _column(data, tag)):
                 data.pop(tag, None)  # pymatgen would send every atom to the origin
-        group = _stated_group(data)
+            elif "." in tag:  # a name that pymatgen does not know
+                data[tag.replace(".", "_")] = data.pop(tag)
+        _refuse_nameless(data, parser)
+        group, doubt = _stated_group(data), ""
         if not any(_column(data, tag) for tag in OPERATIONS):
+            doubt = _list_operations(data, group)
             _hold_group(re.sub(r"[\s_]", "", group))
         structures = parser.parse_structures(primitive=False, check_occu=False)
     except StructureError as error:
@@ -132,6 +137,7 @@ def _parse_block(block: str) -> Structure | StructureError:
             f"the symmetry operations {which}do not fit the cell: check its lengths, angles and setting"
         )
     structure.properties[STATED_FORMULA] = str(data.get("_chemical_formula_sum", ""))
+    structure.properties[DOUBT] = doubt
     return structure
 
 
@@ -181,6 +187,24 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
             raise StructureError(f"unknown element {symbol!r} at site {site}: name a chemical element")
 
 
+def _refuse_nameless(data: dict[str, Any], parser: CifParser) -> None:
+    """StructureError for sites without a type whose label names no element: pymatgen leaves some out, or guesses."""
+    if _column(data, "_atom_site_type_symbol"):
+        return
+    for site, label in enumerate(_column(data, "_atom_site_label"), start=1):
+        element = parser._parse_symbol(label)
+        if not element or re.fullmatch(r"(T|Vac?)[0-9]*|H2O", label, re.IGNORECASE):
+            raise StructureError(f"label {label!r} of site {site} names no element: add _atom_site_type_symbol")
+
+
+def _refuse_modulated(data: dict[str, Any]) -> None:
+    """StructureError for a crystal that has no cell: its operations are those of superspace."""
+    dimension = (data.get(tag, "0") for tag in ("_cell_modulation_dimension", "_cell.modulation_dimension"))
+    superspace = (tag for tag in data if re.search(r"symop(_magn)?_ssg_operation|symop_ssg\.", tag))
+    if any(number not in ("0", *UNKNOWN) for number in dimension) or any(superspace):
+        raise StructureError("a modulated structure, which no cell repeats: give an approximant, a supercell of it")
+
+
 def _is_operation(text: str) -> bool:
     try:
         gemmi.Op(text)
@@ -197,6 +221,32 @@ def _stated_group(data: dict[str, Any]) -> str:
     all_tags = (*tags, "_symmetry_Int_Tables_number", *HALL, *newer, *dotted)
     names = (str(data.get(tag, "")).strip("'\" ") for tag in all_tags)
     return next((name for name in names if name.replace(" ", "") not in ("", "?", ".", "P1", "1")), "")
+
+
+def _list_operations(data: dict[str, Any], group: str) -> str:
+    """List the operations of a setting named in full; "" or, where pymatgen has to choose, what is unsure.
+
+    A Hall symbol goes before the name of the `group`, which may stand for several settings.
+    """
+    named = gemmi.find_spacegroup_by_name(group)
+    if named is None and group.isdecimal():
+        named = gemmi.find_spacegroup_by_number(int(group))
+    operations = None
+    for hall in (str(data.get(tag, "")).strip() for tag in HALL):  # a symbol may end with a double quote
+        try:
+            operations = operations or (None if hall in UNKNOWN else gemmi.symops_from_hall(hall))
+        except (ValueError, RuntimeError):  # a mistyped symbol is as good as none
+            continue
+        found = operations and gemmi.find_spacegroup_by_ops(operations)
+        if found and named and found.number != named.number:
+            raise StructureError(f"{group!r} and {hall!r} are different space groups: list the operations")
+    if operations is None and named and ":" in group:
+        operations = named.operations()
+    if operations:
+        data["_symmetry_equiv_pos_as_xyz"] = [operation.triplet() for operation in operations]
+        return ""
+    origins = {each.ext for each in gemmi.spacegroup_table() if named and each.number == named.number}
+    return f"space group {group!r} has two origins: the first is taken" if {"1", "2"} <= origins else ""
 
 
 @lru_cache(256)
@@ -235,6 +285,10 @@ def _parse_poscar(text: str) -> Structure | StructureError:
         if len(scales) != 3 or min(scales) <= 0:
             return StructureError(f"broken POSCAR: scale {lines[1].strip()!r} must be one number or three above 0")
         lines[1] = "1.0"  # pymatgen would take the first for all three
+    elif (
+        scales[0] < 0
+    ):  # the volume: pymatgen would scale the cell by it, and Cartesian coordinates by the number itself
+        lines[1] = repr(float((-scales[0] / abs(np.linalg.det(_cell(lines)))) ** (1 / 3)))
     lines[5:7] = [line.split("!")[0] for line in lines[5:7]]  # comments, which pymatgen takes for counts
     named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
     if named and len(lines) > 6 and len(lines[5].split()) != len(lines[6].split()):
@@ -253,6 +307,11 @@ def _parse_poscar(text: str) -> Structure | StructureError:
         lattice = Lattice(structure.lattice.matrix * scales)
         structure = Structure(lattice, structure.species_and_occu, structure.frac_coords)
     return structure
+
+
+def _cell(lines: list[str]) -> FloatArray:
+    """The three lattice vectors (3, 3) of a POSCAR as they stand there."""
+    return np.array([[float(word) for word in line.split()[:3]] for line in lines[2:5]])
 
 
 def _leading_numbers(line: str) -> list[float]:

@@ -25,17 +25,19 @@ _CELL = tuple(
 MOST_OPERATIONS = 1000  # of which Fm-3m has 192: the memory for a site is that of their square
 UNKNOWN = ("?", ".", "")  # what stands where a value is not given
 METRIC = 0.05  # by how much of a length or a cosine a symmetry operation may change the cell
-OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+OPERATIONS = (
+    "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz",
+)  # fmt: skip
 _GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
-HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
+HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall", "_space_group.name_Hall")
 _SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy", "?calc_flag")
 DUMMY = "dum"  # the calc_flag of a site that is no atom
 _ION = re.compile(r"([A-Z][a-z]?)(?:0?\+|0?-|[0-9](?:\.[0-9]*)?[+-]|[+-][0-9])?")
-_LABEL = re.compile(r"([A-Z][a-z]?)(?:[0-9][0-9A-Za-z]*)?")
+_LABEL = re.compile(r"(?!H2O$)([A-Z][a-z]?)(?:[0-9][0-9A-Za-z]*)?")
 _OPERATION = re.compile(r"[xyzXYZ0-9/+,\s-]+")
 _IDENTITY = gemmi.Op("x,y,z")
 _BLOCK = re.compile(r"^data_\S*", re.MULTILINE | re.IGNORECASE)
-_UNUSUAL = re.compile(r"_magn|_moment|_cell_modulation", re.IGNORECASE)
+_UNUSUAL = re.compile(r"_magn|_moment|_cell[_.]modulation|_ssg[_.]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""What a file says of its symmetry, its labels and its scale, where parsers guess in silence."""
+
+import gemmi
+import numpy as np
+import pytest
+
+from crystalpredict.structures import Entry, Inline, read_entries
+
+PLACE = (0.0812, 0.1437, 0.2071)  # a general position
+CELLS = {
+    "triclinic": (5.1, 6.2, 7.3, 81, 97, 104),
+    "orthorhombic": (6.1, 7.2, 8.3, 90, 90, 90),
+    "tetragonal": (7.1, 7.1, 9.3, 90, 90, 90),
+    "trigonal": (8, 8, 9.5, 90, 90, 120),
+    "hexagonal": (8, 8, 9.5, 90, 90, 120),
+    "cubic": (20, 20, 20, 90, 90, 90),
+}
+HM, HALL = "_symmetry_space_group_name_H-M", "_symmetry_space_group_name_Hall"
+LABELS = "loop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n"
+SITES = LABELS.replace("_label\n", "_label\n_atom_site_type_symbol\n")
+
+
+def cif(*cell: float, extra: str = "", sites: str = f"{SITES}C1 C {PLACE[0]} {PLACE[1]} {PLACE[2]}\n") -> str:
+    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+    lines = "".join(f"_cell_{name} {value}\n" for name, value in zip(names, cell, strict=True))
+    return f"data_x\n{lines}{extra}{sites}"
+
+
+def read(text: str) -> Entry:
+    (entry,) = read_entries(Inline("x", text), 3.0)
+    return entry
+
+
+def cell_of(group: gemmi.SpaceGroup) -> tuple[float, ...]:
+    system = group.crystal_system_str()
+    if system == "monoclinic":
+        angles = [90.0, 90.0, 90.0]
+        angles["abc".index(group.monoclinic_unique_axis())] = 103.0
+        return (6.1, 7.2, 8.3, *angles)
+    return (7, 7, 7, 77, 77, 77) if group.ext == "R" else CELLS[system]
+
+
+def places(fractional: np.ndarray) -> list[tuple[int, ...]]:
+    """Sorted, in steps of a five-hundredth, whose limits no image of PLACE comes near."""
+    return sorted(map(tuple, np.floor((fractional - np.floor(fractional)) * 500 + 0.37).astype(int) % 500))
+
+
+SEVERAL = [
+    group
+    for group in gemmi.spacegroup_table()
+    if group.ext in ("1", "2") or group.hall in ('P 31 2"', "P 3 2", 'P 3 2"')
+]
+
+
+@pytest.mark.parametrize("group", SEVERAL, ids=gemmi.SpaceGroup.xhm)
+def test_a_setting_named_in_full_is_the_one_that_is_read(group: gemmi.SpaceGroup) -> None:
+    expected = places(np.array([operation.apply_to_xyz(list(PLACE)) for operation in group.operations()]))
+    by_hall = f"{HM} '{group.hm}'\n{HALL} '{group.hall}'\n_symmetry_Int_Tables_number {group.number}\n"
+    for extra in (by_hall, f"{HM} '{group.xhm()}'\n"):
+        entry = read(cif(*cell_of(group), extra=extra))
+        assert (entry.error, entry.warnings) == ("", ())
+        assert places(entry.crystal.positions @ np.linalg.inv(entry.crystal.lattice)) == expected
+
+
+def test_a_name_for_two_origins_is_read_with_a_warning() -> None:
+    for extra in (f"{HM} 'F d -3 m'\n", "_symmetry_Int_Tables_number 227\n"):
+        entry = read(cif(*CELLS["cubic"], extra=extra))
+        assert entry.n_atoms == 192
+        (warning,) = entry.warnings
+        assert "has two origins: the first is taken" in warning
+    assert read(cif(*CELLS["cubic"], extra=f"{HM} 'F m -3 m'\n")).warnings == ()
+
+
+def test_two_names_for_different_groups_are_an_error() -> None:
+    extra = f"{HM} 'F m -3 m'\n{HALL} '-F 4vw 2vw 3'\n"
+    assert "are different space groups: list the operations" in read(cif(*CELLS["cubic"], extra=extra)).error
+
+
+def test_operations_under_the_name_with_a_dot_are_carried_out() -> None:
+    centring = "loop_\n_space_group_symop.operation_xyz\nx,y,z\nx+1/2,y+1/2,z\nx+1/2,y,z+1/2\nx,y+1/2,z+1/2\n"
+    for occupancy in ("", "_atom_site_occupancy\n"):  # read by gemmi, and by pymatgen
+        value = " 0.9" if occupancy else ""
+        sites = f"{SITES}{occupancy}Na1 Na 0 0 0{value}\nCl1 Cl 0.5 0.5 0.5{value}\n"
+        assert read(cif(*[5.64] * 3, 90, 90, 90, extra=centring, sites=sites)).n_atoms == 8
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "_cell_modulation_dimension 1\n",
+        "loop_\n_space_group_symop_ssg_operation_algebraic\nx1,x2,x3,x4\n-x1,-x2,-x3,-x4\n",
+        "loop_\n_space_group_symop_magn_ssg_operation.algebraic\nx1,x2,x3,x4,+1\n",
+    ],
+)
+def test_a_modulated_structure_has_no_cell(extra: str) -> None:
+    assert "a modulated structure" in read(cif(*CELLS["cubic"], extra=extra)).error
+    assert read(cif(*CELLS["cubic"], extra="_cell_modulation_dimension 0\n")).n_atoms == 1
+
+
+@pytest.mark.parametrize("label", ["OH", "OH1", "H2O", "T1", "T", "Va", "Vac2", "?", "1"])
+def test_a_label_that_names_no_element_is_an_error(label: str) -> None:
+    entry = read(cif(*[6.0] * 3, 90, 90, 90, sites=f"{LABELS}Mg1 0 0 0\n{label} 0.5 0.5 0.5\n"))
+    assert f"label '{label}' of site 2 names no element: add _atom_site_type_symbol" in entry.error
+    typed = f"{SITES}Mg1 Mg 0 0 0\n{label} O 0.5 0.5 0.5\n"
+    assert read(cif(*[6.0] * 3, 90, 90, 90, sites=typed)).formula == "MgO"
+
+
+@pytest.mark.parametrize(("label", "formula"), [("Ow1", "MgO"), ("FE1", "MgFe"), ("SiT1", "MgSi"), ("H2B", "MgH")])
+def test_labels_that_name_an_element_need_no_type(label: str, formula: str) -> None:
+    assert read(cif(*[6.0] * 3, 90, 90, 90, sites=f"{LABELS}Mg1 0 0 0\n{label} 0.5 0.5 0.5\n")).formula == formula
+
+
+@pytest.mark.parametrize("mode", ["Cartesian", "Direct"])
+def test_a_poscar_scaled_to_a_volume_is_the_same_crystal(mode: str) -> None:
+    half, volume = 2.8265, 2 * 2.8265**3
+    quarter = [half / 2] * 3 if mode == "Cartesian" else [0.25] * 3
+
+    def poscar(scale: float) -> str:
+        vectors = "\n".join(" ".join(str(half * (i != j)) for j in range(3)) for i in range(3))
+        return f"GaAs\n{scale}\n{vectors}\nGa As\n1 1\n{mode}\n0 0 0\n{' '.join(map(str, quarter))}\n"
+
+    plain, by_volume, twice = (read(poscar(scale)).crystal for scale in (1.0, -volume, -8 * volume))
+    assert np.allclose(by_volume.positions, plain.positions, atol=1e-9)
+    assert np.allclose(by_volume.lattice, plain.lattice, atol=1e-9)
+    assert np.allclose(twice.positions, 2 * plain.positions, atol=1e-9)
+    flat = poscar(-volume).replace(f"{half} {half} 0.0", f"{half} 0.0 {half}")
+    assert read(flat).error
