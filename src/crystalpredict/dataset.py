@@ -231,13 +231,18 @@ def _merged_edges(crystals: list[Crystal], radius: float, merging: Merging) -> t
     found = [edges.vectors for edges in lists if edges.vectors is not None]
     return (
         np.array([edges.size for edges in lists]),
-        np.concatenate([edges.atoms for edges in lists]).astype(np.uint16),
-        np.concatenate([edges.counts for edges in lists]).astype(np.uint16),
+        _small(np.concatenate([edges.atoms for edges in lists])),
+        _small(np.concatenate([edges.counts for edges in lists])),
         np.concatenate([edges.widths for edges in lists]),
-        np.concatenate([edges.indices for edges in lists]).astype(np.uint16),
+        _small(np.concatenate([edges.indices for edges in lists])),
         np.concatenate([edges.distances for edges in lists]).astype(np.float32),
         *([np.concatenate(found).astype(np.float32)] if found else []),
     )
+
+
+def _small(numbers: IntArray) -> IntArray:
+    """The numbers in two bytes each, if they go into them."""
+    return numbers.astype(np.uint16 if numbers.max() < 2**16 else np.uint32)
 
 
 def encoded_labels(table: CrystalTable, properties: Sequence[Property]) -> FloatArray:

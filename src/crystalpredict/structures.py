@@ -248,6 +248,8 @@ def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> 
         raise StructureError("a molecule without a lattice: a periodic cell is needed")
     if not len(structure):
         raise StructureError("no atoms in the cell")
+    if not all(structure.lattice.pbc):
+        raise StructureError(f"pbc={structure.lattice.pbc}: a cell that is periodic in all three directions is needed")
     lattice = np.array(structure.lattice.matrix, dtype=float)
     if not np.isfinite(lattice).all():
         raise StructureError("a cell length or an angle is not a number")

@@ -8,15 +8,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from crystalpredict.errors import DataError
-from crystalpredict.files import CANNOT_UNPACK, uncompressed
+from crystalpredict.files import CANNOT_UNPACK, LARGEST, uncompressed
 
 MOST_COLUMNS = 10_000  # of a table that was meant to be one
-LONGEST_CELL = 2**31 - 1  # characters; Python's limit of 2**17 is below a CIF of 2,000 atoms
+LONGEST_DOCUMENT = 2**30  # characters of JSON that is read as a whole
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
 FORMATS = "give CSV, JSON lines, JSON or Parquet"
@@ -72,7 +72,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any] | str]:
             if not start.startswith(("{", "[")):
                 yield from _rows_of_csv(path, file)
             elif _is_one_a_line(file):
-                yield from (_object_or_reason(line) for line in file if line.strip())
+                yield from (_object_or_reason(line) for line in _lines(path, file) if line.strip())
             else:
                 yield from _rows_of_json(path, file)
     except FileNotFoundError:
@@ -154,14 +154,23 @@ def opened_text(path: Path, encoding: str) -> Iterator[IO[str]]:
             yield file
 
 
+def _lines(path: Path, file: IO[str]) -> Iterator[str]:
+    """The lines of a text; DataError before one that may have been packed to fill the memory."""
+    while line := file.readline(LARGEST + 1):
+        if len(line) > LARGEST:
+            raise DataError(f"{path}: a line of more than {LARGEST >> 20} MiB: is it a table, whole and unpacked?")
+        yield line
+
+
 def _csv_reader(path: Path, file: IO[str]) -> Any:
-    header_line = next(line for line in file if line.strip())
+    lines = _lines(path, file)
+    header_line = next(line for line in lines if line.strip())
     delimiter = max(DELIMITERS, key=header_line.count)
     if header_line.count(delimiter) >= MOST_COLUMNS:
         count = header_line.count(delimiter) + 1
         raise DataError(f"{path}: {count:,} columns: is it transposed? A table has a row for each crystal")
-    csv.field_size_limit(LONGEST_CELL)
-    return csv.reader(chain([header_line], file), delimiter=delimiter, strict=True)
+    csv.field_size_limit(LARGEST)  # Python's limit of 2**17 is below a CIF of 2,000 atoms
+    return csv.reader(chain([header_line], lines), delimiter=delimiter, strict=True)
 
 
 def _uneven(cells: Sequence[str], names: Sequence[str]) -> str:
@@ -209,9 +218,10 @@ def _read_json(path: Path, file: IO[str]) -> RawTable:
     one_a_line = _is_one_a_line(file)
     try:
         if one_a_line:
-            rows = [_object(path, number, line) for number, line in enumerate(file, start=1) if line.strip()]
+            numbered = enumerate(_lines(path, file), start=1)
+            rows = [_object(path, number, line) for number, line in numbered if line.strip()]
         else:
-            rows = _rows_of_document(path, json.load(file))
+            rows = _rows_of_document(path, _document(path, file))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON ({error}): write or download it again") from None
     names = tuple(dict.fromkeys(str(name) for row in rows for name in row))
@@ -226,7 +236,7 @@ def _read_json(path: Path, file: IO[str]) -> RawTable:
 
 def _is_one_a_line(file: IO[str]) -> bool:
     """Whether a JSON text, of which nothing is read yet, has an object on each line."""
-    first = "".join(islice(file, 1))
+    first = file.readline(LARGEST)
     file.seek(0)
     try:
         return isinstance(content := json.loads(first), dict) and not {"columns", "data"} <= set(content)
@@ -244,9 +254,19 @@ def _object_or_reason(line: str) -> dict[str, Any] | str:
 
 def _rows_of_json(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
     try:
-        yield from _rows_of_document(path, json.load(file))
+        yield from _rows_of_document(path, _document(path, file))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON ({error}): write or download it again") from None
+
+
+def _document(path: Path, file: IO[str]) -> Any:
+    """The JSON of a whole file; DataError if it is too large for any memory."""
+    text = file.read(LONGEST_DOCUMENT + 1)
+    if len(text) > LONGEST_DOCUMENT:
+        raise DataError(
+            f"{path}: more than {LONGEST_DOCUMENT >> 30} GiB of JSON: write a line for each crystal instead"
+        )
+    return json.loads(text)
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -108,3 +108,15 @@ def test_bad_data_is_named(tmp_path: Path) -> None:
         (tmp_path / "b.npz").write_bytes(content)
         with pytest.raises(DataError, match="not a prepared table"):
             CrystalTable.load(tmp_path / "b.npz")
+
+
+def test_numbers_of_a_cell_of_very_many_atoms_are_kept() -> None:
+    """68,921 atoms, more than two bytes count."""
+    edge = 41
+    places = np.stack(np.meshgrid(*[np.arange(edge)] * 3, indexing="ij"), -1).reshape(-1, 3) / edge
+    rows = [
+        {"id": "large", "lattice": [3.35 * edge] * 3 + [90] * 3, "species": ["Po"] * edge**3, "frac_coords": places},
+        {"id": "small", "lattice": [3.35] * 3 + [90] * 3, "species": ["Po"], "frac_coords": [[0, 0, 0]]},
+    ]
+    found = neighbor_table(table_of_rows([({**row, "bandgap": 0.0}, TRAIN) for row in rows]), 3.5)
+    assert found.counts.tolist() == [edge**3, 1]

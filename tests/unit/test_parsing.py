@@ -1,9 +1,13 @@
 """What a file says of its symmetry, its labels and its scale, where parsers guess in silence."""
 
+import json
+
 import gemmi
 import numpy as np
 import pytest
+from pymatgen.core import Lattice, Structure
 
+from crystalpredict import load_model
 from crystalpredict.structures import Entry, Inline, read_entries
 
 PLACE = (0.0812, 0.1437, 0.2071)  # a general position
@@ -125,3 +129,10 @@ def test_a_poscar_scaled_to_a_volume_is_the_same_crystal(mode: str) -> None:
     assert np.allclose(twice.positions, 2 * plain.positions, atol=1e-9)
     flat = poscar(-volume).replace(f"{half} {half} 0.0", f"{half} 0.0 {half}")
     assert read(flat).error
+
+
+def test_a_cell_that_is_not_periodic_is_refused_whatever_it_stands_in() -> None:
+    slab = Structure(Lattice.cubic(4.2, pbc=(True, True, False)), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    from_python = load_model(device="cpu").predict([slab])[0].error
+    for error in (read(json.dumps(slab.as_dict())).error, from_python):
+        assert "periodic in all three directions is needed" in error

@@ -1,5 +1,6 @@
 """Tables of labelled crystals: what is read, what is left out and why, and what is no table."""
 
+import csv
 import gzip
 import json
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crystalpredict import table_files
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.structures import Inline
 from crystalpredict.tables import LabelledTable, NewTargets, read_labelled
@@ -232,3 +234,27 @@ def test_rows_without_an_id_are_all_kept(tmp_path: Path, nothing: object) -> Non
     table = read_labelled(path)
     assert table.ids == ("row 1", "row 2", "row 3")
     assert table.dropped == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "limit", "said"),
+    [
+        ("a.csv.gz", "id,structure\n1," + "a" * 2000 + "\n", "LARGEST", "a line of more than"),
+        ("a.csv.gz", "id,structure" + "a" * 2000 + "\n1,2\n", "LARGEST", "a line of more than"),
+        ("a.csv.gz", 'id,structure\n1,"' + "a\n" * 2000 + '"\n', "LARGEST", "field larger than field limit"),
+        ("a.jsonl.gz", '{"id": 1}\n{"id": "' + "a" * 2000 + '"}\n', "LARGEST", "a line of more than"),
+        ("a.json.gz", '[{"id": "' + "a" * 2000 + '"}]', "LONGEST_DOCUMENT", "of JSON: write a line for each"),
+    ],
+)
+def test_what_is_packed_to_fill_the_memory_is_refused_before_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, limit: str, said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content.encode()))
+    assert len(list(table_files.rows_of(path))) >= 1
+    before = csv.field_size_limit()
+    monkeypatch.setattr(table_files, limit, 1000)
+    for read in (lambda: list(table_files.rows_of(path)), lambda: table_files.read_table(path, lambda name: True)):
+        with pytest.raises(DataError, match=said):
+            read()
+    csv.field_size_limit(before)
