@@ -164,7 +164,7 @@ def test_a_structure_that_takes_too_long_is_an_error_in_every_command(program, t
     "option",
     [
         ("--timeout-per-file", "inf"), ("--timeout-per-file", "nan"), ("--timeout-per-file", "1e30"),
-        ("--memory-per-process", "inf"), ("--batch-atoms", "9" * 30),
+        ("--memory-per-process", "inf"), ("--memory-per-process", "0.1"), ("--batch-atoms", "9" * 30),
     ],
 )  # fmt: skip
 def test_a_number_that_no_machine_has_is_refused(program, examples, option: tuple[str, str]) -> None:

@@ -73,7 +73,7 @@ TimeoutPerFile = Annotated[
 MemoryPerProcess = Annotated[
     float | None,
     typer.Option(
-        min=0.1,
+        min=0.5,  # with 0.1 a library that readers import asks for memory without end
         max=1e6,
         metavar="GIB",
         show_default=False,
