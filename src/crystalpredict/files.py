@@ -18,7 +18,6 @@ except ImportError:
     zstd = None  # type: ignore[assignment]
 
 STATED_FORMULA = "crystalpredict_stated_formula"  # under which a pymatgen Structure keeps what its CIF states
-DOUBT = "crystalpredict_doubt"  # the same, of what had to be guessed of its symmetry
 LARGEST = 2**28  # bytes of one file, unpacked: a CIF of a million atoms has a third of it
 BLOCK = 2**16  # bytes
 ZSTD = b"\x28\xb5\x2f\xfd"

@@ -20,7 +20,7 @@ from pymatgen.symmetry.groups import SpaceGroup
 from crystalpredict.crystal import LONGEST, FloatArray
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
-from crystalpredict.files import DOUBT, STATED_FORMULA
+from crystalpredict.files import STATED_FORMULA
 from crystalpredict.plain_cif import DUMMY, HALL, MOST_OPERATIONS, OPERATIONS, UNKNOWN, fits_cell
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
@@ -41,10 +41,10 @@ def _parse(text: str) -> list[Structure | StructureError]:
         return _parse_json(text)
     if start.startswith(("<!doctype", "<html", "<?xml")):
         raise StructureError("a web page, not a structure: download the file itself")
-    if re.search(r"^[^\S\n]*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
-        return _parse_cif(text)
     if is_xyz(text):
         return _parse_xyz(text)
+    if re.search(r"^[^\S\n]*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
+        return _parse_cif(text)
     raise StructureError("not a CIF, a POSCAR or pymatgen JSON: convert it to one of these")
 
 
@@ -115,9 +115,9 @@ def _parse_block(block: str) -> Structure | StructureError:
             elif "." in tag:  # a name that pymatgen does not know
                 data[tag.replace(".", "_")] = data.pop(tag)
         _refuse_nameless(data, parser)
-        group, doubt = _stated_group(data), ""
+        group = _stated_group(data)
         if not any(_column(data, tag) for tag in OPERATIONS):
-            doubt = _list_operations(data, group)
+            _list_operations(data, group)
             _hold_group(re.sub(r"[\s_]", "", group))
         structures = parser.parse_structures(primitive=False, check_occu=False)
     except StructureError as error:
@@ -137,7 +137,6 @@ def _parse_block(block: str) -> Structure | StructureError:
             f"the symmetry operations {which}do not fit the cell: check its lengths, angles and setting"
         )
     structure.properties[STATED_FORMULA] = str(data.get("_chemical_formula_sum", ""))
-    structure.properties[DOUBT] = doubt
     return structure
 
 
@@ -193,7 +192,7 @@ def _refuse_nameless(data: dict[str, Any], parser: CifParser) -> None:
         return
     for site, label in enumerate(_column(data, "_atom_site_label"), start=1):
         element = parser._parse_symbol(label)
-        if not element or re.fullmatch(r"(T|Vac?)[0-9]*|H2O", label, re.IGNORECASE):
+        if not element or re.fullmatch(r"(T|V[aA][cC]?|[Ww]at|O-H|NO3|HO|REE?)[0-9]*|H2O", label):
             raise StructureError(f"label {label!r} of site {site} names no element: add _atom_site_type_symbol")
 
 
@@ -223,10 +222,10 @@ def _stated_group(data: dict[str, Any]) -> str:
     return next((name for name in names if name.replace(" ", "") not in ("", "?", ".", "P1", "1")), "")
 
 
-def _list_operations(data: dict[str, Any], group: str) -> str:
-    """List the operations of a setting named in full; "" or, where pymatgen has to choose, what is unsure.
+def _list_operations(data: dict[str, Any], group: str) -> None:
+    """List the operations of a setting that is named in full; StructureError if the name leaves its origin open.
 
-    A Hall symbol goes before the name of the `group`, which may stand for several settings.
+    A Hall symbol goes before the name of the `group`.
     """
     named = gemmi.find_spacegroup_by_name(group)
     if named is None and group.isdecimal():
@@ -244,9 +243,8 @@ def _list_operations(data: dict[str, Any], group: str) -> str:
         operations = named.operations()
     if operations:
         data["_symmetry_equiv_pos_as_xyz"] = [operation.triplet() for operation in operations]
-        return ""
-    origins = {each.ext for each in gemmi.spacegroup_table() if named and each.number == named.number}
-    return f"space group {group!r} has two origins: the first is taken" if {"1", "2"} <= origins else ""
+    elif named and {"1", "2"} <= {each.ext for each in gemmi.spacegroup_table() if each.number == named.number}:
+        raise StructureError(f"space group {group!r} has two origins: list its operations, _symmetry_equiv_pos_as_xyz")
 
 
 @lru_cache(256)
@@ -296,6 +294,11 @@ def _parse_poscar(text: str) -> Structure | StructureError:
     counts = [float(word) for line in lines[5:7] for word in line.split() if word.isdecimal()]
     if sum(counts) > len(lines):  # pymatgen would make so many symbols first, in whatever memory it takes
         return StructureError(f"broken POSCAR: counts of {sum(counts):.3g} atoms in {len(lines)} lines: a file cut off")
+    start = 7 if named else 6
+    start += 2 if len(lines) > start and lines[start].strip()[:1] in ("s", "S") else 1
+    beyond = lines[start + int(sum(counts)) :]
+    if (beyond and len(_leading_numbers(beyond[0])) >= 3) or any("configuration=" in line for line in beyond):
+        return StructureError("more coordinates than atoms: check the counts; of an XDATCAR, give a POSCAR each")
     try:
         poscar = Poscar.from_str("\n".join(lines), read_velocities=False)
     except Exception as error:  # pymatgen raises whatever its parsing meets

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 PART_ATOMS = 384  # padded together: more than in training, for there are more alike to choose from
 
 
+def _nobody() -> int:
+    """Cores that others use, where there are no others."""
+    return 0
+
+
 class Predictor:
     """A checkpoint on a device, ready to predict."""
 
@@ -52,7 +57,7 @@ class Predictor:
         self.batch_atoms = batch_atoms or atoms_at_once(self.device)
         self.model = checkpoint.model.to(self.device).eval()
         self.side_by_side = SideBySide(self.device)
-        self.busy: Callable[[], int] = lambda: 0
+        self.busy = _nobody
         self.answers = Answers(checkpoint, targets, uncertainty=uncertainty)
         self.properties = self.answers.properties
         self.columns = [prop.column for prop in self.properties]
@@ -76,11 +81,11 @@ class Predictor:
         """
         return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
 
-    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0) -> Iterator[Prediction]:
+    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody) -> Iterator[Prediction]:
         """Predictions in the order of the entries, a window of them in memory at a time; `busy` as for `windows`."""
         return chain.from_iterable(self.windows(entries, busy))
 
-    def windows(self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0) -> Iterator[Iterator[Prediction]]:
+    def windows(self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody) -> Iterator[Iterator[Prediction]]:
         """The predictions of `stream` by windows: what is computed together depends on nothing before it.
 
         `busy` says how many cores others use at present; the rest is used here.
@@ -89,7 +94,7 @@ class Predictor:
             yield self.predictions(window)
 
     def stream_embeddings(
-        self, entries: Iterable[Entry], busy: Callable[[], int] = lambda: 0, *, per_atom: bool = False
+        self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody, *, per_atom: bool = False
     ) -> Iterator[Embedding]:
         """Features in the order of the entries, as `stream` gives predictions; per atom, no atoms may be merged."""
         for window in self._windows(entries, busy):
@@ -213,7 +218,8 @@ class Predictor:
         return too_large
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
-        if isinstance(structures, str | Path) or hasattr(structures, "lattice"):
+        one = isinstance(structures, str | PathLike) or not isinstance(structures, Iterable)
+        if one or hasattr(structures, "lattice") or hasattr(structures, "get_cell"):  # ASE's Atoms, which are no list
             structures = [structures]  # type: ignore[list-item]
         radius, vectors = self.model.config.radius, self.model.config.vectors
         first = 0

@@ -6,11 +6,12 @@ threads wait for one another. Asleep, they wake late; awake, they keep a core fr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,17 +28,23 @@ class SideBySide:
     """The threads of this process for torch, on a CPU; elsewhere only the caller's own."""
 
     def __init__(self, device: torch.device) -> None:
-        self.threads = torch.get_num_threads() if device.type == "cpu" else 1
-        alone = partial(torch.set_num_threads, 1)
-        self.pool = ThreadPoolExecutor(self.threads, initializer=alone) if self.threads > 1 else None
+        self.threads = self.most = torch.get_num_threads() if device.type == "cpu" else 1
+        self.pool: ThreadPoolExecutor | None = None
+        self.process = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "pool": None}  # another process, or a copy, has threads of its own
 
     def map(self, compute: Callable[[Item], Result], items: Sequence[Item], atoms: int = 0) -> list[Result]:
         """Results in the order of the items; one alone of very many `atoms` has all threads in each operation.
 
         What holds for one thread, such as no_grad, `compute` must set itself.
         """
-        if self.pool is None or (len(items) == 1 and atoms > LARGE):
+        if self.most == 1 or (len(items) == 1 and atoms > LARGE):
             return [compute(item) for item in items]
+        if self.pool is None or self.process != os.getpid():  # a fork has the pool, but not its threads
+            self.pool = ThreadPoolExecutor(self.most, initializer=partial(torch.set_num_threads, 1))
+            self.process = os.getpid()
         return list(self.pool.map(compute, items))
 
 

@@ -12,9 +12,11 @@ from crystalpredict.extended_xyz import frames_of
 from crystalpredict.file_names import is_archive, is_database, is_found, is_table, is_xyz
 from crystalpredict.files import CANNOT_UNPACK, unreadable
 from crystalpredict.structures import Inline, Source, start_of
-from crystalpredict.table_files import opened_text, rows_of
+from crystalpredict.table_files import encoding_of, head_of, opened_text, rows_of
 from crystalpredict.tables import (
     ID_COLUMNS,
+    PATH_COLUMNS,
+    TEXT_COLUMNS,
     find_column,
     find_structure_column,
     source_of_cell,
@@ -74,8 +76,10 @@ def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source]:
 def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
     table = Path(path)
     number = 0
+    names_of = (wanted,) if wanted else (*TEXT_COLUMNS, *PATH_COLUMNS)
+    known = {name.lower() for name in (*names_of, *ID_COLUMNS)}
     try:
-        for number, row in enumerate(rows_of(table), start=1):
+        for number, row in enumerate(rows_of(table, known), start=1):
             if isinstance(row, str):
                 yield Inline(f"{path}#{number}", error=row)
                 continue
@@ -127,7 +131,7 @@ def _without(path: str, error: Exception) -> str:
 def _in_xyz(path: str) -> Iterator[Source]:
     index = 0
     try:
-        with opened_text(Path(path), "utf-8-sig") as file:
+        with opened_text(Path(path), encoding_of(head_of(Path(path)))) as file:
             for text in frames_of(file):
                 yield Inline(path, text, index=index)
                 index += 1

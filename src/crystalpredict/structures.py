@@ -15,7 +15,7 @@ from pymatgen.core.periodic_table import DummySpecies, Element, Species
 
 from crystalpredict.crystal import ELEMENTS, LONGEST, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
-from crystalpredict.files import DOUBT, STATED_FORMULA, read_text, text_of
+from crystalpredict.files import STATED_FORMULA, read_text, text_of
 from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
 from crystalpredict.plain_cif import PlainCif, read_plain_cif
 from crystalpredict.prediction import Prediction
@@ -267,8 +267,6 @@ def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> 
     stated = structure.properties.get(STATED_FORMULA, "")
     if stated and _differs_from_formula(structure.composition, stated):
         notes.append(OTHER_FORMULA)
-    if doubt := structure.properties.get(DOUBT, ""):
-        notes.append(doubt)
     if elements:
         return Crystal.ordered(lattice, positions, np.array(elements)), notes
     sites = [_occupants(site, number) for number, site in enumerate(structure, start=1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -44,7 +44,7 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
     Of a CSV only those columns are kept whose names are `wanted`.
     """
     try:
-        head = _head(path)
+        head = head_of(path)
         if head[:4] == b"PAR1":
             return _read_parquet(path)
         encoding, start = _start(path, head)
@@ -57,20 +57,21 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
         raise DataError(f"{path}: cannot be read ({reason}): check the file and its permissions") from None
 
 
-def rows_of(path: Path) -> Iterator[dict[str, Any] | str]:
+def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] | str]:
     """The rows of a table one after the other, by name of column; in the place of a broken row, what is wrong with it.
 
-    DataError where there is no table, also after the rows before the place that cannot be read.
+    DataError where there is no table, also after the rows before the place that cannot be read, and where two columns
+    of a CSV have the same name, in small letters, of those `known`.
     """
     try:
-        head = _head(path)
+        head = head_of(path)
         if head[:4] == b"PAR1":
             yield from _rows_of_parquet(path)
             return
         encoding, start = _start(path, head)
         with opened_text(path, encoding) as file:
             if not start.startswith(("{", "[")):
-                yield from _rows_of_csv(path, file)
+                yield from _rows_of_csv(path, file, known)
             elif _is_one_a_line(file):
                 yield from (_object_or_reason(line) for line in _lines(path, file) if line.strip())
             else:
@@ -124,7 +125,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _head(path: Path) -> bytes:
+def head_of(path: Path) -> bytes:
+    """How a file begins, unpacked."""
     with path.open("rb") as raw:
         head = raw.read(4096)
         raw.seek(0)
@@ -132,10 +134,15 @@ def _head(path: Path) -> bytes:
         return head if unpacked is raw else unpacked.read(4096)
 
 
+def encoding_of(head: bytes) -> str:
+    """The encoding of a text, from its first bytes."""
+    return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
 def _start(path: Path, head: bytes) -> tuple[str, str]:
     """Encoding of a text and its first words; DataError if there is none."""
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
-    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = encoding_of(head)
     if kind or (encoding == "utf-8-sig" and b"\0" in head):
         raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS}")
     start = head.decode(encoding, errors="ignore").lstrip()
@@ -177,10 +184,11 @@ def _uneven(cells: Sequence[str], names: Sequence[str]) -> str:
     return f"{len(cells)} fields where the header has {len(names)}: check delimiters and quotes"
 
 
-def _rows_of_csv(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
+def _rows_of_csv(path: Path, file: IO[str], known: Container[str]) -> Iterator[dict[str, Any] | str]:
     reader = _csv_reader(path, file)
     try:
         names = [name.strip() for name in next(reader)]
+        _refuse_repeated(path, names, [name for name in names if name.lower() in known])
         for cells in reader:
             if any(cells):
                 fits = len(cells) == len(names)
@@ -189,13 +197,17 @@ def _rows_of_csv(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
         raise DataError(f"{path}, line {reader.line_num}: broken CSV ({error}): check the quotes") from None
 
 
+def _refuse_repeated(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    if repeated := [name for name in needed if names.count(name) > 1]:
+        raise DataError(f"{path}: {names.count(repeated[0])} columns are called {repeated[0]!r}: rename one")
+
+
 def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTable:
     reader = _csv_reader(path, file)
     try:
         names = [name.strip() for name in next(reader)]
         kept = {column: name for column, name in enumerate(names) if wanted(name)}
-        if repeated := [name for name in kept.values() if names.count(name) > 1]:
-            raise DataError(f"{path}: {names.count(repeated[0])} columns are called {repeated[0]!r}: rename one")
+        _refuse_repeated(path, names, list(kept.values()))
         columns: dict[str, list[Any]] = {name: [] for name in kept.values()}
         broken: dict[int, str] = {}
         rows = 0

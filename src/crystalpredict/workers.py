@@ -275,6 +275,7 @@ def _without_interrupts() -> Iterator[None]:
 def _begin_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, let it go first, end when it ends, and do without torch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which in the parent is Ctrl-C
     if hasattr(os, "nice"):
         os.nice(5)  # readers are ahead of the network as a rule
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

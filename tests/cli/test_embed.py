@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 import crystalpredict
 from crystalpredict import Predictor
@@ -155,3 +156,12 @@ def test_parquet_has_the_columns_of_the_table(program, tmp_path) -> None:
     features = np.array([table[f"feature_{number}"][:3] for number in range(128)]).T
     assert features == pytest.approx(arrays(tmp_path / "a.npz")["features"], rel=1e-5, abs=1e-6)
     assert table["feature_0"][3] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux only")
+def test_a_name_that_is_no_text_does_not_lose_the_others(program, tmp_path) -> None:
+    path = tmp_path / "l\udce4.cif"
+    path.write_text(Path(FILES[2]).read_text())
+    assert program("embed", FILES[0], path, "-o", tmp_path / "a.parquet").code == 0
+    found = parquet.read_table(tmp_path / "a.parquet").to_pydict()
+    assert [name.split("/")[-1] for name in found["path"]] == ["Si.vasp", "l\\udce4.cif"]

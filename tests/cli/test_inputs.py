@@ -148,6 +148,7 @@ def test_a_directory_is_in_the_order_of_whole_paths_and_listed_as_needed(tmp_pat
 def test_results_in_a_directory_are_no_inputs_of_the_next_run(program, tmp_path, name) -> None:
     structure = written(tmp_path / 'a"\\.vasp')
     (tmp_path / "broken.json").write_text('[{"path": "a.cif", "index"')
+    (tmp_path / "evaluated.json").write_text('[\n  {"id": "mp-1", "row": 1, "bandgap_eV": 0.5}\n]\n')
     for run in range(2):
         outcome = program("predict", tmp_path, "-o", tmp_path / name)
         assert outcome.code == 3, run
@@ -175,3 +176,20 @@ def test_an_input_that_stands_for_nothing_is_refused_at_once_wherever_it_stands(
     (tmp_path / "list").write_bytes("a.cif\n".encode("utf-16"))
     with pytest.raises(UsageError, match="UTF-16"):
         expand([f"@{tmp_path}/list"])
+
+
+def test_a_link_to_nothing_is_a_row_with_an_error(program, tmp_path) -> None:
+    written(tmp_path / "a.vasp")
+    (tmp_path / "b.cif").symlink_to("../not-fetched/b.cif")
+    outcome = program("predict", tmp_path)
+    assert outcome.code == 3
+    assert [bool(row["error"]) for row in outcome.rows] == [False, True]
+
+
+def test_a_file_whose_name_begins_as_a_list_is_a_file(program, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "@odd.vasp")
+    written(tmp_path / "odd.vasp")
+    outcome = program("predict", "@odd.vasp", "odd.vasp")
+    assert outcome.code == 0
+    assert [row["path"] for row in outcome.rows] == ["@odd.vasp", "odd.vasp"]

@@ -261,3 +261,32 @@ def test_a_run_goes_on_when_readers_of_a_killed_one_let_go_of_its_file(program, 
         threading.Timer(0.6, fcntl.flock, (reader, fcntl.LOCK_UN)).start()
         assert program("predict", listed, "-o", begun, "--resume").code == 0
     assert begun.read_bytes().count(b"\n") == 1501
+
+
+def test_to_resume_what_is_complete_has_the_exit_code_of_its_rows(program, examples, tmp_path) -> None:
+    for name in ("a.csv", "a.jsonl"):
+        for inputs, code in (([examples[0]], 0), ([examples[0], "nowhere.cif"], 3), (["nowhere.cif"], 4)):
+            (tmp_path / name).unlink(missing_ok=True)
+            for _ in range(2):
+                assert program("predict", *inputs, "-o", tmp_path / name, "--resume").code == code
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
+@pytest.mark.parametrize("name", ["a.json", "a.parquet", "a.csv"])
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3, [signal.SIGTERM, signal.SIGINT]])
+def test_whoever_asks_twice_to_stop_loses_no_rows(tmp_path, inputs, name: str, signals: list[int]) -> None:
+    output = tmp_path / name
+    command = [sys.executable, "-m", "crystalpredict", "predict", "--jobs", "2", *inputs, *inputs, "-o", str(output)]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = ""
+    while "nowhere.cif" not in said:  # a failed row is said once its window is computed
+        said += program.stderr.readline()
+    for number in signals:
+        program.send_signal(number)
+        time.sleep(0.02)
+    said += program.communicate(timeout=60)[1]
+    assert program.returncode == 130
+    assert "Traceback" not in said
+    if name != "a.csv":
+        assert "rows are complete in" in said
+        assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.interrupted"]

@@ -66,13 +66,11 @@ def test_a_setting_named_in_full_is_the_one_that_is_read(group: gemmi.SpaceGroup
         assert places(entry.crystal.positions @ np.linalg.inv(entry.crystal.lattice)) == expected
 
 
-def test_a_name_for_two_origins_is_read_with_a_warning() -> None:
-    for extra in (f"{HM} 'F d -3 m'\n", "_symmetry_Int_Tables_number 227\n"):
-        entry = read(cif(*CELLS["cubic"], extra=extra))
-        assert entry.n_atoms == 192
-        (warning,) = entry.warnings
-        assert "has two origins: the first is taken" in warning
-    assert read(cif(*CELLS["cubic"], extra=f"{HM} 'F m -3 m'\n")).warnings == ()
+@pytest.mark.parametrize("extra", [f"{HM} 'F d -3 m'\n", "_symmetry_Int_Tables_number 227\n"])
+def test_a_name_for_two_origins_is_an_error(extra: str) -> None:
+    entry = read(cif(*CELLS["cubic"], extra=extra))
+    assert "has two origins: list its operations" in entry.error
+    assert read(cif(*CELLS["cubic"], extra=f"{HM} 'F m -3 m'\n")).n_atoms == 192
 
 
 def test_two_names_for_different_groups_are_an_error() -> None:
@@ -101,7 +99,7 @@ def test_a_modulated_structure_has_no_cell(extra: str) -> None:
     assert read(cif(*CELLS["cubic"], extra="_cell_modulation_dimension 0\n")).n_atoms == 1
 
 
-@pytest.mark.parametrize("label", ["OH", "OH1", "H2O", "T1", "T", "Va", "Vac2", "?", "1"])
+@pytest.mark.parametrize("label", ["OH", "OH1", "H2O", "T1", "T", "Va", "Vac2", "Wat", "O-H", "HO1", "?", "1"])
 def test_a_label_that_names_no_element_is_an_error(label: str) -> None:
     entry = read(cif(*[6.0] * 3, 90, 90, 90, sites=f"{LABELS}Mg1 0 0 0\n{label} 0.5 0.5 0.5\n"))
     assert f"label '{label}' of site 2 names no element: add _atom_site_type_symbol" in entry.error
@@ -109,7 +107,9 @@ def test_a_label_that_names_no_element_is_an_error(label: str) -> None:
     assert read(cif(*[6.0] * 3, 90, 90, 90, sites=typed)).formula == "MgO"
 
 
-@pytest.mark.parametrize(("label", "formula"), [("Ow1", "MgO"), ("FE1", "MgFe"), ("SiT1", "MgSi"), ("H2B", "MgH")])
+@pytest.mark.parametrize(
+    ("label", "formula"), [("Ow1", "MgO"), ("FE1", "MgFe"), ("SiT1", "MgSi"), ("Ho1", "HoMg"), ("H2B", "MgH")]
+)
 def test_labels_that_name_an_element_need_no_type(label: str, formula: str) -> None:
     assert read(cif(*[6.0] * 3, 90, 90, 90, sites=f"{LABELS}Mg1 0 0 0\n{label} 0.5 0.5 0.5\n")).formula == formula
 
@@ -129,6 +129,14 @@ def test_a_poscar_scaled_to_a_volume_is_the_same_crystal(mode: str) -> None:
     assert np.allclose(twice.positions, 2 * plain.positions, atol=1e-9)
     flat = poscar(-volume).replace(f"{half} {half} 0.0", f"{half} 0.0 {half}")
     assert read(flat).error
+
+
+@pytest.mark.parametrize("rows", ["0 0 0\n.4 .5 .5\n.1 .1 .1\n", "0 0 0\n.5 .5 .5\nDirect configuration= 2\n0 0 0\n"])
+def test_a_poscar_with_more_coordinates_than_atoms_is_an_error(rows: str) -> None:
+    for head in ("Na Cl\n1 1\nDirect\n", "Na Cl\n1 1\nSelective dynamics\nDirect\n"):
+        text = f"Na Cl\n1.0\n4 0 0\n0 4 0\n0 0 4\n{head}"
+        assert "more coordinates than atoms" in read(text + rows).error
+        assert read(f"{text}0 0 0\n.5 .5 .5\n\n0 0 0\n0 0 0\n").n_atoms == 2  # velocities
 
 
 def test_a_cell_that_is_not_periodic_is_refused_whatever_it_stands_in() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import subprocess
+import sys
 import time
 from threading import Lock
 
@@ -65,3 +69,22 @@ def test_a_batch_that_fits_nowhere_costs_its_own_rows() -> None:
 
     assert model._in_batches(crystals, neighbors, compute) == {2}
     assert sorted(np.unique(done).tolist()) == [0, 1, 3]
+
+
+def test_a_predictor_is_copied_pickled_and_forked_after_it_has_predicted() -> None:
+    model = load_model(device="cpu")
+    before = model.predict(FILES)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301  its own
+        assert other.predict(FILES) == before
+    script = f"""
+import multiprocessing, torch
+from crystalpredict import load_model
+torch.set_num_threads(2)
+model = load_model(device="cpu")
+first = model.predict({FILES})
+def work(number): return [row.values for row in model.predict({FILES})]
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map(work, range(4)) == [[row.values for row in first]] * 4
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

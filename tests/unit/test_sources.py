@@ -307,3 +307,23 @@ def test_sources_come_as_they_are_asked_for(tmp_path: Path) -> None:
         raise AssertionError("asked for too early")
 
     assert next(sources_of(names())) == str(EXAMPLES / "NaCl.cif")
+
+
+def test_two_columns_of_one_name_are_an_error_where_one_of_them_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for names in (["id", "cif", "cif"], ["id", "cif", "id"]):
+        path.write_text(csv_of([names, ["mp-1", NACL, GAAS]]))
+        ((_, _, _, error),) = told(read(path), tmp_path)
+        assert "2 columns are called" in error
+    path.write_text(csv_of([["id", "note", "cif", "note"], ["mp-1", "a", NACL, "b"]]))
+    assert told(read(path), tmp_path) == [("t.csv#mp-1", 0, "NaCl", "")]
+
+
+@pytest.mark.parametrize("comment", ["", "data_source=mp "])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_xyz_of_any_encoding_and_comment_is_xyz(tmp_path: Path, encoding: str, comment: str) -> None:
+    path = tmp_path / "a.xyz"
+    path.write_text(f'1\n{comment}Lattice="3 0 0 0 3 0 0 0 3"\nPo 0 0 0\n', encoding=encoding)
+    assert told(read(path), tmp_path) == [("a.xyz", 0, "Po", "")]
+    path.rename(tmp_path / "a.extxyz.txt")
+    assert told(read(tmp_path / "a.extxyz.txt"), tmp_path)[0][2] == "Po"

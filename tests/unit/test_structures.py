@@ -583,13 +583,14 @@ def test_occupancy_and_type_symbol_may_be_absent(tmp_path, rows: str) -> None:
     columns = "\n".join(f"_atom_site_fract_{axis}" for axis in "xyz")
     cell = [f"_cell_length_{axis} 3.5668(1)" for axis in "abc"]
     cell += [f"_cell_angle_{angle} 90" for angle in ("alpha", "beta", "gamma")]
-    symmetry = "_symmetry_space_group_name_H-M 'F d -3 m'"
+    symmetry = "_symmetry_space_group_name_H-M 'F d -3 m:2'"
     path = tmp_path / "diamond.cif"
     path.write_text("\n".join(["data_diamond", *cell, symmetry, "loop_", rows.format(columns=columns), ""]))
     (entry,) = read_entries(str(path), RADIUS)
     assert entry.error == ""
     assert entry.formula == "C"
     assert entry.crystal is not None
+    assert entry.n_atoms == 8
     assert set(entry.crystal.numbers.flat) == {6}
 
 

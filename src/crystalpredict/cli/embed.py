@@ -13,6 +13,7 @@ import typer
 
 from crystalpredict.cli.engine import atoms_of, limits_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
+from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
     BatchAtoms,
     Device,
@@ -70,34 +71,38 @@ def embed(
     tally = Tally()
     rows: list[Embedding] = []
     interrupted = False
-    with ExitStack() as stack:
-        stack.enter_context(quick_imports())
-        from crystalpredict.partial_output import Cursor
-        from crystalpredict.sources import sources_of
+    with one_interrupt():
+        with ExitStack() as stack:
+            stack.enter_context(quick_imports())
+            from crystalpredict.partial_output import Cursor
+            from crystalpredict.sources import sources_of
 
-        cursor, limits = Cursor(sources_of(names, structure_column)), limits_of(timeout_per_file, memory_per_process)
-        load, reader = stack.enter_context(
-            opened_model(cursor, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
-        )
-        predictor = load()
-        found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
-        forecast = Forecast(lambda: count_sources(inputs, structure_column, null=null), lambda: cursor.begun)
-        try:
-            for row in forecast.rows(found, quiet=quiet):
-                cursor.passed(row.path, row.index)
-                rows.append(row)
-                tally.add(row)
-                if row.error and not quiet:
-                    say(f"{row.path}: {row.error}")
-        except KeyboardInterrupt:
-            interrupted = True
-        width = predictor.model.config.features
-    place = place_of(output, interrupted=interrupted)
-    write(rows, place, kind, width, per_atom=per_atom)
-    if not quiet:
-        say(tally.summary("embedded") + (forecast.said() if interrupted else ""))
-        if interrupted:
-            say(f"interrupted: {len(rows)} rows are complete in {place}")
+            cursor, limits = (
+                Cursor(sources_of(names, structure_column)),
+                limits_of(timeout_per_file, memory_per_process),
+            )
+            load, reader = stack.enter_context(
+                opened_model(cursor, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
+            )
+            predictor = load()
+            found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
+            forecast = Forecast(lambda: count_sources(inputs, structure_column, null=null), lambda: cursor.begun)
+            try:
+                for row in forecast.rows(found, quiet=quiet):
+                    cursor.passed(row.path, row.index)
+                    rows.append(row)
+                    tally.add(row)
+                    if row.error and not quiet:
+                        say(f"{row.path}: {row.error}")
+            except KeyboardInterrupt:
+                interrupted = True
+            width = predictor.model.config.features
+        place = place_of(output, interrupted=interrupted)
+        write(rows, place, kind, width, per_atom=per_atom)
+        if not quiet:
+            say(tally.summary("embedded") + (forecast.said() if interrupted else ""))
+            if interrupted:
+                say(f"interrupted: {len(rows)} rows are complete in {place}")
     outcome = EXIT_INTERRUPTED if interrupted else tally.exit_code
     if outcome:
         raise typer.Exit(outcome)
@@ -158,7 +163,9 @@ def write_parquet(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per
     names = column_names(width, per_atom=per_atom)
     columns = list(zip(*cells(rows, width, per_atom=per_atom), strict=True)) or [()] * len(names)
     typed = [
-        [None if cell == "" else float(cell) for cell in column] if name.startswith("feature_") else list(column)
+        [None if cell == "" else float(cell) for cell in column]
+        if name.startswith("feature_")
+        else [cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell for cell in column]
         for name, column in zip(names, columns, strict=True)
     ]
     parquet.write_table(pyarrow.table(dict(zip(names, typed, strict=True))), file)

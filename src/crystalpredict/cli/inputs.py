@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from glob import glob, has_magic
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO
 
 from crystalpredict.errors import UsageError
 from crystalpredict.file_names import is_found
 
 BLOCK = 2**16  # bytes of a list that are read at a time
-RESULTS = re.compile(r'\[\s*\{"path": "([^"\\]|\\.)*", "index": \d')  # how JSON of `predict` begins
+RESULTS = re.compile(r'\[\s*\{"(path|id)": "([^"\\]|\\.)*", "(index|row)": \d')  # of `predict`, or of `evaluate`
 NOTHING = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
 
@@ -34,7 +35,7 @@ def expand(inputs: Iterable[str], *, null: bool = False) -> Iterator[str]:
 def _expand_one(item: str, null: bool) -> Iterator[str]:
     if item == "-":
         return _names(sys.stdin.buffer, null)
-    if item.startswith("@"):
+    if item.startswith("@") and not os.path.lexists(item):
         return _begun(_names_in_file(item[1:], null))
     path = Path(item)
     if path.is_dir():
@@ -94,8 +95,18 @@ def _is_result(path: str) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a regular file, or a link to one; only of a link more is asked than the directory says."""
-    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and os.path.isfile(entry.path))
+    """Whether it is a regular file, a link to one or to nothing; only of a link more is asked than the directory says.
+
+    What a link to nothing stands for was not fetched, or is lost: that is an error, and no reason to be silent.
+    """
+    if entry.is_file(follow_symlinks=False) or not entry.is_symlink():
+        return entry.is_file(follow_symlinks=False)
+    try:
+        return S_ISREG(os.stat(entry.path).st_mode)
+    except FileNotFoundError:
+        return True
+    except OSError:  # a link to itself
+        return False
 
 
 def _names_in_file(name: str, null: bool) -> Iterator[str]:

@@ -16,6 +16,7 @@ from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.computing import Computing, Windows
 from crystalpredict.cli.engine import atoms_of, limits_of, quick_imports
 from crystalpredict.cli.inputs import expand
+from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
     BatchAtoms,
     Device,
@@ -143,13 +144,14 @@ def predict(
     if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
         if not quiet:
             say(f"{output}: complete, there is nothing to resume; delete it to predict again")
-        return
+        outcome = Tally.of_file(output, csv=kind == Format.csv).exit_code
+        raise typer.Exit(outcome)
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
     folder = find_model(model)
-    with ExitStack() as stack:
+    with one_interrupt(), ExitStack() as stack:
         stack.enter_context(quick_imports())
         from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.selection import Selection

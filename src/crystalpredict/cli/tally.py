@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +29,18 @@ class Tally:
 
     def __post_init__(self) -> None:
         self.before, self.started = self.rows, time.monotonic()
+
+    @classmethod
+    def of_file(cls, path: Path, *, csv: bool) -> Tally:
+        """That of the rows in a file of CSV or JSON lines."""
+        from csv import DictReader
+
+        tally = cls()
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in DictReader(file) if csv else map(json.loads, file):
+                tally.rows += 1
+                tally.failed += bool(row["error"])
+        return tally
 
     def add(self, row: Prediction | Embedding) -> None:
         """Count a row."""
