@@ -18,6 +18,7 @@ import typer
 
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.engine import cores, limits_of
+from crystalpredict.cli.interrupts import SIGNALS
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile, given
 from crystalpredict.cli.output import refuse_folder
 from crystalpredict.cli.progress import with_progress
@@ -339,13 +340,13 @@ def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str
 
 
 def run(training: Training, folder: Path, *, quiet: bool) -> None:
-    """Train to the end; after Ctrl-C save, say how to go on, and end the program."""
+    """Train to the end; after Ctrl-C, or SIGTERM, save, say how to go on, and end the program."""
     from crystalpredict.training import Interrupted
 
     def stop(*_: object) -> None:
         training.interrupted = True
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         with reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report:
             training.run(report, save_every=30.0)
@@ -354,7 +355,8 @@ def run(training: Training, folder: Path, *, quiet: bool) -> None:
             say(f"interrupted, nothing lost: crystalpredict finetune --resume {folder} goes on")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
