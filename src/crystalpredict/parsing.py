@@ -216,7 +216,7 @@ def _stated_group(data: dict[str, Any]) -> str:
     """Space group that a CIF block names, unless it is P 1; empty if it names none."""
     tags = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt", "_space_group_IT_number")
     newer = ("_space_group_name_H-M_ref", "_space_group_name_H-M_full")
-    dotted = ("_space_group.name_H-M_alt", "_space_group.name_Hall", "_space_group.IT_number")
+    dotted = ("_space_group.name_H-M_alt", "_space_group.IT_number")
     all_tags = (*tags, "_symmetry_Int_Tables_number", *HALL, *newer, *dotted)
     names = (str(data.get(tag, "")).strip("'\" ") for tag in all_tags)
     return next((name for name in names if name.replace(" ", "") not in ("", "?", ".", "P1", "1")), "")
@@ -283,9 +283,7 @@ def _parse_poscar(text: str) -> Structure | StructureError:
         if len(scales) != 3 or min(scales) <= 0:
             return StructureError(f"broken POSCAR: scale {lines[1].strip()!r} must be one number or three above 0")
         lines[1] = "1.0"  # pymatgen would take the first for all three
-    elif (
-        scales[0] < 0
-    ):  # the volume: pymatgen would scale the cell by it, and Cartesian coordinates by the number itself
+    elif scales[0] < 0:  # the volume, as which pymatgen takes it for the cell, but not for Cartesian coordinates
         lines[1] = repr(float((-scales[0] / abs(np.linalg.det(_cell(lines)))) ** (1 / 3)))
     lines[5:7] = [line.split("!")[0] for line in lines[5:7]]  # comments, which pymatgen takes for counts
     named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())

@@ -290,3 +290,18 @@ def test_whoever_asks_twice_to_stop_loses_no_rows(tmp_path, inputs, name: str, s
     if name != "a.csv":
         assert "rows are complete in" in said
         assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.interrupted"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_a_program_that_a_script_put_aside_does_not_hear_of_ctrl_c(tmp_path, examples) -> None:
+    """A shell without job control starts what ends with & deaf to SIGINT, which is for the one in front."""
+    command = [sys.executable, "-m", "crystalpredict", "predict", *examples[:2], "-o", str(tmp_path / "a.json")]
+    deaf = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, deaf)
+    assert program.stderr.readline().startswith("crystalpredict: model ")
+    program.send_signal(signal.SIGINT)
+    program.communicate(timeout=60)
+    assert program.returncode == 0

@@ -77,10 +77,8 @@ def embed(
             from crystalpredict.partial_output import Cursor
             from crystalpredict.sources import sources_of
 
-            cursor, limits = (
-                Cursor(sources_of(names, structure_column)),
-                limits_of(timeout_per_file, memory_per_process),
-            )
+            cursor = Cursor(sources_of(names, structure_column))
+            limits = limits_of(timeout_per_file, memory_per_process)
             load, reader = stack.enter_context(
                 opened_model(cursor, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import typer
 
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.engine import cores, limits_of
-from crystalpredict.cli.interrupts import SIGNALS
+from crystalpredict.cli.interrupts import handled
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile, given
 from crystalpredict.cli.output import refuse_folder
 from crystalpredict.cli.progress import with_progress
@@ -346,17 +345,13 @@ def run(training: Training, folder: Path, *, quiet: bool) -> None:
     def stop(*_: object) -> None:
         training.interrupted = True
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
-        with reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report:
+        with handled(stop), reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report:
             training.run(report, save_every=30.0)
     except Interrupted:
         if not quiet:
             say(f"interrupted, nothing lost: crystalpredict finetune --resume {folder} goes on")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
