@@ -195,7 +195,15 @@ def _known(column: str, known: Sequence[Property]) -> Target | None:
     for name, logarithm in ((column, False), ((OF_LOGARITHM.fullmatch(column.strip()) or ("", ""))[1], True)):
         if prop := match_property(name, known):
             return Target(column, prop, logarithm)
-    return None
+    bare, stated = _without_unit(column)
+    prop = match_property(bare, known) if stated else None
+    return Target(column, prop) if prop and prop.unit == stated else None
+
+
+def _without_unit(column: str) -> tuple[str, str]:
+    """A column's name, and the unit in brackets at its end; "" if there is none."""
+    parts = re.fullmatch(r"(.*\S)\s*[(\[]([^()\[\]]+)[)\]]", column.strip())
+    return (parts[1], parts[2].replace(" ", "")) if parts else (column, "")
 
 
 def _targets(
@@ -245,9 +253,16 @@ def _target(
 
 
 def new_property(column: str, unit: str, *, log: bool) -> Property:
-    """The property of a user's column: named after it, in letters that fit a column's name."""
-    name = _slug(column)
-    prop = Property(name, column.strip(), unit, _slug(unit), transform="log10" if log else "none")
+    """The property of a user's column: named after it without its unit, in letters that fit a column's name.
+
+    The column's own name is another name of it, by which other tables are understood.
+    """
+    label = column.strip()
+    bare, stated = _without_unit(label)
+    own = stated == unit.replace(" ", "") and not match_property(bare)
+    name = _slug(bare if own else label)
+    aliases = () if name == label else (label,)
+    prop = Property(name, label, unit, _slug(unit), aliases, transform="log10" if log else "none")
     if not name or prop.column in OUTPUT_COLUMNS:
         raise UsageError(f"{column!r} cannot be the name of a property: rename the column")
     return prop

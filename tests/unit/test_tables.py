@@ -147,6 +147,22 @@ def test_new_targets_bring_their_unit_and_logarithm_and_known_ones_keep_theirs(t
     assert read_labelled(path, ["Debye T (K)"], new=NEW).properties[0].column == "Debye_T_K"
 
 
+def test_a_unit_in_brackets_is_no_part_of_the_name(tmp_path: Path) -> None:
+    lines = [
+        {"id": row["id"], "cif": row["cif"], "Band Gap [eV]": "1", "kappa (W/m K)": "2", "K (Pa)": "3"}
+        for row in rows(3)
+    ]
+    path = write(tmp_path / "t.csv", lines)
+    assert [prop.name for prop in read_labelled(path).properties] == ["bandgap"]  # K is not known in Pa
+    (kappa,) = read_labelled(path, ["kappa (W/m K)"], new=NewTargets(("W/m K",))).properties
+    assert (kappa.name, kappa.unit, kappa.column) == ("kappa", "W/m K", "kappa_W_per_m_K")
+    (pascal,) = read_labelled(path, ["K (Pa)"], new=NewTargets(("Pa",))).properties
+    assert pascal.name == "K_Pa"
+    again = read_labelled(path, known=(kappa,))  # as a model knows it that has learnt from this table
+    assert again.properties == (kappa,)
+    assert again.labels.tolist() == [[2.0]] * 3
+
+
 def test_rows_and_labels_left_out_are_named_with_the_reason(tmp_path: Path) -> None:
     lines = rows(9)
     lines[1]["cif"] = " "

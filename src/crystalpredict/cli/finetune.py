@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -296,7 +297,9 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
             say(kept_weights([training.best_epoch for training in trainings]))
             for part, name, scale, figures in figures_of(reports[-1]):
                 low, high = figures["interval"]
-                say(f"{part}: {name} {figures['mae']:.4g} {scale} [{low:.4g}, {high:.4g}] on {figures['count']:,}")
+                interval = f" [{low:.4g}, {high:.4g}]" if isfinite(low) else ""  # of one crystal there is none
+                error = f"{figures['mae']:.4g} {scale}".rstrip()
+                say(f"{part}: {name} {error}{interval} on {figures['count']:,}")
     if distributed.rank():
         return
     if plan.folds:
