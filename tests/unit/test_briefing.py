@@ -63,6 +63,15 @@ def test_a_crystal_in_two_parts_is_named_also_under_another_name_of_its_atoms(tm
     assert lines_of_split(crystals, parts, "formula")[1:] == ["1 crystals are there twice, both in one part"]
 
 
+def test_a_split_that_stands_in_the_table_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    parts = np.array([TRAIN, TRAIN, TEST])
+    crystals = crystals_of(tmp_path, [row | {"split": "train"} for row in rows(3)])
+    (line,) = lines_of_split(crystals, parts, "formula")
+    assert line == "split by formula: 2 train, 0 val, 1 test; the column split is not used, --split-by column would"
+    (line,) = lines_of_split(crystals, parts, "column")
+    assert line == "split by column: 2 train, 0 val, 1 test"
+
+
 def test_elements_that_the_model_has_not_seen_are_named(tmp_path: Path) -> None:
     lines = rows(4)
     lines[1]["cif"] = cif("Po", "Ra", 7)
