@@ -130,6 +130,8 @@ def program() -> None:
         main()
     except SystemExit as end:
         code = end.code
+    except KeyboardInterrupt:  # after what a command had to save
+        code = EXIT_INTERRUPTED
     if not isinstance(code, int | None):
         sys.exit(code)
     try:

@@ -12,7 +12,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the second is what schedulers send
 
 @contextmanager
 def handled(handler: Callable[..., None]) -> Iterator[None]:
-    """In the block, SIGNALS call the handler; but for one that is ignored, as by a program that a script put aside."""
+    """In the block, SIGNALS call the handler; but for one that is ignored, as by a program that a script put aside.
+
+    What a handler puts in its own place stays there after the block.
+    """
     heard = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     if threading.current_thread() is not threading.main_thread():
         heard = []
@@ -21,12 +24,13 @@ def handled(handler: Callable[..., None]) -> Iterator[None]:
         yield
     finally:
         for number, former in before.items():
-            signal.signal(number, former)
+            if signal.getsignal(number) is handler:
+                signal.signal(number, former)
 
 
 @contextmanager
 def one_interrupt() -> Iterator[None]:
-    """The first of the SIGNALS in the block is a KeyboardInterrupt; what comes after it does not disturb the saving."""
+    """The first of the SIGNALS in the block is a KeyboardInterrupt; none after it disturbs the saving or the end."""
 
     def interrupt(*_: object) -> None:
         for number in SIGNALS:
