@@ -43,10 +43,9 @@ def lines_of_data(crystals: LabelledCrystals) -> list[str]:
 def lines_of_split(crystals: LabelledCrystals, splits: IntArray, by: str) -> list[str]:
     """Sizes of the parts, and crystals that are in two of them."""
     sizes = ", ".join(f"{(splits == part).sum():,} {name}" for part, name in PARTS.items())
-    unused = (
-        "; the column split is not used, --split-by column would" if by != "column" and any(crystals.splits) else ""
-    )
-    lines = [f"split by {by}: {sizes}{unused}"]
+    lines = [f"split by {by}: {sizes}"]
+    if by != "column" and any(crystals.splits):
+        lines[0] += "; the column split is not used, --split-by column would"
     pairs = repeated_rows(crystals.formulas, crystals.fingerprints)
     across = [(one, two) for one, two in pairs if splits[one] != splits[two]]
     if across:

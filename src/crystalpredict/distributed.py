@@ -52,8 +52,7 @@ def any_of(flag: bool, device: torch.device) -> bool:
     """Whether the flag of some process is set: the same answer in all of them."""
     if size() == 1:
         return flag
-    flags = torch.tensor(float(flag), device=device)
-    dist.all_reduce(flags)
+    (flags,) = summed_together([torch.tensor(float(flag), device=device)])
     return bool(flags)
 
 

@@ -184,7 +184,7 @@ def _furthest(rows: IntArray, labels: FloatArray, predictions: FloatArray) -> It
 def scales(prop: Property) -> list[tuple[str, Callable[[FloatArray], FloatArray]]]:
     """Units in which a property is compared, and what leads to them from its own: first that of the literature."""
     if prop.transform == "log10":
-        return [(f"log10({prop.unit})" if prop.unit else "log10", prop.encode), (prop.unit, lambda values: values)]
+        return [(prop.trained_unit, prop.encode), (prop.unit, lambda values: values)]
     return [(prop.unit, lambda values: values)]
 
 

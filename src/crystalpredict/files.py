@@ -43,6 +43,11 @@ def read_content(path: str) -> bytes:
         raise unreadable(error) from None
 
 
+def encoding_of(head: bytes) -> str:
+    """The encoding of a text, from its first bytes."""
+    return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
 def text_of(content: bytes) -> str:
     """Text of a file's content, unpacked if it is compressed; StructureError if it is no text."""
     if content.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", ZSTD)):
@@ -54,7 +59,7 @@ def text_of(content: bytes) -> str:
         raise StructureError(f"more than {LARGEST >> 20} MiB, unpacked: too large for a structure; split it")
     if content.startswith(b"PK\x03\x04"):
         raise StructureError("a zip archive, or a file of an office program: an archive's name must end in .zip")
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = encoding_of(content)
     if encoding == "utf-8-sig" and b"\0" in content:
         raise StructureError("a binary file: give a CIF, a POSCAR or pymatgen JSON")
     try:

@@ -291,7 +291,7 @@ def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatA
             label, value = labels[known, column], values[known, column]
             scales = {prop.unit: (prop.decode(label), prop.decode(value))}
             if prop.transform != "none":
-                scales = {f"{prop.transform}({prop.unit})": (label, value), **scales}
+                scales = {prop.trained_unit: (label, value), **scales}
             report[prop.name] = {scale: asdict(metrics_of(*pair)) for scale, pair in scales.items()}
     return report
 

@@ -17,7 +17,7 @@ from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
 from pymatgen.symmetry.groups import SpaceGroup
 
-from crystalpredict.crystal import LONGEST, FloatArray
+from crystalpredict.crystal import LONGEST, volume_of_cell
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
@@ -284,7 +284,10 @@ def _parse_poscar(text: str) -> Structure | StructureError:
             return StructureError(f"broken POSCAR: scale {lines[1].strip()!r} must be one number or three above 0")
         lines[1] = "1.0"  # pymatgen would take the first for all three
     elif scales[0] < 0:  # the volume, as which pymatgen takes it for the cell, but not for Cartesian coordinates
-        lines[1] = repr(float((-scales[0] / abs(np.linalg.det(_cell(lines)))) ** (1 / 3)))
+        volume = volume_of_cell(np.array([_leading_numbers(line)[:3] for line in lines[2:5]]))
+        if not volume:
+            return StructureError("broken POSCAR: the three vectors of the cell lie in a plane")
+        lines[1] = repr((-scales[0] / volume) ** (1 / 3))
     lines[5:7] = [line.split("!")[0] for line in lines[5:7]]  # comments, which pymatgen takes for counts
     named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
     if named and len(lines) > 6 and len(lines[5].split()) != len(lines[6].split()):
@@ -308,11 +311,6 @@ def _parse_poscar(text: str) -> Structure | StructureError:
         lattice = Lattice(structure.lattice.matrix * scales)
         structure = Structure(lattice, structure.species_and_occu, structure.frac_coords)
     return structure
-
-
-def _cell(lines: list[str]) -> FloatArray:
-    """The three lattice vectors (3, 3) of a POSCAR as they stand there."""
-    return np.array([[float(word) for word in line.split()[:3]] for line in lines[2:5]])
 
 
 def _leading_numbers(line: str) -> list[float]:

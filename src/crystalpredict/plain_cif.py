@@ -123,7 +123,7 @@ def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
         for tags in (_GROUPS, HALL)
     )
     if names and halls:
-        return []  # pymatgen has its own view of these
+        return []  # whether they agree is seen where the exceptions are known
     if halls:
         try:
             return list(gemmi.symops_from_hall(halls[0]))

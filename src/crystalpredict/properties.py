@@ -46,6 +46,13 @@ class Property:
         return f"{self.name}_{self.unit_in_name}" if self.unit_in_name else self.name
 
     @property
+    def trained_unit(self) -> str:
+        """Unit of the scale that the network is trained on."""
+        if self.transform == "none":
+            return self.unit
+        return f"{self.transform}({self.unit})" if self.unit else self.transform
+
+    @property
     def identity(self) -> tuple[str, str, str]:
         """What makes two properties the same output of a network."""
         return self.name, self.unit, self.transform

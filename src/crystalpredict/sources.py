@@ -10,9 +10,9 @@ from crystalpredict.ase_database import rows_of_database
 from crystalpredict.errors import DataError, StructureError, UsageError
 from crystalpredict.extended_xyz import frames_of
 from crystalpredict.file_names import is_archive, is_database, is_found, is_table, is_xyz
-from crystalpredict.files import CANNOT_UNPACK, unreadable
+from crystalpredict.files import CANNOT_UNPACK, encoding_of, unreadable
 from crystalpredict.structures import Inline, Source, start_of
-from crystalpredict.table_files import encoding_of, head_of, opened_text, rows_of
+from crystalpredict.table_files import head_of, opened_text, rows_of
 from crystalpredict.tables import (
     ID_COLUMNS,
     PATH_COLUMNS,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from crystalpredict.errors import DataError
-from crystalpredict.files import CANNOT_UNPACK, LARGEST, uncompressed
+from crystalpredict.files import CANNOT_UNPACK, LARGEST, encoding_of, uncompressed
 
 MOST_COLUMNS = 10_000  # of a table that was meant to be one
 LONGEST_DOCUMENT = 2**30  # characters of JSON that is read as a whole
@@ -132,11 +132,6 @@ def head_of(path: Path) -> bytes:
         raw.seek(0)
         unpacked = uncompressed(raw, head)
         return head if unpacked is raw else unpacked.read(4096)
-
-
-def encoding_of(head: bytes) -> str:
-    """The encoding of a text, from its first bytes."""
-    return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
 def _start(path: Path, head: bytes) -> tuple[str, str]:

@@ -306,7 +306,8 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> No
         (signal.SIGKILL, "1", ""),
         (signal.SIGINT, "1", ""),
         (signal.SIGKILL, "2", "member-1"),
-        (signal.SIGTERM, "2", "member-2"),
+        (signal.SIGINT, "2", "member-2"),
+        (signal.SIGTERM, "1", ""),
     ],
 )
 def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_an_uninterrupted_one(

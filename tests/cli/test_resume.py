@@ -271,9 +271,17 @@ def test_to_resume_what_is_complete_has_the_exit_code_of_its_rows(program, examp
                 assert program("predict", *inputs, "-o", tmp_path / name, "--resume").code == code
 
 
+@pytest.mark.parametrize("content", ["", "name,value\na,1\n", "not a table at all"])
+def test_to_resume_into_what_is_no_result_leaves_it_alone(program, examples, tmp_path, content: str) -> None:
+    for name in ("a.csv", "a.jsonl"):
+        (tmp_path / name).write_text(content)
+        assert program("predict", examples[0], "-o", tmp_path / name, "--resume").code == 0
+        assert (tmp_path / name).read_text() == content
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
 @pytest.mark.parametrize("name", ["a.json", "a.parquet", "a.csv"])
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3, [signal.SIGTERM, signal.SIGINT]])
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 30, [signal.SIGTERM, signal.SIGINT]])
 def test_whoever_asks_twice_to_stop_loses_no_rows(tmp_path, inputs, name: str, signals: list[int]) -> None:
     output = tmp_path / name
     command = [sys.executable, "-m", "crystalpredict", "predict", "--jobs", "2", *inputs, *inputs, "-o", str(output)]

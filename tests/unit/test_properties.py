@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,9 @@ def test_digits_tell_the_labels_of_a_property_apart() -> None:
     assert [gap.shown_as(spread * 10.0**power).decimals for power in (3, 0, -1, -2, -6)] == [4, 4, 4, 5, 9]
     assert [bulk.shown_as(10.0**power * np.ones(3)).decimals for power in (3, 0, -4)] == [2, 3, 7]
     assert gap.shown_as(np.array([np.nan])) == gap.shown_as(np.zeros(3)) == gap
+
+
+def test_the_trained_scale_has_a_unit_of_its_own() -> None:
+    bulk, gap = find_property("bulk_modulus"), find_property("bandgap")
+    assert (bulk.trained_unit, gap.trained_unit) == ("log10(GPa)", "eV")
+    assert replace(bulk, unit="", unit_in_name="").trained_unit == "log10"

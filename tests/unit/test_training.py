@@ -428,30 +428,10 @@ def test_two_processes_train_as_one(data, tmp_path: Path) -> None:
         assert torch.allclose(value, weights[1][name], atol=1e-4), name
 
 
-def test_a_loss_summed_over_processes_keeps_no_gradients(data, tmp_path: Path) -> None:
-    """Losses are kept for an epoch: 4 MB each, 7 GB in all, when they were views of the sum."""
-    data[0].save(tmp_path / "crystals.npz")
-    script = tmp_path / "step.py"
-    script.write_text(f"""
-from pathlib import Path
-from crystalpredict.dataset import CrystalTable, neighbor_table
-from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
-folder = Path({str(tmp_path)!r})
-table = CrystalTable.load(folder / "crystals.npz")
-model = ModelConfig(blocks=1, width=32, heads=4, feedforward=64)
-training = Training(folder / "run", table, neighbor_table(table, model.radius), model, TrainingConfig())
-loss = training._update(training.train_rows[:8], 1e-3)
-assert loss.untyped_storage().nbytes() == loss.nbytes
-""")
-    done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_processes_stop_together_when_one_is_asked_to(data, tmp_path: Path) -> None:
-    data[0].save(tmp_path / "crystals.npz")
-    script = tmp_path / "stop.py"
+def run_in_two_processes(table: CrystalTable, folder: Path, config: str, lines: str) -> None:
+    """Run a few lines under torchrun: they have a `training` of the table, with that config, and the `folder`."""
+    table.save(folder / "crystals.npz")
+    script = folder / "script.py"
     script.write_text(f"""
 from pathlib import Path
 from crystalpredict import distributed
@@ -459,20 +439,34 @@ from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
 from crystalpredict.training import Interrupted, Training
 from crystalpredict.training_config import TrainingConfig
-folder = Path({str(tmp_path)!r})
+folder = Path({str(folder)!r})
 table = CrystalTable.load(folder / "crystals.npz")
 model = ModelConfig(blocks=1, width=32, heads=4, feedforward=64)
-config = TrainingConfig(batch_atoms=20, epochs=2)
-training = Training(folder / "run", table, neighbor_table(table, model.radius), model, config)
+training = Training(folder / "run", table, neighbor_table(table, model.radius), model, {config})
+{lines}""")
+    done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_loss_summed_over_processes_keeps_no_gradients(data, tmp_path: Path) -> None:
+    """Losses are kept for an epoch: 4 MB each, 7 GB in all, when they were views of the sum."""
+    lines = """
+loss = training._update(training.train_rows[:8], 1e-3)
+assert loss.untyped_storage().nbytes() == loss.nbytes
+"""
+    run_in_two_processes(data[0], tmp_path, "TrainingConfig()", lines)
+
+
+def test_processes_stop_together_when_one_is_asked_to(data, tmp_path: Path) -> None:
+    lines = """
 training.interrupted = distributed.rank() == 1
 try:
     training.run(lambda progress: None)
 except Interrupted:
-    (folder / f"stopped{{distributed.rank()}}").write_text(str(training.step))
+    (folder / f"stopped{distributed.rank()}").write_text(str(training.step))
 distributed.leave_group()
-""")
-    done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+"""
+    run_in_two_processes(data[0], tmp_path, "TrainingConfig(batch_atoms=20, epochs=2)", lines)
     assert [(tmp_path / f"stopped{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
     assert int(np.load(tmp_path / "run" / "state.npz")["position"][1]) == 1
 

@@ -71,30 +71,29 @@ def embed(
     tally = Tally()
     rows: list[Embedding] = []
     interrupted = False
-    with one_interrupt():
-        with ExitStack() as stack:
-            stack.enter_context(quick_imports())
-            from crystalpredict.partial_output import Cursor
-            from crystalpredict.sources import sources_of
+    with one_interrupt(), ExitStack() as stack:
+        stack.enter_context(quick_imports())
+        from crystalpredict.partial_output import Cursor
+        from crystalpredict.sources import sources_of
 
-            cursor = Cursor(sources_of(names, structure_column))
-            limits = limits_of(timeout_per_file, memory_per_process)
-            load, reader = stack.enter_context(
-                opened_model(cursor, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
-            )
-            predictor = load()
-            found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
-            forecast = Forecast(lambda: count_sources(inputs, structure_column, null=null), lambda: cursor.begun)
-            try:
-                for row in forecast.rows(found, quiet=quiet):
-                    cursor.passed(row.path, row.index)
-                    rows.append(row)
-                    tally.add(row)
-                    if row.error and not quiet:
-                        say(f"{row.path}: {row.error}")
-            except KeyboardInterrupt:
-                interrupted = True
-            width = predictor.model.config.features
+        cursor = Cursor(sources_of(names, structure_column))
+        limits = limits_of(timeout_per_file, memory_per_process)
+        load, reader = stack.enter_context(
+            opened_model(cursor, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
+        )
+        predictor = load()
+        found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
+        forecast = Forecast(lambda: count_sources(inputs, structure_column, null=null), lambda: cursor.begun)
+        try:
+            for row in forecast.rows(found, quiet=quiet):
+                cursor.passed(row.path, row.index)
+                rows.append(row)
+                tally.add(row)
+                if row.error and not quiet:
+                    say(f"{row.path}: {row.error}")
+        except KeyboardInterrupt:
+            interrupted = True
+        width = predictor.model.config.features
         place = place_of(output, interrupted=interrupted)
         write(rows, place, kind, width, per_atom=per_atom)
         if not quiet:
@@ -158,12 +157,14 @@ def write_parquet(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per
     import pyarrow
     from pyarrow import parquet
 
+    from crystalpredict.cli.parquet import as_text
+
     names = column_names(width, per_atom=per_atom)
     columns = list(zip(*cells(rows, width, per_atom=per_atom), strict=True)) or [()] * len(names)
     typed = [
         [None if cell == "" else float(cell) for cell in column]
         if name.startswith("feature_")
-        else [cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell for cell in column]
+        else [as_text(cell) if isinstance(cell, str) else cell for cell in column]
         for name, column in zip(names, columns, strict=True)
     ]
     parquet.write_table(pyarrow.table(dict(zip(names, typed, strict=True))), file)

@@ -110,9 +110,11 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _names_in_file(name: str, null: bool) -> Iterator[str]:
+    from crystalpredict.files import encoding_of
+
     try:
         with Path(name).open("rb") as file:
-            if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            if encoding_of(file.peek(2)) == "utf-16":
                 raise UsageError(f"@{name}: the list of paths cannot be read (UTF-16): save it as UTF-8")
             yield from _names(file, null)
     except OSError as error:

@@ -16,6 +16,11 @@ NO_PYARROW = "Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or w
 GROUP_ROWS = 20_000  # rows that are in memory and in a row group
 
 
+def as_text(name: str) -> str:
+    """A name of a file in letters, whatever its encoding: Parquet takes nothing else."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 class ParquetWriter:
     """A Parquet file with the columns of JSON; numbers are float64, warnings a list."""
 
@@ -50,7 +55,7 @@ class ParquetWriter:
 
     def write_fields(self, fields: dict[str, Any]) -> None:
         """Add a row by its fields, as `record` has them."""
-        self.rows.append({**fields, "path": fields["path"].encode("utf-8", "backslashreplace").decode()})
+        self.rows.append({**fields, "path": as_text(fields["path"])})
         if len(self.rows) >= GROUP_ROWS:
             self._write_group()
 

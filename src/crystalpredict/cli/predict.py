@@ -144,8 +144,7 @@ def predict(
     if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
         if not quiet:
             say(f"{output}: complete, there is nothing to resume; delete it to predict again")
-        outcome = Tally.of_file(output, csv=kind == Format.csv).exit_code
-        raise typer.Exit(outcome)
+        raise typer.Exit(Tally.of_file(output).exit_code)
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from crystalpredict.errors import DataError
 
 if TYPE_CHECKING:
     from crystalpredict.prediction import Embedding, Prediction
@@ -31,15 +33,15 @@ class Tally:
         self.before, self.started = self.rows, time.monotonic()
 
     @classmethod
-    def of_file(cls, path: Path, *, csv: bool) -> Tally:
-        """That of the rows in a file of CSV or JSON lines."""
-        from csv import DictReader
+    def of_file(cls, path: Path) -> Tally:
+        """That of the rows in a file of CSV or JSON lines; nothing has failed in a file that holds something else."""
+        from crystalpredict.table_files import rows_of
 
         tally = cls()
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in DictReader(file) if csv else map(json.loads, file):
+        with suppress(DataError):  # an empty one, too
+            for row in rows_of(path):
                 tally.rows += 1
-                tally.failed += bool(row["error"])
+                tally.failed += isinstance(row, dict) and bool(row.get("error"))
         return tally
 
     def add(self, row: Prediction | Embedding) -> None:
