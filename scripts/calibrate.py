@@ -70,7 +70,7 @@ def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTabl
     reasons = checkpoint.calibration.domain.reasons(crystals, [neighbors.neighbors(row) for row in rows], features)
     labels = encoded_labels(table, checkpoint.properties)[rows]
     ends, constant = in_turns(checkpoint, crystals, outputs, features, labels)
-    known = {prop.name: prop.decode(labels[:, i]) for i, prop in enumerate(checkpoint.properties)}
+    known = {prop.name: prop.in_unit(labels[:, i]) for i, prop in enumerate(checkpoint.properties)}
     known |= {
         prop.name: derive(prop.name, *(known[name] for name in PARENTS)) for prop in derivable(checkpoint.properties)
     }

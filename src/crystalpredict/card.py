@@ -73,6 +73,7 @@ def card_of(name: str, plan: Plan, report: dict[str, Any], epochs: Sequence[int]
     ]
     names = list(dict.fromkeys(name for properties in report.values() for name in properties))
     origin = f"top of `{plan.base['name']}` (weights sha256 `{plan.base['sha256'][:16]}`)" if plan.base else "its own"
+    optimiser = "Muon and AdamW" if config.muon_rate else "AdamW"
     schedule = f"{config.schedule} with peak {config.learning_rate:g}"
     return CARD.format(
         name=name,
@@ -84,8 +85,8 @@ def card_of(name: str, plan: Plan, report: dict[str, Any], epochs: Sequence[int]
         notes="\n".join(f"* {note}" for note in plan.notes),
         command=shlex.join(plan.command),
         training=f"At most {config.epochs} epochs of some {config.batch_atoms} atoms a step, {config.loss} loss of "
-        f"standardised labels, AdamW, {schedule}, patience {config.patience}, seed {config.seed}; all settings are in "
-        f"`config.json`. {kept_weights(epochs)}",
+        f"standardised labels, {optimiser}, {schedule}, patience {config.patience}, seed {config.seed}; all settings "
+        f"are in `config.json`. {kept_weights(epochs)}",
         versions=", ".join(f"{name} {number}" for name, number in plan.versions.items()),
         started=plan.started,
         uncertainty=CALIBRATED if calibrated else without,

@@ -256,7 +256,7 @@ def scale_of_labels(encoded: FloatArray, properties: Sequence[Property]) -> tupl
     for prop, column in zip(properties, encoded.T, strict=True):
         different = np.unique(column[np.isfinite(column)])
         if len(different) < 2:
-            there = f"all are {prop.decode(different)[0]:g}" if len(different) else "there are none"
+            there = f"all are {prop.in_unit(different)[0]:g}" if len(different) else "there are none"
             raise DataError(f"{prop.name}: no two different labels to train on ({there})")
     return np.nanmean(encoded, axis=0), np.nanstd(encoded, axis=0)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crystalpredict.crystal import FloatArray
-from crystalpredict.properties import DERIVED, Property, find_property
+from crystalpredict.properties import DERIVED, Property, find_property, match_property
 
 PARENTS = ("bulk_modulus", "shear_modulus")
 
@@ -21,7 +21,7 @@ def derivable(properties: Sequence[Property]) -> tuple[Property, ...]:
     known = {prop.name: prop for prop in properties}
     if not all(name in known and known[name].unit == "GPa" and known[name].transform == "log10" for name in PARENTS):
         return ()
-    return tuple(prop for prop in DERIVED if prop.name not in known)
+    return tuple(prop for prop in DERIVED if not match_property(prop.name, properties))
 
 
 def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tuple[Property, ...]:

@@ -95,14 +95,19 @@ def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
     suspicions = warnings_of_labels(table.labels, table.properties, models[0].n_atoms)
     lost = [(drop.row, drop.reason) for drop in table.dropped]
     lost += [(row, reason) for row, reason in zip(table.rows.tolist(), reasons, strict=True) if reason]
+    scores = tuple(_scores(table, models))
+    scored = {score.prop for score in scores}
+    blank = [
+        f"{prop.label}: no row has both a label and a prediction" for prop in table.properties if prop not in scored
+    ]
     return Report(
         path=table.path,
         sha256=file_sha256(path / ID_PROP if path.is_dir() else path),
         rows=len(table.ids) + len(table.dropped),
         lost=_losses(lost),
-        notes=(*table.notes, *_gaps(table), *suspicions),
+        notes=(*table.notes, *_gaps(table), *suspicions, *blank),
         models={model.name: model.sha256 for model in models},
-        scores=tuple(_scores(table, models)),
+        scores=scores,
     )
 
 
@@ -212,7 +217,7 @@ def _coverage(
     if model.bounds is None or not np.isfinite(bounds := model.bounds[rows, column]).all():
         return None
     ends = scaled(bounds)  # (n, levels, 2)
-    slack = 1e-6 * max(1.0, float(np.abs(labels).max()))  # a label at an end is inside, whatever the rounding
+    slack = 1e-6 * float(np.abs(labels).max())  # a label at an end is inside, whatever the rounding
     inside = (ends[..., 0] - slack <= labels[:, None]) & (labels[:, None] <= ends[..., 1] + slack)
     shares, widths = inside.mean(axis=0).tolist(), np.diff(ends, axis=-1)[..., 0].mean(axis=0).tolist()
     misses, sizes = 1.0 - inside[:, LEVELS.index(SHOWN)], model.n_atoms[rows]

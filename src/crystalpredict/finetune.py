@@ -260,7 +260,7 @@ def finish(trainings: Sequence[Training], folder: Path, plan: Plan) -> dict[str,
     if distributed.rank():
         return report
     small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
-    epochs = [member.best_epoch for member in trainings]
+    epochs = [member.kept_epoch for member in trainings]
     base = plan.base or {}
     facts = {
         "settings": asdict(training.config),
@@ -289,7 +289,7 @@ def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatA
         known = np.isfinite(labels[:, column])
         if known.any():
             label, value = labels[known, column], values[known, column]
-            scales = {prop.unit: (prop.decode(label), prop.decode(value))}
+            scales = {prop.unit: (prop.in_unit(label), prop.decode(value))}
             if prop.transform != "none":
                 scales = {prop.trained_unit: (label, value), **scales}
             report[prop.name] = {scale: asdict(metrics_of(*pair)) for scale, pair in scales.items()}

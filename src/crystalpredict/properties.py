@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crystalpredict.errors import UsageError
 
 Transform = Literal["none", "log10"]
-MOST_DECIMALS = 20
+MOST_DECIMALS = 45  # labels are kept as float32, which has nothing less
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,13 @@ class Property:
             return np.log10(np.where(values > 0, values, np.nan))
         return values
 
+    def in_unit(self, labels: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Labels on the trained scale as they were in `unit`, whatever physics allows."""
+        return 10.0**labels if self.transform == "log10" else labels
+
     def decode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Trained scale to values in `unit`, never below `minimum`."""
-        decoded = 10.0**values if self.transform == "log10" else values
+        """Predictions on the trained scale to values in `unit`, never below `minimum`."""
+        decoded = self.in_unit(values)
         return decoded if self.minimum is None else np.maximum(decoded, self.minimum)
 
     def raised(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -123,8 +127,13 @@ DERIVED = (
 
 
 def match_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property | None:
-    """The property of a name, an alias or a column, in any case, `-` and a space standing for `_`, if there is one."""
-    return _by_key(among).get(_key(name))
+    """The property of a name, a column or an alias, in this order, if there is one.
+
+    Written exactly, or else in any case, `-` and a space standing for `_`.
+    """
+    among = tuple(among)
+    exact = next((prop for prop in among if name in (prop.name, prop.column)), None)
+    return exact or _by_key(among).get(_key(name))
 
 
 def find_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property:
@@ -142,5 +151,8 @@ def _key(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _by_key(among: Iterable[Property]) -> dict[str, Property]:
-    return {_key(alias): prop for prop in among for alias in (prop.name, prop.column, *prop.aliases)}
+def _by_key(among: Sequence[Property]) -> dict[str, Property]:
+    """Properties by their keys: no alias takes the name of another, and of two the first has it."""
+    names = [(prop.name, prop) for prop in among] + [(prop.column, prop) for prop in among]
+    aliases = [(alias, prop) for prop in among for alias in prop.aliases]
+    return {_key(name): prop for name, prop in reversed(names + aliases)}

@@ -38,12 +38,12 @@ def find_field(name: str, columns: Sequence[str]) -> str:
     fields = (*columns, *COUNT_FIELDS, *TEXT_FIELDS)
     if name in fields:
         return name
-    if (prop := match_property(name, (*PROPERTIES, *DERIVED))) and prop.column in columns:
-        return prop.column
+    prop = match_property(name, (*PROPERTIES, *DERIVED))
     ends = ("_lo90", "_hi90")
     begun = [column for column in columns if column.startswith(f"{name}_") and not column.endswith(ends)]
-    if len(begun) == 1:  # a property of a model of one's own and its unit
-        return begun[0]
+    meant: set[str] = {*begun, *((prop.column,) if prop and prop.column in columns else ())}
+    if len(meant) == 1:  # also a property of a model of one's own, and its unit
+        return meant.pop()
     near = get_close_matches(name, fields, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
     raise UsageError(f"no column {name!r}: {hint}")

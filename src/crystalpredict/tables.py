@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -30,7 +31,9 @@ PARTS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})
-OF_LOGARITHM = re.compile(r"log(?:10)?[\s_]*\(?\s*([A-Za-z][\w ]*?)\s*\)?", re.IGNORECASE)  # log10(K_VRH), log_kvrh
+# log10(K_VRH), log_kvrh, but not logged_gap
+OF_LOGARITHM = re.compile(r"log(?!ged)(?:10)?[\s_]*\(?\s*([A-Za-z][\w ]*?)\s*\)?", re.IGNORECASE)
+SIGNS = {"/": " per ", "%": "percent", "^": "", "Å": "A", "Ω": "ohm", "\u03bc": "u", "°": "deg"}  # in names and units
 SHORTEST_NAME = 3  # letters of a column that is taken for a known property without being asked for: g may be anything
 OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")
 
@@ -139,6 +142,9 @@ def read_labelled(
     ]
     notes = [f"{raw.rows:,} rows", f"structures in {column}"]
     notes += [f"{target.column} is {target.prop.name}" for target in wanted if target.column != target.prop.name]
+    if new and new.log:
+        linear = [target.prop.name for target in wanted if target.prop.transform == "none"]
+        notes += [f"{name} is known and learnt as it is: --log is for what is not" for name in linear]
     return LabelledTable(
         str(path), tuple(ids[number] for number in kept), np.array(kept) + 1, tuple(sources), labels[kept],
         tuple(properties), tuple(PARTS.get(part.lower(), part) for part in splits),
@@ -165,14 +171,15 @@ def _read(path: Path, targets: Sequence[str], structure_column: str | None, know
 
 
 def text_of_id(value: Any) -> str:
-    """The id in a cell; none for nothing, and for a number that is none."""
-    return "" if value is None or value != value else str(value).strip()
+    """The id in a cell; none for nothing, a word for it, and a number that is none."""
+    text = "" if value is None or value != value else str(value).strip()
+    return "" if text.lower() in MISSING else text
 
 
 def find_column(present: Sequence[str], names: Sequence[str]) -> str | None:
-    """The first column that has one of the names, in any case."""
-    by_key = {name.lower(): name for name in reversed(present)}
-    return next((by_key[name.lower()] for name in names if name.lower() in by_key), None)
+    """The first column that has one of the names: written exactly, or else in any case."""
+    by_key = {name.lower(): name for name in reversed(present)} | {name: name for name in present}
+    return next((by_key[key] for name in names for key in (name, name.lower()) if key in by_key), None)
 
 
 def find_structure_column(path: Path | str, present: Sequence[str], wanted: str | None) -> str:
@@ -197,21 +204,27 @@ def _known(column: str, known: Sequence[Property]) -> Target | None:
             return Target(column, prop, logarithm)
     bare, stated = _without_unit(column)
     prop = match_property(bare, known) if stated else None
-    return Target(column, prop) if prop and prop.unit == stated else None
+    return Target(column, prop) if prop and _closed(prop.unit) == stated else None
 
 
 def _without_unit(column: str) -> tuple[str, str]:
     """A column's name, and the unit in brackets at its end; "" if there is none."""
     parts = re.fullmatch(r"(.*\S)\s*[(\[]([^()\[\]]+)[)\]]", column.strip())
-    return (parts[1], parts[2].replace(" ", "")) if parts else (column, "")
+    return (parts[1], _closed(parts[2])) if parts else (column, "")
+
+
+def _closed(unit: str) -> str:
+    """A unit without its spaces, as units are compared."""
+    return unit.replace(" ", "")
 
 
 def _targets(
     path: Path, raw: RawTable, names: Sequence[str], new: NewTargets | None, known: Sequence[Property]
 ) -> list[Target]:
     if not names:
-        # a short name may be anything, so that it is no property unless it is asked for
-        found = [_known(name, known) for name in raw.names if len(name.strip()) >= SHORTEST_NAME]
+        # a short name may be anything, so that it is no property unless it is the model's own or asked for
+        own = {prop.name for prop in known}
+        found = [_known(name, known) for name in raw.names if len(name.strip()) >= SHORTEST_NAME or name in own]
         targets = [target for target in found if target]
         if not targets:
             raise UsageError(f"{path}: no column is a known property, but {_listed(raw.names)}: name one with --target")
@@ -246,7 +259,7 @@ def _target(
     if target is None and new is not None:
         return Target(column, new_property(column, unit, log=new.log))
     assert target is not None
-    if unit and unit.replace(" ", "") != target.prop.unit:
+    if unit and _closed(unit) != _closed(target.prop.unit):
         about = f"{column} is known as {target.prop.label} in {target.prop.unit}"
         raise UsageError(f"{path}: {about}: convert the labels, or rename the column")
     return target
@@ -259,27 +272,35 @@ def new_property(column: str, unit: str, *, log: bool) -> Property:
     """
     label = column.strip()
     bare, stated = _without_unit(label)
-    own = stated == unit.replace(" ", "") and not match_property(bare)
+    own = stated == _closed(unit) and not match_property(bare)
     name = _slug(bare if own else label)
     aliases = () if name == label else (label,)
-    prop = Property(name, label, unit, _slug(unit), aliases, transform="log10" if log else "none")
+    prop = Property(name, label, unit, _slug(_divided(unit)), aliases, transform="log10" if log else "none")
     if not name or prop.column in OUTPUT_COLUMNS:
         raise UsageError(f"{column!r} cannot be the name of a property: rename the column")
     return prop
 
 
 def _slug(text: str) -> str:
-    words = text.strip().replace("/", " per ").replace("%", "percent").replace("^", "").replace("Å", "A")
+    """A name or a unit in letters that fit a column's name: µV/K is uV_per_K, κ is kappa."""
+    words = unicodedata.normalize("NFKC", text)
+    for sign, word in SIGNS.items():
+        words = words.replace(sign, word)
+    words = re.sub("[\u0391-\u03c9]", lambda greek: unicodedata.name(greek[0]).split()[-1].lower(), words)
     return re.sub(r"[^0-9A-Za-z]+", "_", words).strip("_")
+
+
+def _divided(unit: str) -> str:
+    """A unit with strokes for its negative powers: W m⁻¹ K^-1 is W/m/K."""
+    powers = re.compile(r"\s*[·*]?\s*([^\W\d_]+)\^?[-\u2212](\d+)")
+    return powers.sub(lambda power: "/" + power[1] + power[2] * (power[2] != "1"), unicodedata.normalize("NFKC", unit))
 
 
 def _number(value: Any) -> float | str | None:
     """A cell as a number; None for an empty one; as it is where it is neither."""
     if isinstance(value, bool):
         return str(value)
-    if value is None or isinstance(value, int | float):
-        return None if value is None or value != value else float(value)
-    text = str(value).strip()
+    text = "" if value is None else str(value).strip()  # of an integer of 400 digits, too
     if text.lower() in MISSING:
         return None
     try:

@@ -98,7 +98,7 @@ class Training:
         self.model = Crystalformer(replace(model, outputs=len(self.properties))).to(self.device)
         self.average = Crystalformer(self.model.config).to(self.device).requires_grad_(False)
         self.best: dict[str, Tensor] = {}
-        self.best_epoch, self.best_error = 0, math.inf
+        self.kept_epoch, self.best_error = 0, math.inf
         if start:
             self._adopt(start)
         if config.freeze_encoder:
@@ -153,7 +153,7 @@ class Training:
     def finished(self) -> bool:
         """Whether the last epoch is done, or patience at its end."""
         patience = self.config.patience
-        return self.epoch >= self.config.epochs or 0 < patience <= self.epoch - self.best_epoch
+        return self.epoch >= self.config.epochs or 0 < patience <= self.epoch - self.kept_epoch
 
     def run(self, report: Callable[[Progress], None], save_every: float = 120.0) -> None:
         """Train to the end, saving the state every `save_every` seconds and after each epoch."""
@@ -216,8 +216,9 @@ class Training:
         if errors:
             self._finite(error, "validation error")
         if error >= self.best_error:
+            self.kept_epoch = self.kept_epoch if self.config.patience else self.epoch
             return False
-        self.best_error, self.best_epoch = error, self.epoch
+        self.best_error, self.kept_epoch = error, self.epoch
         if self.config.patience:
             self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
         return True
@@ -237,7 +238,7 @@ class Training:
             if known.any():
                 value, label = values[known, column], encoded[known, column]
                 scaled[prop.name] = float(np.abs(value - label).mean())
-                in_unit[prop.name] = float(np.abs(prop.decode(value) - prop.decode(label)).mean())
+                in_unit[prop.name] = float(np.abs(prop.decode(value) - prop.in_unit(label)).mean())
         return scaled, in_unit
 
     def predicted(self, rows: IntArray, model: Crystalformer) -> FloatArray:
@@ -380,7 +381,7 @@ class Training:
         if distributed.rank():
             return
         numbers = {
-            "position": np.array([self.epoch, self.step, self.position, self.best_epoch]),
+            "position": np.array([self.epoch, self.step, self.position, self.kept_epoch]),
             "error": np.array([self.best_error]),
             "scale": np.stack([self.mean, self.deviation]),
         }
@@ -389,7 +390,7 @@ class Training:
 
     def _load(self) -> None:
         numbers, states = read_state(self.folder)
-        self.epoch, self.step, self.position, self.best_epoch = (int(value) for value in numbers["position"])
+        self.epoch, self.step, self.position, self.kept_epoch = (int(value) for value in numbers["position"])
         self.best_error = float(numbers["error"][0])
         self.mean, self.deviation = numbers["scale"]
         self.model.load_state_dict(states.pop("model"))

@@ -169,9 +169,9 @@ def test_a_property_of_ones_own_with_its_unit_and_logarithm(program, tmp_path: P
     assert all(name.startswith("readout.") for name in changed)
 
 
-@pytest.mark.parametrize("scale", ["none", "log"])
-def test_a_property_of_small_numbers_is_written_with_digits_enough(program, tmp_path: Path, scale: str) -> None:
-    lines = [row | {"alpha": f"{(10 + number % 7) * 1e-6}"} for number, row in enumerate(rows(40))]
+@pytest.mark.parametrize(("scale", "unit"), [("none", 1e-6), ("log", 1e-6), ("log", 1e-28)])
+def test_a_property_of_small_numbers_is_written_with_digits_enough(program, tmp_path: Path, scale, unit) -> None:
+    lines = [row | {"alpha": f"{(10 + number % 7) * unit}"} for number, row in enumerate(rows(40))]
     table, run = write(tmp_path / "mine.csv", lines), tmp_path / "run"
     options = ("--target", "alpha", "--freeze", "encoder", "--epochs", "1", *(["--log"] if scale == "log" else []))
     outcome = program("finetune", table, *options, "-o", run)
@@ -181,7 +181,7 @@ def test_a_property_of_small_numbers_is_written_with_digits_enough(program, tmp_
         files.append(tmp_path / f"{number}.cif")
         files[-1].write_text(lines[number]["cif"])
     said = [float(row["alpha"]) for row in program("predict", *files, "-m", run, "--no-uncertainty").rows]
-    assert said == pytest.approx([1.3e-5] * 2, rel=0.5)
+    assert said == pytest.approx([13 * unit] * 2, rel=0.5)
     whole = load_model(run).predict([str(file) for file in files])
     assert said == pytest.approx([each.values["alpha"] for each in whole], rel=2e-3)
 

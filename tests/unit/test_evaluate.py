@@ -236,6 +236,16 @@ def test_intervals_are_held_against_the_labels_on_each_scale(tmp_path) -> None:
 def test_a_label_at_the_end_of_an_interval_is_inside(tmp_path) -> None:
     bounds = np.array([[[0.0, 0.4]] * 5] * 2)[:, None]
     model = replace(said([0.1, 0.1]), bounds=bounds)
-    coverage = evaluate(labelled(tmp_path, [0.0, 0.4]), [model]).scores[0].coverage
-    assert coverage is not None
-    assert set(coverage.shares.values()) == {1.0}
+    for share, labels in {1.0: [0.0, 0.4], 0.0: [-0.1, 0.5]}.items():
+        for scale in (1e-9, 1.0, 1e9):
+            scaled = replace(model, values=model.values * scale, bounds=bounds * scale)
+            coverage = evaluate(labelled(tmp_path, np.multiply(labels, scale)), [scaled]).scores[0].coverage
+            assert coverage is not None
+            assert set(coverage.shares.values()) == {share}
+
+
+def test_a_property_without_a_score_is_said(tmp_path) -> None:
+    table = labelled(tmp_path, [[1.0, np.nan], [2.0, 5.0]], [GAP, BULK])
+    report = evaluate(table, [said([[1.0, 7.0], [1.0, np.nan]], properties=2)])
+    assert [score.prop for score in report.leading] == [GAP]
+    assert report.notes[-1] == "bulk modulus: no row has both a label and a prediction"

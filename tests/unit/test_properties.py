@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from crystalpredict.derived import asked_for, derivable
 from crystalpredict.errors import UsageError
-from crystalpredict.properties import PROPERTIES, find_property
+from crystalpredict.properties import PROPERTIES, Property, find_property
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,20 @@ def test_aliases_in_any_case(alias: str, name: str) -> None:
 def test_no_alias_stands_for_two_properties() -> None:
     names = [alias for prop in PROPERTIES for alias in (prop.name, prop.column, *prop.aliases)]
     assert len(names) == len({name.lower() for name in names})
+
+
+def test_an_exact_name_goes_before_an_alias_and_a_models_own_property_before_a_derived_one() -> None:
+    own = [Property(name, name, "GPa", "GPa") for name in ("young", "Youngs_modulus", "n", "N", "gap_PBE")]
+    among = (*PROPERTIES, *own)
+    for prop in (*among, *reversed(among)):
+        assert find_property(prop.name, among) is find_property(prop.column, among) is prop
+    assert find_property("GAP_pbe", among).name == "gap_PBE"
+    assert find_property("gap", among).name == "bandgap"
+    assert [prop.name for prop in asked_for((*PROPERTIES, own[0]), ["young", "youngs_modulus"])] == [
+        "young",
+        "youngs_modulus",
+    ]
+    assert "youngs_modulus" not in [prop.name for prop in derivable((*PROPERTIES, own[1]))]
 
 
 def test_an_unknown_target_names_the_nearest_or_all() -> None:
@@ -48,6 +63,7 @@ def test_moduli_are_trained_as_logarithms_and_non_positive_ones_are_no_labels() 
 def test_gap_and_hull_energy_are_never_negative_but_formation_energy_may_be() -> None:
     assert find_property("gap").decode(np.array([-0.1, 0.2])).tolist() == [0.0, 0.2]
     assert find_property("ehull").decode(np.array([-0.1])).tolist() == [0.0]
+    assert find_property("ehull").in_unit(np.array([-0.1])).tolist() == [-0.1]  # a label is what it is
     assert find_property("eform").decode(np.array([-0.1])).tolist() == [-0.1]
 
 
@@ -55,7 +71,7 @@ def test_digits_tell_the_labels_of_a_property_apart() -> None:
     spread = np.array([-1.0, np.nan, 1.0])
     gap, bulk = find_property("gap"), find_property("K")
     assert [gap.shown_as(spread * 10.0**power).decimals for power in (3, 0, -1, -2, -6)] == [4, 4, 4, 5, 9]
-    assert [bulk.shown_as(10.0**power * np.ones(3)).decimals for power in (3, 0, -4)] == [2, 3, 7]
+    assert [bulk.shown_as(10.0**power * np.ones(3)).decimals for power in (3, 0, -4, -25)] == [2, 3, 7, 28]
     assert gap.shown_as(np.array([np.nan])) == gap.shown_as(np.zeros(3)) == gap
 
 

@@ -131,7 +131,7 @@ def test_cgcnn_and_alignn_folders(tmp_path: Path) -> None:
     table = read_labelled(tmp_path, ["seebeck"], new=NewTargets(("µV/K",)))
     assert table.labels[:, 0].tolist() == [1.5, 2.5, 3]
     assert table.sources == tuple(str(tmp_path / f"{name}.cif") for name in ("x0", "x1", "x9"))
-    assert table.properties[0].column == "seebeck_V_per_K"
+    assert table.properties[0].column == "seebeck_uV_per_K"
     with pytest.raises(DataError, match="--target NAME"):
         read_labelled(tmp_path)
 
@@ -204,6 +204,46 @@ def test_a_short_name_is_a_property_only_if_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no column is a known property, but cif, g"):
         read_labelled(path)
     assert read_labelled(path, ["g"]).properties[0].name == "shear_modulus"
+    (own,) = read_labelled(path, ["g"], new=NEW, known=()).properties
+    assert read_labelled(path, known=(own,)).properties == (own,)  # of a model that has learnt it under this name
+
+
+def test_columns_that_differ_in_case_only_are_two(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [row | {"N": "1", "n": str(i)} for i, row in enumerate(rows(3), start=2)])
+    for name, labels in {"n": [2, 3, 4], "N": [1, 1, 1]}.items():
+        table = read_labelled(path, [name], new=NEW)
+        assert (table.properties[0].name, table.labels[:, 0].tolist()) == (name, labels)
+    both = read_labelled(path, ["n", "N"], new=NEW)
+    assert [prop.name for prop in both.properties] == ["n", "N"]
+    assert both.labels.tolist() == [[2, 1], [3, 1], [4, 1]]
+
+
+@pytest.mark.parametrize(
+    ("label", "unit", "column"),
+    [
+        ("S (µV/K)", "µV/K", "S_uV_per_K"),
+        ("κ", "W m⁻¹ K^-1", "kappa_W_per_m_per_K"),
+        ("resistivity", "mΩ·cm", "resistivity_mohm_cm"),
+        ("ΔH", "kJ·mol-1", "deltaH_kJ_per_mol"),
+        ("density of carriers", "cm-3", "density_of_carriers_per_cm3"),
+        ("expansion", "10 cm-10/°C", "expansion_10_per_cm10_per_degC"),
+        ("Tc-2", "", "Tc_2"),
+    ],
+)
+def test_letters_of_units_are_spelt_out(tmp_path: Path, label: str, unit: str, column: str) -> None:
+    path = write(tmp_path / "t.csv", [row | {label: "1"} for row in rows(2)])
+    (prop,) = read_labelled(path, [label], new=NewTargets((unit,))).properties
+    assert (prop.column, prop.unit) == (column, unit)
+    again = read_labelled(path, [label], new=NewTargets((unit.replace(" ", ""),)), known=(prop,))
+    assert again.properties == (prop,)
+
+
+def test_what_is_known_is_not_learnt_as_a_logarithm(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [row | {"x": "1"} for row in rows(2)])
+    notes = read_labelled(path, ["bandgap,x,K"], new=NewTargets(log=True)).notes
+    assert [note for note in notes if "--log" in note] == [
+        "bandgap is known and learnt as it is: --log is for what is not"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +283,15 @@ def test_parquet(tmp_path: Path) -> None:
         read_labelled(tmp_path / "bad.parquet")
 
 
-@pytest.mark.parametrize("nothing", [None, float("nan"), "", " "])
+def test_an_integer_beyond_all_floats_is_a_label_left_out(tmp_path: Path) -> None:
+    lines = [row | {"bandgap": number} for row, number in zip(rows(3), (1, 10**400, -(10**400)), strict=True)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = read_labelled(tmp_path / "t.jsonl", ["bandgap"])
+    assert table.labels.tolist() == [[1.0]]
+    assert [drop.reason for drop in table.dropped] == ["bandgap is infinite"] * 2
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), "", " ", "-", "N/A"])
 def test_rows_without_an_id_are_all_kept(tmp_path: Path, nothing: object) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text("".join(json.dumps({**row, "id": nothing}) + "\n" for row in rows(3)))

@@ -308,6 +308,15 @@ def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> None:
+    training = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=12, learning_rate=5e-3, ema=0.0))
+    best: list[int] = []
+    training.run(lambda progress: best.append(progress.epoch) if progress.best else None)
+    assert best[-1] < training.kept_epoch == training.epoch == 12
+    for one, two in zip(training.kept().parameters(), training.average.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interruption(data, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=60, patience=3, learning_rate=5e-3, schedule="inverse_sqrt", ema=0.0)
     seen: list[Progress] = []
@@ -316,23 +325,23 @@ def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interrupti
     ends = [progress for progress in seen if progress.errors]
     assert [end.epoch for end in ends] == list(range(whole.epoch + 1))  # that of the start is the first
     assert whole.epoch < 60
-    assert [end.epoch for end in ends if end.best][-1] == whole.best_epoch == whole.epoch - 3
+    assert [end.epoch for end in ends if end.best][-1] == whole.kept_epoch == whole.epoch - 3
     last, whole.average = whole.average, whole.kept()  # the errors are those of the best epoch, not of the last
-    assert whole.errors(whole.validation_rows)[0] == pytest.approx(ends[whole.best_epoch].errors)
+    assert whole.errors(whole.validation_rows)[0] == pytest.approx(ends[whole.kept_epoch].errors)
     assert whole.errors(whole.validation_rows)[0] != pytest.approx(ends[-1].errors)
     whole.average = last
 
     broken = Training(tmp_path / "broken", *data, MODEL, config)
 
     def stop(progress: Progress) -> None:
-        broken.interrupted = progress.epoch == whole.best_epoch and progress.errors is not None
+        broken.interrupted = progress.epoch == whole.kept_epoch and progress.errors is not None
 
     with pytest.raises(Interrupted):
         broken.run(stop)
     resumed = Training(tmp_path / "broken", *data, MODEL, config)
-    assert (resumed.best_epoch, resumed.step) == (whole.best_epoch, broken.step)
+    assert (resumed.kept_epoch, resumed.step) == (whole.kept_epoch, broken.step)
     resumed.run(lambda progress: None)
-    assert (resumed.epoch, resumed.best_epoch) == (whole.epoch, whole.best_epoch)
+    assert (resumed.epoch, resumed.kept_epoch) == (whole.epoch, whole.kept_epoch)
     for one, two in zip(whole.kept().state_dict().values(), resumed.kept().state_dict().values(), strict=True):
         assert torch.equal(one, two)
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "broken")]
@@ -504,7 +513,7 @@ def test_a_start_that_no_epoch_beats_is_kept(data, start, tmp_path: Path) -> Non
     training = Training(tmp_path, *data, start.model.config, config, start)
     with suppress(DataError):  # the loss may be no number any more
         training.run(lambda progress: None)
-    assert training.best_epoch == 0
+    assert training.kept_epoch == 0
     for name, value in start.model.state_dict().items():
         if not name.startswith("readout.2."):
             assert torch.equal(training.kept().state_dict()[name], value), name

@@ -294,7 +294,7 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
         if not distributed.rank():
             draw_losses(own, plan, quiet=quiet)
         if not quiet:
-            say(kept_weights([training.best_epoch for training in trainings]))
+            say(kept_weights([training.kept_epoch for training in trainings]))
             for part, name, scale, figures in figures_of(reports[-1]):
                 low, high = figures["interval"]
                 interval = f" [{low:.4g}, {high:.4g}]" if isfinite(low) else ""  # of one crystal there is none

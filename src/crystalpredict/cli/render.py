@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from crystalpredict.properties import Property
 
 SHOWN = 90  # percent: which intervals have columns; crystalpredict.uncertainty, which imports NumPy, has it too
+MOST_AFTER_POINT = 20  # digits
 NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
 
 
@@ -73,6 +74,11 @@ def numbers_of(row: Prediction, prop: Property, intervals: bool) -> list[float |
     return [round(value, digits) for value in (row.values[column], *(row.interval(column) if intervals else ()))]
 
 
+def written(value: float, decimals: int) -> str:
+    """A number with digits after the point, or as a power of ten where that would take many zeros."""
+    return f"{value:.{max(decimals, 0)}f}" if decimals <= MOST_AFTER_POINT else f"{value:.4e}"
+
+
 def record(row: Prediction, properties: Sequence[Property], intervals: bool = False) -> dict[str, object]:
     """A row as an object of JSON; null where there is no value."""
     values: dict[str, object] = {}
@@ -101,7 +107,7 @@ class CsvWriter:
 
     def write(self, row: Prediction) -> None:
         numbers = [
-            "" if value is None else f"{value:.{prop.decimals}f}"
+            "" if value is None else written(value, prop.decimals)
             for prop in self.properties
             for value in numbers_of(row, prop, self.intervals)
         ]
@@ -192,8 +198,8 @@ def _cell(row: Prediction, prop: Property, intervals: bool) -> str:
     """The value, and the interval in two digits less than a file has; a narrow column breaks between the two."""
     if not row.values:
         return "-"
-    value = f"{row.values[prop.column]:.{max(prop.decimals - 1, 0)}f}"
+    value = written(row.values[prop.column], prop.decimals - 1)
     if not intervals:
         return value
-    low, high = (f"{end:.{max(prop.decimals - 2, 0)}f}" for end in row.interval(prop.column))
+    low, high = (written(end, prop.decimals - 2) for end in row.interval(prop.column))
     return f"{value} [{low}..{high}]"
