@@ -85,8 +85,8 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
                 continue
             names = list(row)
             id_column = find_column(names, ID_COLUMNS)
-            where = f"{path}#{text_of_id(row[id_column]) if id_column else ''}"
-            where += "" if len(where) > len(path) + 1 else str(number)
+            name = text_of_id(row[id_column]) if id_column else str(number)
+            where = f"{path}#{name or f'row {number}'}"  # since the number may be the id of another row
             if not wanted and (text := structure_in_row(row)):
                 yield Inline(where, text)
                 continue

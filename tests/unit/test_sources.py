@@ -188,7 +188,7 @@ def test_structures_in_a_csv_are_named_by_their_ids(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(csv_of([["material_id", "cif"], ["mp-1", NACL], ["", GAAS], ["mp-3", ""], ["mp-4"]]))
     assert told(read(path), tmp_path) == [
-        ("t.csv#mp-1", 0, "NaCl", ""), ("t.csv#2", 0, "GaAs", ""),
+        ("t.csv#mp-1", 0, "NaCl", ""), ("t.csv#row 2", 0, "GaAs", ""),
         ("t.csv#mp-3", 0, "", "no structure in the column cif"),
         ("t.csv#4", 0, "", "1 fields where the header has 2: check delimiters and quotes"),
     ]  # fmt: skip
