@@ -84,7 +84,7 @@ class CrystalTable:
             "lattices": self.lattices.astype(np.float32),
             "fractional": self.fractional.astype(np.float32),
             "numbers": self.numbers.astype(np.uint8),
-            "labels": self.labels.astype(np.float32),
+            "labels": self.labels,
             "properties": np.array([json.dumps(asdict(prop)) for prop in self.properties]),
         }
         with write_atomically(path) as file:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crystalpredict.errors import UsageError
 
 Transform = Literal["none", "log10"]
-MOST_DECIMALS = 45  # labels are kept as float32, which has nothing less
+MOST_DECIMALS = 323  # of a float
 
 
 @dataclass(frozen=True)
