@@ -43,18 +43,13 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
 
     Of a CSV only those columns are kept whose names are `wanted`.
     """
-    try:
+    with _readable(path):
         head = head_of(path)
         if head[:4] == b"PAR1":
             return _read_parquet(path)
         encoding, start = _start(path, head)
         with opened_text(path, encoding) as file:
             return _read_json(path, file) if start.startswith(("{", "[")) else _read_csv(path, file, wanted)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file: check the path") from None
-    except CANNOT_UNPACK as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path}: cannot be read ({reason}): check the file and its permissions") from None
 
 
 def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] | str]:
@@ -63,7 +58,7 @@ def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] |
     DataError where there is no table, also after the rows before the place that cannot be read, and where two columns
     of a CSV have the same name, in small letters, of those `known`.
     """
-    try:
+    with _readable(path):
         head = head_of(path)
         if head[:4] == b"PAR1":
             yield from _rows_of_parquet(path)
@@ -76,6 +71,13 @@ def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] |
                 yield from (_object_or_reason(line) for line in _lines(path, file) if line.strip())
             else:
                 yield from _rows_of_json(path, file)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """In the block, DataError with the reason where the file cannot be read or unpacked."""
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: check the path") from None
     except CANNOT_UNPACK as error:
@@ -91,7 +93,7 @@ def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
     path = folder / ID_PROP
     if not path.is_file():
         raise DataError(f"{folder}: a folder without {ID_PROP}: name a table, or write one into it (id,value)")
-    with opened_text(path, "utf-8-sig") as file:
+    with _readable(path), opened_text(path, encoding_of(head_of(path))) as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     if not rows or len(rows[0]) < 2:
         raise DataError(f"{path}: needs an id and a value a line, separated by a comma")
@@ -221,7 +223,7 @@ def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTa
 
 
 def _read_json(path: Path, file: IO[str]) -> RawTable:
-    """Rows of JSON lines, of a list of objects (jarvis-tools, MEGNet), or of columns and data (Matbench)."""
+    """Rows of JSON lines, of a list of objects (jarvis-tools, MEGNet), or of pandas (Matbench: split)."""
     one_a_line = _is_one_a_line(file)
     try:
         if one_a_line:
@@ -246,9 +248,17 @@ def _is_one_a_line(file: IO[str]) -> bool:
     first = file.readline(LARGEST)
     file.seek(0)
     try:
-        return isinstance(content := json.loads(first), dict) and not {"columns", "data"} <= set(content)
+        return isinstance(content := json.loads(first), dict) and not _is_whole(content)
     except (ValueError, RecursionError):
         return False
+
+
+def _is_whole(content: dict[str, Any]) -> bool:
+    """Whether a JSON object is a whole table as pandas writes it, split or, its default, by columns."""
+    if {"columns", "data"} <= set(content):
+        return True
+    rows = [list(column) if isinstance(column, dict) else [] for column in content.values()]
+    return bool(rows and rows[0]) and all(each == rows[0] for each in rows) and all(map(str.isdecimal, rows[0]))
 
 
 def _object_or_reason(line: str) -> dict[str, Any] | str:
@@ -291,6 +301,8 @@ def _rows_of_document(path: Path, content: Any) -> list[dict[str, Any]]:
         names, data = content["columns"], content["data"]
         ids = content.get("index") or range(len(data))
         return [{"id": str(key), **dict(zip(names, row, strict=True))} for key, row in zip(ids, data, strict=True)]
+    if isinstance(content, dict) and _is_whole(content):
+        return [dict(zip(content, row, strict=True)) for row in zip(*map(dict.values, content.values()), strict=True)]
     rows = [content] if isinstance(content, dict) else content
     if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
         raise DataError(f"{path}: JSON, but no list of objects, one for each crystal")

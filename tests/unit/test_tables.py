@@ -1,12 +1,15 @@
 """Tables of labelled crystals: what is read, what is left out and why, and what is no table."""
 
+import bz2
 import csv
 import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from crystalpredict import table_files
@@ -74,8 +77,8 @@ def test_paths_are_relative_to_the_table_whatever_the_line_ends(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-@pytest.mark.parametrize("kind", ["lines", "list", "matbench"])
-def test_json_of_three_kinds(tmp_path: Path, kind: str, gzipped: bool) -> None:
+@pytest.mark.parametrize("kind", ["lines", "list", "matbench", "columns"])
+def test_json_of_four_kinds(tmp_path: Path, kind: str, gzipped: bool) -> None:
     content = [{"id": row["id"], "structure": row["cif"], "gap": float(row["bandgap"])} for row in rows(3)]
     text = {
         "lines": "".join(json.dumps(row) + "\n" for row in content),
@@ -87,6 +90,7 @@ def test_json_of_three_kinds(tmp_path: Path, kind: str, gzipped: bool) -> None:
                 "data": [[row["structure"], row["gap"]] for row in content],
             }
         ),
+        "columns": pandas.DataFrame(content, index=[4, 2, 7]).to_json(),
     }[kind]
     path = tmp_path / "t.json"
     path.write_bytes(gzip.compress(text.encode()) if gzipped else text.encode())
@@ -134,6 +138,17 @@ def test_cgcnn_and_alignn_folders(tmp_path: Path) -> None:
     assert table.properties[0].column == "seebeck_uV_per_K"
     with pytest.raises(DataError, match="--target NAME"):
         read_labelled(tmp_path)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_labels_of_a_folder_may_be_packed_but_not_broken(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(b"x0,1.5\nx1,2.5\n")
+    (tmp_path / "id_prop.csv").write_bytes(packed)
+    assert read_labelled(tmp_path, ["gap"]).labels.tolist() == [[1.5], [2.5]]
+    for broken in (packed[:-5], packed[:20] + b"?" + packed[21:]):
+        (tmp_path / "id_prop.csv").write_bytes(broken)
+        with pytest.raises(DataError, match=r"id_prop\.csv: cannot be read"):
+            read_labelled(tmp_path, ["gap"])
 
 
 def test_new_targets_bring_their_unit_and_logarithm_and_known_ones_keep_theirs(tmp_path: Path) -> None:
