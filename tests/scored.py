@@ -12,7 +12,9 @@ from crystalpredict.properties import PROPERTIES, Property, find_property
 from crystalpredict.structures import Inline
 from crystalpredict.tables import Dropped, LabelledTable
 
-GAP, HULL, BULK = (find_property(name) for name in ("bandgap", "e_above_hull", "bulk_modulus"))
+GAP, HULL, BULK, FORMATION = (
+    find_property(name) for name in ("bandgap", "e_above_hull", "bulk_modulus", "formation_energy")
+)
 FORMULAS = ("NaCl", "MgO", "Si", "CsCl", "TiO2")
 
 

@@ -100,6 +100,7 @@ def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
     blank = [
         f"{prop.label}: no row has both a label and a prediction" for prop in table.properties if prop not in scored
     ]
+    blank += _without_scale(table, models)
     return Report(
         path=table.path,
         sha256=file_sha256(path / ID_PROP if path.is_dir() else path),
@@ -118,6 +119,9 @@ def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
     if not chosen:
         counts = Counter(filter(None, table.splits))
         has = ", ".join(f"{name} ({count:,})" for name, count in sorted(counts.items())) or "no column of that name"
+        if table.dropped:
+            first = table.dropped[0]
+            has += f"; {len(table.dropped):,} rows were dropped, the first, row {first.row}: {first.reason}"
         raise UsageError(f"{table.path}: no row of split {split!r}: it has {has}")
     rows = set(table.rows[chosen].tolist())
     note = f"split {wanted}, {len(chosen):,} of {len(table.ids):,} rows with labels"
@@ -145,11 +149,11 @@ def _gaps(table: LabelledTable) -> Iterator[str]:
 def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score]:
     elements = _elements(models[0].formulas)
     for column, prop in enumerate(table.properties):
-        able = [model for model in models if np.isfinite(model.values[:, column]).any()]
-        values = np.stack([table.labels[:, column], *(model.values[:, column] for model in able)])
         for unit, scaled in scales(prop):
-            on_scale = scaled(values)  # (1 + models, R)
-            rows = np.flatnonzero(np.isfinite(on_scale).all(axis=0))
+            able = [model for model in models if _beyond(model.values[:, column], scaled) == 0]
+            able = [model for model in able if np.isfinite(model.values[:, column]).any()]
+            on_scale = scaled(np.stack([table.labels[:, column], *(model.values[:, column] for model in able)]))
+            rows = np.flatnonzero(np.isfinite(on_scale).all(axis=0))  # of (1 + models, R)
             if not able or not len(rows):
                 continue
             labels, *predictions = on_scale[:, rows]
@@ -173,6 +177,20 @@ def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score
                     predictions=ours,
                     coverage=_coverage(model, column, labels, rows, scaled),
                 )
+
+
+def _beyond(values: FloatArray, scaled: Callable[[FloatArray], FloatArray]) -> int:
+    """How many of the values (R,) have none on a scale, as what is not positive has no logarithm."""
+    return int((np.isfinite(values) & ~np.isfinite(scaled(values))).sum())
+
+
+def _without_scale(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[str]:
+    """Which models are left out of the scores on a scale, rather than the rows of which they say what it has not."""
+    for column, prop in enumerate(table.properties):
+        for unit, scaled in scales(prop):
+            for model in models:
+                if count := _beyond(model.values[:, column], scaled):
+                    yield f"{prop.label}: {count:,} predictions of {model.name} are not positive: no score in {unit}"
 
 
 def _confusion(prop: Property, labels: FloatArray, predictions: FloatArray) -> Confusion | None:
@@ -216,8 +234,8 @@ def _coverage(
     """How a model's intervals hold the labels (n,) of some rows, on the scale that `scaled` leads to."""
     if model.bounds is None or not np.isfinite(bounds := model.bounds[rows, column]).all():
         return None
-    ends = scaled(bounds)  # (n, levels, 2)
-    slack = 1e-6 * float(np.abs(labels).max())  # a label at an end is inside, whatever the rounding
+    ends = np.nan_to_num(scaled(bounds), nan=-np.inf)  # (n, levels, 2); of what has no logarithm
+    slack = 1e-9 * np.abs(labels)[:, None]  # a label at an end is inside, whatever the rounding
     inside = (ends[..., 0] - slack <= labels[:, None]) & (labels[:, None] <= ends[..., 1] + slack)
     shares, widths = inside.mean(axis=0).tolist(), np.diff(ends, axis=-1)[..., 0].mean(axis=0).tolist()
     misses, sizes = 1.0 - inside[:, LEVELS.index(SHOWN)], model.n_atoms[rows]
@@ -286,7 +304,7 @@ def records(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[dict[
         values = dict(blank)
         for column, prop in enumerate(table.properties):
             label = table.labels[number, column]
-            values[f"{prop.column}_label"] = _rounded(label, prop.decimals)
+            values[f"{prop.column}_label"] = float(label) if isfinite(label) else None
             for ending, model in zip(endings, models, strict=True):
                 value = model.values[number, column]
                 values[f"{prop.column}_predicted{ending}"] = _rounded(value, prop.decimals)

@@ -132,8 +132,8 @@ def match_property(name: str, among: Iterable[Property] = PROPERTIES) -> Propert
     Written exactly, or else in any case, `-` and a space standing for `_`.
     """
     among = tuple(among)
-    exact = next((prop for prop in among if name in (prop.name, prop.column)), None)
-    return exact or _by_key(among).get(_key(name))
+    exact = {prop.column: prop for prop in among} | {prop.name: prop for prop in among}
+    return exact.get(name) or _by_key(among).get(_key(name))
 
 
 def find_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property:

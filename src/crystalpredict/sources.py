@@ -12,9 +12,8 @@ from crystalpredict.extended_xyz import frames_of
 from crystalpredict.file_names import is_archive, is_database, is_found, is_table, is_xyz
 from crystalpredict.files import CANNOT_UNPACK, encoding_of, unreadable
 from crystalpredict.structures import Inline, Source, start_of
-from crystalpredict.table_files import head_of, opened_text, rows_of
+from crystalpredict.table_files import ID_COLUMNS, head_of, opened_text, rows_of
 from crystalpredict.tables import (
-    ID_COLUMNS,
     PATH_COLUMNS,
     TEXT_COLUMNS,
     find_column,

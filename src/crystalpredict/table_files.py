@@ -19,6 +19,7 @@ MOST_COLUMNS = 10_000  # of a table that was meant to be one
 LONGEST_DOCUMENT = 2**30  # characters of JSON that is read as a whole
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
+ID_COLUMNS = ("id", "material_id", "mp_id", "mpid", "jid", "identifier")
 FORMATS = "give CSV, JSON lines, JSON or Parquet"
 MAGIC = {
     b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image",
@@ -102,7 +103,7 @@ def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
     if uneven:
         raise DataError(f"{path}, line {uneven}: {len(rows[uneven - 1])} fields where the first line has {width}")
     header: Sequence[str] = names
-    if not any(map(_is_number, rows[0][1:])):
+    if not any(not cell or _is_number(cell) for cell in rows[0][1:]):
         header = rows.pop(0)[1:]
     if len(header) != width - 1:
         raise DataError(f"{path}: no header, so that each of its {width - 1} values needs a name: --target NAME")
@@ -245,7 +246,7 @@ def _read_json(path: Path, file: IO[str]) -> RawTable:
 
 def _is_one_a_line(file: IO[str]) -> bool:
     """Whether a JSON text, of which nothing is read yet, has an object on each line."""
-    first = file.readline(LARGEST)
+    first = next((line for line in iter(lambda: file.readline(LARGEST), "") if line.strip()), "")
     file.seek(0)
     try:
         return isinstance(content := json.loads(first), dict) and not _is_whole(content)
@@ -298,15 +299,28 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _rows_of_document(path: Path, content: Any) -> list[dict[str, Any]]:
     if isinstance(content, dict) and {"columns", "data"} <= set(content):
-        names, data = content["columns"], content["data"]
-        ids = content.get("index") or range(len(data))
-        return [{"id": str(key), **dict(zip(names, row, strict=True))} for key, row in zip(ids, data, strict=True)]
+        return _rows_of_split(path, content)
     if isinstance(content, dict) and _is_whole(content):
         return [dict(zip(content, row, strict=True)) for row in zip(*map(dict.values, content.values()), strict=True)]
     rows = [content] if isinstance(content, dict) else content
     if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
         raise DataError(f"{path}: JSON, but no list of objects, one for each crystal")
     return rows
+
+
+def _rows_of_split(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of columns and data; the index gives their ids if it tells them apart and no column does."""
+    names, data, index = content["columns"], content["data"], content.get("index")
+    lists = isinstance(names, list) and isinstance(data, list) and all(isinstance(row, list) for row in data)
+    if not lists or any(len(row) != len(names) for row in data):
+        raise DataError(f"{path}: JSON of columns and data, but no list of names and no list of rows as long as it")
+    names = list(map(str, names))
+    _refuse_repeated(path, names, names)
+    rows = [dict(zip(names, row, strict=True)) for row in data]
+    ids = list(map(str, index)) if isinstance(index, list) else []
+    if not len(set(ids)) == len(ids) == len(rows) or set(map(str.lower, names)) & {*ID_COLUMNS}:
+        return rows
+    return [{"id": name} | row for name, row in zip(ids, rows, strict=True)]
 
 
 def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any] | str]:

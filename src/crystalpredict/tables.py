@@ -18,12 +18,11 @@ from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.properties import PROPERTIES, Property, match_property
 from crystalpredict.structures import Inline, Source
-from crystalpredict.table_files import STRUCTURE_KEYS, RawTable, read_id_prop, read_table
+from crystalpredict.table_files import ID_COLUMNS, STRUCTURE_KEYS, RawTable, read_id_prop, read_table
 
 LARGEST = 1e30  # of a label: squares of larger ones are soon infinite
 TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # what a cell holds, in the order in which they are looked for
 PATH_COLUMNS = ("path", "file", "filename", "cif_file", "cif_path")
-ID_COLUMNS = ("id", "material_id", "mp_id", "mpid", "jid", "identifier")
 SPLIT_COLUMN = "split"
 JARVIS_KEYS = frozenset({"lattice_mat", "coords", "elements"})
 PARTS = {
@@ -31,8 +30,6 @@ PARTS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})
-# log10(K_VRH), log_kvrh, but not logged_gap
-OF_LOGARITHM = re.compile(r"log(?!ged)(?:10)?[\s_]*\(?\s*([A-Za-z][\w ]*?)\s*\)?", re.IGNORECASE)
 SIGNS = {"/": " per ", "%": "percent", "^": "", "Å": "A", "Ω": "ohm", "\u03bc": "u", "°": "deg"}  # in names and units
 SHORTEST_NAME = 3  # letters of a column that is taken for a known property without being asked for: g may be anything
 OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")
@@ -199,12 +196,18 @@ def _listed(names: Sequence[str]) -> str:
 
 def _known(column: str, known: Sequence[Property]) -> Target | None:
     """The known property that a column's name stands for, or log10 of it."""
-    for name, logarithm in ((column, False), ((OF_LOGARITHM.fullmatch(column.strip()) or ("", ""))[1], True)):
+    for name, logarithm in ((column, False), (logarithm_of(column, known), True)):
         if prop := match_property(name, known):
             return Target(column, prop, logarithm)
     bare, stated = _without_unit(column)
     prop = match_property(bare, known) if stated else None
     return Target(column, prop) if prop and _closed(prop.unit) == stated else None
+
+
+def logarithm_of(column: str, known: Sequence[Property]) -> str:
+    """What a column has log10 of, as its name says (log10(K_VRH), log_kvrh, logK of a known K); "" if of nothing."""
+    said = re.fullmatch(r"log(10)?([\s_]*\(?)\s*([A-Za-z][\w ]*?)\s*\)?", column.strip(), re.IGNORECASE)
+    return said[3] if said and (said[1] or said[2] or match_property(said[3], known)) else ""
 
 
 def _without_unit(column: str) -> tuple[str, str]:
@@ -222,6 +225,8 @@ def _targets(
     path: Path, raw: RawTable, names: Sequence[str], new: NewTargets | None, known: Sequence[Property]
 ) -> list[Target]:
     if not names:
+        if new and (new.units or new.log):
+            raise UsageError("a unit or a logarithm of what? Name the column with --target")
         # a short name may be anything, so that it is no property unless it is the model's own or asked for
         own = {prop.name for prop in known}
         found = [_known(name, known) for name in raw.names if len(name.strip()) >= SHORTEST_NAME or name in own]
@@ -233,7 +238,10 @@ def _targets(
         if len(units) not in (0, 1, len(names)):
             raise UsageError(f"{len(units)} units for {len(names)} targets: give one for all, or one for each")
         each = units * len(names) if len(units) == 1 else units or ("",) * len(names)
-        targets = [_target(path, raw, name, unit, new, known) for name, unit in zip(names, each, strict=True)]
+        targets = [
+            _target(path, raw, name, unit, new, known, for_all=len(units) < len(names))
+            for name, unit in zip(names, each, strict=True)
+        ]
     columns = [target.prop.column for target in targets]
     for target in targets:
         if columns.count(target.prop.column) > 1:
@@ -242,12 +250,16 @@ def _targets(
 
 
 def _target(
-    path: Path, raw: RawTable, name: str, unit: str, new: NewTargets | None, known: Sequence[Property]
-) -> Target:
+    path: Path, raw: RawTable, name: str, unit: str, new: NewTargets | None, known: Sequence[Property], *,
+    for_all: bool,
+) -> Target:  # fmt: skip
+    """The target of a name; `for_all`: the unit is one for all that are new."""
     column = find_column(raw.names, (name,))
     if column is None:  # bandgap for a column band_gap
         asked = _known(name, known)
         columns = [each for each in raw.names if asked and (found := _known(each, known)) and found.prop == asked.prop]
+        if len(columns) > 1:
+            raise UsageError(f"{path}: more than one column for {name}: name one of {', '.join(columns)}")
         column = columns[0] if columns else None
     if column is None:
         near = get_close_matches(name.lower(), [each.lower() for each in raw.names], n=1)
@@ -259,8 +271,8 @@ def _target(
     if target is None and new is not None:
         return Target(column, new_property(column, unit, log=new.log))
     assert target is not None
-    if unit and _closed(unit) != _closed(target.prop.unit):
-        about = f"{column} is known as {target.prop.label} in {target.prop.unit}"
+    if unit and not for_all and _closed(unit) != _closed(target.prop.unit):
+        about = f"{column} is known as {target.prop.label} in {target.prop.unit or 'no unit'}"
         raise UsageError(f"{path}: {about}: convert the labels, or rename the column")
     return target
 
@@ -304,7 +316,7 @@ def _number(value: Any) -> float | str | None:
     if text.lower() in MISSING:
         return None
     try:
-        number = float(text)
+        number = float(text.replace("_", "?"))  # Python takes 1_31 for 131
     except ValueError:
         return text
     return number if number == number else None

@@ -133,7 +133,10 @@ def test_targets_name_properties_and_columns(program, table, tmp_path) -> None:
     foreseen(program("evaluate", table, "-t", "shear_modulus"), "no column 'shear_modulus'")
     foreseen(program("evaluate", table, "-t", "gap=nowhere"), "no column 'nowhere'")
     foreseen(program("evaluate", table, "-t", "gap=K_VRH,gap=band_gap"), "bandgap", "twice")
+    foreseen(program("evaluate", table, "-t", "K=band_gap,gap=band_gap"), "two properties", "band_gap")
     logarithms = [[*row[:3], str(np.log10(float(row[3]))), *row[4:]] for row in rows_of_table()]
+    data = written(tmp_path / "l.csv", rows_of_table(), [*HEAD[:3], "logical_k", *HEAD[4:]])
+    assert program("evaluate", data, "-q", "-t", "K=logical_k").rows == program("evaluate", table, "-q", "-t", "K").rows
     for name in ("log10(K_VRH)", "log_mine"):
         data = written(tmp_path / "l.csv", logarithms, [*HEAD[:3], name, *HEAD[4:]])
         rows = program("evaluate", data, "-q", "-t", f"K={name}").rows

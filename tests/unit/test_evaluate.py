@@ -13,7 +13,7 @@ from crystalpredict.evaluate import evaluate, gather, records, rows_of_split
 from crystalpredict.predict import Prediction
 from crystalpredict.properties import PROPERTIES
 from crystalpredict.tables import Dropped
-from tests.scored import BULK, GAP, HULL, labelled, said
+from tests.scored import BULK, FORMATION, GAP, HULL, labelled, said
 
 NAN = float("nan")
 
@@ -200,6 +200,9 @@ def test_a_split_is_the_rows_that_the_table_puts_into_it(tmp_path) -> None:
         rows_of_split(table, "exam")
     with pytest.raises(UsageError, match="no column of that name"):
         rows_of_split(labelled(tmp_path, [0, 1]), "test")
+    lost = labelled(tmp_path, [0], dropped=[Dropped("t.csv", 2, "c1", "the id of an earlier row again")])
+    with pytest.raises(UsageError, match="1 rows were dropped, the first, row 2: the id of"):
+        rows_of_split(lost, "test")
 
 
 def test_a_folder_is_known_by_its_list_of_labels(tmp_path) -> None:
@@ -242,6 +245,40 @@ def test_a_label_at_the_end_of_an_interval_is_inside(tmp_path) -> None:
             coverage = evaluate(labelled(tmp_path, np.multiply(labels, scale)), [scaled]).scores[0].coverage
             assert coverage is not None
             assert set(coverage.shares.values()) == {share}
+
+
+def test_intervals_hold_as_many_labels_on_either_scale_and_wherever_zero_lies(tmp_path) -> None:
+    labels = 10.0 ** np.arange(-9, 7)
+    table = labelled(tmp_path, labels, [BULK])
+    factors = np.where(np.arange(16) % 2, 1.5, 0.5)  # half of the intervals miss
+    bounds = (labels * factors)[:, None, None] * np.array([[0.8, 1.2]] * 5)
+    model = replace(said(labels * factors), bounds=bounds[:, None])
+    assert [score.coverage.shares[90] for score in evaluate(table, [model]).scores] == [0.0, 0.0]
+    model = replace(model, bounds=np.concatenate([bounds[:8] / factors[:8, None, None], bounds[8:]])[:, None])
+    assert [score.coverage.shares[90] for score in evaluate(table, [model]).scores] == [0.5, 0.5]
+    far = labelled(tmp_path, np.array([0.0, 0.1, 0.2, 0.3]) - 1e6, [FORMATION])
+    model = replace(said([0.0] * 4), bounds=np.array([[[[-0.05, 0.15]] * 5]] * 4) - 1e6)
+    assert evaluate(far, [model]).scores[0].coverage.shares[90] == 0.5
+
+
+def test_what_has_no_logarithm_costs_its_model_the_score_and_no_other_its_rows(tmp_path) -> None:
+    table = labelled(tmp_path, [1.0, 2.0, 3.0], [BULK])
+    bounds = np.array([[[-5.0, 9.0]] * 5] * 3)[:, None]
+    one, two = said([1.0, 2.0, 4.0], "one"), replace(said([0.5, -1.0, 3.0], "two"), bounds=bounds)
+    report = evaluate(table, [one, two])
+    assert [(score.model, score.unit, score.metrics.count) for score in report.scores] == [
+        ("one", "log10(GPa)", 3), ("one", "GPa", 3), ("two", "GPa", 3),
+    ]  # fmt: skip
+    assert report.notes[-1] == "bulk modulus: 1 predictions of two are not positive: no score in log10(GPa)"
+    positive = replace(two, values=np.abs(two.values))
+    scores = evaluate(table, [one, positive]).scores
+    assert [score.coverage.shares[90] for score in scores if score.coverage] == [1.0, 1.0]
+
+
+def test_labels_are_written_as_they_are(tmp_path) -> None:
+    table = labelled(tmp_path, [0.00081, NAN], [BULK])
+    first, second = records(table, [said([0.0012345, 7.0])])
+    assert [row["bulk_modulus_GPa_label"] for row in (first, second)] == [0.00081, None]
 
 
 def test_a_property_without_a_score_is_said(tmp_path) -> None:

@@ -7,6 +7,7 @@ import json
 import lzma
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -151,6 +152,59 @@ def test_labels_of_a_folder_may_be_packed_but_not_broken(tmp_path: Path, pack: C
             read_labelled(tmp_path, ["gap"])
 
 
+def matbench(rows: list[dict[str, str]], names: list[str], **others: object) -> str:
+    return json.dumps({"columns": names, "data": [[row[name] for name in names] for row in rows], **others})
+
+
+def test_an_index_is_an_id_only_where_there_is_no_other_and_it_tells_rows_apart(tmp_path: Path) -> None:
+    lines = [{"mpid": f"mp-{row}", "cif": each["cif"], "gap": "1"} for row, each in enumerate(rows(4))]
+    path = tmp_path / "t.json"
+    for names, index, ids in (
+        (["mpid", "cif", "gap"], [0, 1, 0, 1], ("mp-0", "mp-1", "mp-2", "mp-3")),
+        (["mpid", "cif", "gap"], None, ("mp-0", "mp-1", "mp-2", "mp-3")),
+        (["cif", "gap"], [3, 1, 4, 2], ("3", "1", "4", "2")),
+        (["cif", "gap"], [0, 1, 0, 1], ("row 1", "row 2", "row 3", "row 4")),
+        (["cif", "gap"], None, ("row 1", "row 2", "row 3", "row 4")),
+    ):
+        path.write_text(matbench(lines, names, **({"index": index} if index else {})))
+        assert read_labelled(path).ids == ids
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": None}, {"data": 3}, {"data": [None]}, {"data": [[1]]}, {"columns": 5}, {"columns": "ab"},
+        {"columns": ["cif", ["gap"]]}, {"columns": ["gap", "gap"]}, {"index": 7, "data": [[1, 2], None]},
+    ],
+)  # fmt: skip
+def test_columns_and_data_that_do_not_fit_are_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    content = json.loads(matbench(rows(2), ["cif", "bandgap"]))
+    (tmp_path / "t.json").write_text(json.dumps(content | change))
+    with pytest.raises((DataError, UsageError)) as caught:
+        read_labelled(tmp_path / "t.json", ["gap"])
+    assert "\n" not in str(caught.value)
+
+
+def test_blank_lines_of_json_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("\n \n" + "\n\n".join(map(json.dumps, rows(3))) + "\n")
+    assert read_labelled(tmp_path / "t.jsonl").ids == ("x0", "x1", "x2")
+
+
+def test_the_first_label_of_a_folder_may_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "id_prop.csv").write_text("x0,\nx1,2.5\n")
+    table = read_labelled(tmp_path, ["gap"])
+    assert (table.ids, table.rows.tolist()) == (("x1",), [2])
+
+
+def test_a_unit_for_all_is_that_of_the_new_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [row | {"x": "1", "y": "2"} for row in rows(2)])
+    table = read_labelled(path, ["bandgap,x,K,y"], new=NewTargets(("W",)))
+    assert [prop.unit for prop in table.properties] == ["eV", "W", "GPa", "W"]
+    for new in (NewTargets(("W",)), NewTargets(log=True)):
+        with pytest.raises(UsageError, match="--target"):
+            read_labelled(path, new=new)
+
+
 def test_new_targets_bring_their_unit_and_logarithm_and_known_ones_keep_theirs(tmp_path: Path) -> None:
     lines = [row | {"Debye T (K)": "300"} for row in rows(3)]
     path = write(tmp_path / "t.csv", lines)
@@ -187,7 +241,7 @@ def test_rows_and_labels_left_out_are_named_with_the_reason(tmp_path: Path) -> N
     lines[5]["bandgap"] = "inf"
     lines[0]["bandgap"] = "-1e200"
     lines[6]["id"] = "x0"
-    lines[7]["bandgap"] = lines[7]["bulk_modulus"] = "none?"
+    lines[7]["bandgap"] = lines[7]["bulk_modulus"] = "1_31"
     path = write(tmp_path / "t.csv", lines)
     with path.open("a") as file:
         file.write("x9,one,two,three,four,five\n")
@@ -197,7 +251,7 @@ def test_rows_and_labels_left_out_are_named_with_the_reason(tmp_path: Path) -> N
     assert "no structure" in reasons[2]
     assert reasons[3] == "no label"
     assert "id of an earlier row" in reasons[7]
-    assert "bandgap is not a number ('none?')" in reasons[8]
+    assert "bandgap is not a number ('1_31')" in reasons[8]
     assert "6 fields where the header has 4" in reasons[10]
     assert {hole.row: hole.reason for hole in table.holes} == {
         1: "bandgap is -1e+200, which no property is",
@@ -269,13 +323,14 @@ def test_what_is_known_is_not_learnt_as_a_logarithm(tmp_path: Path) -> None:
         (["id"], None, "the model does not know 'id'"),
         (["bandgap"], NewTargets(("meV",)), "known as band gap in eV: convert"),
         (["bandgap"], NewTargets(("eV", "GPa")), "2 units for 1 targets"),
-        (["bandgap", "gap"], NEW, "more than one column for bandgap"),
+        (["bandgap", "Band Gap"], NEW, "more than one column for bandgap"),
+        (["egap"], None, "more than one column for egap: name one of bandgap, Band Gap"),
         (["id"], NEW, "the column id holds text ('x0')"),
         (["index"], NEW, "cannot be the name of a property"),
     ],
 )
 def test_targets_that_make_no_sense(tmp_path: Path, targets: list[str], new: NewTargets | None, message: str) -> None:
-    path = write(tmp_path / "t.csv", [row | {"index": "1"} for row in rows(4)])
+    path = write(tmp_path / "t.csv", [row | {"index": "1", "Band Gap": "2"} for row in rows(4)])
     with pytest.raises((UsageError, DataError)) as caught:
         read_labelled(path, targets, new=new)
     assert message in str(caught.value)

@@ -204,21 +204,23 @@ def read_table(
         raise UsageError("--target names no property")
     from crystalpredict.evaluate import rows_of_split
     from crystalpredict.properties import find_property
-    from crystalpredict.tables import OF_LOGARITHM, read_labelled
+    from crystalpredict.tables import logarithm_of, read_labelled
 
     columns: list[str] = []
     known = list(first.properties)
     renamed: dict[str, Property] = {}
     for name, _, column in parts:
         prop = find_property(name, first.properties)
-        if prop not in known:
+        if prop not in known or prop.name in columns:
             raise UsageError(f"--target names {prop.name} twice: give it one column")
         columns.append(column.strip() or prop.name)
         if column.strip():  # the property goes by the column's name alone while the table is read
-            logarithm = OF_LOGARITHM.fullmatch(column.strip())
-            alias = replace(prop, name=logarithm[1] if logarithm else column.strip(), unit_in_name="", aliases=())
+            alias = replace(prop, name=logarithm_of(column, [prop]) or column.strip(), unit_in_name="", aliases=())
             known[known.index(prop)], renamed[alias.name] = alias, prop
-    table = read_labelled(data, list(dict.fromkeys(columns)), structure_column=structure_column, known=known)
+    for column in columns:
+        if columns.count(column) > 1:
+            raise UsageError(f"--target takes the labels of two properties from {column}: give each its own column")
+    table = read_labelled(data, columns, structure_column=structure_column, known=known)
     notes = [f"{prop.name} is {renamed[prop.name].name}" for prop in table.properties if prop.name in renamed]
     properties = tuple(renamed.get(prop.name, prop) for prop in table.properties)
     table = replace(table, properties=properties, notes=(*table.notes, *notes))
