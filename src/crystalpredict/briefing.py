@@ -40,21 +40,28 @@ def lines_of_data(crystals: LabelledCrystals) -> list[str]:
     return lines + warnings_of_labels(table.labels, table.properties, table.sizes)
 
 
-def lines_of_split(crystals: LabelledCrystals, splits: IntArray, by: str) -> list[str]:
-    """Sizes of the parts, and crystals that are in two of them."""
-    sizes = ", ".join(f"{(splits == part).sum():,} {name}" for part, name in PARTS.items())
-    lines = [f"split by {by}: {sizes}"]
+def lines_of_split(crystals: LabelledCrystals, splits: Sequence[IntArray], by: str) -> list[str]:
+    """Sizes of the parts, of several folds from the least to the largest, and crystals that are in two of them."""
+    sizes = ", ".join(f"{_span([int((s == part).sum()) for s in splits])} {name}" for part, name in PARTS.items())
+    lines = [f"split by {by}{f', {len(splits)} folds' * (len(splits) > 1)}: {sizes}"]
     if by != "column" and any(crystals.splits):
         lines[0] += "; the column split is not used, --split-by column would"
-    pairs = repeated_rows(crystals.formulas, crystals.fingerprints)
-    across = [(one, two) for one, two in pairs if splits[one] != splits[two]]
-    if across:
+    groups = repeated_rows(crystals.formulas, crystals.fingerprints)
+    apart = {
+        group[0]: row for parts in splits for group in groups for row in group if parts[row] != parts[group[0]]
+    }  # a row of each that is in another part than the first
+    if apart:
         ids = crystals.table.ids
-        named = ", ".join(f"{ids[one]} and {ids[two]}" for one, two in across[:SHOWN])
-        lines.append(f"{len(across):,} crystals are in two parts, which flatters the test: {named}")
-    elif pairs:
-        lines.append(f"{len(pairs):,} crystals are there twice, both in one part")
+        named = ", ".join(f"{ids[one]} and {ids[two]}" for one, two in list(apart.items())[:SHOWN])
+        lines.append(f"{len(apart):,} crystals are in two parts, which flatters the errors: {named}")
+    elif groups:
+        lines.append(f"{len(groups):,} crystals are there more than once, each in one part")
     return lines
+
+
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def lines_of_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
@@ -71,7 +78,8 @@ def lines_of_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
 
 def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[str]:
     """Names of the properties that the model to start from has learnt itself."""
-    return [prop.name for prop in properties if prop.identity in start.learnt]
+    learnt = {name for name, *_ in start.learnt}  # in whatever unit, or as a logarithm
+    return [prop.name for prop in properties if prop.name in learnt]
 
 
 def warnings_of_labels(labels: FloatArray, properties: Sequence[Property], sizes: IntArray) -> list[str]:

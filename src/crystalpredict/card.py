@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from crystalpredict.provenance import Plan
@@ -17,8 +18,8 @@ A Crystalformer for {targets}, trained with `crystalpredict finetune` on {origin
 
 ## Errors
 
-On crystals of the run's own split, which the run did not train on; those of `val` chose the epoch, so `test` is the
-fairer figure. In brackets: 95 % interval by bootstrap.
+On crystals of the run's own split, which the run did not train on.{chosen} In brackets: 95 % interval by
+bootstrap.
 
 | property | part | crystals | mean absolute error | root mean square error | R² |
 |---|---|---|---|---|---|
@@ -44,9 +45,10 @@ It knows crystals like those of its data, relaxed as they were, and gives no war
 Check it with `crystalpredict evaluate` on labelled crystals that it has not seen.
 """
 
+CHOSEN = " Those of `val` chose the epoch, which flatters them"
 CALIBRATED = """\
-Its intervals are calibrated by the `val` part, which also chose the epoch: they may be somewhat too narrow, most of all
-where that part is small, and they hold for crystals like those in it."""
+Its intervals are calibrated by the `val` part: they may be somewhat too narrow if that chose the epoch, most of all
+where it is small, and they hold for crystals like those in it."""
 UNCALIBRATED = f"""\
 It gives no intervals: `val` has fewer than {LEAST} labels of a property, too few to calibrate them."""
 
@@ -64,21 +66,25 @@ def card_of(name: str, plan: Plan, report: dict[str, Any], epochs: Sequence[int]
     """
     config = TrainingConfig.from_dict(plan.training)
     without = LEARNT.format(names=", ".join(plan.learnt), **plan.base) if plan.base and plan.learnt else UNCALIBRATED
+    chosen = CHOSEN + (": `test` is the fairer figure." if "test" in report else ".") if config.patience else ""
     rows = [
-        f"| {name}, {scale or 'no unit'} | {part} | {figures['count']:,} | {figures['mae']:.4g} "
-        f"[{figures['interval'][0]:.4g}, {figures['interval'][1]:.4g}] | {figures['rmse']:.4g} | {figures['r2']:.3f} |"
+        f"| {name}, {scale or 'no unit'} | {part} | {figures['count']:,} | {figures['mae']:.4g}"
+        + (f" [{low:.4g}, {high:.4g}]" if isfinite(low) else "")  # of one crystal there is none
+        + f" | {figures['rmse']:.4g} | {figures['r2']:.3f} |".replace("nan", "-")
         for part, properties in report.items()
         for name, scales in properties.items()
         for scale, figures in scales.items()
+        for low, high in [figures["interval"]]
     ]
     names = list(dict.fromkeys(name for properties in report.values() for name in properties))
     origin = f"top of `{plan.base['name']}` (weights sha256 `{plan.base['sha256'][:16]}`)" if plan.base else "its own"
-    optimiser = "Muon and AdamW" if config.muon_rate else "AdamW"
+    optimiser = "Muon and AdamW" if config.muon_rate and not config.freeze_encoder else "AdamW"
     schedule = f"{config.schedule} with peak {config.learning_rate:g}"
     return CARD.format(
         name=name,
         targets=", ".join(names),
         origin=origin,
+        chosen=chosen,
         errors="\n".join(rows),
         data=plan.data["path"],
         sha256=plan.data["sha256"],

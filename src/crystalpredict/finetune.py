@@ -262,11 +262,12 @@ def finish(trainings: Sequence[Training], folder: Path, plan: Plan) -> dict[str,
     small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
     epochs = [member.kept_epoch for member in trainings]
     base = plan.base or {}
+    trained = np.unique(table.numbers[np.repeat(table.splits, table.sizes) == TRAIN])
     facts = {
         "settings": asdict(training.config),
         "crystals": {PARTS[part]: int((table.splits == part).sum()) for part in PARTS},
         "epoch": epochs[0] if plan.members == 1 else epochs,
-        "elements_seen": sorted({*np.unique(table.numbers).tolist(), *base.get("elements_seen", ())}),
+        "elements_seen": sorted({*trained.tolist(), *base.get("elements_seen", ())}),
         "learnt": sorted({*(prop.identity for prop in training.properties), *map(tuple, base.get("learnt", ()))}),
         "base": plan.base,
     }
@@ -297,15 +298,19 @@ def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatA
 
 
 def mean_of_folds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample deviation over the folds of the mean absolute error on test, by property and scale."""
+    """Mean and sample deviation over the folds of the mean absolute error on test, by property and scale.
+
+    A fold without test labels of a property has None.
+    """
     summary: dict[str, Any] = {}
     tests = [report["test"] for report in reports]
     for name, scales in {name: scales for test in tests for name, scales in test.items()}.items():
         for scale in scales:
-            errors = [test[name][scale]["mae"] for test in tests if name in test]
-            deviation = float(np.std(errors, ddof=1)) if len(errors) > 1 else float("nan")
+            errors = [test[name][scale]["mae"] if name in test else None for test in tests]
+            known = [error for error in errors if error is not None]
+            deviation = float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
             summary.setdefault(name, {})[scale] = {
-                "mae": float(np.mean(errors)),
+                "mae": float(np.mean(known)),
                 "deviation": deviation,
                 "folds": errors,
             }
@@ -318,4 +323,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     writer.writerow(header)
     writer.writerows(rows)
     with write_atomically(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # ids of JSON may be no text

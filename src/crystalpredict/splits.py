@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -71,15 +70,15 @@ def fingerprint(numbers: IntArray, neighbors: Neighbors) -> FloatArray:
     return np.array([weights @ numbers, *(weights @ each for each in sums)])
 
 
-def repeated_rows(formulas: Sequence[str], fingerprints: FloatArray) -> list[tuple[int, int]]:
-    """Pairs of rows, one after the other, whose crystals have one formula and like fingerprints (R, 4)."""
-    pairs = []
+def repeated_rows(formulas: Sequence[str], fingerprints: FloatArray) -> list[list[int]]:
+    """Groups of rows, in order, whose crystals are the same: one formula and like fingerprints (R, 4)."""
+    groups = []
     for rows in _rows_of_groups(formulas).values():
-        order = sorted(rows, key=lambda row: tuple(fingerprints[row][1:]))
-        for one, two in pairwise(order):
-            if np.allclose(fingerprints[one], fingerprints[two], rtol=ALIKE, atol=0):
-                pairs.append((min(one, two), max(one, two)))
-    return sorted(pairs)
+        rows.sort(key=lambda row: tuple(fingerprints[row][1:]))
+        prints = fingerprints[rows]
+        alike = np.isclose(prints[1:], prints[:-1], rtol=ALIKE, atol=0).all(axis=1)
+        groups += [sorted(group.tolist()) for group in np.split(rows, np.flatnonzero(~alike) + 1) if len(group) > 1]
+    return sorted(groups)
 
 
 def _rows_of_groups(groups: Iterable[Hashable]) -> dict[Hashable, list[int]]:

@@ -64,14 +64,9 @@ class Training:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        table: CrystalTable,
-        neighbors: NeighborTable,
-        model: ModelConfig,
-        config: TrainingConfig,
+        self, folder: Path, table: CrystalTable, neighbors: NeighborTable, model: ModelConfig, config: TrainingConfig,
         start: Checkpoint | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`start`, of this `model` or of it without directions, gives first weights and the scale of what it knows."""
         if model.members > 1:
             raise UsageError("an ensemble is not trained: train its members, each with a seed of its own")
@@ -88,8 +83,7 @@ class Training:
         self.edges = np.diff(neighbors.first[neighbors.sites])  # (C,)
         self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded, "training")
         self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded, "validation")
-        unknown = set(config.weights) - {prop.name for prop in self.properties}
-        if unknown:
+        if unknown := set(config.weights) - {prop.name for prop in self.properties}:
             raise UsageError(f"weights for what is not trained on: {', '.join(sorted(unknown))}")
         self.weights = np.array([config.weights.get(prop.name, 1.0) for prop in self.properties], dtype=np.float32)
         self.device_weights = torch.from_numpy(self.weights).to(self.device)  # here: a step must not wait for a copy
@@ -107,21 +101,22 @@ class Training:
         self.learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser = Optimiser(self.model, config)
         self.epoch, self.step, self.position = 0, 0, 0
+        self.losses: list[Tensor] = []  # of the steps of this epoch
+        self.interrupted, self.saved = False, time.monotonic()
         self.captured = self._captured()
-        self.interrupted = False
-        if (folder / "state.npz").exists():
+        if begun := (folder / "state.npz").exists():
             refuse_another_run(folder, self._facts())
             self._load()
-        else:
-            if not start:
-                first = self._order(0)[: min(256, len(self.train_rows))]
-                ((_, batch),) = self._batches(first, atoms=int(self.table.sizes[first].sum()))
-                self.model.fit_width_norm(batch)
-            self.average.load_state_dict(self.model.state_dict())
-            self.save()
+        elif not start:
+            first = self._order(0)[: min(256, len(self.train_rows))]
+            ((_, batch),) = self._batches(first, atoms=int(self.table.sizes[first].sum()))
+            self.model.fit_width_norm(batch)
         if distributed.rank() == 0:
             with write_atomically(folder / "config.json") as file:
                 file.write(json.dumps(self._facts(), indent=2).encode())
+        if not begun:  # last, for a state without its config.json could not be resumed
+            self.average.load_state_dict(self.model.state_dict())
+            self.save()
 
     def _captured(self) -> CapturedStep | None:
         """Steps as a CUDA graph, where there is CUDA and the network asks nothing of the host."""
@@ -157,8 +152,7 @@ class Training:
 
     def run(self, report: Callable[[Progress], None], save_every: float = 120.0) -> None:
         """Train to the end, saving the state every `save_every` seconds and after each epoch."""
-        started = saved = time.monotonic()
-        losses: list[Tensor] = []
+        started = time.monotonic()
         if self.config.patience and self.step == 0:
             # what it starts from may be better than anything that follows
             errors, in_unit = self.errors(self.validation_rows)
@@ -169,34 +163,36 @@ class Training:
             for rows in self._steps(order):
                 done = (self.epoch + self.position / len(order)) / self.config.epochs
                 rate = learning_rate(self.config, self.step, done)
-                losses.append(self._update(rows, rate))
+                self.losses.append(self._update(rows, rate))
                 self.position += len(rows)
                 self.step += 1
                 if self.step % 20 == 0:
-                    loss, seconds = self._mean_loss(losses[-200:]), time.monotonic() - started
+                    loss, seconds = self._mean_loss(self.losses[-200:]), time.monotonic() - started
                     report(Progress(self.epoch, self.step, done, loss, rate, seconds))
-                stop = distributed.any_of(self.interrupted, self.device)  # or one would wait for another that stopped
-                if stop or time.monotonic() - saved > save_every:
-                    self._mean_loss(losses)
+                if time.monotonic() - self.saved > save_every:
                     self.save()
-                    saved = time.monotonic()
-                if stop:
-                    raise Interrupted
+                self._stop_if_asked()
             self.epoch, self.position = self.epoch + 1, 0
             done = self.epoch / self.config.epochs
             errors, in_unit = self.errors(self.validation_rows)
             best = self._note_error(errors)
             progress = Progress(
-                self.epoch, self.step, done, self._mean_loss(losses), learning_rate(self.config, self.step, done),
+                self.epoch, self.step, done, self._mean_loss(self.losses), learning_rate(self.config, self.step, done),
                 time.monotonic() - started, errors, in_unit, best,
             )  # fmt: skip
             if not distributed.rank():
                 log_epoch(self.folder, [prop.name for prop in self.properties], progress)
             report(progress)
-            losses.clear()
-            if self.finished or time.monotonic() - saved > SAVE_AFTER:
+            self.losses.clear()
+            if self.finished or time.monotonic() - self.saved > SAVE_AFTER:
                 self.save()
-                saved = time.monotonic()
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        """Save and raise Interrupted if some process was asked to stop, or one would wait for another that stopped."""
+        if distributed.any_of(self.interrupted, self.device):
+            self.save()
+            raise Interrupted
 
     def _mean_loss(self, losses: list[Tensor]) -> float:
         return self._finite(float(torch.stack(losses).mean()), "loss") if losses else math.nan
@@ -204,9 +200,7 @@ class Training:
     def _finite(self, value: float, what: str) -> float:
         """The value; DataError if it is not a number, before anything ruined is saved."""
         if not math.isfinite(value):
-            raise DataError(
-                f"the {what} is not a number at step {self.step}: lower the learning rate, look at the labels"
-            )
+            raise DataError(f"the {what} is not a number at step {self.step}: lower the learning rate, check labels")
         return value
 
     def _note_error(self, errors: dict[str, float]) -> bool:
@@ -236,7 +230,7 @@ class Training:
         for column, prop in enumerate(self.properties):
             known = np.isfinite(encoded[:, column])
             if known.any():
-                value, label = values[known, column], encoded[known, column]
+                value, label = prop.raised(values[known, column]), encoded[known, column]
                 scaled[prop.name] = float(np.abs(value - label).mean())
                 in_unit[prop.name] = float(np.abs(prop.decode(value) - prop.in_unit(label)).mean())
         return scaled, in_unit
@@ -378,9 +372,12 @@ class Training:
 
     def save(self) -> None:
         """Write `state.npz`: weights, their mean, the optimiser's moments and the position in the data."""
+        self._mean_loss(self.losses)
+        self.saved = time.monotonic()
         if distributed.rank():
             return
         numbers = {
+            "losses": torch.stack(self.losses).cpu().numpy() if self.losses else np.zeros(0, dtype=np.float32),
             "position": np.array([self.epoch, self.step, self.position, self.kept_epoch]),
             "error": np.array([self.best_error]),
             "scale": np.stack([self.mean, self.deviation]),
@@ -393,6 +390,7 @@ class Training:
         self.epoch, self.step, self.position, self.kept_epoch = (int(value) for value in numbers["position"])
         self.best_error = float(numbers["error"][0])
         self.mean, self.deviation = numbers["scale"]
+        self.losses = list(torch.from_numpy(numbers.get("losses", np.zeros(0))).to(self.device))
         self.model.load_state_dict(states.pop("model"))
         self.average.load_state_dict(states.pop("average"))
         self.best = {name: value.to(self.device) for name, value in states.pop("best", {}).items()}

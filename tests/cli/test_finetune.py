@@ -258,23 +258,56 @@ def test_folds_test_each_row_once_and_give_a_mean_and_a_deviation(program, tmp_p
     assert summary["mae"] == pytest.approx(np.mean(summary["folds"]))
     assert summary["deviation"] == pytest.approx(np.std(summary["folds"], ddof=1))
     assert "3 folds: bandgap" in outcome.stderr
+    again = program("finetune", tmp_path / "mine.csv", *SMALL, "--kfold", "2", "-q", "-o", tmp_path / "quiet")
+    assert (again.code, again.stderr) == (0, "")
 
 
 def test_folds_without_labels_of_a_property_leave_it_to_the_others() -> None:
     reports = [{"test": {"a": {"eV": {"mae": 1.0}}}}, {"test": {"a": {"eV": {"mae": 3.0}}, "b": {"K": {"mae": 5.0}}}}]
     summary = mean_of_folds(reports)
-    assert (summary["a"]["eV"]["mae"], summary["b"]["K"]["folds"]) == (2.0, [5.0])
+    assert (summary["a"]["eV"]["mae"], summary["b"]["K"]["folds"]) == (2.0, [None, 5.0])
+    assert summary["b"]["K"]["mae"] == 5.0
 
 
 def test_the_users_own_split_is_kept(program, tmp_path: Path) -> None:
     parts = ["train"] * 30 + ["val"] * 9 + ["test"]  # one, of which nothing has a deviation
     lines = [row | {"split": part} for row, part in zip(rows(40), parts, strict=True)]
+    lines[-1]["cif"] = cif("Ra", "O", 6)
     run = tmp_path / "run"
     outcome = program("finetune", write(tmp_path / "mine.csv", lines), *SMALL, "--split-by", "column", "-o", run)
     assert outcome.code == 0, outcome.stderr
     assert [row["split"] for row in lines_of(run / "splits.csv")] == parts
+    seen = json.loads((run / "config.json").read_text())["training"]["elements_seen"]
+    assert (11 in seen, 88 in seen) == (True, False)  # no element of the test part
     metrics = json.loads((run / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert metrics["test"]["bandgap"]["eV"]["r2"] is None
+    assert "nan" not in (run / "README.md").read_text()
+
+
+def test_a_card_does_not_say_that_an_epoch_was_chosen_where_the_last_is_kept(program, tmp_path: Path) -> None:
+    table = write(tmp_path / "mine.csv", rows(40))
+    for name, options, part in (
+        ("last", ("--patience", "0"), "In brackets"),
+        ("chosen", ("--test", "0"), "Those of `val` chose the epoch, which flatters them. In brackets"),
+        (
+            "frozen",
+            ("--freeze", "encoder"),
+            "Those of `val` chose the epoch, which flatters them: `test` is the fairer figure. In",
+        ),
+    ):
+        outcome = program("finetune", table, "-t", "bandgap", "--epochs", "1", *options, "-o", tmp_path / name)
+        assert outcome.code == 0, outcome.stderr
+        card = (tmp_path / name / "README.md").read_text()
+        assert f"which the run did not train on. {part}" in card
+        assert ("Muon" in card, "(none for the encoder)" in outcome.stderr) == (name != "frozen", name == "frozen")
+
+
+def test_ids_that_are_no_text_do_not_end_a_run(program, tmp_path: Path) -> None:
+    table = tmp_path / "mine.jsonl"
+    table.write_text("\n".join(json.dumps(row | {"id": f"\ud800{row['id']}"}) for row in rows(40)))
+    outcome = program("finetune", table, *SMALL, "-o", tmp_path / "run")
+    assert outcome.code == 0, outcome.stderr
+    assert lines_of(tmp_path / "run" / "splits.csv")[0]["id"] == r"\ud800x0"
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -390,6 +423,10 @@ BAD_ROWS: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "more folds than groups": (each(), ("--kfold", "99"), "--kfold 99"),
     "one fold": (each(), ("--kfold", "1"), "at least 2"),
     "folds of ones own split": (each(split="train"), ("--split-by", "column", "--kfold", "3"), "--split-by column"),
+    "a test part beside folds": (each(), ("--kfold", "3", "--test", "0.5"), "leave out --test"),
+    "a test part beside a column": (each(split="train"), ("--split-by", "column", "--test", "0.5"), "leave out --test"),
+    "a unit of nothing": (each(), ("--unit", "eV"), "--target"),
+    "a logarithm of nothing": (each(), ("--log",), "--target"),
     "unit of another": (each(), ("-t", "bandgap", "--unit", "meV"), "convert the labels"),
     "too many units": (each(), ("-t", "bandgap", "--unit", "eV", "--unit", "GPa"), "2 units for 1 targets"),
     "a name that is taken": (each(index="1"), ("-t", "index"), "rename the column"),

@@ -1,11 +1,12 @@
 """What is said of data before a training: units that look wrong, elements that are new, crystals in two parts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from crystalpredict.briefing import lines_of_data, lines_of_split, lines_of_start, warnings_of_labels
+from crystalpredict.briefing import learnt_targets, lines_of_data, lines_of_split, lines_of_start, warnings_of_labels
 from crystalpredict.checkpoint import load_checkpoint
 from crystalpredict.dataset import TEST, TRAIN
 from crystalpredict.finetune import LabelledCrystals, read_crystals
@@ -56,19 +57,35 @@ def test_a_crystal_in_two_parts_is_named_also_under_another_name_of_its_atoms(tm
     crystals = crystals_of(tmp_path, lines)
     parts = np.full(10, TRAIN)
     parts[7] = parts[8] = TEST
-    assert lines_of_split(crystals, parts, "random")[1:] == [
-        "1 crystals are in two parts, which flatters the test: x2 and x7"
+    assert lines_of_split(crystals, [parts], "random")[1:] == [
+        "1 crystals are in two parts, which flatters the errors: x2 and x7"
+    ]
+    folds = [np.full(10, TRAIN), parts]
+    folds[0][:2] = TEST
+    assert lines_of_split(crystals, folds[::-1], "random") == lines_of_split(crystals, folds, "random")
+    assert lines_of_split(crystals, folds, "random") == [
+        "split by random, 2 folds: 8 train, 0 val, 2 test",
+        "1 crystals are in two parts, which flatters the errors: x2 and x7",
     ]
     parts[:] = TRAIN
-    assert lines_of_split(crystals, parts, "formula")[1:] == ["1 crystals are there twice, both in one part"]
+    assert lines_of_split(crystals, [parts], "formula")[1:] == ["1 crystals are there more than once, each in one part"]
+
+
+def test_copies_of_one_crystal_are_one_crystal(tmp_path: Path) -> None:
+    lines = [row | {"id": f"{name}{row['id']}"} for name in "abc" for row in rows(4)]
+    crystals = crystals_of(tmp_path, lines)
+    parts = np.full(12, TRAIN)
+    assert lines_of_split(crystals, [parts], "random")[1] == "4 crystals are there more than once, each in one part"
+    parts[[4, 8, 9]] = TEST
+    assert lines_of_split(crystals, [parts], "random")[1].startswith("2 crystals are in two parts")
 
 
 def test_a_split_that_stands_in_the_table_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     parts = np.array([TRAIN, TRAIN, TEST])
     crystals = crystals_of(tmp_path, [row | {"split": "train"} for row in rows(3)])
-    (line,) = lines_of_split(crystals, parts, "formula")
+    (line,) = lines_of_split(crystals, [parts], "formula")
     assert line == "split by formula: 2 train, 0 val, 1 test; the column split is not used, --split-by column would"
-    (line,) = lines_of_split(crystals, parts, "column")
+    (line,) = lines_of_split(crystals, [parts], "column")
     assert line == "split by column: 2 train, 0 val, 1 test"
 
 
@@ -78,6 +95,11 @@ def test_elements_that_the_model_has_not_seen_are_named(tmp_path: Path) -> None:
     said = lines_of_start(crystals_of(tmp_path, lines), load_checkpoint(find_model()))
     assert said[0] == "elements new to crystalformer-mp: Po, Ra"
     assert "learnt bandgap, bulk_modulus itself" in said[1]
+
+
+def test_a_property_is_known_in_whatever_unit_it_was_learnt() -> None:
+    gap = replace(find_property("bandgap"), unit="meV", transform="log10")
+    assert learnt_targets([gap, replace(gap, name="mine")], load_checkpoint(find_model())) == ["bandgap"]
 
 
 def test_reasons_for_rows_left_out_are_counted_with_the_first(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from crystalpredict.captured import CapturedStep, FixedBatches
 from crystalpredict.checkpoint import Checkpoint
+from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.dataset import CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
-from crystalpredict.nn import ModelConfig
+from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import Property
 from crystalpredict.run_files import Progress, averaged_weights, log_epoch
 from crystalpredict.side_by_side import dealt
@@ -306,6 +307,61 @@ def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for one, other in zip(whole.model.parameters(), halved.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_an_epoch_too(
+    data, tmp_path: Path, stop_at: int
+) -> None:
+    config = replace(CONFIG, epochs=3, batch_atoms=60)
+    whole, broken = (Training(tmp_path / name, *data, MODEL, config) for name in ("whole", "broken"))
+    whole.run(lambda progress: None)
+    update, predicted = broken._update, broken.predicted
+
+    def stop_after_step(rows: IntArray, rate: float) -> torch.Tensor:
+        broken.interrupted |= broken.step == stop_at
+        return update(rows, rate)
+
+    def stop_while_validating(rows: IntArray, model: Crystalformer) -> FloatArray:
+        broken.interrupted = True
+        return predicted(rows, model)
+
+    broken._update = stop_after_step
+    with pytest.raises(Interrupted):
+        broken.run(lambda progress: None)
+    broken = Training(tmp_path / "broken", *data, MODEL, config)
+    for _ in range(3):
+        if not broken.finished:
+            predicted, broken.predicted = broken.predicted, stop_while_validating
+            with pytest.raises(Interrupted):
+                broken.run(lambda progress: None)
+            broken = Training(tmp_path / "broken", *data, MODEL, config)
+    assert broken.finished
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "broken")]
+    without_seconds = [[row.split(",")[:2] + row.split(",")[3:] for row in log] for log in logs]
+    assert without_seconds[0] == without_seconds[1]
+
+
+def test_a_run_killed_before_its_first_state_begins_again(data, tmp_path: Path, monkeypatch) -> None:
+    """A state without its config.json could not be resumed, so that it comes last."""
+    with monkeypatch.context() as killed:
+        killed.setattr(Training, "save", lambda training: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Training(tmp_path, *data, MODEL, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert Training(tmp_path, *data, MODEL, CONFIG).step == 0
+
+
+def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
+    """Never below the least that physics allows."""
+    table = replace(data[0], properties=tuple(replace(prop, minimum=10.0) for prop in data[0].properties))
+    training = Training(tmp_path, table, data[1], MODEL, CONFIG)
+    rows = training.validation_rows
+    scaled, in_unit = training.errors(rows)
+    for column, prop in enumerate(training.properties):
+        if prop.transform == "none":
+            expected = np.nanmean(np.abs(10.0 - training.encoded[rows, column]))
+            assert scaled[prop.name] == in_unit[prop.name] == pytest.approx(expected)
 
 
 def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> None:

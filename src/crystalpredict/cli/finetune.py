@@ -172,6 +172,11 @@ def finetune(
     if data is not None and distributed.rank() == 0:
         if scratch and (model or freeze):
             raise UsageError("--scratch starts from random weights: leave out --model and --freeze")
+        if "test" in given(ctx) and (kfold or split_by == SplitBy.column):
+            how = (
+                "--kfold tests each part in turn" if kfold else "--split-by column takes the test part from the column"
+            )
+            raise UsageError(f"{how}: leave out --test")
         if directions and freeze:
             raise UsageError("--directions are learnt by the encoder: leave out --freeze")
         chosen = {"epochs": epochs, "learning_rate": learning_rate, "batch_atoms": batch_atoms}
@@ -247,7 +252,7 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     notes = [
         f"{data}: {', '.join(labelled.notes)}", *lines_of_data(crystals),
         *(lines_of_start(crystals, base) if base else []),
-        *lines_of_split(crystals, splits[0], wishes.split_by.value),
+        *lines_of_split(crystals, splits, wishes.split_by.value),
     ]  # fmt: skip
     command = ["crystalpredict", *sys.argv[1:]]
     start = (wishes.base, base, learnt_targets(crystals.table.properties, base)) if wishes.base and base else None
@@ -256,11 +261,11 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     if not quiet:
         for note in notes:
             say(note)
+        rate = "none" if config.freeze_encoder else f"{config.learning_rate * config.encoder_rate:g}"
         origin = f"from {base.name}" + " with directions added" * added if base else "from random weights"
         say(
             f"{origin}: at most {config.epochs} epochs, {config.batch_atoms:,} atoms a step, learning rate "
-            f"{config.learning_rate:g} ({config.learning_rate * config.encoder_rate:g} for the encoder), "
-            f"patience {config.patience}"
+            f"{config.learning_rate:g} ({rate} for the encoder), patience {config.patience}"
         )
 
 
@@ -305,9 +310,10 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     if plan.folds:
         summary = mean_of_folds(reports)
         write_json(folder / "metrics.json", summary)
-        for name, scales in summary.items():
+        for name, scales in () if quiet else summary.items():
             for scale, figures in scales.items():
-                say(f"{plan.folds} folds: {name} {figures['mae']:.4g} ± {figures['deviation']:.2g} {scale}".rstrip())
+                count = plan.folds - figures["folds"].count(None)
+                say(f"{count} folds: {name} {figures['mae']:.4g} ± {figures['deviation']:.2g} {scale}".rstrip())
     typer.echo(str(folder))
 
 
