@@ -27,7 +27,6 @@ _COMBINE: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip
 _ALTER: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.Not: operator.not_,
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }
@@ -66,12 +65,7 @@ class Condition:
 
     def matches(self, fields: Fields) -> bool:
         """Whether a row's fields fulfil it; a row with an error, or without the values that it asks for, does not."""
-        if fields.get("error"):
-            return False
-        try:
-            return bool(self._value(self.tree, fields))
-        except (TypeError, ZeroDivisionError, OverflowError):
-            return False
+        return not fields.get("error") and self._truth(self.tree, fields) is True
 
     def _is_condition(self, node: ast.expr) -> bool:
         """Whether a part of the expression is true or false; UsageError if there is more in it than is allowed."""
@@ -108,20 +102,29 @@ class Condition:
             "+ - * /, and, or, not"
         )
 
-    def _value(self, node: ast.expr, fields: Fields) -> Any:
+    def _truth(self, node: ast.expr, fields: Fields) -> bool | None:
+        """Whether a condition holds; None where that depends on a comparison without a value, as after 1 / 0."""
         if isinstance(node, ast.BoolOp):
-            parts = (self._value(part, fields) for part in node.values)
-            return all(parts) if isinstance(node.op, ast.And) else any(parts)
+            parts = [self._truth(part, fields) for part in node.values]
+            decisive = isinstance(node.op, ast.Or)  # one such part decides
+            return decisive if decisive in parts else None if None in parts else not decisive
+        if isinstance(node, ast.UnaryOp):
+            held = self._truth(node.operand, fields)
+            return None if held is None else not held
+        assert isinstance(node, ast.Compare)
+        try:
+            values = [self._value(part, fields) for part in (node.left, *node.comparators)]
+        except (TypeError, ZeroDivisionError, OverflowError):
+            return None
+        if None in values:
+            return None
+        return all(_COMPARE[type(op)](*pair) for op, pair in zip(node.ops, pairwise(values), strict=True))
+
+    def _value(self, node: ast.expr, fields: Fields) -> Any:
         if isinstance(node, ast.UnaryOp):
             return _ALTER[type(node.op)](self._value(node.operand, fields))
         if isinstance(node, ast.BinOp):
             return _COMBINE[type(node.op)](self._value(node.left, fields), self._value(node.right, fields))
-        if isinstance(node, ast.Compare):
-            values = [self._value(part, fields) for part in (node.left, *node.comparators)]
-            if None in values:
-                raise TypeError("no value")
-            pairs = pairwise(values)
-            return all(_COMPARE[type(op)](*pair) for op, pair in zip(node.ops, pairs, strict=True))
         if isinstance(node, ast.Name):
             return fields[find_field(node.id, self.columns)]
         assert isinstance(node, ast.Constant)
