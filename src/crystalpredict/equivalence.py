@@ -27,22 +27,24 @@ TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by som
 SAME_ORBIT = 1e-3  # Å, within which an operation maps an atom to another
 SAME_PLACE = 0.01  # Å: coordinates in files have four digits or so
 AT_ONCE = 2**20  # distances computed at a time: it bounds the memory
-MANY = 400  # atoms, above which translations and rotations are not looked for
+MANY = 400  # atoms, above which rotations are not looked for, and translations are tried on some atoms only
+SOME = 16
+VAST = 20_000  # atoms, above which translations are not looked for
 FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
 
 
 def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], radius: float) -> list[Neighbors]:
     """The neighbour lists (radius in Å, all atoms listed) with one atom of each kind of equivalent atoms.
 
-    Many crystals at once, since the work on one is small; the result for one does not depend on the others. The
-    distances are those of the first atom of each kind. Lists with vectors belong to networks that see more than
-    distances, for which such atoms differ: they are returned as they are.
+    Many crystals at once, since the work on one is small; the result for one does not depend on the others. Atoms of a
+    kind differ by what TOLERANCE lets pass: the one in the middle stands for them, whatever their order. Lists with
+    vectors belong to networks that see more than distances, for which such atoms differ: they are returned as they are.
     """
     if not crystals or any(edges.vectors is not None for edges in neighbors):
         return list(neighbors)
     every = _Lists.of(crystals, neighbors)
     return every.merged(
-        refine(_occupants(crystals), every.starts, every.first, every.indices, every.distances / radius)
+        *refine(_occupants(crystals), every.starts, every.first, every.indices, every.distances / radius)
     )
 
 
@@ -56,7 +58,8 @@ def merge_rotated(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -
         return []
     orbits = [_orbits(crystal) for crystal in crystals]
     every = _Lists.of(crystals, neighbors)
-    return every.merged(np.concatenate([own + start for own, start in zip(orbits, every.starts, strict=False)]))
+    kinds = np.concatenate([own + start for own, start in zip(orbits, every.starts, strict=False)])
+    return every.merged(kinds, np.zeros(len(kinds)))
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,13 @@ class _Lists:
             np.concatenate(vectors) if vectors else None,
         )
 
-    def merged(self, kinds: IntArray) -> list[Neighbors]:
-        """The lists with the first atom of each kind; kinds (N,), any numbers, never those of another crystal."""
-        _, listed, kinds, multiplicity = np.unique(kinds, return_index=True, return_inverse=True, return_counts=True)
+    def merged(self, kinds: IntArray, values: FloatArray) -> list[Neighbors]:
+        """The lists with that atom of each kind which has the middle one of their values (N,), of equal ones the first.
+
+        kinds (N,), any numbers, never those of another crystal.
+        """
+        _, kinds, multiplicity = np.unique(kinds, return_inverse=True, return_counts=True)
+        listed = np.lexsort((values, kinds))[np.cumsum(multiplicity) - multiplicity // 2 - 1]
         order = np.argsort(listed)
         listed, multiplicity = listed[order], multiplicity[order]  # atoms in their order, crystal after crystal
         position = np.empty(len(listed), dtype=np.int64)  # of each kind among the listed atoms
@@ -138,8 +145,12 @@ def _orbits(crystal: Crystal) -> IntArray:
     return orbits if (orbits[orbits] == orbits).all() else own
 
 
-def refine(kinds: IntArray, starts: IntArray, first: IntArray, indices: IntArray, distances: FloatArray) -> IntArray:
+def refine(
+    kinds: IntArray, starts: IntArray, first: IntArray, indices: IntArray, distances: FloatArray
+) -> tuple[IntArray, FloatArray]:
     """Kinds (N,), 0 to their number - 1, split until atoms of one kind have neighbours of the same kinds and distances.
+
+    Also the last sums (N,) by which they were split: those of atoms of one kind are nearly the same.
 
     kinds (N,), to begin with, in ascending order of crystals; starts (B + 1,), first atom of each crystal; first
     (N + 1,), indices (E,) and distances (E,), in units of the radius, over all atoms.
@@ -162,8 +173,9 @@ def refine(kinds: IntArray, starts: IntArray, first: IntArray, indices: IntArray
             lowest = np.full(len(starts) - 1, count)
             np.minimum.at(lowest, crystals, kinds)
             own = weight[kinds - lowest[crystals]]  # numbered from 0 in each crystal, whatever comes before it
-            kinds = _split(kinds, np.add.reduceat(wave * own[indices], first[:-1], dtype=np.float64))
-    return kinds
+            sums = np.add.reduceat(wave * own[indices], first[:-1], dtype=np.float64)
+            kinds = _split(kinds, sums)
+    return kinds, sums
 
 
 def _split(kinds: IntArray, values: FloatArray) -> IntArray:
@@ -188,22 +200,24 @@ def _split(kinds: IntArray, values: FloatArray) -> IntArray:
 def primitive_size(crystal: Crystal) -> int:
     """Atoms of the primitive cell of a crystal: those of its cell over the translations that leave it as it is.
 
-    In cells of more than MANY atoms every divisor that the composition has counts as one.
+    In cells of more than VAST atoms every divisor that the composition has counts as one.
     """
     ordered = crystal.numbers.shape[1] == 1 and (crystal.occupancies == 1).all()
     kinds = crystal.numbers[:, 0] if ordered else _occupants([crystal])
     counts = Counter(kinds.tolist())  # np.unique takes ten times as long for a small cell
     divisor = gcd(*counts.values())
-    if divisor == 1 or crystal.n_atoms > MANY:
+    if divisor == 1 or crystal.n_atoms > VAST:
         return crystal.n_atoms // divisor
     fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
     places = [fractional[kinds == kind] for kind in sorted(counts, key=counts.__getitem__)]
     shifts = (places[0] - places[0][0])[1:]  # the rarest kind has fewest to try
-    for probes in (slice(1, 2), slice(None)):  # shifts that move some one atom to no place of its kind are soon out
+    for own in places:  # shifts that move some one atom to no place of its kind are soon out
+        shifts = shifts[_fits(own[1:2], shifts, own, crystal.lattice)]
+    most = SOME if crystal.n_atoms > MANY else None
+    few = shifts[:: len(shifts) // SOME + 1] if most else shifts  # of a large cell, they stand for the others
+    if not all(_fits(own[:most], few, own, crystal.lattice).all() for own in places):
         for own in places:
-            shifts = shifts[_fits(own[probes], shifts, own, crystal.lattice)]
-            if not len(shifts):
-                return crystal.n_atoms
+            shifts = shifts[_fits(own[:most], shifts, own, crystal.lattice)]
     return crystal.n_atoms // (len(shifts) + 1)
 
 
