@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import permutations
 from math import ceil
 
 import numpy as np
@@ -25,6 +26,7 @@ EMPTY = 6.0  # Å without atoms are no longer a crystal's own
 FAR = 5e-3  # share of the training crystals beyond the reach of the centroids
 SLACK = 1.08  # by which a bond may leave the range of its pair
 CENTROIDS, ROUNDS = 512, 10  # of k-means
+REDUCTIONS = 50  # rounds at most, of which few are needed
 DAMPING = 1e-3  # of volumes, towards what is
 USUAL = 15.0  # Å^3, volume of an atom of an element that is too rare to tell
 TIGHTEST, LOOSEST = 3.0, 150.0  # Å^3, least and largest volume of an atom that is believed
@@ -239,7 +241,8 @@ def _ranges(one: IntArray, two: IntArray, lengths: FloatArray) -> FloatArray:
 
 
 def _empty_layers(crystals: Sequence[Crystal], lattices: FloatArray) -> FloatArray:
-    """Thickness, Å, of the widest layer without an atom's centre, parallel to a face of each cell (B,)."""
+    """Thickness, Å, of the widest layer without an atom's centre, parallel to a face of each reduced cell (B,)."""
+    lattices = _reduced(lattices)
     sizes = np.array([crystal.n_atoms for crystal in crystals])
     ends = np.cumsum(sizes)
     owners = np.repeat(np.arange(len(crystals)), sizes)
@@ -254,6 +257,20 @@ def _empty_layers(crystals: Sequence[Crystal], lattices: FloatArray) -> FloatArr
         spacings = 1 / np.linalg.norm(inverses[:, :, axis], axis=1)
         widest = np.maximum(widest, np.maximum.reduceat(gaps, ends - sizes) * spacings)
     return widest
+
+
+def _reduced(lattices: FloatArray) -> FloatArray:
+    """Lattices (B, 3, 3) with vectors that no multiple of another one makes shorter: a skewed cell hides its layers."""
+    lattices = lattices.copy()
+    for _ in range(REDUCTIONS):
+        before = lattices.copy()
+        for one, two in permutations(range(3), 2):
+            other = lattices[:, two]
+            along = (lattices[:, one] * other).sum(axis=1) / (other**2).sum(axis=1)
+            lattices[:, one] -= np.round(along)[:, None] * other
+        if np.array_equal(before, lattices):
+            break
+    return lattices
 
 
 def _to_nearest(points: FloatArray, centroids: FloatArray) -> FloatArray:

@@ -74,9 +74,10 @@ def test_a_layer_without_atoms_is_noticed_in_any_direction(domain) -> None:
         grid = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) * 2.8
         positions = np.concatenate([grid, (grid + np.array([2.8, 0, 0])) % 5.6])
         cubic[axis, axis] += 12
-        slab = Crystal.ordered(cubic, positions, np.repeat([11, 17], 4))
-        (reason,) = said(domain, slab)
-        assert "a layer of 15 Å without atoms" in reason
+        for skew in (np.eye(3), [[1, 0, 1], [0, 1, 0], [0, 0, 1]], [[1, -2, 0], [3, -5, 0], [0, 4, -1]]):
+            slab = Crystal.ordered(np.array(skew) @ cubic, positions, np.repeat([11, 17], 4))
+            (reason,) = said(domain, slab)
+            assert "a layer of 15 Å without atoms" in reason
 
 
 def test_features_far_from_all_centroids_are_noticed(domain) -> None:
