@@ -58,7 +58,9 @@ def text_of(content: bytes) -> str:
     if len(content) > LARGEST:
         raise StructureError(f"more than {LARGEST >> 20} MiB, unpacked: too large for a structure; split it")
     if content.startswith(b"PK\x03\x04"):
-        raise StructureError("a zip archive, or a file of an office program: an archive's name must end in .zip")
+        raise StructureError(
+            "a zip archive, or a file of an office program: unpack it, or name it *.zip in the command"
+        )
     encoding = encoding_of(content)
     if encoding == "utf-8-sig" and b"\0" in content:
         raise StructureError("a binary file: give a CIF, a POSCAR or pymatgen JSON")

@@ -149,7 +149,11 @@ def remove_model(name: str) -> None:
     """Delete a model that the user installed."""
     if name not in installed_models():
         raise UsageError(f"{name!r} is not installed: {', '.join(installed_models()) or 'no model'} is")
-    shutil.rmtree(installed_models()[name])
+    folder = installed_models()[name]
+    try:
+        folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be removed ({error.strerror})") from None
 
 
 def _is_name(text: str) -> bool:

@@ -86,7 +86,7 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
             id_column = find_column(names, ID_COLUMNS)
             name = text_of_id(row[id_column]) if id_column else str(number)
             where = f"{path}#{name or f'row {number}'}"  # since the number may be the id of another row
-            if not wanted and (text := structure_in_row(row)):
+            if not (wanted or find_column(names, TEXT_COLUMNS)) and (text := structure_in_row(row)):
                 yield Inline(where, text)
                 continue
             try:

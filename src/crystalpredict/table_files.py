@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -323,13 +325,28 @@ def _rows_of_split(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"id": name} | row for name, row in zip(ids, rows, strict=True)]
 
 
+@contextmanager
+def _parquet(path: Path) -> Iterator[IO[bytes]]:
+    """A Parquet file, unpacked if it is compressed: it is read from its end."""
+    with path.open("rb") as raw:
+        magic = raw.read(6)
+        raw.seek(0)
+        unpacked = uncompressed(raw, magic)
+        if unpacked is raw:
+            yield raw
+            return
+        with tempfile.TemporaryFile() as whole:
+            shutil.copyfileobj(unpacked, whole)
+            yield whole
+
+
 def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any] | str]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise DataError(NO_PYARROW.format(path=path)) from None
     try:
-        with ParquetFile(path) as file:
+        with _parquet(path) as raw, ParquetFile(raw) as file:
             for batch in file.iter_batches(PARQUET_ROWS):
                 yield from batch.to_pylist()
     except Exception as error:  # pyarrow has many errors of its own
@@ -342,7 +359,8 @@ def _read_parquet(path: Path) -> RawTable:
     except ImportError:
         raise DataError(NO_PYARROW.format(path=path)) from None
     try:
-        columns = read_columns(path).to_pydict()
+        with _parquet(path) as raw:
+            columns = read_columns(raw).to_pydict()
     except Exception as error:  # pyarrow has many errors of its own
         raise DataError(f"{path}: broken Parquet ({str(error).splitlines()[0]})") from None
     return RawTable(tuple(columns), columns, len(next(iter(columns.values()), [])))

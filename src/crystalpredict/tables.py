@@ -368,6 +368,7 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
 
 def structure_in_row(row: dict[str, Any]) -> str:
     """A row of JSON that is itself a structure, as text; empty if it is none."""
-    if any(keys <= row.keys() for keys in (set(STRUCTURE_KEYS), {"lattice", "sites"}, JARVIS_KEYS)):
-        return json.dumps(row)
+    for keys in (STRUCTURE_KEYS, ("lattice", "sites"), JARVIS_KEYS):
+        if all(isinstance(row.get(key), list | dict) for key in keys):  # and no texts of a CSV
+            return json.dumps(row)
     return ""

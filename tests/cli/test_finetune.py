@@ -182,6 +182,8 @@ def test_a_property_of_small_numbers_is_written_with_digits_enough(program, tmp_
         files[-1].write_text(lines[number]["cif"])
     said = [float(row["alpha"]) for row in program("predict", *files, "-m", run, "--no-uncertainty").rows]
     assert said == pytest.approx([13 * unit] * 2, rel=0.5)
+    lines = program("predict", *files, "-m", run, "--no-uncertainty", "-f", "jsonl").stdout.splitlines()
+    assert [json.loads(line)["alpha"] for line in lines] == said
     whole = load_model(run).predict([str(file) for file in files])
     assert said == pytest.approx([each.values["alpha"] for each in whole], rel=2e-3)
 

@@ -148,6 +148,7 @@ def test_a_directory_is_in_the_order_of_whole_paths_and_listed_as_needed(tmp_pat
 def test_results_in_a_directory_are_no_inputs_of_the_next_run(program, tmp_path, name) -> None:
     structure = written(tmp_path / 'a"\\.vasp')
     (tmp_path / "broken.json").write_text('[{"path": "a.cif", "index"')
+    (tmp_path / "empty.json").write_text("[\n]\n")
     (tmp_path / "evaluated.json").write_text('[\n  {"id": "mp-1", "row": 1, "bandgap_eV": 0.5}\n]\n')
     for run in range(2):
         outcome = program("predict", tmp_path, "-o", tmp_path / name)

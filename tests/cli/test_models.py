@@ -61,6 +61,16 @@ def test_verify_refuses_unknown_devices_and_models(program) -> None:
     assert program("models", "verify", "zzz").code == 2
 
 
+def test_of_a_model_that_is_linked_the_link_is_removed(program, folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CRYSTALPREDICT_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(folder)
+    assert "mine" in program("models", "list").stdout
+    assert program("models", "remove", "mine").code == 0
+    assert (folder / "config.json").exists()
+    assert not list((tmp_path / "models").iterdir())
+
+
 def test_models_alone_shows_its_commands(program) -> None:
     outcome = program("models")
     assert outcome.code == 2

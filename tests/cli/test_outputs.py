@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -308,7 +309,19 @@ def test_a_terminal_of_few_letters_gets_the_table_of_an_evaluation(tmp_path: Pat
     command = [sys.executable, "-m", "crystalpredict", "evaluate", path, "-f", "table"]
     ended = subprocess.run(command, capture_output=True, timeout=60, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert ended.returncode == 0, ended.stderr
-    assert b"R\\xb2" in ended.stdout
+    assert b"R\\u00b2" in ended.stdout
+
+
+def test_json_stays_json_where_letters_are_few(tmp_path: Path) -> None:
+    path = tmp_path / "Å\N{GRINNING FACE}\udcff.vasp"
+    path.write_text("Ar\n1\n30 0 0\n0 30 0\n0 0 30\nAr\n1\nDirect\n0 0 0\n")
+    for kind in ("json", "jsonl"):
+        command = [sys.executable, "-m", "crystalpredict", "predict", path, "-q", "-f", kind]
+        env = os.environ | {"PYTHONIOENCODING": "ascii"}
+        ended = subprocess.run(command, capture_output=True, timeout=60, env=env)
+        content = json.loads(ended.stdout.decode("ascii"))
+        row = content[0] if kind == "json" else content
+        assert (row["path"], "within 6 Å" in row["warnings"][0]) == (str(path), True)
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.csv.gz", "r.json", "e.npz"])

@@ -251,6 +251,7 @@ def test_an_output_file_is_replaced_and_the_same_to_the_byte_again(program, tmp_
         ("a.xlsx", ("a.xlsx", ".csv")),
         ("a", (".csv",)),
         ("a.gz", (".csv",)),
+        ("a.csv.xz", (".csv",)),
         ("nowhere/a.csv", ("nowhere", "create it")),
         (".", ("directory",)),
         ("folder.csv", ("directory",)),
@@ -259,6 +260,7 @@ def test_an_output_file_is_replaced_and_the_same_to_the_byte_again(program, tmp_
 def test_an_output_that_cannot_be_is_refused_before_the_work(program, tmp_path, cscl, output, parts) -> None:
     (tmp_path / "folder.csv").mkdir()
     foreseen(program("predict", cscl, "-o", tmp_path / output), *parts)
+    foreseen(program("predict", cscl, "-f", "csv", "-o", tmp_path / "a.csv.bz2"), "gzip alone")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cscl.vasp", "folder.csv"]
 
 

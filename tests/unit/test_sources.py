@@ -233,6 +233,20 @@ def test_structures_in_parquet_and_in_a_column_named_by_the_user(tmp_path: Path)
     ]  # fmt: skip
     (entry,) = read(tmp_path / "t.parquet")
     assert "--structure-column" in entry.error
+    for name, pack in (("t.parquet.gz", gzip.compress), ("t.parquet.xz", lzma.compress)):
+        packed = pack((tmp_path / "t.parquet").read_bytes())
+        (tmp_path / name).write_bytes(packed)
+        assert [entry.formula for entry in read(tmp_path / name, column="text")] == ["NaCl", "GaAs"]
+        (tmp_path / name).write_bytes(packed[:-9])
+        (entry,) = read(tmp_path / name, column="text")
+        assert "cannot be read (Compressed file ended" in entry.error
+
+
+def test_names_of_columns_do_not_make_a_row_a_structure(tmp_path: Path) -> None:
+    row = {"id": "q", "lattice": "cubic", "sites": "8", "cif": NACL}
+    (tmp_path / "t.csv").write_text(csv_of([list(row), list(row.values())]))
+    (tmp_path / "t.jsonl").write_text(json.dumps(row | {"lattice": {"a": 4}, "sites": []}))
+    assert [read(tmp_path / name)[0].formula for name in ("t.csv", "t.jsonl")] == ["NaCl", "NaCl"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
+import json
 import os
 import sys
 from typing import Annotated, Any
@@ -85,11 +87,18 @@ def _options(
         ctx.obj = str(error)
 
 
+def _as_in_json(error: UnicodeError) -> tuple[str, int]:
+    """Letters that a stream has not, as JSON may write them, so that JSON stays JSON there; to go on behind them."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end]).strip('"'), error.end
+
+
 def main() -> None:
     """Run the program; a foreseen error is one line on stderr and an exit code."""
+    codecs.register_error("as_in_json", _as_in_json)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files, Å and R², where the terminal's letters are few
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="as_in_json")
     try:
         app()
     except (UsageError, DataError) as error:

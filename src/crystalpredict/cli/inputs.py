@@ -16,7 +16,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.file_names import is_found
 
 BLOCK = 2**16  # bytes of a list that are read at a time
-RESULTS = re.compile(r'\[\s*\{"(path|id)": "([^"\\]|\\.)*", "(index|row)": \d')  # of `predict`, or of `evaluate`
+RESULTS = re.compile(r'\[\s*(\]\s*$|\{"(path|id)": "([^"\\]|\\.)*", "(index|row)": \d)')  # of `predict`, `evaluate`
 NOTHING = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
 

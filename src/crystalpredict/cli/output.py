@@ -22,6 +22,8 @@ def format_of(format: Format, output: Path | None, *, by_name: bool = False) -> 
         raise UsageError("--format parquet needs -o FILE, not compressed: it is so itself")
     if output is None:
         return (Format.table if sys.stdout.isatty() else Format.csv) if format == Format.auto else format
+    if output.suffix in (".bz2", ".xz", ".zst"):
+        raise UsageError(f"{output}: rows are packed by gzip alone; name a file that ends in .gz, or in none of these")
     suffix = output.with_suffix("").suffix if output.suffix == ".gz" else output.suffix
     known = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.jsonl, ".txt": Format.table}
     known |= {".parquet": Format.parquet} if output.suffix != ".gz" else {}

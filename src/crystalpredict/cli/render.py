@@ -71,7 +71,8 @@ def numbers_of(row: Prediction, prop: Property, intervals: bool) -> list[float |
     if not row.values:
         return [None] * len(columns_of(prop, intervals))
     column, digits = prop.column, prop.decimals
-    return [round(value, digits) for value in (row.values[column], *(row.interval(column) if intervals else ()))]
+    values = (row.values[column], *(row.interval(column) if intervals else ()))
+    return [round(value, digits) if digits <= MOST_AFTER_POINT else float(written(value, digits)) for value in values]
 
 
 def written(value: float, decimals: int) -> str:
