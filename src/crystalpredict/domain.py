@@ -263,12 +263,14 @@ def _reduced(lattices: FloatArray) -> FloatArray:
     """Lattices (B, 3, 3) with vectors that no multiple of another one makes shorter: a skewed cell hides its layers."""
     lattices = lattices.copy()
     for _ in range(REDUCTIONS):
-        before = lattices.copy()
+        whole = True
         for one, two in permutations(range(3), 2):
             other = lattices[:, two]
             along = (lattices[:, one] * other).sum(axis=1) / (other**2).sum(axis=1)
-            lattices[:, one] -= np.round(along)[:, None] * other
-        if np.array_equal(before, lattices):
+            steps = np.round(along * (1 - 1e-6))  # half a vector more or less is the same, but for rounding
+            lattices[:, one] -= steps[:, None] * other
+            whole &= not steps.any()
+        if whole:
             break
     return lattices
 

@@ -213,6 +213,8 @@ def primitive_size(crystal: Crystal) -> int:
     shifts = (places[0] - places[0][0])[1:]  # the rarest kind has fewest to try
     for own in places:  # shifts that move some one atom to no place of its kind are soon out
         shifts = shifts[_fits(own[1:2], shifts, own, crystal.lattice)]
+        if not len(shifts):
+            return crystal.n_atoms
     most = SOME if crystal.n_atoms > MANY else None
     few = shifts[:: len(shifts) // SOME + 1] if most else shifts  # of a large cell, they stand for the others
     if not all(_fits(own[:most], few, own, crystal.lattice).all() for own in places):
