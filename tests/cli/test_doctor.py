@@ -62,3 +62,14 @@ def test_a_library_that_cannot_be_imported_is_named(program, monkeypatch) -> Non
     outcome = program("doctor")
     assert outcome.code == 1
     assert "WRONG libraries: ModuleNotFoundError: No module named 'nonexistent_library'; install" in outcome.stdout
+
+
+@pytest.mark.parametrize(("variable", "value"), [("JOBS", "x"), ("BATCH_ATOMS", "foo"), ("FORMAT", "xls")])
+def test_a_setting_that_ends_every_prediction_is_wrong(program, monkeypatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(f"CRYSTALPREDICT_{variable}", value)
+    assert program("predict", "nowhere.cif").code == 2
+    outcome = program("doctor")
+    assert outcome.code == 1
+    (wrong,) = [line for line in outcome.stdout.splitlines() if not line.startswith("ok    ")]
+    assert wrong.startswith("WRONG settings: ")
+    assert value in wrong or variable in wrong

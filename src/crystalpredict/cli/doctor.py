@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from enum import StrEnum
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,8 @@ def doctor(
     from crystalpredict.doctor import Check, examine
 
     path = settings_file()
-    settings = Check("settings", not ctx.obj, ctx.obj or f"{path}{'' if path.is_file() else ': there is no such file'}")
+    wrong = ctx.obj or wrong_setting(ctx)
+    settings = Check("settings", not wrong, wrong or f"{path}{'' if path.is_file() else ': there is no such file'}")
     checks = []
     for check in chain([settings], examine(model, device)):
         checks.append(check)
@@ -49,3 +50,14 @@ def doctor(
         )
     if not well:
         raise typer.Exit(1)
+
+
+def wrong_setting(ctx: typer.Context) -> str:
+    """What is wrong with a setting, of the environment too, as `predict` would say, which has all of them."""
+    program: Any = ctx.find_root()
+    try:
+        program.command.commands["predict"].make_context("predict", ["-"], parent=program)
+    except Exception as error:  # typer's own or click's, which older versions of typer use
+        format_message = getattr(error, "format_message", None)
+        return str(format_message() if format_message else error)
+    return ""

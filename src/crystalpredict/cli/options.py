@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from crystalpredict.cli.completion import model_names
+from crystalpredict.cli.engine import atoms_of
 
 Inputs = Annotated[
     list[str],
@@ -52,11 +53,19 @@ Jobs = Annotated[
         help="Processes that read; 0: one for each core.",
     ),
 ]
+
+
+def _number_of_atoms(batch_atoms: str) -> str:
+    atoms_of(batch_atoms)  # which tells what is wrong with it, of a setting too
+    return batch_atoms
+
+
 BatchAtoms = Annotated[
     str,
     typer.Option(
         metavar="auto|N",
         envvar="CRYSTALPREDICT_BATCH_ATOMS",
+        callback=_number_of_atoms,
         help="Atoms computed at once; auto: what suits the device's memory.",
     ),
 ]
