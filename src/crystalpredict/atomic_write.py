@@ -14,12 +14,19 @@ def followed(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
+def permissions_of(path: Path) -> int:
+    """The permissions of a file, or those that it would get as a new one."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask
+
+
 @contextmanager
 def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
 
     `place` is asked at that end for another path in the same folder. A symbolic link stays one: the file that it leads
-    to is replaced.
+    to is replaced, and keeps its permissions.
     """
     import tempfile  # takes longer than all else here, and most programs that import this write nothing
 
@@ -31,9 +38,7 @@ def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Ite
             yield file
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)  # mkstemp is for its owner alone
+        Path(name).chmod(permissions_of(path))  # mkstemp is for its owner alone
         Path(name).replace(followed(place()) if place else path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crystalpredict.atomic_write import write_atomically
+from crystalpredict.atomic_write import permissions_of, write_atomically
 from crystalpredict.errors import OutputError, UsageError
 from crystalpredict.prediction import Prediction
 from crystalpredict.shards import PART, RECORD
@@ -170,6 +170,7 @@ class PartialFile:
                 with self.journal.open("rb") as journal, write_atomically(record) as file:
                     shutil.copyfileobj(journal, file)
                     file.write(json.dumps(ending).encode() + b"\n")
+            self.part.chmod(permissions_of(self.path))
             self.part.replace(self.path)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be replaced by {self.part} ({error.strerror})") from None

@@ -331,12 +331,16 @@ def test_a_symbolic_link_stays_one_and_its_file_gets_the_result(program, example
     link, file = tmp_path / name, store / "blob"
     link.symlink_to("store/blob")  # not there yet
     command = "embed" if name == "e.npz" else "predict"
-    for _ in range(2):
+    mask = os.umask(0)
+    os.umask(mask)
+    for again in (False, True):
         assert program(command, examples[0], "-o", link).code == 0
         assert link.is_symlink()
         assert [path.name for path in store.iterdir()] == ["blob"]
         content = gzip.decompress(file.read_bytes()) if name.endswith(".gz") else file.read_bytes()
         assert name == "e.npz" or Path(examples[0]).name.encode() in content
+        assert file.stat().st_mode & 0o777 == (0o600 if again else 0o666 & ~mask)
+        file.chmod(0o600)
 
 
 def test_shards_behind_symbolic_links_are_merged_and_resumed(program, examples, tmp_path) -> None:
