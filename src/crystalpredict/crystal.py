@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import cos, radians, sqrt
+from math import cos, inf, radians, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,12 +116,18 @@ class Neighbors:
 
 
 def lattice_of_parameters(parameters: Sequence[float]) -> FloatArray:
-    """Lattice (3, 3) of lengths a, b, c (Å) and angles alpha, beta, gamma (degrees): a along x, b in the xy plane."""
+    """Lattice (3, 3) of lengths a, b, c (Å) and angles alpha, beta, gamma (degrees): a along x, b in the xy plane.
+
+    ValueError if no cell has them.
+    """
     a, b, c, *angles = (float(value) for value in parameters)
     alpha, beta, gamma = (cos(radians(angle)) for angle in angles)
     sine = sqrt(1 - gamma**2)
-    y = (alpha - beta * gamma) / sine
-    return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * sqrt(1 - beta**2 - y**2)]])
+    y = (alpha - beta * gamma) / sine if sine else inf
+    square = 1 - beta**2 - y**2
+    if not (min(a, b, c) > 0 and all(0 < angle < 180 for angle in angles) and square > 0):  # false for not-a-number too
+        raise ValueError(f"no cell has the lengths and angles {list(parameters)}")
+    return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * sqrt(square)]])
 
 
 def volume_of_cell(lattice: FloatArray) -> float:

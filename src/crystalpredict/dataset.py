@@ -136,9 +136,12 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
             lattices.append(lattice_of_parameters(row["lattice"]))
             fractional.append(np.asarray(row["frac_coords"], dtype=float).reshape(sizes[-1], 3))
             numbers.extend(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
+            if not sizes[-1] or not np.isfinite(fractional[-1]).all():
+                raise ValueError("no atoms, or a coordinate that is not a number")
             labels.append([np.nan if row.get(prop.name) is None else float(row[prop.name]) for prop in PROPERTIES])
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"row {len(ids)} ({row.get('id')}): {type(error).__name__}: {error}") from error
+            name = row.get("id") if isinstance(row, dict) else row
+            raise DataError(f"row {len(ids)} ({name}): {type(error).__name__}: {error}") from error
     if not ids:
         raise DataError("no crystals in the data")
     matrix = np.array(labels)

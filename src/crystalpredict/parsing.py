@@ -17,11 +17,21 @@ from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
 from pymatgen.symmetry.groups import SpaceGroup
 
-from crystalpredict.crystal import LONGEST, volume_of_cell
+from crystalpredict.crystal import LONGEST, lattice_of_parameters, volume_of_cell
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
-from crystalpredict.plain_cif import DUMMY, HALL, MOST_OPERATIONS, OPERATIONS, UNKNOWN, fits_cell
+from crystalpredict.plain_cif import (
+    ATTACHED,
+    DUMMY,
+    HALL,
+    MOST_OPERATIONS,
+    OPERATIONS,
+    UNKNOWN,
+    exact_thirds,
+    fits_cell,
+    is_operation,
+)
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 
@@ -103,22 +113,29 @@ def _parse_block(block: str) -> Structure | StructureError:
         # occupancies are judged later, in crystal_of_structure, where the message can name the site
         parser = CifParser.from_str(block, occupancy_tolerance=100.0)
         (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
+        for tag in [tag for tag in data if "." in tag]:  # the names of newer dictionaries
+            data.setdefault(tag.replace(".", "_"), data[tag])
         _leave_out_dummies(data)
         _refuse_modulated(data)
         _refuse_impossible(data)
+        for tag in (f"_atom_site_fract_{axis}" for axis in "xyz"):
+            if column := _column(data, tag):
+                data[tag] = [_exact(text) for text in column]
         if occupancies := _column(data, "_atom_site_occupancy"):
             # "." is the default, 1, which pymatgen reads as 0
             data["_atom_site_occupancy"] = ["1" if text == "." else text for text in occupancies]
         for tag in OPERATIONS:
             if all(text in UNKNOWN for text in _column(data, tag)):
                 data.pop(tag, None)  # pymatgen would send every atom to the origin
-            elif "." in tag:  # a name that pymatgen does not know
-                data[tag.replace(".", "_")] = data.pop(tag)
         _refuse_nameless(data, parser)
         group = _stated_group(data)
         if not any(_column(data, tag) for tag in OPERATIONS):
             _list_operations(data, group)
             _hold_group(re.sub(r"[\s_]", "", group))
+        magnetic = _magnetic_symmetry(data)
+        if "," not in magnetic and any(_column(data, tag) for tag in OPERATIONS):
+            parser.feature_flags["magcif"] = False  # type: ignore[attr-defined]  # these would not be carried out
+            magnetic = ""
         structures = parser.parse_structures(primitive=False, check_occu=False)
     except StructureError as error:
         return error
@@ -127,8 +144,10 @@ def _parse_block(block: str) -> Structure | StructureError:
     if not structures:
         return StructureError(f"no structure in the CIF: {CHECK_CIF}")
     notes: list[str] = parser.warnings  # type: ignore[attr-defined]
-    if group and any("Defaulting to P1" in note for note in notes):
-        return StructureError(f"space group {group!r} not understood: list its operations, _symmetry_equiv_pos_as_xyz")
+    unread = group and any("Defaulting to P1" in note for note in notes)
+    if unread or (magnetic and len(parser.symmetry_operations) == 1):
+        named = f"magnetic symmetry {magnetic!r}" if magnetic else f"space group {group!r}"
+        return StructureError(f"{named} not understood: list its operations, _symmetry_equiv_pos_as_xyz")
     structure = structures[0]
     rotations = np.array([operation.rotation_matrix for operation in parser.symmetry_operations])
     if max(structure.lattice.abc) <= LONGEST and not fits_cell(structure.lattice.matrix, rotations):
@@ -171,7 +190,7 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
         raise StructureError(f"{count} symmetry operations: no space group has so many, list each once")
     for tag in OPERATIONS:
         for text in _column(data, tag):
-            if text not in UNKNOWN and not _is_operation(text):
+            if text not in UNKNOWN and not is_operation(text):
                 raise StructureError(f"symmetry operation {text!r} not understood: write it like -x,y+1/2,z")
     for axis in "xyz":
         for site, text in enumerate(_column(data, f"_atom_site_fract_{axis}"), start=1):
@@ -180,6 +199,9 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
     for site, text in enumerate(_column(data, "_atom_site_occupancy"), start=1):
         if text not in (".", "?") and str2float(text) <= 0:
             raise StructureError(f"occupancy {text} at site {site}: it must be above 0; leave an empty site out")
+    for site, text in enumerate(_column(data, f"_atom_site_{ATTACHED}"), start=1):
+        if text not in ("0", *UNKNOWN):
+            raise StructureError(f"{text} hydrogens attached to site {site} have no coordinates: add them as sites")
     for site, symbol in enumerate(_column(data, "_atom_site_type_symbol"), start=1):
         named = re.fullmatch(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*", symbol)
         if named is None or not Element.is_valid_symbol(named[1].capitalize()):
@@ -204,32 +226,41 @@ def _refuse_modulated(data: dict[str, Any]) -> None:
         raise StructureError("a modulated structure, which no cell repeats: give an approximant, a supercell of it")
 
 
-def _is_operation(text: str) -> bool:
-    try:
-        gemmi.Op(text)
-    except (ValueError, RuntimeError):
-        return False
-    return True
+def _exact(text: str) -> str:
+    """A coordinate, as rounded thirds are meant."""
+    number = str2float(text)
+    exact = float(exact_thirds(np.array([number]))[0])
+    return text if exact == number else repr(exact % 1)
 
 
 def _stated_group(data: dict[str, Any]) -> str:
     """Space group that a CIF block names, unless it is P 1; empty if it names none."""
     tags = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt", "_space_group_IT_number")
     newer = ("_space_group_name_H-M_ref", "_space_group_name_H-M_full")
-    dotted = ("_space_group.name_H-M_alt", "_space_group.IT_number")
-    all_tags = (*tags, "_symmetry_Int_Tables_number", *HALL, *newer, *dotted)
-    names = (str(data.get(tag, "")).strip("'\" ") for tag in all_tags)
+    names = (str(data.get(tag, "")).strip("'\" ") for tag in (*tags, "_symmetry_Int_Tables_number", *HALL, *newer))
     return next((name for name in names if name.replace(" ", "") not in ("", "?", ".", "P1", "1")), "")
 
 
-def _list_operations(data: dict[str, Any], group: str) -> None:
-    """List the operations of a setting that is named in full; StructureError if the name leaves its origin open.
+def _magnetic_symmetry(data: dict[str, Any]) -> str:
+    """Magnetic group that a CIF block names, or the first operation that it lists, unless these are those of P 1."""
+    for tag, value in data.items():
+        if re.search(r"symop.*magn.*_xyz$", tag) and len(_column(data, tag)) > 1:
+            return _column(data, tag)[1]
+        name = str(value).strip("'\" ")
+        if re.search(r"_magn_(name|number)_(BNS|OG)", tag) and not re.fullmatch(r"1\..*|P[_a-zA-Z]*1'*|[?.]?", name):
+            return name
+    return ""
 
-    A Hall symbol goes before the name of the `group`.
+
+def _list_operations(data: dict[str, Any], group: str) -> None:
+    """List the operations of the setting that is named; StructureError if the name leaves its origin open.
+
+    A Hall symbol goes before the name of the `group`. Of groups with a choice of axes the cell says which.
     """
-    named = gemmi.find_spacegroup_by_name(group)
-    if named is None and group.isdecimal():
-        named = gemmi.find_spacegroup_by_number(int(group))
+    alpha, gamma = (str2float(data[f"_cell_angle_{angle}"]) for angle in ("alpha", "gamma"))
+    named = gemmi.find_spacegroup_by_name(group, alpha, gamma)
+    if named is None and group.isdecimal() and (numbered := gemmi.find_spacegroup_by_number(int(group))):
+        named = gemmi.find_spacegroup_by_name(numbered.hm, alpha, gamma)
     operations = None
     for hall in (str(data.get(tag, "")).strip() for tag in HALL):  # a symbol may end with a double quote
         try:
@@ -239,7 +270,7 @@ def _list_operations(data: dict[str, Any], group: str) -> None:
         found = operations and gemmi.find_spacegroup_by_ops(operations)
         if found and named and found.number != named.number:
             raise StructureError(f"{group!r} and {hall!r} are different space groups: list the operations")
-    if operations is None and named and ":" in group:
+    if operations is None and named and (":" in group or named.ext in ("\0", "R", "H")):
         operations = named.operations()
     if operations:
         data["_symmetry_equiv_pos_as_xyz"] = [operation.triplet() for operation in operations]
@@ -346,11 +377,14 @@ def _structure_of_dict(item: Any) -> Structure | StructureError:
             cartesian = bool(item.get("cartesian"))
             return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
         if {"lattice", "species", "frac_coords"} <= keys:
+            lattice_of_parameters(item["lattice"])  # pymatgen makes some cell of any numbers
             return Structure(Lattice.from_parameters(*item["lattice"]), item["species"], item["frac_coords"])
         if "sites" not in keys:
             return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
         if "lattice" not in keys:
             return StructureError("a molecule without a lattice: a periodic cell is needed")
+        if "matrix" not in item["lattice"]:
+            lattice_of_parameters([item["lattice"][name] for name in ("a", "b", "c", "alpha", "beta", "gamma")])
         # no more than the crystal: of properties pymatgen makes objects, and imports the modules that they name
         sites = [{"species": site["species"], "abc": site["abc"]} for site in item["sites"]]
         return Structure.from_dict({"lattice": item["lattice"], "sites": sites})

@@ -30,7 +30,8 @@ OPERATIONS = (
 )  # fmt: skip
 _GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
 HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall", "_space_group.name_Hall")
-_SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy", "?calc_flag")
+ATTACHED = "attached_hydrogens"  # to sites, without coordinates
+_SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy", "?calc_flag", f"?{ATTACHED}")
 DUMMY = "dum"  # the calc_flag of a site that is no atom
 _ION = re.compile(r"([A-Z][a-z]?)(?:0?\+|0?-|[0-9](?:\.[0-9]*)?[+-]|[+-][0-9])?")
 _LABEL = re.compile(r"(?!H2O$)([A-Z][a-z]?)(?:[0-9][0-9A-Za-z]*)?")
@@ -80,6 +81,8 @@ def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
         return None
     if sites.has_column(6) and any(flag.lower() == DUMMY for flag in sites.column(6)):
         return None
+    if sites.has_column(7) and any(text not in ("0", *UNKNOWN) for text in sites.column(7)):
+        return None
     typed = sites.has_column(4)
     numbers = [_atomic_number(text, _ION if typed else _LABEL) for text in sites.column(4 if typed else 0)]
     full = not sites.has_column(5) or all(_is_full(text) for text in set(sites.column(5)))
@@ -90,7 +93,7 @@ def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
     if operations != [_IDENTITY] and not fits_cell(lattice, np.array([op.rot for op in operations]) / gemmi.Op.DEN):
         return None
     stated = block.find_value("_chemical_formula_sum")
-    fractional, site = _expand(_thirds(places), operations)
+    fractional, site = _expand(exact_thirds(places), operations)
     return PlainCif(
         lattice,
         fractional,
@@ -134,6 +137,15 @@ def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
     return [] if group is None or group.ext not in ("\0", "R", "H") else list(group.operations())
 
 
+def is_operation(text: str) -> bool:
+    """Whether a text is a symmetry operation such as -x,y+1/2,z."""
+    try:
+        gemmi.Op(text)
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
 def _is_cell(parameters: list[float]) -> bool:
     lengths, angles = parameters[:3], parameters[3:]
     if not (all(0.5 < length < 1000 for length in lengths) and all(2 < angle < 178 for angle in angles)):
@@ -153,7 +165,7 @@ def _is_full(occupancy: str) -> bool:
     return occupancy == "." or gemmi.cif.as_number(occupancy) == 1
 
 
-def _thirds(places: FloatArray) -> FloatArray:
+def exact_thirds(places: FloatArray) -> FloatArray:
     """Fractional coordinates with rounded thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
     thirds = np.rint(3 * places) / 3
     rounded = (np.abs(places - thirds) < SAME_SITE * thirds) & (thirds != np.rint(places))

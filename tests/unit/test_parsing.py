@@ -1,6 +1,7 @@
 """What a file says of its symmetry, its labels and its scale, where parsers guess in silence."""
 
 import json
+import re
 
 import gemmi
 import numpy as np
@@ -56,6 +57,14 @@ SEVERAL = [
 ]
 
 
+# those that gemmi and pymatgen call by different names, and some others
+SETTINGS = [
+    group
+    for number, group in enumerate(gemmi.spacegroup_table())
+    if number % 9 == 0 or group.number in (5, 39, 41, 64, 146, 166)
+]
+
+
 @pytest.mark.parametrize("group", SEVERAL, ids=gemmi.SpaceGroup.xhm)
 def test_a_setting_named_in_full_is_the_one_that_is_read(group: gemmi.SpaceGroup) -> None:
     expected = places(np.array([operation.apply_to_xyz(list(PLACE)) for operation in group.operations()]))
@@ -64,6 +73,16 @@ def test_a_setting_named_in_full_is_the_one_that_is_read(group: gemmi.SpaceGroup
         entry = read(cif(*cell_of(group), extra=extra))
         assert (entry.error, entry.warnings) == ("", ())
         assert places(entry.crystal.positions @ np.linalg.inv(entry.crystal.lattice)) == expected
+
+
+@pytest.mark.parametrize("group", SETTINGS, ids=gemmi.SpaceGroup.xhm)
+def test_a_name_is_read_alike_whatever_else_is_in_the_file(group: gemmi.SpaceGroup) -> None:
+    plain = read(text := cif(*cell_of(group), extra=f"{HM} '{group.hm}'\n"))
+    slow = read(f"data_global\n_journal_year 2000\n{text}")
+    assert (plain.error, plain.n_atoms) == (slow.error, slow.n_atoms)
+    if not plain.error:
+        one, two = (entry.crystal.positions @ np.linalg.inv(entry.crystal.lattice) for entry in (plain, slow))
+        assert places(one) == places(two)
 
 
 @pytest.mark.parametrize("extra", [f"{HM} 'F d -3 m'\n", "_symmetry_Int_Tables_number 227\n"])
@@ -84,6 +103,67 @@ def test_operations_under_the_name_with_a_dot_are_carried_out() -> None:
         value = " 0.9" if occupancy else ""
         sites = f"{SITES}{occupancy}Na1 Na 0 0 0{value}\nCl1 Cl 0.5 0.5 0.5{value}\n"
         assert read(cif(*[5.64] * 3, 90, 90, 90, extra=centring, sites=sites)).n_atoms == 8
+
+
+@pytest.mark.parametrize("tag", ["_symmetry_equiv.pos_as_xyz", "_symmetry_equiv_pos_as_xyz"])
+def test_operations_under_the_older_name_with_a_dot_too(tag: str) -> None:
+    assert read(cif(*CELLS["cubic"], extra=f"loop_\n{tag}\nx,y,z\n-x,-y,-z\n")).n_atoms == 2
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "_space_group_magn.number_OG 136.5.1155\n", "_space_group_magn.name_OG \"P4_2'/mnm'\"\n",
+        "_space_group.magn_name_BNS \"P4_2'/mnm'\"\n",
+        "loop_\n_space_group_symop.magn_id\n_space_group_symop.magn_operation_xyz\n1 x,y,z,+1\n2 -x,-y,z,+1\n",
+    ],
+)  # fmt: skip
+def test_magnetic_symmetry_that_is_not_carried_out_is_an_error(extra: str) -> None:
+    text = cif(*CELLS["cubic"], extra=extra)
+    assert re.search("magnetic symmetry .* not understood: list its operations", read(text).error)
+    none = re.sub(r"136[.0-9]*|P4_2'/mnm'", "P1", text).replace("2 -x,-y,z,+1\n", "")
+    assert read(none.replace("OG P1", "OG 1.1.1")).n_atoms == 1
+    if "loop_" in extra:
+        return
+    assert read(cif(*CELLS["cubic"], extra=f"{extra}loop_\n_symmetry_equiv_pos_as_xyz\nx,y,z\n-x,-y,-z\n")).n_atoms == 2
+
+
+def test_moments_do_not_make_symmetry_vanish() -> None:
+    sites = f"{SITES}C1 C {PLACE[0]} {PLACE[1]} {PLACE[2]}\n"
+    moments = "loop_\n_atom_site_moment.label\n" + "".join(f"_atom_site_moment.crystalaxis_{axis}\n" for axis in "xyz")
+    for name in (f"{HM} 'P -1'\n", "loop_\n_symmetry_equiv_pos_as_xyz\nx,y,z\n-x,-y,-z\n"):
+        assert read(cif(*CELLS["cubic"], extra=name, sites=f"{sites}{moments}C1 0 0 1\n")).n_atoms == 2
+
+
+@pytest.mark.parametrize("hydrogens", ["0", ".", "1"])
+def test_hydrogens_without_coordinates_are_an_error(hydrogens: str) -> None:
+    for number in ("", "_atom_site_occupancy\n"):  # read by gemmi, and by pymatgen
+        value = " 0.9" if number else ""
+        columns = f"{SITES}_atom_site_attached_hydrogens\n{number}"
+        sites = f"{columns}Mg1 Mg 0 0 0 0{value}\nO1 O 0.5 0.5 0.5 {hydrogens}{value}\n"
+        entry = read(cif(*[6.0] * 3, 90, 90, 90, sites=sites))
+        assert bool(entry.error) == (hydrogens == "1")
+        assert ("1 hydrogens attached to site 2 have no coordinates" in entry.error) == (hydrogens == "1")
+
+
+def test_rounded_thirds_are_meant_exactly_in_any_cell_and_by_either_reader() -> None:
+    group = f"{HM} 'P 63/m m c'\n"
+    for x, y in (("0.3333", "0.6667"), ("1.3333", "1.6667"), ("1.3333(2)", "0.66667")):
+        for full in (True, False):
+            column, value = ("", "") if full else ("_atom_site_occupancy\n", " 0.9")
+            sites = f"{SITES}{column}W1 W {x} {y} 0.25{value}\nSe1 Se {x} {y} 0.621{value}\n"
+            assert read(cif(3.19, 3.19, 13.38, 90, 90, 120, extra=group, sites=sites)).n_atoms == 6
+
+
+@pytest.mark.parametrize(
+    "cell", [[-4, 4, 4, 90, 90, 90], [4, 4, 4, 90, 90, 200], [4, 4, 4, 150, 150, 150], [0, 4, 4, 90, 90, 90]]
+)
+def test_lengths_and_angles_in_json_that_no_cell_has_are_an_error(cell: list[float]) -> None:
+    plain = {"lattice": cell, "species": ["Na"], "frac_coords": [[0, 0, 0]]}
+    site = {"species": [{"element": "Na", "occu": 1}], "abc": [0, 0, 0]}
+    parts = dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), cell, strict=True))
+    for content in (plain, {"lattice": parts, "sites": [site]}):
+        assert "no cell has the lengths and angles" in read(json.dumps(content)).error
 
 
 @pytest.mark.parametrize(
