@@ -40,6 +40,9 @@ def main() -> None:
     parser.add_argument("--began", type=Path, help="checkpoint that it began with, whose crystals it knows too")
     parser.add_argument("--cache", type=Path, help="folder of the neighbour lists [default: beside the table]")
     options = parser.parse_args()
+    began = load_checkpoint(options.began) if options.began else None
+    if began and began.calibration is None:
+        parser.error(f"{options.began}: not calibrated itself, so that nobody knows what crystals it has seen")
     checkpoint = load_checkpoint(options.folder)
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
@@ -48,8 +51,8 @@ def main() -> None:
     calibration = calibrate(checkpoint, table, neighbors, domain=True)
     if calibration is None:
         parser.error("too few labels in the validation part")
-    if options.began:
-        calibration = replace(calibration, domain=joined(load_checkpoint(options.began), calibration.domain))
+    if began:
+        calibration = replace(calibration, domain=joined(began, calibration.domain))
     save_calibration(calibration, options.folder)
     verify_golden(load_checkpoint(options.folder), options.folder)
     refresh_index(options.folder)

@@ -2,9 +2,9 @@
 
 python scripts/distil.py crystals.npz crystalframer-elastic -o distilled.npz --atoms 20 --without elastic/test.jsonl.gz
 
-Of the properties that the teacher predicts, training crystals of at most --atoms atoms get its values; one of the same
-id as a crystal with labels gets those. Left out are the formulas of validation crystals that have these labels, and
-those of the files --without: what a model is measured on stays unknown to it (Hinton et al., arXiv:1503.02531).
+Training crystals of at most --atoms atoms that have no label of what the teacher predicts get its values; one of the
+same id as a crystal with labels gets those. Left out are the formulas of validation crystals that have these labels,
+and those of the files --without: what a model is measured on stays unknown to it (Hinton et al., arXiv:1503.02531).
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ def main() -> None:
     rows = np.flatnonzero((table.splits == TRAIN) & ~known & (table.sizes <= options.atoms))
     rows = np.array([row for row in rows if composition(table, row) not in hidden])
     measured = {table.ids[row]: labels[row, columns] for row in np.flatnonzero(known & (table.splits == TRAIN))}
+    if not len(rows):
+        parser.exit(2, f"{options.table}: no training crystal of at most {options.atoms} atoms to label\n")
     values = predicted(teacher, table.take(rows))
     copied = np.array([table.ids[row] in measured for row in rows])
-    values[copied] = [measured[table.ids[row]] for row in rows[copied]]
+    for place in np.flatnonzero(copied):
+        values[place] = measured[table.ids[rows[place]]]
     labels[np.ix_(rows, columns)] = values
     replace(table, labels=labels).save(options.output)
     print(f"{options.output}: {len(rows) - copied.sum():,} crystals labelled by {teacher.name}, {copied.sum():,} by id")

@@ -16,7 +16,7 @@ from crystalpredict.checkpoint import Checkpoint, load_checkpoint, properties_of
 from crystalpredict.dataset import CrystalTable
 from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of
 from crystalpredict.registry import file_sha256
-from crystalpredict.run_files import averaged_weights
+from crystalpredict.run_files import kept_state
 from crystalpredict.structures import read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -39,11 +39,11 @@ def main() -> None:
     network = ModelConfig.from_dict(config["model"])
     members = [Crystalformer(network) for _ in runs]
     for run, member in zip(runs, members, strict=True):
-        scale = json.loads((run / "config.json").read_text())["properties"]
-        if scale != config["properties"]:
-            parser.error(f"{run}: other properties, or another scale, than {options.run}")
+        other = json.loads((run / "config.json").read_text())
+        if other["properties"] != config["properties"] or ModelConfig.from_dict(other["model"]) != network:
+            parser.error(f"{run}: another network, other properties, or another scale, than {options.run}")
         finished = (run / "model.safetensors").exists()  # a checkpoint, as `finetune` leaves one
-        member.load_state_dict(load_checkpoint(run).model.state_dict() if finished else averaged_weights(run))
+        member.load_state_dict(load_checkpoint(run).model.state_dict() if finished else kept_state(run))
     properties, mean, deviation = properties_of(config)
     table = CrystalTable.load(options.table)
     training = {

@@ -20,6 +20,7 @@ import torch
 
 from crystalpredict import distributed
 from crystalpredict.dataset import CrystalTable, neighbor_table
+from crystalpredict.errors import CrystalPredictError
 from crystalpredict.nn import ModelConfig
 from crystalpredict.run_files import Progress
 from crystalpredict.training import Training
@@ -88,4 +89,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CrystalPredictError as error:
+        sys.exit(f"error: {error}")

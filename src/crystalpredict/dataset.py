@@ -75,6 +75,13 @@ class CrystalTable:
             self.labels[rows], self.properties,
         )  # fmt: skip
 
+    def checksum(self) -> str:
+        """Of crystals, labels and splits, as a file of them has them."""
+        digest = hashlib.sha256()
+        for array in (self.splits, self.first, self.lattices, self.fractional, self.numbers, self.labels):
+            digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+        return digest.hexdigest()[:16]
+
     def save(self, path: Path) -> None:
         """One compressed .npz file, float32 coordinates: 104,000 crystals take some 30 MB."""
         arrays = {
@@ -190,7 +197,11 @@ def neighbor_table(
     """
     if cache is None:
         return _find_all(table, radius, jobs, merging)
-    keys = {"distances": (TOLERANCE, FREQUENCIES), "rotations": ("rotations", SAME_ORBIT), "nothing": ("vectors",)}
+    keys = {
+        "distances": (TOLERANCE, FREQUENCIES, "middle"),
+        "rotations": ("rotations", SAME_ORBIT),
+        "nothing": ("vectors",),
+    }
     key = (radius, *keys[merging])
     digest = hashlib.sha256(repr(key).encode())
     for array in (table.first, table.lattices, table.fractional, table.numbers):

@@ -219,7 +219,7 @@ class Predictor:
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
         one = isinstance(structures, str | PathLike) or not isinstance(structures, Iterable)
-        if one or hasattr(structures, "lattice") or hasattr(structures, "get_cell"):  # ASE's Atoms, which are no list
+        if one or any(hasattr(structures, name) for name in ("sites", "get_cell")):  # ASE's Atoms, which are no list
             structures = [structures]  # type: ignore[list-item]
         radius, vectors = self.model.config.radius, self.model.config.vectors
         first = 0

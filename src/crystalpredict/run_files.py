@@ -16,6 +16,7 @@ from torch import Tensor
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.errors import UsageError
 
+DATA = "checksum of the data"  # in config.json
 LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property
 
 
@@ -45,12 +46,14 @@ def refuse_another_run(folder: Path, facts: Mapping[str, Any]) -> None:
         before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         was, now = (
             each["model"] | each["training"] | {"properties": [prop["name"] for prop in each["properties"]]}
+            | {name: each[name] for name in (DATA,) if name in each}
             | {f"{part} crystals": count for part, count in each["crystals"].items()}
             for each in (before, json.loads(json.dumps(facts)))
         )  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError):
         raise UsageError(f"{folder}: its config.json is lost or damaged: begin anew in another folder") from None
-    for name in sorted(now.keys() & was.keys() - {"device", "split_atoms", "epochs"}):
+    compared = now.keys() & was.keys() - {"device", "split_atoms", "epochs"}
+    for name in sorted(compared, key=lambda name: (name == DATA, name)):  # what says least last
         if was[name] != now[name]:
             raise UsageError(
                 f"{folder}: {name} was {was[name]} when this run began, and is {now[name]} now: "
@@ -93,6 +96,7 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, dict[str,
     return numbers, states
 
 
-def averaged_weights(folder: Path) -> dict[str, Tensor]:
-    """State dict of the averaged weights of a run."""
-    return read_state(folder)[1]["average"]
+def kept_state(folder: Path) -> dict[str, Tensor]:
+    """State dict of the averaged weights that a run keeps: the best ones with patience, the last ones without."""
+    states = read_state(folder)[1]
+    return states.get("best") or states["average"]

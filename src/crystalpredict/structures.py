@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pymatgen.core.composition import Composition, reduce_formula
 from pymatgen.core.periodic_table import DummySpecies, Element, Species
+from pymatgen.core.structure import SiteCollection
 
 from crystalpredict.crystal import ELEMENTS, LONGEST, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pymatgen.core.sites import PeriodicSite
     from pymatgen.core.structure import Structure
 
+LONGEST_FORMULA = 1000
 CLOSEST = 0.5  # Å, below which two atoms are a mistake: the shortest bond there is, H-H, has 0.74
 MANY = 1000  # atoms, above which close ones are looked for first: thousands in one place have millions of neighbours
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
@@ -216,13 +218,14 @@ def _entry_of_structure(structure: Structure | StructureError, path: str, index:
     """The entry of a structure, without its neighbours yet."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
-    if not hasattr(type(structure), "composition"):  # anything, from Python; of its own, it would be computed
+    if not isinstance(structure, SiteCollection):  # anything, from Python
         what = type(structure).__name__
         return Entry(path, index, error=f"a {what} is no structure: give a pymatgen Structure or the name of a file")
     elements, n_atoms = _elements(structure), len(structure)
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
     try:
-        formula = _formula(counts) if counts else structure.composition.reduced_formula
+        formula = _formula(counts) if counts else structure.composition.element_composition.reduced_formula
+        formula = formula[:LONGEST_FORMULA]  # symbols of dummies may be of any length
     except OverflowError:  # infinite occupancies, of which the next lines tell
         formula = ""
     try:

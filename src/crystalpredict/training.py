@@ -39,7 +39,7 @@ from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.optimiser import READOUT, Optimiser, move_towards
 from crystalpredict.properties import find_property
-from crystalpredict.run_files import Progress, log_epoch, read_state, refuse_another_run, write_state
+from crystalpredict.run_files import DATA, Progress, log_epoch, read_state, refuse_another_run, write_state
 from crystalpredict.side_by_side import SideBySide, dealt, one_thread
 from crystalpredict.training_config import TrainingConfig, learning_rate
 
@@ -368,6 +368,7 @@ class Training:
                 for prop, mean, deviation in zip(self.properties, self.mean, self.deviation, strict=True)
             ],
             "crystals": {"train": len(self.train_rows), "validation": len(self.validation_rows)},
+            DATA: self.table.checksum(),
         }
 
     def save(self) -> None:

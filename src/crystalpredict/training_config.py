@@ -64,6 +64,10 @@ class TrainingConfig:
         lists: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
+        for key, value in lists.items():
+            kind = type(getattr(cls(), key))
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise DataError(f"training config: {key} is {value!r}, which is no {kind.__name__}")
         return cls(**lists)
 
 

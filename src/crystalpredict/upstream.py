@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from crystalpredict.errors import CheckpointError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import PROPERTIES, Property, find_property
 
-RADIUS = (
-    9.0  # Å; the authors' sums over images reach 3.5 sigma or two cells, whichever is farther: this is converged too
-)
+# Å, and in units of the widest sigma: the authors' sums over images reach 3.5 sigma or two cells, whichever is
+# farther: this is converged too
+RADIUS, WIDTHS = 9.0, 4.5
 PLAIN, AVERAGED = "model.", "swa_model.module."
 COUNT = "swa_model.n_averaged"
 ATTENTION = {"real": "real", "multihead": "dual", "real-reci": "alternating", "reci": "reciprocal"}  # of their domains
@@ -199,7 +200,7 @@ def _config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Model
         r_max=farthest if farthest > 0 else -farthest * r0,
         rho_bound=_single("gauss_lb", sorted(bounds)),
         rho_slope=_slope(settings),
-        radius=RADIUS,
+        radius=max(RADIUS, WIDTHS * r0 / sqrt(_single("gauss_lb", sorted(bounds)))),
         attention=attention,  # type: ignore[arg-type]
         reciprocal_r0=_single("scale_reci", settings["scale_reci"]),
         reciprocal_reach=2 if attention in ("dual", "alternating", "reciprocal") else 0,

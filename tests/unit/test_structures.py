@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Molecule, Structure
+from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystalpredict import load_model
 from crystalpredict.crystal import ELEMENTS, Crystal
@@ -271,7 +272,7 @@ def test_a_crystal_may_hold_one_element_in_two_oxidation_states(tmp_path) -> Non
     mixed = Structure(Lattice.cubic(3), [{"Fe2+": 0.25, "Fe3+": 0.75}, "O2-"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     entry = read_one(tmp_path, mixed.to_json())
     assert composition(crystal_of(entry)) == {"Fe": 1, "O": 1}
-    assert entry.warnings == ()
+    assert (entry.formula, entry.warnings) == ("FeO", ())
 
 
 def test_deuterium_is_hydrogen(tmp_path) -> None:
@@ -500,12 +501,24 @@ def test_a_molecule_from_python_is_an_entry_with_an_error() -> None:
     assert "molecule without a lattice" in error_of(entry)
 
 
-@pytest.mark.parametrize("item", [7, None, {"lattice": 3}, object()])
+def test_a_molecule_alone_is_one_row() -> None:
+    (row,) = load_model(device="cpu", targets="bandgap").predict(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]))
+    assert "molecule without a lattice" in row.error
+
+
+@pytest.mark.parametrize("item", [7, None, {"lattice": 3}, object(), ComputedEntry("MgO", -1.0)])
 def test_what_is_no_structure_at_all_is_an_entry_with_an_error(item) -> None:
     good, bad = load_model(device="cpu", targets="bandgap").predict([structure(), item])
     assert good.values.keys() == {"bandgap_eV"}
     assert (bad.index, bad.values) == (1, {})
     assert bad.error == f"a {type(item).__name__} is no structure: give a pymatgen Structure or the name of a file"
+
+
+def test_a_formula_has_bounds_too(tmp_path) -> None:
+    site = {"species": [{"element": "X" + "q" * 100_000, "occu": 1}], "abc": [0, 0, 0]}
+    entry = read_one(tmp_path, json.dumps({"lattice": {"matrix": np.eye(3).tolist()}, "sites": [site]}))
+    assert entry.error
+    assert len(entry.formula) <= 1000
 
 
 def test_an_entry_that_failed_late_still_names_its_formula(tmp_path) -> None:

@@ -20,7 +20,7 @@ from crystalpredict.dataset import CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import Property
-from crystalpredict.run_files import Progress, averaged_weights, log_epoch
+from crystalpredict.run_files import Progress, kept_state, log_epoch
 from crystalpredict.side_by_side import dealt
 from crystalpredict.training import Interrupted, Training
 from crystalpredict.training_config import TrainingConfig, learning_rate
@@ -65,8 +65,8 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_p
     assert resumed.step == whole.step
     for (name, one), two in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
-    for name, one in averaged_weights(tmp_path / "whole").items():
-        assert torch.equal(one, averaged_weights(tmp_path / "broken")[name]), name
+    for name, one in kept_state(tmp_path / "whole").items():
+        assert torch.equal(one, kept_state(tmp_path / "broken")[name]), name
 
 
 def test_a_run_killed_between_the_last_step_of_an_epoch_and_its_end_goes_on(data, tmp_path: Path) -> None:
@@ -280,6 +280,7 @@ def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Pat
         ((*data, MODEL, replace(CONFIG, properties=("bulk_modulus", "formation_energy"))), "properties was"),
         ((*data, replace(MODEL, radial_basis=9), CONFIG), "radial_basis was 64"),
         ((fewer, neighbors, MODEL, CONFIG), "train crystals was"),
+        ((replace(table, labels=2 * table.labels), neighbors, MODEL, CONFIG), "checksum of the data was"),
     ):
         with pytest.raises(UsageError, match=said):
             Training(tmp_path, *changed)
@@ -364,6 +365,15 @@ def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
             assert scaled[prop.name] == in_unit[prop.name] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"freeze_encoder": "False"}, {"epochs": 2.5}, {"learning_rate": ".001"}, {"seed": ""}, {"epochs": True}]
+)
+def test_a_setting_of_another_kind_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=f"{next(iter(wrong))} is .* which is no"):
+        TrainingConfig.from_dict(wrong)
+    assert TrainingConfig.from_dict({"learning_rate": 1, "properties": ["bandgap"]}).learning_rate == 1
+
+
 def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> None:
     training = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=12, learning_rate=5e-3, ema=0.0))
     best: list[int] = []
@@ -400,6 +410,8 @@ def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interrupti
     assert (resumed.epoch, resumed.kept_epoch) == (whole.epoch, whole.kept_epoch)
     for one, two in zip(whole.kept().state_dict().values(), resumed.kept().state_dict().values(), strict=True):
         assert torch.equal(one, two)
+    for name, weights in kept_state(tmp_path / "whole").items():  # what scripts/export.py takes
+        assert torch.equal(weights, whole.kept().state_dict()[name])
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "broken")]
     errors = [[row.split(",")[4:] for row in log] for log in logs]
     assert errors[0][1][1:] == errors[1][1][1:]
@@ -488,7 +500,7 @@ def test_two_processes_train_as_one(data, tmp_path: Path) -> None:
         logs[name] = np.genfromtxt(tmp_path / name / "log.csv", delimiter=",", names=True)
     for column in ("epoch", "step", "loss", "formation_energy", "bulk_modulus"):
         assert logs["two"][column] == pytest.approx(logs["one"][column], abs=1e-4, nan_ok=True), column
-    weights = [averaged_weights(tmp_path / name) for name in launchers]
+    weights = [kept_state(tmp_path / name) for name in launchers]
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], atol=1e-4), name
 

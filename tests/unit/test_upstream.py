@@ -41,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "simplified": {"value_pe_dist_real": 0},
     "seven blocks": {"num_layers": 7},
     "other constants": {"scale_real": [1.2], "value_pe_dist_max": 9.0, "positive_func": "elu=0.1"},
+    "wide": {"scale_real": [2.2]},
     "dual": {"domain": "multihead"},
     "alternating": {"domain": "real-reci", "num_layers": 3},
     "reciprocal": {"domain": "reci", "scale_reci": [1.9]},
@@ -101,7 +102,7 @@ def paper_sums(settings: dict[str, Any], config: Any) -> list[float]:
     values = []
     for crystal in CRYSTALS:
         spacing = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0).max()
-        reach = int(np.ceil(10 / spacing)) + 1
+        reach = int(np.ceil((config.radius + 1) / spacing)) + 1
         mix = torch.zeros(crystal.n_atoms, 98, dtype=torch.float64)
         mix[torch.arange(crystal.n_atoms), torch.from_numpy(crystal.numbers[:, 0] - 1)] = 1
         lattice, positions = torch.from_numpy(crystal.lattice), torch.from_numpy(crystal.positions)
