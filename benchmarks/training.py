@@ -3,7 +3,8 @@
 PYTHONPATH=src python benchmarks/training.py crystals.npz [--device cuda] [--compile] [--cache FOLDER]
 
 crystals.npz is a prepared file (scripts/prepare.py); torch and NumPy are enough. With --cache also whole steps,
-optimiser included; on CUDA, where ours are graphs, also whether these wait for the device. Prints a table, then JSON.
+optimiser included; on CUDA, where ours are graphs, also whether these wait for the device. With --framed also forward
+and backward of the network with directions, atoms that rotations map onto each other merged. Prints a table, then JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 from crystalpredict.batching import batches_of
 from crystalpredict.crystal import Crystal, Neighbors
 from crystalpredict.dataset import CrystalTable, neighbor_table
-from crystalpredict.equivalence import merge_equivalent
+from crystalpredict.equivalence import merge_equivalent, merge_rotated
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.attention import radial_basis
@@ -153,12 +154,31 @@ def whole_steps(table: CrystalTable, cache: Path, device: str) -> dict[str, floa
     return result
 
 
+def framed_ms(several: Sequence[Sequence[Crystal]], device: str) -> float:
+    """Milliseconds of forward and backward of the network with directions, for each of several lists of crystals."""
+    model = Crystalformer(ModelConfig(attention="framed", outputs=5))
+    steps = []
+    for crystals in several:
+        cells = [(crystal.lattice, crystal.positions) for crystal in crystals]
+        merged = merge_rotated(crystals, [find_neighbors(*cell, model.config.radius, vectors=True) for cell in cells])
+        steps.append([batch for _, batch in batches_of(crystals, merged, 640 if device == "cpu" else 10**6)])
+    model.fit_width_norm(steps[0][0])
+    model.to(device)
+
+    def step(number: int) -> None:
+        for batch in steps[number]:
+            model(batch.to(device)).sum().backward()
+
+    return milliseconds(step, [*range(STEPS)] * 2, device)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile of ours")
+    parser.add_argument("--framed", action="store_true", help="also measure the network with directions")
     parser.add_argument("--cache", type=Path, help="folder of neighbour lists; given, whole steps too")
     options = parser.parse_args()
     device = options.device
@@ -166,7 +186,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = Crystalformer(ModelConfig(outputs=5))
     random = np.random.default_rng(0)
-    ours, plain, atoms = [], [], 0
+    ours, plain, several, atoms = [], [], [], 0
     for _ in range(STEPS):
         crystals = [table.crystal(row) for row in random.choice(len(table), CRYSTALS, replace=False)]
         full = [find_neighbors(crystal.lattice, crystal.positions, model.config.radius) for crystal in crystals]
@@ -174,6 +194,7 @@ def main() -> None:
         ((order, batch),) = batches_of(crystals, merged, 10**6, 192 if device == "cpu" else 10**6)
         ours.append(batch)
         plain.append(flat_batch([crystals[row] for row in order], [full[row] for row in order], device))
+        several.append(crystals)
         atoms += sum(crystal.n_atoms for crystal in crystals)
     model.fit_width_norm(ours[0])
     model.to(device)
@@ -196,6 +217,8 @@ def main() -> None:
         compiled(ours[0]).sum().backward()
         result["compile_s"] = time.perf_counter() - start
         result["compiled_ms"] = milliseconds(lambda i: compiled(ours[i]).sum().backward(), rounds, device)
+    if options.framed:
+        result["framed_ms"] = framed_ms(several, device)
     if options.cache:
         result |= whole_steps(table, options.cache, device)
     for name, value in result.items():
