@@ -215,16 +215,18 @@ def primitive_size(crystal: Crystal) -> int:
         shifts = shifts[_fits(own[1:2], shifts, own, crystal.lattice)]
         if not len(shifts):
             return crystal.n_atoms
-    most = SOME if crystal.n_atoms > MANY else None
-    few = shifts[:: len(shifts) // SOME + 1] if most else shifts  # of a large cell, they stand for the others
-    if not all(_fits(own[:most], few, own, crystal.lattice).all() for own in places):
-        for own in places:
-            shifts = shifts[_fits(own[:most], shifts, own, crystal.lattice)]
-    return crystal.n_atoms // (len(shifts) + 1)
+    step = 1 if crystal.n_atoms <= MANY else crystal.n_atoms // SOME + 1
+    for own in places:
+        shifts = shifts[_fits(own[::step], shifts, own, crystal.lattice)]
+    # with that by nothing they are a group, but for what the noise of some atom takes away
+    orders = (order for order in range(divisor, 0, -1) if divisor % order == 0)
+    return crystal.n_atoms // min(orders, key=lambda order: abs(order - len(shifts) - 1))
 
 
 def _fits(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:
     """Which shifts (s,) move each of the atoms (m, 3) to one of the places (n, 3), but for lattice vectors."""
+    if len(places) > MANY:
+        return _fits_of_many(atoms, shifts, places, lattice)
     fit = np.ones(len(shifts), dtype=bool)
     step = max(1, AT_ONCE // (len(atoms) * len(places)))
     for start in range(0, len(shifts), step):
@@ -233,6 +235,19 @@ def _fits(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lattice: Fl
         squares = np.square(offsets @ lattice).sum(axis=-1).min(axis=-1)  # (shifts, m)
         fit[start : start + step] = (squares < SAME_PLACE**2).all(axis=1)
     return fit
+
+
+def _fits_of_many(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:
+    """The same by a tree of the places, in a box with the lengths of the cell: what is next to a place is there too."""
+    from scipy.spatial import cKDTree
+
+    lengths = np.linalg.norm(lattice, axis=1)
+    tree = cKDTree(places % 1 % 1 * lengths, boxsize=lengths * (1 + 1e-12))  # -1e-20 % 1 is 1
+    images = atoms + shifts[:, None]  # (s, m, 3)
+    _, nearest = tree.query(images % 1 % 1 * lengths)
+    offsets = images - places[nearest]
+    offsets -= np.round(offsets)
+    return np.asarray((np.square(offsets @ lattice).sum(axis=-1) < SAME_PLACE**2).all(axis=1))
 
 
 def _occupants(crystals: Sequence[Crystal]) -> IntArray:

@@ -150,7 +150,7 @@ def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score
     elements = _elements(models[0].formulas)
     for column, prop in enumerate(table.properties):
         for unit, scaled in scales(prop):
-            able = [model for model in models if _beyond(model.values[:, column], scaled) == 0]
+            able = [model for model in models if _beyond(model, table.labels, column, scaled) == 0]
             able = [model for model in able if np.isfinite(model.values[:, column]).any()]
             on_scale = scaled(np.stack([table.labels[:, column], *(model.values[:, column] for model in able)]))
             rows = np.flatnonzero(np.isfinite(on_scale).all(axis=0))  # of (1 + models, R)
@@ -179,8 +179,9 @@ def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score
                 )
 
 
-def _beyond(values: FloatArray, scaled: Callable[[FloatArray], FloatArray]) -> int:
-    """How many of the values (R,) have none on a scale, as what is not positive has no logarithm."""
+def _beyond(model: Predicted, labels: FloatArray, column: int, scaled: Callable[[FloatArray], FloatArray]) -> int:
+    """How many of a model's values for the labels (R, properties) have none on a scale: no logarithm, say."""
+    values = model.values[np.isfinite(labels[:, column]), column]
     return int((np.isfinite(values) & ~np.isfinite(scaled(values))).sum())
 
 
@@ -189,7 +190,7 @@ def _without_scale(table: LabelledTable, models: Sequence[Predicted]) -> Iterato
     for column, prop in enumerate(table.properties):
         for unit, scaled in scales(prop):
             for model in models:
-                if count := _beyond(model.values[:, column], scaled):
+                if count := _beyond(model, table.labels, column, scaled):
                     yield f"{prop.label}: {count:,} predictions of {model.name} are not positive: no score in {unit}"
 
 

@@ -26,11 +26,13 @@ from crystalpredict.plain_cif import (
     DUMMY,
     HALL,
     MOST_OPERATIONS,
+    NOT_MAGNETIC,
     OPERATIONS,
     UNKNOWN,
     exact_thirds,
     fits_cell,
     is_operation,
+    values_of,
 )
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
@@ -114,26 +116,28 @@ def _parse_block(block: str) -> Structure | StructureError:
         parser = CifParser.from_str(block, occupancy_tolerance=100.0)
         (data,) = (part.data for part in parser._cif.data.values())  # type: ignore[attr-defined]
         for tag in [tag for tag in data if "." in tag]:  # the names of newer dictionaries
-            data.setdefault(tag.replace(".", "_"), data[tag])
+            older = tag.replace(".", "_")
+            if all(text in UNKNOWN for text in values_of(data, older)):
+                data[older] = data[tag]
         _leave_out_dummies(data)
         _refuse_modulated(data)
         _refuse_impossible(data)
         for tag in (f"_atom_site_fract_{axis}" for axis in "xyz"):
-            if column := _column(data, tag):
+            if column := values_of(data, tag):
                 data[tag] = [_exact(text) for text in column]
-        if occupancies := _column(data, "_atom_site_occupancy"):
+        if occupancies := values_of(data, "_atom_site_occupancy"):
             # "." is the default, 1, which pymatgen reads as 0
             data["_atom_site_occupancy"] = ["1" if text == "." else text for text in occupancies]
         for tag in OPERATIONS:
-            if all(text in UNKNOWN for text in _column(data, tag)):
+            if all(text in UNKNOWN for text in values_of(data, tag)):
                 data.pop(tag, None)  # pymatgen would send every atom to the origin
         _refuse_nameless(data, parser)
         group = _stated_group(data)
-        if not any(_column(data, tag) for tag in OPERATIONS):
+        if not any(values_of(data, tag) for tag in OPERATIONS):
             _list_operations(data, group)
             _hold_group(re.sub(r"[\s_]", "", group))
         magnetic = _magnetic_symmetry(data)
-        if "," not in magnetic and any(_column(data, tag) for tag in OPERATIONS):
+        if not magnetic or ("," not in magnetic and any(values_of(data, tag) for tag in OPERATIONS)):
             parser.feature_flags["magcif"] = False  # type: ignore[attr-defined]  # these would not be carried out
             magnetic = ""
         structures = parser.parse_structures(primitive=False, check_occu=False)
@@ -170,7 +174,7 @@ def _refuse_repetition(block: str) -> None:
 
 def _leave_out_dummies(data: dict[str, Any]) -> None:
     """Take the sites out that are no atoms, by the CIF's own word."""
-    flags = _column(data, "_atom_site_calc_flag")
+    flags = values_of(data, "_atom_site_calc_flag")
     if any(flag.lower() == DUMMY for flag in flags):
         for tag, column in data.items():
             if tag.startswith("_atom_site_") and isinstance(column, list) and len(column) == len(flags):
@@ -186,23 +190,23 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
     x, y, z = np.cos(np.radians(angles))
     if not (all(0 < angle < 180 for angle in angles) and 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6):
         raise StructureError(f"cell angles {angles}°: no cell has these angles")
-    if (count := max(len(_column(data, tag)) for tag in OPERATIONS)) > MOST_OPERATIONS:
+    if (count := max(len(values_of(data, tag)) for tag in OPERATIONS)) > MOST_OPERATIONS:
         raise StructureError(f"{count} symmetry operations: no space group has so many, list each once")
     for tag in OPERATIONS:
-        for text in _column(data, tag):
+        for text in values_of(data, tag):
             if text not in UNKNOWN and not is_operation(text):
                 raise StructureError(f"symmetry operation {text!r} not understood: write it like -x,y+1/2,z")
     for axis in "xyz":
-        for site, text in enumerate(_column(data, f"_atom_site_fract_{axis}"), start=1):
+        for site, text in enumerate(values_of(data, f"_atom_site_fract_{axis}"), start=1):
             if text in UNKNOWN:
                 raise StructureError(f"no {axis} coordinate at site {site}: give one, or leave the site out")
-    for site, text in enumerate(_column(data, "_atom_site_occupancy"), start=1):
+    for site, text in enumerate(values_of(data, "_atom_site_occupancy"), start=1):
         if text not in (".", "?") and str2float(text) <= 0:
             raise StructureError(f"occupancy {text} at site {site}: it must be above 0; leave an empty site out")
-    for site, text in enumerate(_column(data, f"_atom_site_{ATTACHED}"), start=1):
+    for site, text in enumerate(values_of(data, f"_atom_site_{ATTACHED}"), start=1):
         if text not in ("0", *UNKNOWN):
             raise StructureError(f"{text} hydrogens attached to site {site} have no coordinates: add them as sites")
-    for site, symbol in enumerate(_column(data, "_atom_site_type_symbol"), start=1):
+    for site, symbol in enumerate(values_of(data, "_atom_site_type_symbol"), start=1):
         named = re.fullmatch(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*", symbol)
         if named is None or not Element.is_valid_symbol(named[1].capitalize()):
             raise StructureError(f"unknown element {symbol!r} at site {site}: name a chemical element")
@@ -210,9 +214,9 @@ def _refuse_impossible(data: dict[str, Any]) -> None:
 
 def _refuse_nameless(data: dict[str, Any], parser: CifParser) -> None:
     """StructureError for sites without a type whose label names no element: pymatgen leaves some out, or guesses."""
-    if _column(data, "_atom_site_type_symbol"):
+    if values_of(data, "_atom_site_type_symbol"):
         return
-    for site, label in enumerate(_column(data, "_atom_site_label"), start=1):
+    for site, label in enumerate(values_of(data, "_atom_site_label"), start=1):
         element = parser._parse_symbol(label)
         if not element or re.fullmatch(r"(T|V[aA][cC]?|[Ww]at|O-H|NO3|HO|REE?)[0-9]*|H2O", label):
             raise StructureError(f"label {label!r} of site {site} names no element: add _atom_site_type_symbol")
@@ -244,11 +248,11 @@ def _stated_group(data: dict[str, Any]) -> str:
 def _magnetic_symmetry(data: dict[str, Any]) -> str:
     """Magnetic group that a CIF block names, or the first operation that it lists, unless these are those of P 1."""
     for tag, value in data.items():
-        if re.search(r"symop.*magn.*_xyz$", tag) and len(_column(data, tag)) > 1:
-            return _column(data, tag)[1]
-        name = str(value).strip("'\" ")
-        if re.search(r"_magn_(name|number)_(BNS|OG)", tag) and not re.fullmatch(r"1\..*|P[_a-zA-Z]*1'*|[?.]?", name):
-            return name
+        if re.search(r"symop.*magn.*_xyz$", tag) and len(values_of(data, tag)) > 1:
+            return values_of(data, tag)[1]
+        name = str(value).strip("'\" ").replace(" ", "")
+        if re.search(r"_magn_(name|number)_(BNS|OG)", tag) and not NOT_MAGNETIC.fullmatch(name):
+            return str(value)
     return ""
 
 
@@ -285,12 +289,6 @@ def _hold_group(symbol: str) -> SpaceGroup | None:
         return SpaceGroup(symbol)
     except ValueError:
         return None
-
-
-def _column(data: dict[str, Any], name: str) -> list[str]:
-    """Values of a CIF item, one for each row of its loop; empty if the item is absent."""
-    values = data.get(name, [])
-    return [values] if isinstance(values, str) else values
 
 
 def _is_poscar(text: str) -> bool:

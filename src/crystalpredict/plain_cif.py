@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -29,6 +30,8 @@ OPERATIONS = (
     "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz",
 )  # fmt: skip
 _GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
+# P1, P11', P1.1', P_S1 (BNS), P_2s1 (OG) and their numbers, without spaces and quotes
+NOT_MAGNETIC = re.compile(r"1\..*|P(_\{?[0-9]?[A-Za-z]+\}?|S)?1(\.?1)?'*|[?.]?")
 HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall", "_space_group.name_Hall")
 ATTACHED = "attached_hydrogens"  # to sites, without coordinates
 _SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy", "?calc_flag", f"?{ATTACHED}")
@@ -135,6 +138,12 @@ def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
     group = gemmi.find_spacegroup_by_name(names[0], cell[3], cell[5]) if names else None
     # of groups with a choice of axes, R, the one that the cell has; with a choice of origin, none
     return [] if group is None or group.ext not in ("\0", "R", "H") else list(group.operations())
+
+
+def values_of(data: dict[str, Any], name: str) -> list[str]:
+    """Values of an item of a CIF block, one for each row of its loop; empty if the item is absent."""
+    values = data.get(name, [])
+    return [values] if isinstance(values, str) else values
 
 
 def is_operation(text: str) -> bool:

@@ -38,6 +38,8 @@ def find_field(name: str, columns: Sequence[str]) -> str:
     if name in fields:
         return name
     prop = match_property(name, (*PROPERTIES, *DERIVED))
+    if prop and prop.name == name and prop.column in columns:
+        return prop.column
     ends = ("_lo90", "_hi90")
     begun = [column for column in columns if column.startswith(f"{name}_") and not column.endswith(ends)]
     meant: set[str] = {*begun, *((prop.column,) if prop and prop.column in columns else ())}

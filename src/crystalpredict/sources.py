@@ -12,7 +12,7 @@ from crystalpredict.extended_xyz import frames_of
 from crystalpredict.file_names import is_archive, is_database, is_found, is_table, is_xyz
 from crystalpredict.files import CANNOT_UNPACK, encoding_of, unreadable
 from crystalpredict.structures import Inline, Source, start_of
-from crystalpredict.table_files import ID_COLUMNS, head_of, opened_text, rows_of
+from crystalpredict.table_files import ID_COLUMNS, head_of, holds_structure, opened_text, rows_of
 from crystalpredict.tables import (
     PATH_COLUMNS,
     TEXT_COLUMNS,
@@ -86,7 +86,8 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
             id_column = find_column(names, ID_COLUMNS)
             name = text_of_id(row[id_column]) if id_column else str(number)
             where = f"{path}#{name or f'row {number}'}"  # since the number may be the id of another row
-            if not (wanted or find_column(names, TEXT_COLUMNS)) and (text := structure_in_row(row)):
+            texts = find_column(names, TEXT_COLUMNS)
+            if not wanted and not (texts and holds_structure(row[texts])) and (text := structure_in_row(row)):
                 yield Inline(where, text)
                 continue
             try:

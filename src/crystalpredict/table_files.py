@@ -105,7 +105,7 @@ def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
     if uneven:
         raise DataError(f"{path}, line {uneven}: {len(rows[uneven - 1])} fields where the first line has {width}")
     header: Sequence[str] = names
-    if not any(not cell or _is_number(cell) for cell in rows[0][1:]):
+    if any(rows[0][1:]) and not any(_is_number(cell) for cell in rows[0][1:]):
         header = rows.pop(0)[1:]
     if len(header) != width - 1:
         raise DataError(f"{path}: no header, so that each of its {width - 1} values needs a name: --target NAME")
@@ -240,10 +240,17 @@ def _read_json(path: Path, file: IO[str]) -> RawTable:
     if len(names) >= MOST_COLUMNS:
         raise DataError(f"{path}: {len(names):,} columns: is it transposed? A table has a row for each crystal")
     columns = {name: [row.get(name) for row in rows] for name in names}
-    if set(STRUCTURE_KEYS) <= set(names) and "structure" not in names:
+    if set(STRUCTURE_KEYS) <= set(names) and not any(holds_structure(cell) for cell in columns.get("structure", [])):
         columns["structure"] = [{key: row.get(key) for key in STRUCTURE_KEYS} for row in rows]
         columns = {name: values for name, values in columns.items() if name not in STRUCTURE_KEYS}
     return RawTable(tuple(columns), columns, len(rows))
+
+
+def holds_structure(cell: Any) -> bool:
+    """Whether a cell is a structure, or text that may be one: more than a word."""
+    if isinstance(cell, str):
+        return "\n" in cell or cell.lstrip()[:1] in ("{", "[")
+    return isinstance(cell, dict | list)
 
 
 def _is_one_a_line(file: IO[str]) -> bool:

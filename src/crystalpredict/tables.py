@@ -170,7 +170,7 @@ def _read(path: Path, targets: Sequence[str], structure_column: str | None, know
 def text_of_id(value: Any) -> str:
     """The id in a cell; none for nothing, a word for it, and a number that is none."""
     text = "" if value is None or value != value else str(value).strip()
-    return "" if text.lower() in MISSING else text
+    return "" if text.lower() in MISSING and text != "Na" else text  # which is sodium
 
 
 def find_column(present: Sequence[str], names: Sequence[str]) -> str | None:
@@ -205,9 +205,10 @@ def _known(column: str, known: Sequence[Property]) -> Target | None:
 
 
 def logarithm_of(column: str, known: Sequence[Property]) -> str:
-    """What a column has log10 of, as its name says (log10(K_VRH), log_kvrh, logK of a known K); "" if of nothing."""
+    """What a column has log10 of, as its name says (log10(K_VRH), log_kvrh, logB, logk of a known k); or ""."""
     said = re.fullmatch(r"log(10)?([\s_]*\(?)\s*([A-Za-z][\w ]*?)\s*\)?", column.strip(), re.IGNORECASE)
-    return said[3] if said and (said[1] or said[2] or match_property(said[3], known)) else ""
+    apart = said and (said[1] or said[2] or (column.strip()[1:3] == "og" and said[3][0].isupper()))  # logical is a word
+    return said[3] if said and (apart or match_property(said[3], known)) else ""
 
 
 def _without_unit(column: str) -> tuple[str, str]:
@@ -238,10 +239,13 @@ def _targets(
         if len(units) not in (0, 1, len(names)):
             raise UsageError(f"{len(units)} units for {len(names)} targets: give one for all, or one for each")
         each = units * len(names) if len(units) == 1 else units or ("",) * len(names)
-        targets = [
-            _target(path, raw, name, unit, new, known, for_all=len(units) < len(names))
-            for name, unit in zip(names, each, strict=True)
-        ]
+        targets = [_target(path, raw, name, unit, new, known) for name, unit in zip(names, each, strict=True)]
+        old = [target for target in targets if target.prop in known]
+        if len(units) == len(names) or len(old) == len(targets):  # else the one unit is that of the new ones
+            for target, unit in zip(targets, each, strict=True):
+                if target in old and unit and _closed(unit) != _closed(target.prop.unit):
+                    about = f"{target.column} is known as {target.prop.label} in {target.prop.unit or 'no unit'}"
+                    raise UsageError(f"{path}: {about}: convert the labels, or rename the column")
     columns = [target.prop.column for target in targets]
     for target in targets:
         if columns.count(target.prop.column) > 1:
@@ -250,10 +254,9 @@ def _targets(
 
 
 def _target(
-    path: Path, raw: RawTable, name: str, unit: str, new: NewTargets | None, known: Sequence[Property], *,
-    for_all: bool,
-) -> Target:  # fmt: skip
-    """The target of a name; `for_all`: the unit is one for all that are new."""
+    path: Path, raw: RawTable, name: str, unit: str, new: NewTargets | None, known: Sequence[Property]
+) -> Target:
+    """The target of a name; `unit`, if it is new."""
     column = find_column(raw.names, (name,))
     if column is None:  # bandgap for a column band_gap
         asked = _known(name, known)
@@ -271,9 +274,6 @@ def _target(
     if target is None and new is not None:
         return Target(column, new_property(column, unit, log=new.log))
     assert target is not None
-    if unit and not for_all and _closed(unit) != _closed(target.prop.unit):
-        about = f"{column} is known as {target.prop.label} in {target.prop.unit or 'no unit'}"
-        raise UsageError(f"{path}: {about}: convert the labels, or rename the column")
     return target
 
 
@@ -304,7 +304,7 @@ def _slug(text: str) -> str:
 
 def _divided(unit: str) -> str:
     """A unit with strokes for its negative powers: W m⁻¹ K^-1 is W/m/K."""
-    powers = re.compile(r"\s*[·*]?\s*([^\W\d_]+)\^?[-\u2212](\d+)")
+    powers = re.compile(r"\s*[·*]?\s*(?<!\d)([^\W\d_]+)\^?[-\u2212](\d+)")  # 1e-6 is a number
     return powers.sub(lambda power: "/" + power[1] + power[2] * (power[2] != "1"), unicodedata.normalize("NFKC", unit))
 
 

@@ -137,7 +137,11 @@ def test_targets_name_properties_and_columns(program, table, tmp_path) -> None:
     logarithms = [[*row[:3], str(np.log10(float(row[3]))), *row[4:]] for row in rows_of_table()]
     data = written(tmp_path / "l.csv", rows_of_table(), [*HEAD[:3], "logical_k", *HEAD[4:]])
     assert program("evaluate", data, "-q", "-t", "K=logical_k").rows == program("evaluate", table, "-q", "-t", "K").rows
-    for name in ("log10(K_VRH)", "log_mine"):
+    swapped = "formation_energy=gap", "bandgap=K_VRH"
+    assert (
+        len(program("evaluate", table, "-q", "-t", swapped[0].replace("gap", "band_gap"), "-t", swapped[1]).rows) == 2
+    )
+    for name in ("log10(K_VRH)", "log_mine", "logB", "LogMine"):
         data = written(tmp_path / "l.csv", logarithms, [*HEAD[:3], name, *HEAD[4:]])
         rows = program("evaluate", data, "-q", "-t", f"K={name}").rows
         assert float(rows[1]["mae"]) == pytest.approx(float(program("evaluate", table, "-t", "K").rows[1]["mae"]))

@@ -270,6 +270,9 @@ def test_what_has_no_logarithm_costs_its_model_the_score_and_no_other_its_rows(t
         ("one", "log10(GPa)", 3), ("one", "GPa", 3), ("two", "GPa", 3),
     ]  # fmt: skip
     assert report.notes[-1] == "bulk modulus: 1 predictions of two are not positive: no score in log10(GPa)"
+    unlabelled = labelled(tmp_path, [[1.0, 1.0], [np.nan, 1.0], [3.0, 1.0]], [BULK, FORMATION])
+    both = replace(two, values=np.array([[0.5, 1.0], [-1.0, 1.0], [3.0, 1.0]]), bounds=None)
+    assert [score.unit for score in evaluate(unlabelled, [both]).scores] == ["log10(GPa)", "GPa", "eV/atom"]
     positive = replace(two, values=np.abs(two.values))
     scores = evaluate(table, [one, positive]).scores
     assert [score.coverage.shares[90] for score in scores if score.coverage] == [1.0, 1.0]

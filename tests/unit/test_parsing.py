@@ -105,6 +105,22 @@ def test_operations_under_the_name_with_a_dot_are_carried_out() -> None:
         assert read(cif(*[5.64] * 3, 90, 90, 90, extra=centring, sites=sites)).n_atoms == 8
 
 
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("_space_group_symop_operation_xyz", "loop_\n_space_group_symop.operation_xyz\nx,y,z\nx+1/2,y+1/2,z"),
+        ("_symmetry_equiv_pos_as_xyz", "loop_\n_symmetry_equiv.pos_as_xyz\nx,y,z\nx+1/2,y+1/2,z"),
+        ("_space_group_name_H-M_alt", "_space_group.name_H-M_alt 'C 1'"),
+    ],
+)
+@pytest.mark.parametrize("occupancy", ["", "0.9"])  # read by gemmi, and by pymatgen
+def test_what_has_a_dot_holds_where_the_older_name_says_nothing(older: str, newer: str, occupancy: str) -> None:
+    column = "_atom_site_occupancy\n" if occupancy else ""
+    sites = f"{SITES}{column}Na1 Na 0 0 0 {occupancy}\n"
+    entry = read(cif(*CELLS["cubic"], extra=f"{older} ?\n{newer}\n", sites=sites))
+    assert (entry.error, entry.n_atoms) == ("", 2)
+
+
 @pytest.mark.parametrize("tag", ["_symmetry_equiv.pos_as_xyz", "_symmetry_equiv_pos_as_xyz"])
 def test_operations_under_the_older_name_with_a_dot_too(tag: str) -> None:
     assert read(cif(*CELLS["cubic"], extra=f"loop_\n{tag}\nx,y,z\n-x,-y,-z\n")).n_atoms == 2
@@ -126,6 +142,20 @@ def test_magnetic_symmetry_that_is_not_carried_out_is_an_error(extra: str) -> No
     if "loop_" in extra:
         return
     assert read(cif(*CELLS["cubic"], extra=f"{extra}loop_\n_symmetry_equiv_pos_as_xyz\nx,y,z\n-x,-y,-z\n")).n_atoms == 2
+
+
+@pytest.mark.parametrize("name", ["P 1", "P1", "P11'", "P1.1'", "P 1 1'", "P_S 1", "P_{S}1", "P_2s1", "1.1", "?", "."])
+@pytest.mark.parametrize("quote", "'\"")
+def test_a_magnetic_group_without_symmetry_is_none(name: str, quote: str) -> None:
+    operation = "loop_\n_space_group_symop_magn_operation.xyz\nx,y,z,+1\n"
+
+    def read_with(name: str, others: str = "") -> Entry:
+        return read(cif(*CELLS["cubic"], extra=f"_space_group_magn.name_BNS {quote}{name}{quote}\n{others}"))
+
+    assert read_with(name).n_atoms == 1
+    assert read_with(name, operation).n_atoms == 1
+    for other in ("P-1", "P21", "P112", "C1", "P1m1", "2.4"):
+        assert "not understood" in read_with(other, operation).error
 
 
 def test_moments_do_not_make_symmetry_vanish() -> None:

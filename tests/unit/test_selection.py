@@ -46,6 +46,14 @@ def test_a_condition_holds_or_not(text: str, expected: bool) -> None:
     assert Condition(text, COLUMNS).matches(ROW) is expected
 
 
+def test_the_name_of_a_property_is_its_column_though_another_begins_with_it() -> None:
+    columns = ["bulk_modulus_GPa", "bulk_modulus_reuss_GPa", "bandgap_eV"]
+    assert find_field("bulk_modulus", columns) == "bulk_modulus_GPa"
+    assert find_field("bulk_modulus_reuss", columns) == "bulk_modulus_reuss_GPa"
+    with pytest.raises(UsageError):
+        find_field("bulk", columns)
+
+
 @pytest.mark.parametrize("text", ["bandgap_eV > -1", "not bandgap_eV > 1", "bandgap_eV != 3", "bandgap_eV < 1"])
 def test_a_row_without_values_never_matches(text: str) -> None:
     assert not Condition(text, COLUMNS).matches(FAILED)

@@ -249,6 +249,15 @@ def test_names_of_columns_do_not_make_a_row_a_structure(tmp_path: Path) -> None:
     assert [read(tmp_path / name)[0].formula for name in ("t.csv", "t.jsonl")] == ["NaCl", "NaCl"]
 
 
+@pytest.mark.parametrize("others", [{"structure": "rocksalt"}, {"atoms": 8}, {"cif": None}, {"poscar": ""}])
+def test_words_under_the_names_of_structures_make_no_row_less_a_structure(
+    tmp_path: Path, others: dict[str, Any]
+) -> None:
+    row = {"lattice": [4.1] * 3 + [90] * 3, "species": ["Cs", "Cl"], "frac_coords": [[0, 0, 0], [0.5] * 3]}
+    (tmp_path / "t.jsonl").write_text(json.dumps({"id": "a", **others, **row}))
+    assert [entry[:3] for entry in told(read(tmp_path / "t.jsonl"), tmp_path)] == [("t.jsonl#a", 0, "CsCl")]
+
+
 @pytest.mark.parametrize(
     ("content", "error"),
     [

@@ -196,10 +196,18 @@ def test_the_first_label_of_a_folder_may_be_missing(tmp_path: Path) -> None:
     assert (table.ids, table.rows.tolist()) == (("x1",), [2])
 
 
+def test_the_first_row_of_a_folder_may_be_names_with_a_comma_too_many(tmp_path: Path) -> None:
+    (tmp_path / "id_prop.csv").write_text("id,bandgap,\nx0,1,\nx1,2.5,\n")
+    table = read_labelled(tmp_path)
+    assert (table.ids, table.labels.tolist()) == (("x0", "x1"), [[1], [2.5]])
+
+
 def test_a_unit_for_all_is_that_of_the_new_ones(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [row | {"x": "1", "y": "2"} for row in rows(2)])
     table = read_labelled(path, ["bandgap,x,K,y"], new=NewTargets(("W",)))
     assert [prop.unit for prop in table.properties] == ["eV", "W", "GPa", "W"]
+    with pytest.raises(UsageError, match="bulk_modulus is known as bulk modulus in GPa: convert"):
+        read_labelled(path, ["bandgap,K"], new=NewTargets(("eV",)))
     for new in (NewTargets(("W",)), NewTargets(log=True)):
         with pytest.raises(UsageError, match="--target"):
             read_labelled(path, new=new)
@@ -297,6 +305,7 @@ def test_columns_that_differ_in_case_only_are_two(tmp_path: Path) -> None:
         ("density of carriers", "cm-3", "density_of_carriers_per_cm3"),
         ("expansion", "10 cm-10/°C", "expansion_10_per_cm10_per_degC"),
         ("Tc-2", "", "Tc_2"),
+        ("alpha", "1e-6/K", "alpha_1e_6_per_K"),
     ],
 )
 def test_letters_of_units_are_spelt_out(tmp_path: Path, label: str, unit: str, column: str) -> None:
@@ -368,6 +377,24 @@ def test_rows_without_an_id_are_all_kept(tmp_path: Path, nothing: object) -> Non
     table = read_labelled(path)
     assert table.ids == ("row 1", "row 2", "row 3")
     assert table.dropped == ()
+
+
+def test_sodium_is_an_id(tmp_path: Path) -> None:
+    table = read_labelled(write(tmp_path / "t.csv", [{**row, "id": "Na"} for row in rows(1)]))
+    assert table.ids == ("Na",)
+
+
+def test_a_word_under_the_name_of_a_structure_makes_a_row_no_less_a_structure(tmp_path: Path) -> None:
+    row = {
+        "lattice": [4.1] * 3 + [90] * 3,
+        "species": ["Cs"],
+        "frac_coords": [[0, 0, 0]],
+        "bandgap": 1,
+        "structure": "bcc",
+    }
+    (tmp_path / "t.jsonl").write_text(json.dumps({"id": "a", **row}) + "\n" + json.dumps({"id": "b", **row}))
+    table = read_labelled(tmp_path / "t.jsonl")
+    assert [json.loads(source.text)["species"] for source in table.sources] == [["Cs"]] * 2
 
 
 @pytest.mark.parametrize(

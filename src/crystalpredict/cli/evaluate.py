@@ -206,13 +206,15 @@ def read_table(
     from crystalpredict.properties import find_property
     from crystalpredict.tables import logarithm_of, read_labelled
 
+    asked: set[str] = set()
     columns: list[str] = []
     known = list(first.properties)
     renamed: dict[str, Property] = {}
     for name, _, column in parts:
         prop = find_property(name, first.properties)
-        if prop not in known or prop.name in columns:
+        if prop.name in asked:
             raise UsageError(f"--target names {prop.name} twice: give it one column")
+        asked.add(prop.name)
         columns.append(column.strip() or prop.name)
         if column.strip():  # the property goes by the column's name alone while the table is read
             alias = replace(prop, name=logarithm_of(column, [prop]) or column.strip(), unit_in_name="", aliases=())
