@@ -47,17 +47,44 @@ def test_edges_are_grouped_by_centre_and_start_with_the_atom_itself() -> None:
     assert edges.widest == np.diff(edges.first).max()
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.diag([1.51, 1.51, 60.0]), np.diag([40.0, 50.0, 1.1]), np.diag([250.0, 4.0, 4.0]), np.diag([350.0, 4.0, 4.0]),
+        np.array([[3.0, 0, 0], [20, 3.1, 0], [-17, 9, 3.2]]), np.array([[0, 4.0, 0], [4, 0, 0], [0.3, 0, 5]]),
+        np.array([[0.31, 0, 0], [0, 30, 0], [0, 0, 30]]), np.array([[5.0, 0, 0], [4.99, 0.4, 0], [0, 0, 6]]),
+    ],
+)  # fmt: skip
+def test_odd_cells_have_the_edges_that_vesin_finds(matrix: np.ndarray, count: int) -> None:
+    random = np.random.default_rng(count)
+    positions = random.uniform(-3, 3, (count, 3)) @ matrix  # in other cells too
+    edges = find_neighbors(matrix, positions, 6.0, vectors=True)
+    pairs, lengths, _ = vesin_pairs(matrix, positions, 6.0)
+    assert len(edges.distances) == count + 2 * len(pairs)
+    centres = np.repeat(np.arange(count), edges.widths)
+    for one in range(count):
+        for two in range(count):
+            found = np.sort(edges.distances[(centres == one) & (edges.indices == two)])
+            own = lengths[(pairs == (one, two)).all(axis=1)], lengths[(pairs == (two, one)).all(axis=1)]
+            expected = np.sort(np.concatenate([*own, np.zeros(int(one == two))]))
+            assert np.allclose(found, expected, atol=1e-9)
+    assert np.allclose(np.linalg.norm(edges.vectors, axis=1), edges.distances, atol=1e-9)
+
+
 def test_a_lone_atom_in_a_large_box_has_itself() -> None:
     edges = find_neighbors(30.0 * np.eye(3), np.zeros((1, 3)), 6.0)
     assert edges.distances.tolist() == [0.0]
 
 
-@pytest.mark.parametrize("radix", [2**16, 0], ids=["few", "more atoms than 16 bits"])
+@pytest.mark.parametrize(("small", "radix"), [(100, 2**16), (0, 2**16), (0, 0), (4, 2**16)])
 def test_many_cells_at_once_have_the_edges_that_counting_images_gives(
-    radix: int, monkeypatch: pytest.MonkeyPatch
+    small: int, radix: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors, "SHORT", radix)
-    crystals = [random_crystal(seed, n_atoms=1 + 3 * seed) for seed in range(4)]
+    monkeypatch.setattr(neighbors, "SMALL", small)  # atoms: all cells by distances, all by search, or some by each
+    monkeypatch.setattr(neighbors, "SHORT", radix)  # more atoms than 16 bits can number, or fewer
+    monkeypatch.setattr(neighbors, "AT_ONCE", 3)
+    crystals = [random_crystal(seed, n_atoms=1 + 3 * (seed % 4)) for seed in range(8)]
     cells = [(crystal.lattice, crystal.positions) for crystal in crystals]
     shifts = np.stack(np.meshgrid(*3 * [np.arange(-4, 5)], indexing="ij"), -1).reshape(-1, 3)
     for crystal, edges in zip(crystals, find_neighbors_of_many(cells, 4.0, vectors=True), strict=True):
