@@ -24,15 +24,15 @@ from provenance import provenance
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from crystalpredict.batching import batches_of
+from crystalpredict.batching import FAR, batches_of
 from crystalpredict.cli.render import CsvWriter
 from crystalpredict.crystal import ELEMENTS, Crystal
 from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
 from crystalpredict.nn import Crystalformer
 from crystalpredict.plain_cif import read_plain_cif
-from crystalpredict.predict import Predictor, load_model
-from crystalpredict.reading import CHUNK_FILES, read_chunk
+from crystalpredict.predict import PART_ATOMS, Predictor, load_model
+from crystalpredict.reading import CHUNK_FILES, read_chunk, windows_of
 from crystalpredict.structures import Entry
 from tests.brute_force import network
 
@@ -188,6 +188,22 @@ def whole_command(paths: list[str]) -> dict[str, float]:
     }  # fmt: skip
 
 
+def padding(paths: list[str], model: Predictor) -> dict[str, float]:
+    """What the network computes beyond the atoms and the edges of the files, as a share of these, for its batches."""
+    radius, sums = model.model.config.radius, np.zeros(4)
+    chunks = (paths[start : start + CHUNK_FILES] for start in range(0, len(paths), CHUNK_FILES))
+    entries = (entry for chunk in chunks for entry in read_chunk(chunk, radius, merge=True))
+    for window in windows_of(entries):
+        crystals = [entry.crystal for entry in window if entry.crystal]
+        neighbors = [entry.neighbors for entry in window if entry.neighbors]
+        for _, batch in batches_of(crystals, neighbors, model.batch_atoms, PART_ATOMS) if crystals else ():
+            cells = [part.distances.numel() for part in batch.parts]
+            edges = [int((part.distances < FAR).sum()) for part in batch.parts]
+            sums += len(batch.counts), int((batch.counts > 0).sum()), sum(cells), sum(edges)
+    slots, atoms, cells, edges = sums.tolist()
+    return {"atoms": round(slots / atoms - 1, 3), "edges": round(cells / edges - 1, 3)}
+
+
 def run_command(paths: list[str]) -> tuple[float, float]:
     """Seconds from first to last byte, and the peak of the memory of all processes together, MB (Linux)."""
     command = [sys.executable, "-m", "crystalpredict", "predict", "-", "-q", "-f", "csv"]
@@ -256,14 +272,14 @@ def main() -> None:
     model = load_model(device="cpu")
     result: dict[str, Any] = {
         "command": command, "stages_us_per_structure": stages(model), "scaling_us_per_atom": scaling(model),
-        "scaling_atoms": SCALING, "training_step": training_step(paths),
+        "scaling_atoms": SCALING, "training_step": training_step(paths), "padding": padding(paths, model),
     }  # fmt: skip
     if options.figure:
         draw(result["scaling_us_per_atom"], options.figure)
     print("| atoms | " + " | ".join(f"{name}, µs" for name in ("read", "neighbours", "model", "write")) + " |")
     for atoms, times in result["stages_us_per_structure"].items():
         print(f"| {atoms} | " + " | ".join(f"{value:.0f}" for value in times.values()) + " |")
-    for name in ("command", "training_step"):
+    for name in ("command", "training_step", "padding"):
         print("\n".join(f"{name}: {key:24} {value}" for key, value in result[name].items()))
     print(json.dumps({**result, "threads": torch.get_num_threads(), **provenance()}))
 

@@ -27,7 +27,7 @@ from crystalpredict.structures import Entry, entries_of_structures
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
-PART_ATOMS = 384  # padded together: more than in training, for there are more alike to choose from
+PART_ATOMS = 288  # padded together: more than in training, for there are more alike to choose from
 
 
 def _nobody() -> int:
