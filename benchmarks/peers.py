@@ -153,8 +153,8 @@ MODELS = {
 }
 
 
-def work(tool: str, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """One row for each model of a tool, in this interpreter."""
+def work(tool: str, only: str, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each model of a tool whose name has `only` in it, in this interpreter."""
     import torch
     from pymatgen.core import Structure
 
@@ -163,6 +163,8 @@ def work(tool: str, paths: Sequence[str]) -> list[dict[str, Any]]:
     structures = [Structure.from_file(path) for path in paths]
     rows = []
     for model, weights, predict in MODELS[tool]():
+        if only not in model:
+            continue
         row: dict[str, Any] = {"tool": tool, "version": version(tool), "model": model, "weights": weights}
         try:
             predict(structures[:5])
@@ -177,9 +179,9 @@ def work(tool: str, paths: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def run(tool: str, python: str, paths: Sequence[str]) -> list[dict[str, Any]]:
+def run(tool: str, python: str, only: str, paths: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a tool, by its own interpreter."""
-    command = [python, str(Path(__file__).resolve()), "--worker", tool]
+    command = [python, str(Path(__file__).resolve()), "--worker", tool, only]
     try:
         done = subprocess.run(command, input="\n".join(paths), capture_output=True, text=True)
     except OSError as error:
@@ -193,12 +195,13 @@ def run(tool: str, python: str, paths: Sequence[str]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["--worker"]:
-        print(json.dumps(work(sys.argv[2], sys.stdin.read().split("\n"))))
+        print(json.dumps(work(*sys.argv[2:4], sys.stdin.read().split("\n"))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON")
     parser.add_argument("--count", type=int, default=200, help="of structures, evenly chosen from the folder")
+    parser.add_argument("--only", default="", help="models of peers with this in their names")
     parser.add_argument("--rounds", type=int, default=3, help="through all tools in turn")
     options = parser.parse_args()
     files = sorted(str(path.resolve()) for path in options.folder.glob("*.cif"))
@@ -207,7 +210,7 @@ def main() -> None:
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(options.rounds):
         for tool, python in pythons.items():
-            for row in run(tool, python, paths):
+            for row in run(tool, python, "" if tool == "crystalpredict" else options.only, paths):
                 name = (tool, row.get("model", ""))
                 best[name] = min(best.get(name, row), row, key=lambda row: row.get("ms_per_structure", math.inf))
     rows = list(best.values())
