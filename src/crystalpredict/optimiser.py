@@ -29,6 +29,51 @@ def move_towards(tensors: list[Tensor], targets: list[Tensor], share: float | Te
         torch._foreach_add_(tensors, apart)
 
 
+def nearest_orthogonal(matrices: Tensor) -> Tensor:
+    """Nearly the nearest orthogonal matrices to some of one shape (B, m, n): singular values between 0.6 and 1.2.
+
+    Five steps of the Newton-Schulz iteration of Jordan et al., in the precision of the matrices.
+    """
+    if matrices.shape[1] > matrices.shape[2]:
+        return nearest_orthogonal(matrices.mT).mT
+    found: Tensor = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = found @ found.mT
+        found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), found, beta=3.4445)
+    return found
+
+
+class Muon(torch.optim.Optimizer):
+    """torch.optim.Muon, with momentum 0.95 and steps as large as AdamW's, in single precision.
+
+    torch's has products in half precision, which take ten times as long on a processor without instructions for them.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], weight_decay: float) -> None:
+        super().__init__(groups, {"lr": 1e-3, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Change the parameters along their gradients; those of one shape together."""
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = {}
+            for parameter in group["params"]:
+                shapes.setdefault(parameter.shape, []).append(parameter)
+            for shape, own in shapes.items():
+                gradients = [tensor.grad for tensor in own if tensor.grad is not None]  # which all have
+                means = [self._mean(tensor) for tensor in own]
+                torch._foreach_lerp_(means, gradients, 0.05)
+                directions = nearest_orthogonal(torch.stack(torch._foreach_lerp(gradients, means, 0.95)))
+                torch._foreach_mul_(own, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(own, list(directions), alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
+
+    def _mean(self, parameter: Tensor) -> Tensor:
+        if not self.state[parameter]:
+            self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        mean: Tensor = self.state[parameter]["momentum_buffer"]
+        return mean
+
+
 class Optimiser:
     """AdamW, and with `muon_rate` Muon, each on its parameters that are to be trained.
 
@@ -64,6 +109,8 @@ class Optimiser:
             group = {"params": matrices, "share": config.encoder_rate * config.muon_rate}
             self.parts.append(
                 torch.optim.Muon([group], weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+                if matrices[0].is_cuda
+                else Muon([group], config.weight_decay)
             )
 
     def step(self, rate: float | Tensor) -> None:

@@ -19,6 +19,7 @@ from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.dataset import CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.optimiser import Muon
 from crystalpredict.properties import Property
 from crystalpredict.run_files import Progress, kept_state, log_epoch
 from crystalpredict.side_by_side import dealt
@@ -574,6 +575,26 @@ def test_muon_moves_the_blocks_matrices_alike_in_all_directions(data, tmp_path: 
             assert float(values.median()) > 0.5, name
         else:
             assert float(moved.abs().max()) == pytest.approx(1e-3, rel=0.01), name
+
+
+def test_muon_in_single_precision_goes_where_that_of_torch_goes() -> None:
+    random = torch.Generator().manual_seed(0)
+    shapes = [(384, 128), (128, 128), (128, 512), (384, 128)]
+    ours, theirs = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 0.3}
+    optimisers = Muon([{"params": ours, **settings}], 0.0), torch.optim.Muon(
+        [{"params": theirs, **settings}], adjust_lr_fn="match_rms_adamw"
+    )  # fmt: skip
+    for _ in range(3):
+        for one, two in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=random)
+            two.grad = one.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for one, two in zip(ours, theirs, strict=True):
+        assert float((one - two).detach().norm()) < 0.02 * float((one - 1).detach().norm())  # its half precision
+        mean, expected = optimisers[0].state[one]["momentum_buffer"], optimisers[1].state[two]["momentum_buffer"]
+        assert torch.allclose(mean, expected, atol=1e-6)
 
 
 def test_a_start_that_no_epoch_beats_is_kept(data, start, tmp_path: Path) -> None:
