@@ -21,7 +21,8 @@ LONGEST_RADIUS = 100.0  # Å, of the lists of a network: a million neighbours of
 MANY = 1000  # atoms, above which a search by several threads pays
 SHORT = 2**16  # atoms, whose numbers are sorted digit by digit, which is faster
 SMALL = 100  # atoms, up to which all distances are computed; measured against vesin
-MOST_IMAGES = 4000  # of a small cell: a flat or skewed one has more, of which few are near
+MOST_IMAGES = 4000  # of a small cell: a flat or skewed one has more, of which few are near,
+MOST_DISTANCES = 500_000  # nor more distances to the atoms of all of them, which bounds the memory
 FARTHEST = 300.0  # Å from the centre of a small cell: squares of longer lengths lose digits
 AT_ONCE = 32  # small cells together: enough to share what each call of NumPy costs, and in the caches still
 _CHUNK = 4_000_000  # distances held at once by the NumPy search
@@ -47,8 +48,9 @@ def find_neighbors_of_many(
     inverses = np.linalg.inv(lattices)
     # image n of axis a has neighbours only if |n| <= radius / h_a + 1, h_a = 1 / |row of the reciprocal lattice|
     reach = np.minimum(radius * np.sqrt(np.square(inverses).sum(axis=1)), MOST_IMAGES).astype(np.int64) + 1
-    small = np.array([len(own) <= SMALL for own in places])
-    small &= (np.prod(2 * reach + 1, axis=1) <= MOST_IMAGES) & (np.abs(lattices).max(axis=(1, 2)) < FARTHEST)
+    sizes, images = np.array([len(own) for own in places]), np.prod(2 * reach + 1, axis=1)
+    small = (sizes <= SMALL) & (images <= MOST_IMAGES) & (sizes**2 * images <= MOST_DISTANCES)
+    small &= np.abs(lattices).max(axis=(1, 2)) < FARTHEST
     found: dict[int, Neighbors] = {}
     rows = np.flatnonzero(small)
     for own in (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)):
@@ -61,7 +63,7 @@ def find_neighbors_of_many(
     return [found[row] for row in range(len(cells))]
 
 
-@lru_cache(maxsize=500)
+@lru_cache(maxsize=200)
 def _images(*reach: int) -> FloatArray:
     """All images (I, 3) of as many cells along each axis, that at 0 first."""
     images = np.stack(np.meshgrid(*(np.arange(-r, r + 1.0) for r in reach), indexing="ij"), -1).reshape(-1, 3)
