@@ -348,8 +348,8 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> No
 def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, how: signal.Signals, members: str, begun: str
 ) -> None:
-    table = write(tmp_path / "mine.csv", rows(60))
-    options = ("--epochs", "8", "--patience", "8", "--batch-atoms", "8", "--test", "0", "--members", members)
+    table = write(tmp_path / "mine.csv", rows(30))
+    options = ("--epochs", "3", "--patience", "3", "--batch-atoms", "8", "--test", "0", "--members", members)
     finish("finetune", table, *options, "-o", tmp_path / "whole")
     broken = tmp_path / "broken"
     process = subprocess.Popen(
