@@ -126,7 +126,7 @@ class Domain:
         excess[~np.isfinite(lengths)] = 0  # of isolated atoms a warning of its own
         found: dict[int, str] = {}
         order = np.flatnonzero(excess > SLACK)
-        for bond in order[np.argsort(-excess[order], kind="stable")].tolist():
+        for bond in order[np.argsort(-excess[order].round(6), kind="stable")].tolist():
             pair = f"{ELEMENTS[one[bond]]}-{ELEMENTS[two[bond]]}"
             limits = f"{low[bond]:.2f} to {high[bond]:.2f}"
             found.setdefault(int(owners[bond]), f"{pair} {lengths[bond]:.2f} Å apart, not {limits}")
