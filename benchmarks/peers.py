@@ -34,14 +34,11 @@ BATCH = 64
 def crystalpredict_models() -> Iterator[tuple[str, str, Predict]]:
     """Name, weights and function of our model: with all that a prediction has, and neighbours and network alone."""
     import numpy as np
-    import torch
 
     from crystalpredict import load_model
-    from crystalpredict.batching import collate, split_by_atoms
-    from crystalpredict.crystal import Crystal, IntArray
+    from crystalpredict.crystal import Crystal
     from crystalpredict.equivalence import merge_equivalent
     from crystalpredict.neighbors import find_neighbors_of_many
-    from crystalpredict.predict import PART_ATOMS
     from crystalpredict.reading import CHUNK_FILES
 
     model = load_model(device="cpu")
@@ -57,14 +54,7 @@ def crystalpredict_models() -> Iterator[tuple[str, str, Predict]]:
             found = find_neighbors_of_many([(crystal.lattice, crystal.positions) for crystal in own], radius)
             neighbors += merge_equivalent(own, found, radius)
             crystals += own
-        sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
-
-        def compute(rows: IntArray) -> None:
-            batch = collate([crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=PART_ATOMS)
-            with torch.inference_mode():
-                network(batch)
-
-        model.side_by_side.map(compute, split_by_atoms(sizes, widths, model.batch_atoms))
+        model._in_batches(crystals, neighbors, lambda rows, batch: network(batch))
 
     yield "Crystalformer, five properties", "bundled", model.predict
     yield "the same, neighbours and network alone", "bundled", outputs

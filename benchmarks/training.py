@@ -25,7 +25,7 @@ from crystalpredict.batching import batches_of
 from crystalpredict.crystal import Crystal, Neighbors
 from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.equivalence import merge_equivalent, merge_rotated
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.attention import radial_basis
 from crystalpredict.training import Training
@@ -160,7 +160,7 @@ def framed_ms(several: Sequence[Sequence[Crystal]], device: str) -> float:
     steps = []
     for crystals in several:
         cells = [(crystal.lattice, crystal.positions) for crystal in crystals]
-        merged = merge_rotated(crystals, [find_neighbors(*cell, model.config.radius, vectors=True) for cell in cells])
+        merged = merge_rotated(crystals, find_neighbors_of_many(cells, model.config.radius, vectors=True))
         steps.append([batch for _, batch in batches_of(crystals, merged, 640 if device == "cpu" else 10**6)])
     model.fit_width_norm(steps[0][0])
     model.to(device)

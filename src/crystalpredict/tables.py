@@ -18,7 +18,7 @@ from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.properties import PROPERTIES, Property, match_property
 from crystalpredict.structures import Inline, Source
-from crystalpredict.table_files import ID_COLUMNS, STRUCTURE_KEYS, RawTable, read_id_prop, read_table
+from crystalpredict.table_files import ID_COLUMNS, STRUCTURE_KEYS, RawTable, holds_structure, read_id_prop, read_table
 
 LARGEST = 1e30  # of a label: squares of larger ones are soon infinite
 TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # what a cell holds, in the order in which they are looked for
@@ -269,12 +269,11 @@ def _target(
         hint = f"did you mean {find_column(raw.names, near)!r}?" if near else f"it has {_listed(raw.names)}"
         raise UsageError(f"{path}: no column {name!r}: {hint}")
     target = _known(column, known)
-    if target is None and new is None:
+    if target:
+        return target
+    if new is None:
         raise UsageError(f"{path}: the model does not know {name!r}: it predicts {', '.join(p.name for p in known)}")
-    if target is None and new is not None:
-        return Target(column, new_property(column, unit, log=new.log))
-    assert target is not None
-    return target
+    return Target(column, new_property(column, unit, log=new.log))
 
 
 def new_property(column: str, unit: str, *, log: bool) -> Property:
@@ -360,9 +359,7 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
     text = str(cell)
     if not text.strip() or text.strip().lower() in MISSING:
         return None
-    by_path = column.lower() in PATH_COLUMNS or (
-        column.lower() not in TEXT_COLUMNS and "\n" not in text and not text.lstrip().startswith(("{", "["))
-    )
+    by_path = column.lower() in PATH_COLUMNS or (column.lower() not in TEXT_COLUMNS and not holds_structure(text))
     return str(base / text.strip()) if by_path else Inline(where, text)
 
 
