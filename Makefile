@@ -8,7 +8,7 @@ demo: $(VENV)/installed        ## set everything up and predict the examples
 	$(BIN)/crystalpredict predict examples --format table
 
 test: $(VENV)/installed-dev    ## run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadscope
 
 lint: $(VENV)/installed-dev    ## style and import layers
 	$(BIN)/ruff check .
