@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from crystalpredict.devices import choose_device
+
 
 def join_group(device: str) -> torch.device:
     """The device of this process: `device`, or under torchrun the GPU of its local rank; joins the others there."""
@@ -17,7 +19,7 @@ def join_group(device: str) -> torch.device:
         # products in TF32 change an output by 2e-4 of a deviation on average (docs/log.md), far less than its error
         torch.set_float32_matmul_precision("high")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return torch.device(device)
+        return choose_device(device)
     own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if on_cuda else "cpu")
     if on_cuda:
         torch.cuda.set_device(own)

@@ -427,6 +427,7 @@ BAD_ROWS: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "folds of ones own split": (each(split="train"), ("--split-by", "column", "--kfold", "3"), "--split-by column"),
     "a test part beside folds": (each(), ("--kfold", "3", "--test", "0.5"), "leave out --test"),
     "a test part beside a column": (each(split="train"), ("--split-by", "column", "--test", "0.5"), "leave out --test"),
+    "a share beside a column": (each(split="val"), ("--split-by", "column", "--validation", "0.2"), "out --validation"),
     "a unit of nothing": (each(), ("--unit", "eV"), "--target"),
     "a logarithm of nothing": (each(), ("--log",), "--target"),
     "unit of another": (each(), ("-t", "bandgap", "--unit", "meV"), "convert the labels"),

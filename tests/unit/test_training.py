@@ -255,6 +255,8 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
     constant = replace(table, labels=np.ones_like(table.labels))
     with pytest.raises(DataError, match="formation_energy: no two different labels"):
         Training(tmp_path, constant, neighbors, MODEL, CONFIG)
+    with pytest.raises(UsageError, match="cuda:99"):
+        Training(tmp_path, table, neighbors, MODEL, replace(CONFIG, device="cuda:99"))
     diverged = Training(tmp_path / "diverged", table, neighbors, MODEL, CONFIG)
     before = (tmp_path / "diverged" / "state.npz").read_bytes()
     with torch.no_grad():

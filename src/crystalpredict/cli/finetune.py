@@ -187,8 +187,8 @@ def finetune(
         new = NewTargets(tuple(unit or ()), log)
         base = None if scratch else find_model(model)
         wishes = Wishes(
-            target or [], new, structure_column, base, directions, settings, split_by, (validation, test), kfold,
-            members,
+            target or [], new, structure_column, base, directions, settings, split_by, (validation, test),
+            "validation" in given(ctx), kfold, members,
         )  # fmt: skip
         begin(data, folder, wishes, readers, limits_of(timeout_per_file, memory_per_process), quiet=quiet)
     distributed.wait_for_all()
@@ -210,6 +210,7 @@ class Wishes:
     settings: dict[str, Any]
     split_by: SplitBy
     shares: tuple[float, float]
+    share_given: bool
     folds: int
     members: int
 
@@ -236,6 +237,8 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
         data, wishes.targets, new=wishes.new, structure_column=wishes.structure_column,
         known=(*(base.properties if base else ()), *PROPERTIES),
     )  # fmt: skip
+    if wishes.share_given and wishes.split_by == SplitBy.column and "val" in labelled.splits:
+        raise UsageError("--split-by column takes the validation part from the column: leave out --validation")
     total = len(labelled.sources)
     crystals = read_crystals(
         labelled, network.radius, jobs,
