@@ -98,7 +98,7 @@ def stages(model: Predictor) -> dict[str, dict[str, float]]:
                 Path(folder, f"{number}.cif").write_text(text)
             entries = read_chunk(sorted(map(str, Path(folder).iterdir())), radius, merge=True)
         rows = list(model.stream(entries))
-        writer = CsvWriter(io.StringIO(), model.properties)
+        writer = CsvWriter(io.StringIO(), model.properties, intervals=True)
         times = {
             "read": seconds(lambda texts=texts: [read_plain_cif(text) for text in texts]),
             "neighbours": seconds(neighbors),

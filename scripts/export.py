@@ -53,7 +53,7 @@ def main() -> None:
     }
     model = ensemble_of(members).eval()
     checkpoint = Checkpoint(options.folder.name, model, properties, mean, deviation, training)
-    files = sorted(path for path in EXAMPLES.iterdir() if path.suffix != ".csv")
+    files = sorted(EXAMPLES.iterdir())
     radius = model.config.radius
     golden = [
         entry.crystal

@@ -96,8 +96,7 @@ def connected(address: str, job: Job, say: Callable[[str], None]) -> Iterator[An
         except CrystalPredictError:
             raise
         except Exception as error:
-            text = f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
-            raise UsageError(f"--scheduler {address}: its workers cannot predict ({text})") from None
+            raise UsageError(f"--scheduler {address}: its workers cannot predict ({_brief(error)})") from None
         yield client
     finally:
         client.close()
@@ -152,9 +151,12 @@ def _result(future: Any) -> list[Prediction] | None:
     except CrystalPredictError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
-        raise OutputError(f"the cluster failed ({reason}): go on with --resume when it is well again") from None
+        raise OutputError(f"the cluster failed ({_brief(error)}): go on with --resume when it is well again") from None
     return rows
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
 
 
 @lru_cache(maxsize=1)

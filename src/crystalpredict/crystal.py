@@ -22,7 +22,9 @@ ELEMENTS = tuple(
     Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf
     """.split()  # noqa: SIM905  as a table it can be read
 )
+THINNEST = 0.1  # Å^3 per atom, below which the lattice is flat or mistyped
 LONGEST = 1e4  # Å, above which the length of the cell is mistyped, and the neighbour search may crash
+FLAT = 1e-12  # square of c over the ab plane, in units of c, that is nothing but rounding
 ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(ELEMENTS, start=1)}
 
 
@@ -65,7 +67,7 @@ class Neighbors:
     Edges of listed atom i are first[i]:first[i + 1]. first (m + 1,); indices (E,), the listed atom that is, or stands
     for, the neighbour; distances (E,), Å; the self edge comes first and has distance 0. atoms (m,), the atom of the
     cell; counts (m,), how many atoms of the cell it stands for. vectors (E, 3), Å, from the atom to its neighbour, for
-    networks that see more than distances; every atom is listed then.
+    networks that see more than distances.
     """
 
     first: IntArray
@@ -125,7 +127,8 @@ def lattice_of_parameters(parameters: Sequence[float]) -> FloatArray:
     sine = sqrt(1 - gamma**2)
     y = (alpha - beta * gamma) / sine if sine else inf
     square = 1 - beta**2 - y**2
-    if not (min(a, b, c) > 0 and all(0 < angle < 180 for angle in angles) and square > 0):  # false for not-a-number too
+    angles_fit = all(0 < angle < 180 for angle in angles) and square > FLAT
+    if not (min(a, b, c) > 0 and angles_fit):  # false for not-a-number too
         raise ValueError(f"no cell has the lengths and angles {list(parameters)}")
     return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * sqrt(square)]])
 

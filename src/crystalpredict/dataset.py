@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +18,16 @@ from zipfile import BadZipFile
 import numpy as np
 
 from crystalpredict.atomic_write import write_atomically
-from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, IntArray, Neighbors, lattice_of_parameters
+from crystalpredict.crystal import (
+    ATOMIC_NUMBERS,
+    THINNEST,
+    Crystal,
+    FloatArray,
+    IntArray,
+    Neighbors,
+    lattice_of_parameters,
+    volume_of_cell,
+)
 from crystalpredict.equivalence import (
     FREQUENCIES,
     SAME_ORBIT,
@@ -27,7 +37,7 @@ from crystalpredict.equivalence import (
     merge_rotated,
 )
 from crystalpredict.errors import DataError
-from crystalpredict.neighbors import find_neighbors_of_many
+from crystalpredict.neighbors import ROUNDING, find_neighbors_of_many
 from crystalpredict.properties import PROPERTIES, Property
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -141,10 +151,13 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
             splits.append(split)
             sizes.append(len(row["species"]))
             lattices.append(lattice_of_parameters(row["lattice"]))
-            fractional.append(np.asarray(row["frac_coords"], dtype=float).reshape(sizes[-1], 3))
+            coordinates = np.asarray(row["frac_coords"], dtype=float).reshape(sizes[-1], 3)
+            fractional.append(coordinates - np.floor(coordinates))  # far from the cell single precision is too coarse
             numbers.extend(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
             if not sizes[-1] or not np.isfinite(fractional[-1]).all():
                 raise ValueError("no atoms, or a coordinate that is not a number")
+            if volume_of_cell(lattices[-1]) < THINNEST * sizes[-1]:
+                raise ValueError(f"a cell of {volume_of_cell(lattices[-1]):.3g} Å^3 for {sizes[-1]} atoms")
             labels.append([np.nan if row.get(prop.name) is None else float(row[prop.name]) for prop in PROPERTIES])
         except (KeyError, TypeError, ValueError) as error:
             name = row.get("id") if isinstance(row, dict) else row
@@ -192,17 +205,17 @@ def neighbor_table(
 ) -> NeighborTable:
     """Neighbour lists within `radius` (Å), found by `jobs` processes; with vectors but where `merging` is by distances.
 
-    With a folder `cache`, read from there if they are there, else kept there; it is keyed by the crystals themselves
-    and the radius, so it can not be stale.
+    With a folder `cache`, read from there if they are there, else kept there; it is keyed by the crystals themselves,
+    the radius and what merges atoms, so it can not be stale.
     """
     if cache is None:
         return _find_all(table, radius, jobs, merging)
     keys = {
         "distances": (TOLERANCE, FREQUENCIES, "middle"),
-        "rotations": ("rotations", SAME_ORBIT),
+        "rotations": ("rotations", SAME_ORBIT, find_spec("spglib") is not None),
         "nothing": ("vectors",),
     }
-    key = (radius, *keys[merging])
+    key = (radius, ROUNDING, *keys[merging])
     digest = hashlib.sha256(repr(key).encode())
     for array in (table.first, table.lattices, table.fractional, table.numbers):
         digest.update(np.ascontiguousarray(array).tobytes())

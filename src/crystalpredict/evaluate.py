@@ -168,7 +168,9 @@ def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score
                     by_size=_by_size(misses, models[0].n_atoms[rows]),
                     by_element=_by_element(misses, elements[rows]),
                     confusion=_confusion(prop, labels, ours),
-                    difference=None if model is able[0] else (float(change.mean()), *interval_of_mean(change)),
+                    difference=None
+                    if model is models[0] or able[0] is not models[0]
+                    else (float(change.mean()), *interval_of_mean(change)),
                     worst=tuple(
                         Outlier(table.ids[row], int(table.rows[row]), models[0].formulas[row], label, value)
                         for row, label, value in _furthest(rows, labels, ours)

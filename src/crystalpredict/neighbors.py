@@ -17,6 +17,9 @@ from crystalpredict.crystal import FloatArray, IntArray, Neighbors
 # of atoms, or of an atom and an image of it, is there once
 Pairs = tuple[IntArray, FloatArray, FloatArray | None]
 
+# Å below the radius, where a list ends: neighbours that a symmetric crystal has at the radius itself are in no list of
+# its atoms, in no cell of it, whatever rounding makes of their distances
+ROUNDING = 1e-5
 LONGEST_RADIUS = 100.0  # Å, of the lists of a network: a million neighbours of each atom
 MANY = 1000  # atoms, above which a search by several threads pays
 SHORT = 2**16  # atoms, whose numbers are sorted digit by digit, which is faster
@@ -29,7 +32,7 @@ _CHUNK = 4_000_000  # distances held at once by the NumPy search
 
 
 def find_neighbors(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Neighbors:
-    """Every edge shorter than `radius` (Å), images and the self edge included, grouped by centre atom [M5].
+    """Every edge shorter than `radius` (Å) less ROUNDING, images and the self edge included, by centre atom [M5].
 
     lattice (3, 3), rows a, b, c; positions (n, 3), Cartesian, not necessarily inside the cell. `vectors`: with the
     vector of each edge, which takes longer.
@@ -43,6 +46,7 @@ def find_neighbors_of_many(
     """The same of many cells, lattice and positions, at once: small ones together, in half of the time."""
     if not cells:
         return []
+    radius -= ROUNDING
     lattices = np.array([lattice for lattice, _ in cells], dtype=float)
     places = [np.asarray(positions, dtype=float) for _, positions in cells]
     inverses = np.linalg.inv(lattices)

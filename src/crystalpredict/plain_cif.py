@@ -175,7 +175,7 @@ def _is_full(occupancy: str) -> bool:
 
 
 def exact_thirds(places: FloatArray) -> FloatArray:
-    """Fractional coordinates with rounded thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
+    """Fractional coordinates with rounded positive thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
     thirds = np.rint(3 * places) / 3
     rounded = (np.abs(places - thirds) < SAME_SITE * thirds) & (thirds != np.rint(places))
     return np.where(rounded, thirds, places)

@@ -19,7 +19,7 @@ from crystalpredict.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.devices import atoms_at_once, choose_device, is_out_of_memory
 from crystalpredict.prediction import Embedding as Embedding
 from crystalpredict.prediction import Prediction as Prediction
-from crystalpredict.reading import CHUNK_FILES, merge_entries, read_chunk, windows_of
+from crystalpredict.reading import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
 from crystalpredict.registry import find_model
 from crystalpredict.side_by_side import SideBySide
 from crystalpredict.structures import Entry, entries_of_structures
@@ -107,7 +107,7 @@ class Predictor:
 
     def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
         """The predictions of some entries, computed together."""
-        crystals, neighbors = _found(entries)
+        crystals, neighbors = found_in(entries)
         outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
         features = np.full((len(crystals), self.model.config.features), np.nan)
 
@@ -135,7 +135,7 @@ class Predictor:
             yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds)
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
-        crystals, neighbors = _found(entries)
+        crystals, neighbors = found_in(entries)
         features: dict[int, FloatArray] = {}
 
         def compute(rows: IntArray, batch: CrystalBatch) -> None:
@@ -232,12 +232,6 @@ class Predictor:
                     entries = entries_of_structures(some, radius, first=first, vectors=vectors)  # type: ignore[arg-type]
                     yield from merge_entries(entries, radius) if reduce else entries
                 first += len(some)
-
-
-def _found(entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors]]:
-    """Crystals of those entries that are no failures, and their neighbours."""
-    found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
-    return [crystal for crystal, _ in found], [edges for _, edges in found]
 
 
 def load_model(

@@ -58,7 +58,7 @@ class Property:
         return self.name, self.unit, self.transform
 
     def shown_as(self, labels: NDArray[np.floating]) -> Property:
-        """The property with digits for a thousandth of the labels' deviation, or of the least where log10 is learnt."""
+        """The property with digits for a thousandth of the labels' deviation, or of a small label of a logarithm."""
         known = labels[np.isfinite(labels)]
         if not len(known):
             return self

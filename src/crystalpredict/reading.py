@@ -16,6 +16,7 @@ from itertools import chain, islice
 from typing import Any
 
 from crystalpredict.cache import Cache
+from crystalpredict.crystal import Crystal, Neighbors
 from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.structures import (
     Entry,
@@ -156,9 +157,9 @@ def stages_of(radius: float, *, vectors: bool = False, cache: Cache | None = Non
     )
 
 
-def read_source(source: Source, radius: float, *, vectors: bool = False, cache: Cache | None = None) -> list[Entry]:
-    """Entries of a source; what nobody has foreseen costs this source alone. What is in the `cache` is not read."""
-    return entries_of_source(parse_source(source, cache), radius, vectors=vectors)
+def read_source(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
+    """Entries of a source; what nobody has foreseen costs this source alone."""
+    return entries_of_source(parse_source(source), radius, vectors=vectors)
 
 
 def parse_source(source: Source, cache: Cache | None = None) -> Parsed | list[Entry]:
@@ -237,12 +238,16 @@ def in_time(stages: Sequence[Stage], sources: Sequence[Source], limits: Limits) 
     return through(stages, sources, alone)
 
 
+def found_in(entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors]]:
+    """Crystals of those entries that are no failures, and their neighbours."""
+    found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
+    return [crystal for crystal, _ in found], [edges for _, edges in found]
+
+
 def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:
     """The entries with one of each kind of equivalent atoms in their neighbour lists; radius, Å, of these."""
-    found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
-    crystals, neighbors = [crystal for crystal, _ in found], [edges for _, edges in found]
-    merged = iter(merge_equivalent(crystals, neighbors, radius))
-    return [replace(entry, neighbors=next(merged)) if entry.crystal else entry for entry in entries]
+    merged = iter(merge_equivalent(*found_in(entries), radius))
+    return [replace(entry, neighbors=next(merged)) if entry.crystal and entry.neighbors else entry for entry in entries]
 
 
 def _as_they_are(entries: list[Entry]) -> list[Entry]:

@@ -77,7 +77,8 @@ class Coverage:
 class Score:
     """How well a model predicts a property on one scale, `unit`; labels, predictions (n,) on it.
 
-    difference: its mean absolute error minus that of the first model, with a paired 95 % interval; None for the first.
+    difference: its mean absolute error minus that of the first model, with a paired 95 % interval; None for the first,
+    and where that has none.
     worst: the crystals with the largest errors, largest first. coverage: of the intervals, if the model has them.
     """
 

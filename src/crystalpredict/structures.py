@@ -14,7 +14,7 @@ from pymatgen.core.composition import Composition, reduce_formula
 from pymatgen.core.periodic_table import DummySpecies, Element, Species
 from pymatgen.core.structure import SiteCollection
 
-from crystalpredict.crystal import ELEMENTS, LONGEST, Crystal, Neighbors, volume_of_cell
+from crystalpredict.crystal import ELEMENTS, LONGEST, THINNEST, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
 from crystalpredict.files import STATED_FORMULA, read_text, text_of
 from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
@@ -30,7 +30,6 @@ CLOSEST = 0.5  # Å, below which two atoms are a mistake: the shortest bond ther
 MANY = 1000  # atoms, above which close ones are looked for first: thousands in one place have millions of neighbours
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
 FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
-THINNEST = 0.1  # Å^3 per atom, below which the lattice is flat or mistyped
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # noble gases have no electronegativity, which pymatgen says once for each
     for _element in Element:

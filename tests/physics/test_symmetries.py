@@ -81,6 +81,18 @@ def test_batch_equals_single_whatever_the_company() -> None:
     assert output(*crystals[::-1]) == pytest.approx(alone[::-1], abs=1e-11)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_neighbours_at_the_radius_itself_are_none_in_every_cell(seed: int) -> None:
+    crystal = rock_salt(RADIUS)  # every atom has six of its own kind at the lattice constant
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    rotation *= np.linalg.det(rotation)
+    turned = Crystal(
+        crystal.lattice @ rotation, crystal.positions @ rotation + 0.1 * seed, crystal.numbers, crystal.occupancies
+    )
+    doubled = supercell(turned, np.diag([2, 1, 1]))
+    assert output(turned, doubled) == pytest.approx(output(crystal, crystal), abs=1e-11)
+
+
 def test_the_lattice_constant_matters() -> None:
     """Without radial encoding a one-atom cell could not tell; with it, 1 % of strain shows."""
     assert abs(output(rock_salt(5.64))[0] - output(rock_salt(5.70))[0]) > 1e-4

@@ -56,6 +56,13 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     assert loaded.properties == (find_property("formation_energy"), find_property("bulk_modulus"))
 
 
+def test_atoms_far_from_their_cell_are_where_they_were(tmp_path: Path) -> None:
+    far = {**ROCK_SALT, "frac_coords": [[0, 0, -1e6], [1e6 + 0.5, 0.5, 0.5]]}
+    table_of_rows([(far, TRAIN)]).save(tmp_path / "crystals.npz")
+    found = CrystalTable.load(tmp_path / "crystals.npz").fractional
+    assert found.tolist() == [[0, 0, 0], [0.5, 0.5, 0.5]]
+
+
 def test_of_a_file_only_the_small_crystals_are_taken_where_that_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +107,10 @@ def test_bad_data_is_named(tmp_path: Path) -> None:
         list(read_jsonl(tmp_path / "a.jsonl"))
     with pytest.raises(DataError, match="Xx"):
         table_of_rows([({**IRON, "species": ["Xx"]}, TRAIN)])
+    with pytest.raises(DataError, match="no cell has"):
+        table_of_rows([({**IRON, "lattice": [3, 3, 3, 60, 60, 120]}, TRAIN)])
+    with pytest.raises(DataError, match=r"a cell of 0.027 Å\^3 for 1 atoms"):
+        table_of_rows([({**IRON, "lattice": [0.3, 0.3, 0.3, 90, 90, 90]}, TRAIN)])
     with pytest.raises(DataError, match="no crystals"):
         table_of_rows([])
     table_of_rows([(IRON, TRAIN)]).save(tmp_path / "b.npz")

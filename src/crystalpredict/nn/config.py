@@ -89,7 +89,7 @@ class ModelConfig:
 
     @property
     def vectors(self) -> bool:
-        """Whether the network sees more than distances, so that its neighbour lists need vectors and every atom."""
+        """Whether the network sees more than distances, so that its neighbour lists need vectors."""
         return self.attention != "real"
 
     @property
