@@ -28,7 +28,8 @@ SAME_ORBIT = 1e-3  # Å, within which an operation maps an atom to another
 SAME_PLACE = 0.01  # Å: coordinates in files have four digits or so
 AT_ONCE = 2**20  # distances computed at a time: it bounds the memory
 MANY = 400  # atoms, above which rotations are not looked for, and translations are tried on some atoms only
-SOME = 16
+SOME = 16  # of each kind, at random: at regular steps they may all be of some sites alone
+ROUNDS = 10  # of trying translations
 VAST = 20_000  # atoms, above which translations are not looked for
 FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
 
@@ -212,28 +213,38 @@ def primitive_size(crystal: Crystal) -> int:
     places = [fractional[kinds == kind] for kind in sorted(counts, key=counts.__getitem__)]
     shifts = (places[0] - places[0][0])[1:]  # the rarest kind has fewest to try
     for own in places:  # shifts that move some one atom to no place of its kind are soon out
-        shifts = shifts[_fits(own[1:2], shifts, own, crystal.lattice)]
+        shifts = shifts[_fits(own[1:2], shifts, own, crystal.lattice).all(axis=1)]
         if not len(shifts):
             return crystal.n_atoms
-    step = 1 if crystal.n_atoms <= MANY else crystal.n_atoms // SOME + 1
-    for own in places:
-        shifts = shifts[_fits(own[::step], shifts, own, crystal.lattice)]
+    few = crystal.n_atoms <= MANY
+    at_random = np.random.default_rng(0)
+    tested = places if few else [at_random.permutation(own)[:SOME] for own in places]
+    for _ in range(ROUNDS):
+        for atoms, own in zip(tested, places, strict=True):
+            shifts = shifts[_fits(atoms, shifts, own, crystal.lattice).all(axis=1)]
+        if few or not len(shifts):
+            break
+        tried = at_random.permutation(shifts)[:SOME]  # on all atoms: those that one moves wrongly test the others, too
+        wrong = [own[~_fits(own, tried, own, crystal.lattice).all(axis=0)] for own in places]
+        tested = [at_random.permutation(atoms)[:SOME] for atoms in wrong]
+        if not any(map(len, wrong)):
+            break
     # with that by nothing they are a group, but for what the noise of some atom takes away
     orders = (order for order in range(divisor, 0, -1) if divisor % order == 0)
     return crystal.n_atoms // min(orders, key=lambda order: abs(order - len(shifts) - 1))
 
 
 def _fits(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:
-    """Which shifts (s,) move each of the atoms (m, 3) to one of the places (n, 3), but for lattice vectors."""
+    """Which shifts (s, 3) move which atoms (m, 3) to one of the places (n, 3), but for lattice vectors; (s, m)."""
     if len(places) > MANY:
         return _fits_of_many(atoms, shifts, places, lattice)
-    fit = np.ones(len(shifts), dtype=bool)
-    step = max(1, AT_ONCE // (len(atoms) * len(places)))
+    fit = np.ones((len(shifts), len(atoms)), dtype=bool)
+    step = max(1, AT_ONCE // (len(atoms) * len(places) + 1))
     for start in range(0, len(shifts), step):
         offsets = (atoms + shifts[start : start + step, None])[:, :, None] - places
         offsets -= np.round(offsets)
         squares = np.square(offsets @ lattice).sum(axis=-1).min(axis=-1)  # (shifts, m)
-        fit[start : start + step] = (squares < SAME_PLACE**2).all(axis=1)
+        fit[start : start + step] = squares < SAME_PLACE**2
     return fit
 
 
@@ -247,7 +258,7 @@ def _fits_of_many(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lat
     _, nearest = tree.query(images % 1 % 1 * lengths)
     offsets = images - places[nearest]
     offsets -= np.round(offsets)
-    return np.asarray((np.square(offsets @ lattice).sum(axis=-1) < SAME_PLACE**2).all(axis=1))
+    return np.asarray(np.square(offsets @ lattice).sum(axis=-1) < SAME_PLACE**2)
 
 
 def _occupants(crystals: Sequence[Crystal]) -> IntArray:

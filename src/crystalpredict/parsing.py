@@ -17,16 +17,18 @@ from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
 from pymatgen.symmetry.groups import SpaceGroup
 
-from crystalpredict.crystal import LONGEST, lattice_of_parameters, volume_of_cell
+from crystalpredict.crystal import LONGEST, lattice_of_parameters
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
 from crystalpredict.plain_cif import (
     ATTACHED,
     DUMMY,
+    GROUPS,
     HALL,
     MOST_OPERATIONS,
     NOT_MAGNETIC,
+    NUMBERS,
     OPERATIONS,
     UNKNOWN,
     exact_thirds,
@@ -34,6 +36,7 @@ from crystalpredict.plain_cif import (
     is_operation,
     values_of,
 )
+from crystalpredict.poscar import is_poscar, structure_of_poscar
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 
@@ -46,7 +49,7 @@ def parse_text(text: str) -> list[Structure | StructureError]:
 
 
 def _parse(text: str) -> list[Structure | StructureError]:
-    if _is_poscar(text):  # whatever its title looks like
+    if is_poscar(text):  # whatever its title looks like
         return [_parse_poscar(text)]
     start = text.lstrip()[:512].lower()
     if start.startswith(("{", "[")):
@@ -262,9 +265,10 @@ def _list_operations(data: dict[str, Any], group: str) -> None:
     A Hall symbol goes before the name of the `group`. Of groups with a choice of axes the cell says which.
     """
     alpha, gamma = (str2float(data[f"_cell_angle_{angle}"]) for angle in ("alpha", "gamma"))
-    named = gemmi.find_spacegroup_by_name(group, alpha, gamma)
-    if named is None and group.isdecimal() and (numbered := gemmi.find_spacegroup_by_number(int(group))):
-        named = gemmi.find_spacegroup_by_name(numbered.hm, alpha, gamma)
+    named = _named_group(group, alpha, gamma)
+    names = [name for tag in (*GROUPS, *NUMBERS) if (name := str(data.get(tag, "")).strip("'\" ")) not in UNKNOWN]
+    if len({each.number for name in names if (each := _named_group(name, alpha, gamma))}) > 1:
+        raise StructureError(f"{' and '.join(map(repr, names))} are different space groups: list the operations")
     operations = None
     for hall in (str(data.get(tag, "")).strip() for tag in HALL):  # a symbol may end with a double quote
         try:
@@ -282,6 +286,13 @@ def _list_operations(data: dict[str, Any], group: str) -> None:
         raise StructureError(f"space group {group!r} has two origins: list its operations, _symmetry_equiv_pos_as_xyz")
 
 
+def _named_group(name: str, alpha: float, gamma: float) -> gemmi.SpaceGroup | None:
+    """Space group of a name or a number, with the axes that the angles of the cell tell."""
+    if name.isdecimal() and (numbered := gemmi.find_spacegroup_by_number(int(name))):
+        name = numbered.hm
+    return gemmi.find_spacegroup_by_name(name, alpha, gamma)
+
+
 @lru_cache(256)
 def _hold_group(symbol: str) -> SpaceGroup | None:
     """A space group, which takes pymatgen half a second, and which it forgets as soon as nobody holds it."""
@@ -291,65 +302,14 @@ def _hold_group(symbol: str) -> SpaceGroup | None:
         return None
 
 
-def _is_poscar(text: str) -> bool:
-    """Whether the second line begins with a number and the three after it with three each."""
-    lines = text.split("\n", 5)[1:5]
-    try:
-        numbers = [[float(word) for word in line.split()[:3]] for line in lines[1:]]
-        float(lines[0].split()[0])
-    except (ValueError, IndexError):
-        return False
-    return [len(row) for row in numbers] == [3, 3, 3]
-
-
 def _parse_poscar(text: str) -> Structure | StructureError:
-    """Structure of a POSCAR; it must name its elements."""
-    from pymatgen.io.vasp.inputs import Poscar  # takes two seconds, for the spectra that pymatgen reads
-
-    lines = text.split("\n")
-    scales = _leading_numbers(lines[1])
-    if len(scales) > 1:
-        if len(scales) != 3 or min(scales) <= 0:
-            return StructureError(f"broken POSCAR: scale {lines[1].strip()!r} must be one number or three above 0")
-        lines[1] = "1.0"  # pymatgen would take the first for all three
-    elif scales[0] < 0:  # the volume, as which pymatgen takes it for the cell, but not for Cartesian coordinates
-        volume = volume_of_cell(np.array([_leading_numbers(line)[:3] for line in lines[2:5]]))
-        if not volume:
-            return StructureError("broken POSCAR: the three vectors of the cell lie in a plane")
-        lines[1] = repr((-scales[0] / volume) ** (1 / 3))
-    lines[5:7] = [line.split("!")[0] for line in lines[5:7]]  # comments, which pymatgen takes for counts
-    named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
-    if named and len(lines) > 6 and len(lines[5].split()) != len(lines[6].split()):
-        return StructureError("broken POSCAR: the two lines below the cell need as many counts as element symbols")
-    counts = [float(word) for line in lines[5:7] for word in line.split() if word.isdecimal()]
-    if sum(counts) > len(lines):  # pymatgen would make so many symbols first, in whatever memory it takes
-        return StructureError(f"broken POSCAR: counts of {sum(counts):.3g} atoms in {len(lines)} lines: a file cut off")
-    start = 7 if named else 6
-    start += 2 if len(lines) > start and lines[start].strip()[:1] in ("s", "S") else 1
-    beyond = lines[start + int(sum(counts)) :]
-    if (beyond and len(_leading_numbers(beyond[0])) >= 3) or any("configuration=" in line for line in beyond):
-        return StructureError("more coordinates than atoms: check the counts; of an XDATCAR, give a POSCAR each")
+    """Structure of a POSCAR."""
     try:
-        poscar = Poscar.from_str("\n".join(lines), read_velocities=False)
+        return structure_of_poscar(text)
+    except StructureError as error:
+        return error
     except Exception as error:  # pymatgen raises whatever its parsing meets
         return StructureError(f"broken POSCAR ({_reason(error)}): check the counts, the coordinates and their number")
-    if not named and not poscar.true_names:
-        return StructureError("the POSCAR does not name its elements: add a line of symbols above the line of counts")
-    structure = poscar.structure
-    if len(scales) == 3:  # of x, y and z, of cell and atoms alike: fractional coordinates stay what they are
-        lattice = Lattice(structure.lattice.matrix * scales)
-        structure = Structure(lattice, structure.species_and_occu, structure.frac_coords)
-    return structure
-
-
-def _leading_numbers(line: str) -> list[float]:
-    numbers = []
-    for word in line.split():
-        try:
-            numbers.append(float(word))
-        except ValueError:
-            break
-    return numbers
 
 
 def _parse_json(text: str) -> list[Structure | StructureError]:

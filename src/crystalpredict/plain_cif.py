@@ -29,7 +29,8 @@ METRIC = 0.05  # by how much of a length or a cosine a symmetry operation may ch
 OPERATIONS = (
     "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz",
 )  # fmt: skip
-_GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
+GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
+NUMBERS = ("_space_group_IT_number", "_symmetry_Int_Tables_number")
 # P1, P11', P1.1', P_S1 (BNS), P_2s1 (OG) and their numbers, without spaces and quotes
 NOT_MAGNETIC = re.compile(r"1\..*|P(_\{?[0-9]?[A-Za-z]+\}?|S)?1(\.?1)?'*|[?.]?")
 HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall", "_space_group.name_Hall")
@@ -126,7 +127,7 @@ def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
                 return []
     names, halls = (
         [name for tag in tags if (name := gemmi.cif.as_string(block.find_value(tag) or "?")) not in UNKNOWN]
-        for tags in (_GROUPS, HALL)
+        for tags in (GROUPS, HALL)
     )
     if names and halls:
         return []  # whether they agree is seen where the exceptions are known
@@ -136,6 +137,9 @@ def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
         except (ValueError, RuntimeError):
             return []
     group = gemmi.find_spacegroup_by_name(names[0], cell[3], cell[5]) if names else None
+    numbers = {gemmi.cif.as_string(block.find_value(tag) or "?") for tag in NUMBERS}
+    if group and not numbers <= {*UNKNOWN, str(group.number)}:
+        return []
     # of groups with a choice of axes, R, the one that the cell has; with a choice of origin, none
     return [] if group is None or group.ext not in ("\0", "R", "H") else list(group.operations())
 

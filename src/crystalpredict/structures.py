@@ -112,7 +112,7 @@ def parse(source: Source, key: bytes = b"") -> Parsed:
     try:
         text = _text_of_source(source)
     except StructureError as error:
-        return Parsed(path, first, error=str(error), key=key)
+        return Parsed(path, first, error=str(error))  # without a key: another day it may be read
     return Parsed(path, first, text, read_plain_cif(text), key=key)
 
 
@@ -158,12 +158,16 @@ def entries_of_plain_cifs(several: Sequence[Parsed], radius: float, *, vectors: 
 
 
 def _crystals_of_plain_cif(parsed: Parsed) -> list[Crystal]:
-    """The crystals of a source; none if one is large or has something wrong with its cell."""
+    """The crystals of a source; none if one has something wrong with its cell, or is large and has atoms too close."""
     crystals = []
     for plain in parsed.plain:
         crystal = Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers)
-        if crystal.n_atoms > MANY or crystal.volume < THINNEST * crystal.n_atoms:
+        if crystal.volume < THINNEST * crystal.n_atoms:
             return []
+        if crystal.n_atoms > MANY:
+            nearest = find_neighbors(crystal.lattice, crystal.positions, CLOSEST)
+            if _shortest_edge(nearest)[1] < CLOSEST:
+                return []
         crystals.append(crystal)
     return crystals
 

@@ -137,16 +137,19 @@ def read_labelled(
         target.prop if target.prop in known else target.prop.shown_as(values)
         for target, values in zip(wanted, labels[kept].T, strict=True)
     ]
-    notes = [f"{raw.rows:,} rows", f"structures in {column}"]
-    notes += [f"{target.column} is {target.prop.name}" for target in wanted if target.column != target.prop.name]
-    if new and new.log:
-        linear = [target.prop.name for target in wanted if target.prop.transform == "none"]
-        notes += [f"{name} is known and learnt as it is: --log is for what is not" for name in linear]
+    notes = [f"{raw.rows:,} rows", f"structures in {column}", *_notes_on(wanted, new)]
     return LabelledTable(
         str(path), tuple(ids[number] for number in kept), np.array(kept) + 1, tuple(sources), labels[kept],
         tuple(properties), tuple(PARTS.get(part.lower(), part) for part in splits),
         tuple(dropped), tuple(holes), tuple(notes),
     )  # fmt: skip
+
+
+def _notes_on(wanted: Sequence[Target], new: NewTargets | None) -> list[str]:
+    """What was decided about the columns with labels."""
+    notes = [f"{target.column} is {target.prop.name}" for target in wanted if target.column != target.prop.name]
+    linear = [target.prop.name for target in wanted if new and new.log and target.prop.transform == "none"]
+    return notes + [f"{name} is known and learnt as it is: --log is for what is not" for name in linear]
 
 
 def _names(target: str, raw: RawTable) -> list[str]:

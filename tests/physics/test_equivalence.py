@@ -10,7 +10,7 @@ import torch
 
 from crystalpredict.batching import collate
 from crystalpredict.crystal import Crystal
-from crystalpredict.equivalence import merge_equivalent, primitive_size
+from crystalpredict.equivalence import MANY, merge_equivalent, primitive_size
 from crystalpredict.neighbors import find_neighbors
 from tests.crystals import FCC, random_crystal, rock_salt, supercell
 from tests.reference import reference_model
@@ -131,6 +131,20 @@ def test_an_atom_out_of_place_makes_the_whole_cell_primitive() -> None:
         large = supercell(crystal, np.diag([8, 8, 7]))
         assert primitive_size(large) == crystal.n_atoms
         assert primitive_size(moved(large, 0.1)) == large.n_atoms > 800
+
+
+def test_the_primitive_size_of_a_large_cell_sees_every_sublattice() -> None:
+    chain = np.arange(64.0)[:, None] * [0, 0, 3.0]
+    chain[11] += [0, 0, 0.1]  # else its primitive cell has one atom
+    cell = Crystal.ordered(np.diag([3.0, 3.0, 192.0]), chain, np.full(64, 84))
+    large = supercell(cell, np.diag([4, 4, 1]))
+    assert large.n_atoms > MANY
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(large.n_atoms)
+        shuffled = replace(large, positions=large.positions[order])
+        assert primitive_size(shuffled) == 64
+        shuffled.positions[5] += 0.1  # one atom of 1,024
+        assert primitive_size(shuffled) == 1024
 
 
 @pytest.mark.parametrize("shear", [np.eye(3), [[1, 3, 0], [0, 1, 2], [0, 0, 1]]])

@@ -97,6 +97,19 @@ def test_two_names_for_different_groups_are_an_error() -> None:
     assert "are different space groups: list the operations" in read(cif(*CELLS["cubic"], extra=extra)).error
 
 
+NUMBER = "_symmetry_Int_Tables_number"
+
+
+@pytest.mark.parametrize("unusual", ["", "_cell_modulation_dimension 0\n"])  # read by gemmi, and by pymatgen
+@pytest.mark.parametrize("name", ["P 1", "F m -3 m"])
+def test_a_name_and_a_number_of_different_groups_are_an_error(name: str, unusual: str) -> None:
+    entry = read(cif(*CELLS["cubic"], extra=f"{HM} '{name}'\n{NUMBER} 221\n{unusual}"))
+    assert entry.error == f"{name!r} and '221' are different space groups: list the operations"
+    listed = f"loop_\n_symmetry_equiv_pos_as_xyz\nx,y,z\n{HM} '{name}'\n{NUMBER} 221\n{unusual}"
+    assert read(cif(*CELLS["cubic"], extra=listed)).n_atoms == 1
+    assert read(cif(*CELLS["cubic"], extra=f"{HM} 'P m -3 m'\n{NUMBER} 221\n{unusual}")).n_atoms == 48
+
+
 def test_operations_under_the_name_with_a_dot_are_carried_out() -> None:
     centring = "loop_\n_space_group_symop.operation_xyz\nx,y,z\nx+1/2,y+1/2,z\nx+1/2,y,z+1/2\nx,y+1/2,z+1/2\n"
     for occupancy in ("", "_atom_site_occupancy\n"):  # read by gemmi, and by pymatgen

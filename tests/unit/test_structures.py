@@ -13,7 +13,7 @@ from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystalpredict import load_model
 from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.structures import Entry, Inline, entries_of_structures, read_entries
+from crystalpredict.structures import MANY, Entry, Inline, entries_of_structures, parse, read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
@@ -332,15 +332,15 @@ def test_a_file_without_permission_says_so(tmp_path) -> None:
         (b" \n\t\r\n ", "empty file"),
         (b"\xef\xbb\xbf", "empty file"),
         (b"\xff\xfe", "empty file"),
-        (gzip.compress(b""), "empty file"),
+        (gzip.compress(b"", mtime=0), "empty file"),
         (bytes(range(256)) * 10, "binary"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0" * 50, "binary"),
         (b"PK\x03\x04\x14\0\0\0\x08\0" + b"\x9c" * 90, "a zip archive"),
         (b"<!DOCTYPE html>\n<html><body>Please log in</body></html>", "web page"),
         (b"\n\n<HTML><head></head></HTML>", "web page"),
         (b"\xef\xbb\xbf<?xml version='1.0'?><error>404</error>", "web page"),
-        (gzip.compress(cif().encode())[:-20], "cannot be read"),
-        (gzip.compress(cif().encode())[:30] + b"garbage" * 9, "cannot be read"),
+        (gzip.compress(cif().encode(), mtime=0)[:-20], "cannot be read"),
+        (gzip.compress(cif().encode(), mtime=0)[:30] + b"garbage" * 9, "cannot be read"),
         (b"\x1f\x8b", "cannot be read"),
         (b"\x1f\x8b\x08\0" + b"\xff" * 40, "cannot be read"),
         (b"Dear colleague,\nplease find attached\nthe structure\nof rock salt\n", "not a CIF, a POSCAR"),
@@ -574,6 +574,35 @@ def test_random_bytes_never_raise(tmp_path) -> None:
 def test_comments_behind_the_symbols_and_counts_of_a_poscar(tmp_path) -> None:
     entry = read_one(tmp_path, poscar("Cs Cl ! of 2019\n", "1 1 ! 2 atoms"))
     assert (entry.formula, entry.n_atoms, entry.error) == ("CsCl", 2, "")
+
+
+def test_what_could_not_be_read_is_not_known_another_day(tmp_path) -> None:
+    (tmp_path / "x.cif").write_text(cif())
+    (tmp_path / "x.cif.gz").write_bytes(b"\x1f\x8b")
+    assert parse(str(tmp_path / "x.cif"), b"key").key == b"key"
+    found = parse(str(tmp_path / "x.cif.gz"), b"key")
+    assert (found.key, found.error != "") == (b"", True)
+
+
+def test_comments_on_the_scale_and_the_symbols_of_a_poscar(tmp_path) -> None:
+    entry = read_one(tmp_path, poscar("Cs Cl # of 2019\n", "1 1 # 2 atoms", a="4.1 ! of 2 of them"))
+    assert (entry.formula, entry.n_atoms, entry.error) == ("CsCl", 2, "")
+    assert crystal_of(entry).volume == pytest.approx(4.1**3)
+
+
+def test_a_frame_of_xyz_whose_comment_begins_with_a_number_is_no_poscar(tmp_path) -> None:
+    frame = '3\n-12.5 Lattice="4.2 0 0 0 4.2 0 0 0 4.2" Properties=Z:I:1:pos:R:3\n55 0 0 0\n17 2.1 2.1 2.1\n8 0 2.1 0\n'
+    assert read_one(tmp_path, frame).formula == "CsClO"
+
+
+def test_a_large_plain_cif_has_the_neighbours_of_any_other_file(tmp_path) -> None:
+    grid = [(i / 11, j / 11, k / 9) for i in range(11) for j in range(11) for k in range(9)]
+    sites = [f"Po{n} Po {x} {y} {z} 1" for n, (x, y, z) in enumerate(grid)]
+    box = cell("36.85", "36.85", "30.15")
+    entry = read_one(tmp_path, cif(*sites, box=box))
+    assert entry.n_atoms == len(grid) > MANY
+    assert entry.neighbors.widths.tolist() == [1 + 6 + 12 + 8] * len(grid)  # alpha-polonium to 5.8 Å
+    assert "are 0.03 Å apart" in error_of(read_one(tmp_path, cif(*sites, "Po Po 0 0 0.001 1", box=box)))
 
 
 def test_a_poscar_cut_off_between_atoms_is_no_smaller_crystal(tmp_path) -> None:
