@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--summary", required=True, help="one line for `crystalpredict models list`")
     parser.add_argument("--card", type=Path, required=True, help="text of the model card")
+    parser.add_argument("--began", type=Path, help="checkpoint that the run began with, which knows crystals too")
     parser.add_argument("--with", dest="others", nargs="*", type=Path, default=[], help="others to average with it")
     parser.add_argument("--default", action="store_true")
     options = parser.parse_args()
@@ -46,10 +47,13 @@ def main() -> None:
         member.load_state_dict(load_checkpoint(run).model.state_dict() if finished else kept_state(run))
     properties, mean, deviation = properties_of(config)
     table = CrystalTable.load(options.table)
+    began = load_checkpoint(options.began) if options.began else None
+    known_elements = began.training.get("elements_seen", ()) if began else ()
     training = {
         "settings": config["training"],
         "crystals": config["crystals"],
-        "elements_seen": sorted(int(number) for number in np.unique(table.numbers)),
+        "elements_seen": sorted({*np.unique(table.numbers).tolist(), *known_elements}),
+        "learnt": sorted({*(prop.identity for prop in properties), *(began.learnt if began else ())}),
     }
     model = ensemble_of(members).eval()
     checkpoint = Checkpoint(options.folder.name, model, properties, mean, deviation, training)

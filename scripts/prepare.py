@@ -8,11 +8,13 @@ a.jsonl.gz:10 takes of a file only the crystals with at most 10 atoms.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from crystalpredict.dataset import TRAIN, VALIDATION, read_jsonl, table_of_rows
+from crystalpredict.errors import CrystalPredictError
 
 
 def rows_of(name: str) -> Iterator[dict[str, Any]]:
@@ -38,4 +40,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (CrystalPredictError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -24,6 +24,7 @@ BLOWN_UP = 0.02  # share of the largest volumes: the Materials Project has atoms
 LOOSE = 0.05  # share of cells that are loosely packed, in which
 EMPTY = 6.0  # Å without atoms are no longer a crystal's own
 FAR = 5e-3  # share of the training crystals beyond the reach of the centroids
+SAME_LENGTH = 1e-5  # Å: bonds of equal length, but for rounding
 SLACK = 1.08  # by which a bond may leave the range of its pair
 CENTROIDS, ROUNDS = 512, 10  # of k-means
 REDUCTIONS = 50  # rounds at most, of which few are needed
@@ -127,7 +128,7 @@ class Domain:
         found: dict[int, str] = {}
         order = np.flatnonzero(excess > SLACK)
         for bond in order[np.argsort(-excess[order].round(6), kind="stable")].tolist():
-            pair = f"{ELEMENTS[one[bond]]}-{ELEMENTS[two[bond]]}"
+            pair = "-".join(ELEMENTS[element] for element in sorted((one[bond], two[bond])))
             limits = f"{low[bond]:.2f} to {high[bond]:.2f}"
             found.setdefault(int(owners[bond]), f"{pair} {lengths[bond]:.2f} Å apart, not {limits}")
         return found
@@ -192,10 +193,12 @@ def nearest_neighbors(
     lengths[first] = np.inf  # the atom itself
     shortest = np.minimum.reduceat(lengths, first)
     atoms = np.repeat(np.arange(len(kinds)), widths)
-    edges_found = np.flatnonzero(lengths == shortest[atoms])
-    _, places = np.unique(atoms[edges_found], return_index=True)
     owners = np.repeat(np.arange(len(crystals)), sizes)
-    return owners, kinds, kinds[indices[edges_found[places]] + starts[owners]], shortest
+    nearest = np.flatnonzero(lengths <= shortest[atoms] + SAME_LENGTH)
+    atoms = atoms[nearest]
+    elements = kinds[indices[nearest] + starts[owners[atoms]]]
+    places = np.searchsorted(atoms, np.arange(len(kinds)))
+    return owners, kinds, np.minimum.reduceat(elements, places), shortest
 
 
 def _main(crystal: Crystal) -> IntArray:

@@ -123,6 +123,7 @@ class PartialFile:
             # neither is emptied before it is locked: it may belong to a run that goes on
             self.rows = os.open(self.part, os.O_RDWR | os.O_CREAT | (0 if found else os.O_EXCL), 0o666)
             self._lock()
+            self._refuse_renamed()
             self.log = os.open(self.journal, os.O_RDWR | os.O_CREAT | (0 if found else os.O_TRUNC), 0o666)
         except OSError as error:
             raise UsageError(f"{self.part}: cannot be opened ({error.strerror})") from None
@@ -228,6 +229,14 @@ class PartialFile:
                 time.sleep(0.1)
             except OSError:  # a file system without locks
                 return
+
+    def _refuse_renamed(self) -> None:
+        """UsageError if the run that held the lock has ended meanwhile, and its file has the name it was to get."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self.rows), self.part.stat()):
+                return
+        os.close(self.rows)
+        raise UsageError(f"{self.path}: the run that wrote it has just ended: there is nothing to resume")
 
     def _close(self) -> None:
         for handle in (self.rows, self.log):

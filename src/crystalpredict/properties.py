@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -68,11 +69,14 @@ class Property:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Property:
-        """The property of a JSON object; ValueError for a key that does not exist."""
+        """The property of a JSON object; ValueError for an unknown key, or a name that is no word."""
         unknown = set(entry) - set(cls.__dataclass_fields__)
         if unknown:
             raise ValueError(f"property {entry.get('name')!r} has unknown keys {sorted(unknown)}")
-        return cls(**{**entry, "aliases": tuple(entry.get("aliases", ()))})
+        prop = cls(**{**entry, "aliases": tuple(entry.get("aliases", ()))})
+        if not re.fullmatch(r"[0-9A-Za-z_]+", prop.name) or not re.fullmatch(r"[0-9A-Za-z_]*", prop.unit_in_name):
+            raise ValueError(f"property {prop.name!r} has a name that fits no column and no file")
+        return prop
 
     def encode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """Values in `unit` to the trained scale; not a number where log10 does not exist."""

@@ -169,15 +169,26 @@ def find_model(name: str | None = None) -> Path:
         bundled[name].verify_files()
         return bundled[name].folder
     installed = installed_models()
-    if name in installed:
-        return installed[name]
     folder = Path(name).expanduser()
+    if name in installed:
+        _refuse_another(folder, installed[name])
+        return installed[name]
     if name and folder.is_dir():
         return folder.absolute()
     known = [*bundled, *installed]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     raise UsageError(f"no model {name!r}, neither by name nor as a folder: {hint}")
+
+
+def _refuse_another(folder: Path, installed: Path) -> None:
+    """UsageError if a folder with the name of an installed model holds another one."""
+    try:
+        alike = _config_of(folder) == _config_of(installed)
+    except (OSError, ValueError):  # no model
+        return
+    if not alike:
+        raise UsageError(f"{folder}: an installed model, and another in a folder here: name ./{folder} or {installed}")
 
 
 def _config_of(folder: Path) -> Any:

@@ -20,6 +20,10 @@ def split_groups(groups: Sequence[Hashable], validation: float, test: float, see
 
     `validation` and `test` are shares of the rows. Groups are taken in random order, and go where they still fit.
     """
+    if validation + test >= 1:
+        raise UsageError(
+            f"--validation {validation:g} and --test {test:g} leave nothing to train on: give smaller shares"
+        )
     rows = _rows_of_groups(groups)
     wanted = {TEST: _share(test, len(groups)), VALIDATION: _share(validation, len(groups))}
     splits = np.full(len(groups), TRAIN)

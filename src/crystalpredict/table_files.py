@@ -21,6 +21,7 @@ MOST_COLUMNS = 10_000  # of a table that was meant to be one
 LONGEST_DOCUMENT = 2**30  # characters of JSON that is read as a whole
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # words for nothing
 ID_COLUMNS = ("id", "material_id", "mp_id", "mpid", "jid", "identifier")
 FORMATS = "give CSV, JSON lines, JSON or Parquet"
 MAGIC = {
@@ -105,7 +106,8 @@ def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
     if uneven:
         raise DataError(f"{path}, line {uneven}: {len(rows[uneven - 1])} fields where the first line has {width}")
     header: Sequence[str] = names
-    if any(rows[0][1:]) and not any(_is_number(cell) for cell in rows[0][1:]):
+    words = [cell for cell in rows[0][1:] if cell]
+    if words and not any(_is_number(word) or word.lower() in MISSING for word in words):
         header = rows.pop(0)[1:]
     if len(header) != width - 1:
         raise DataError(f"{path}: no header, so that each of its {width - 1} values needs a name: --target NAME")

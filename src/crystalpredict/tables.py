@@ -18,18 +18,27 @@ from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.properties import PROPERTIES, Property, match_property
 from crystalpredict.structures import Inline, Source
-from crystalpredict.table_files import ID_COLUMNS, STRUCTURE_KEYS, RawTable, holds_structure, read_id_prop, read_table
+from crystalpredict.table_files import (
+    ID_COLUMNS,
+    MISSING,
+    STRUCTURE_KEYS,
+    RawTable,
+    holds_structure,
+    read_id_prop,
+    read_table,
+)
 
 LARGEST = 1e30  # of a label: squares of larger ones are soon infinite
 TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # what a cell holds, in the order in which they are looked for
 PATH_COLUMNS = ("path", "file", "filename", "cif_file", "cif_path")
+UNIT = re.compile(r"[num\u00b5\u03bckMGT]?(eV|Pa|bar|J|cal|Ha|Ry)(/\w+)*")  # of energies and pressures
+FILE_NAME = re.compile(r"[^\n<>{}]+\.\w{1,8}")
 SPLIT_COLUMN = "split"
 JARVIS_KEYS = frozenset({"lattice_mat", "coords", "elements"})
 PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})
 SIGNS = {"/": " per ", "%": "percent", "^": "", "Å": "A", "Ω": "ohm", "\u03bc": "u", "°": "deg"}  # in names and units
 SHORTEST_NAME = 3  # letters of a column that is taken for a known property without being asked for: g may be anything
 OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")
@@ -220,6 +229,15 @@ def _without_unit(column: str) -> tuple[str, str]:
     return (parts[1], _closed(parts[2])) if parts else (column, "")
 
 
+def refuse_other_unit(column: str, prop: Property) -> None:
+    """UsageError if a column that is to hold a property states another unit than its: text in brackets may be none."""
+    stated = _without_unit(column)[1]
+    if UNIT.fullmatch(stated) and stated != _closed(prop.unit):
+        raise UsageError(
+            f"{column.strip()}: {prop.name} is compared in {prop.unit or 'no unit'}: convert the labels, or rename it"
+        )
+
+
 def _closed(unit: str) -> str:
     """A unit without its spaces, as units are compared."""
     return unit.replace(" ", "")
@@ -362,6 +380,8 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
     text = str(cell)
     if not text.strip() or text.strip().lower() in MISSING:
         return None
+    if column.lower() in TEXT_COLUMNS and FILE_NAME.fullmatch(text.strip()):
+        return Inline(where, error=f"a file name in the column {column}, of structures: call a column of names path")
     by_path = column.lower() in PATH_COLUMNS or (column.lower() not in TEXT_COLUMNS and not holds_structure(text))
     return str(base / text.strip()) if by_path else Inline(where, text)
 

@@ -134,6 +134,11 @@ def test_targets_name_properties_and_columns(program, table, tmp_path) -> None:
     foreseen(program("evaluate", table, "-t", "gap=nowhere"), "no column 'nowhere'")
     foreseen(program("evaluate", table, "-t", "gap=K_VRH,gap=band_gap"), "bandgap", "twice")
     foreseen(program("evaluate", table, "-t", "K=band_gap,gap=band_gap"), "two properties", "band_gap")
+    foreseen(program("evaluate", table, "-t", "youngs_modulus"), "derived from bulk and shear modulus")
+    data = written(tmp_path / "l.csv", rows_of_table(), [*HEAD[:3], "K (kbar)", *HEAD[4:]])
+    foreseen(program("evaluate", data, "-t", "K=K (kbar)"), "K (kbar): bulk_modulus is compared in GPa: convert")
+    data = written(tmp_path / "l.csv", rows_of_table(), [*HEAD[:3], "K (PBE)", *HEAD[4:]])
+    assert "K (PBE) is bulk_modulus in GPa" in program("evaluate", data, "-t", "K=K (PBE)").stderr
     logarithms = [[*row[:3], str(np.log10(float(row[3]))), *row[4:]] for row in rows_of_table()]
     data = written(tmp_path / "l.csv", rows_of_table(), [*HEAD[:3], "logical_k", *HEAD[4:]])
     assert program("evaluate", data, "-q", "-t", "K=logical_k").rows == program("evaluate", table, "-q", "-t", "K").rows

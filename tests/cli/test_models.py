@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +71,23 @@ def test_of_a_model_that_is_linked_the_link_is_removed(program, folder, tmp_path
     assert program("models", "remove", "mine").code == 0
     assert (folder / "config.json").exists()
     assert not list((tmp_path / "models").iterdir())
+
+
+def test_an_installed_model_and_another_in_a_folder_of_its_name_are_told_apart(
+    program, folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("CRYSTALPREDICT_MODELS", str(tmp_path / "models"))
+    example = Path("examples/Si.vasp").absolute()
+    assert program("models", "install", folder, "--name", "mine").code == 0
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / "mine")
+    assert program("predict", example, "-m", "mine").code == 0  # the same
+    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config | {"training": {}}))
+    outcome = program("predict", example, "-m", "mine")
+    assert outcome.code == 2
+    assert "mine: an installed model, and another in a folder here: name ./mine or" in outcome.stderr
+    assert program("predict", example, "-m", "./mine").code == 0
 
 
 def test_models_alone_shows_its_commands(program) -> None:

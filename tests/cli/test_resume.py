@@ -221,6 +221,25 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
+def test_a_run_that_waits_for_another_sees_that_it_has_ended(tmp_path: Path) -> None:
+    from crystalpredict.errors import UsageError
+
+    with PartialFile(tmp_path / "a", FACTS, resume=False) as part:
+        part.stream.write("1\n")
+        part.commit(Position(rows=1))
+
+        def end() -> None:
+            part.finish()
+            os.close(part.rows)
+
+        threading.Timer(0.5, end).start()
+        with pytest.raises(UsageError, match="has just ended: there is nothing to resume"):
+            PartialFile(tmp_path / "a", FACTS, resume=True)
+    assert (tmp_path / "a").read_text() == "1\n"
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_a_part_without_its_journal_is_not_touched(tmp_path: Path) -> None:
     from crystalpredict.errors import UsageError
 

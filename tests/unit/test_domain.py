@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal
-from crystalpredict.domain import Domain, fit_domain, nearest_neighbors
+from crystalpredict.domain import DENSE, Domain, fit_domain, nearest_neighbors
 from crystalpredict.neighbors import find_neighbors
 from tests.crystals import rock_salt
 
@@ -96,6 +96,35 @@ def test_nearest_neighbours_are_found_among_many_crystals_and_isolated_atoms_hav
     assert one.tolist() == [10, 16, 1, 54, 52]
     assert two[[0, 1, 3, 4]].tolist() == [16, 10, 52, 54]
     assert lengths == pytest.approx([2.8, 2.8, np.inf, 3.85, 3.85])
+
+
+def test_of_neighbours_at_one_distance_the_first_element_counts_whatever_rounding_and_order() -> None:
+    cell = 4.0 * np.eye(3)
+    sites = np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0], [2, 2, 0], [0, 0, 2.0]])
+    numbers = np.array([26, 23, 24, 26, 26])  # Fe with V and Cr at 2 Å
+    for order in ([0, 1, 2, 3, 4], [4, 2, 1, 0, 3]):
+        shifted = sites[order] + np.array([[0.3, 0.7, 0.1]]) / 3
+        crystal = Crystal.ordered(cell, shifted, numbers[order])
+        _, _, two, lengths = nearest_neighbors([crystal], [neighbors(crystal)])
+        assert two[order.index(0)] == 22
+        assert lengths == pytest.approx(np.full(5, 2.0))
+
+
+def test_a_bond_is_named_the_same_from_both_of_its_atoms(domain) -> None:
+    crystal = salt("Na", "Cl", 1.2)
+    swapped = Crystal(crystal.lattice, crystal.positions, crystal.numbers[::-1], crystal.occupancies)
+    assert said(domain, crystal) == said(domain, swapped)
+    assert "Na-Cl 3.36 Å apart" in said(domain, swapped)[0]
+
+
+def test_a_crystal_may_be_pressed_and_blown_up_ones_are_left_out() -> None:
+    crystals = [salt("Na", "Cl", 1 + 0.0001 * number) for number in range(200)]
+    features = features_of(crystals)
+    alone = fit_domain(crystals, [neighbors(crystal) for crystal in crystals], features)
+    assert alone.packing[0] == pytest.approx(DENSE * alone.packing[1], rel=0.1)  # nearly all have one volume
+    crystals += [salt("Na", "Cl", 1.9)] * 2
+    with_blown_up = fit_domain(crystals, [neighbors(crystal) for crystal in crystals], features_of(crystals))
+    assert with_blown_up.bonds[10, 16] == pytest.approx(alone.bonds[10, 16], rel=1e-3)
 
 
 def test_impossible_statistics_are_refused(domain) -> None:

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,17 @@ from crystalpredict.properties import PROPERTIES, Property, find_property
 )  # fmt: skip
 def test_aliases_in_any_case(alias: str, name: str) -> None:
     assert find_property(alias).name == name
+
+
+@pytest.mark.parametrize("key", ["name", "unit_in_name"])
+def test_a_name_that_leads_out_of_a_folder_is_refused(key: str) -> None:
+    entry = {"name": "x", "label": "x", "unit": "", "unit_in_name": ""}
+    for name in ("../../x", "a b", "x/y", "x\n"):
+        with pytest.raises(ValueError, match="fits no column and no file"):
+            Property.from_dict(entry | {key: name})
+    with pytest.raises(ValueError, match="fits no column and no file"):
+        Property.from_dict(entry | {"name": ""})
+    assert all(Property.from_dict(asdict(prop)) == prop for prop in PROPERTIES)
 
 
 def test_no_alias_stands_for_two_properties() -> None:

@@ -36,6 +36,11 @@ def test_what_cannot_be_split_says_so(groups: list[str]) -> None:
         split_groups(groups, 0.1, 0.1, seed=0)
 
 
+def test_parts_that_leave_nothing_to_train_on_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"--validation 0.9 and --test 0.9 leave nothing"):
+        split_groups(range(50), 0.9, 0.9, seed=0)
+
+
 def test_each_row_is_tested_once_in_folds_of_like_size() -> None:
     folds = split_folds(FORMULAS, 5, validation=0.1, seed=3)
     tested = np.stack([splits == TEST for splits in folds])
@@ -67,7 +72,7 @@ def test_the_same_crystal_in_another_cell_is_found_again_and_a_polymorph_is_not(
         np.concatenate([crystal.positions, crystal.positions + crystal.lattice[2]]),
         np.concatenate([crystal.numbers[:, 0]] * 2),
     )
-    strained = replace(crystal, lattice=crystal.lattice * 1.01, positions=crystal.positions * 1.01)
+    strained = replace(crystal, lattice=crystal.lattice * 1.002, positions=crystal.positions * 1.002)
     swapped = replace(crystal, numbers=np.roll(crystal.numbers, 1, axis=0))
     crystals = [crystal, strained, shifted, swapped, doubled, crystal]
     groups = repeated_rows(["X"] * 5 + ["Y"], np.stack([print_of(each) for each in crystals]))

@@ -202,6 +202,21 @@ def test_the_first_row_of_a_folder_may_be_names_with_a_comma_too_many(tmp_path: 
     assert (table.ids, table.labels.tolist()) == (("x0", "x1"), [[1], [2.5]])
 
 
+@pytest.mark.parametrize("missing", ["na", "nan", "-"])
+def test_the_first_row_of_a_folder_may_lack_its_value(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "id_prop.csv").write_text(f"0,{missing}\n1,1.2\n")
+    table = read_labelled(tmp_path, ["bandgap"])
+    assert (table.ids, [each.row for each in table.dropped]) == (("1",), [1])
+
+
+def test_names_of_files_in_a_column_of_structures_are_told_where_they_belong(tmp_path: Path) -> None:
+    lines = [row | {"cif": "cifs/0.cif"} for row in rows(2)]
+    sources = read_labelled(write(tmp_path / "t.csv", lines)).sources
+    assert {source.error for source in sources} == {
+        "a file name in the column cif, of structures: call a column of names path"
+    }
+
+
 def test_a_unit_for_all_is_that_of_the_new_ones(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [row | {"x": "1", "y": "2"} for row in rows(2)])
     table = read_labelled(path, ["bandgap,x,K,y"], new=NewTargets(("W",)))

@@ -202,16 +202,20 @@ def read_table(
     parts = [part.partition("=") for option in target or [] for part in option.split(",") if part.strip()]
     if target and not parts:
         raise UsageError("--target names no property")
+    from crystalpredict.derived import derivable
     from crystalpredict.evaluate import rows_of_split
-    from crystalpredict.properties import find_property
-    from crystalpredict.tables import logarithm_of, read_labelled
+    from crystalpredict.properties import find_property, match_property
+    from crystalpredict.tables import logarithm_of, read_labelled, refuse_other_unit
 
     asked: set[str] = set()
     columns: list[str] = []
     known = list(first.properties)
     renamed: dict[str, Property] = {}
     for name, _, column in parts:
+        if match_property(name, derivable(first.properties)):
+            raise UsageError(f"--target {name}: derived from bulk and shear modulus: evaluate these")
         prop = find_property(name, first.properties)
+        refuse_other_unit(column, prop)
         if prop.name in asked:
             raise UsageError(f"--target names {prop.name} twice: give it one column")
         asked.add(prop.name)
@@ -223,7 +227,8 @@ def read_table(
         if columns.count(column) > 1:
             raise UsageError(f"--target takes the labels of two properties from {column}: give each its own column")
     table = read_labelled(data, columns, structure_column=structure_column, known=known)
-    notes = [f"{prop.name} is {renamed[prop.name].name}" for prop in table.properties if prop.name in renamed]
+    known_as = ((prop.name, renamed[prop.name]) for prop in table.properties if prop.name in renamed)
+    notes = [f"{column} is {prop.name}" + f" in {prop.unit}" * bool(prop.unit) for column, prop in known_as]
     properties = tuple(renamed.get(prop.name, prop) for prop in table.properties)
     table = replace(table, properties=properties, notes=(*table.notes, *notes))
     for other in others:
