@@ -144,7 +144,7 @@ def settings_for(crystals: int, atoms: float, *, scratch: bool, directions: bool
     16 to 64 crystals a step, so that an epoch of few crystals still has some; steps grow with the root of the number of
     crystals; a quarter of the epochs without a better validation error ends the run. From few crystals an encoder that
     was trained before learns little but their accidents, so that it learns slowly. One with new `directions`, whose
-    steps are ten times as long, has learnt what there is in a quarter of them; it first gets worse than what it started
+    steps are six times as long, has learnt what there is in a quarter of them; it first gets worse than what it started
     from, and goes on to the end.
     """
     at_once = min(64, max(16, crystals // 25))

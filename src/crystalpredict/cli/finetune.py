@@ -108,7 +108,7 @@ def finetune(
     directions: Annotated[
         bool,
         typer.Option(
-            "--directions", help="Let the network see directions (CrystalFramer): more accurate, ten times the time."
+            "--directions", help="Let the network see directions (CrystalFramer): more accurate, six times the time."
         ),
     ] = False,
     freeze: Annotated[
