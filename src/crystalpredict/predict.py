@@ -66,7 +66,7 @@ class Predictor:
     def predict(
         self, structures: Iterable[str | PathLike[str] | Structure], *, reduce: bool = True
     ) -> list[Prediction]:
-        """Predictions for files and pymatgen structures, in their order; failures are rows with an `error`.
+        """Predictions for files, pymatgen structures and ASE atoms, in their order; failures are rows with an `error`.
 
         A file of several structures gives several rows. `reduce`: compute one of each kind of equivalent atoms only.
         """
@@ -75,7 +75,7 @@ class Predictor:
     def embed(
         self, structures: Iterable[str | PathLike[str] | Structure], *, per_atom: bool = False
     ) -> list[Embedding]:
-        """The network's features of files and pymatgen structures, in their order, for a regressor of one's own.
+        """The network's features of files, structures and ASE atoms, in their order, for a regressor of one's own.
 
         Those of a crystal, from which the readout makes the properties; or those of every atom, whose mean they are.
         """

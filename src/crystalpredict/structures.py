@@ -7,12 +7,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pymatgen.core.composition import Composition, reduce_formula
+from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import DummySpecies, Element, Species
-from pymatgen.core.structure import SiteCollection
+from pymatgen.core.structure import SiteCollection, Structure
 
 from crystalpredict.crystal import ELEMENTS, LONGEST, THINNEST, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
@@ -23,7 +24,6 @@ from crystalpredict.prediction import Prediction
 
 if TYPE_CHECKING:
     from pymatgen.core.sites import PeriodicSite
-    from pymatgen.core.structure import Structure
 
 LONGEST_FORMULA = 1000
 CLOSEST = 0.5  # Å, below which two atoms are a mistake: the shortest bond there is, H-H, has 0.74
@@ -198,8 +198,9 @@ def entries_of_structures(
 ) -> list[Entry]:
     """The entries of structures already parsed, or of the errors that their parsing gave, numbered from `first` on.
 
-    radius, Å, of their neighbours; `vectors`: with the vectors of their edges.
+    ASE's Atoms are structures too. radius, Å, of their neighbours; `vectors`: with the vectors of their edges.
     """
+    structures = [_structure_of_ase(each) if hasattr(each, "get_cell") else each for each in structures]
     entries = [_entry_of_structure(structure, path, index) for index, structure in enumerate(structures, start=first)]
     small = [each.crystal for each in entries if each.crystal and each.crystal.n_atoms <= MANY]
     cells = [(crystal.lattice, crystal.positions) for crystal in small]
@@ -217,13 +218,31 @@ def entries_of_structures(
     return entries
 
 
+def _structure_of_ase(atoms: Any) -> Structure | StructureError:
+    """The structure of ASE's Atoms, for which ASE need not be installed."""
+    cell = np.array(atoms.get_cell(), dtype=float).reshape(3, 3)
+    if not volume_of_cell(cell):
+        return StructureError("a molecule without a lattice: a periodic cell is needed")
+    try:
+        x, y, z = map(bool, atoms.get_pbc())
+        return Structure(
+            Lattice(cell, pbc=(x, y, z)), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True
+        )
+    except ValueError as error:
+        return StructureError(f"broken Atoms ({str(error)[:160]})")
+
+
 def _entry_of_structure(structure: Structure | StructureError, path: str, index: int) -> Entry:
     """The entry of a structure, without its neighbours yet."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
     if not isinstance(structure, SiteCollection):  # anything, from Python
         what = type(structure).__name__
-        return Entry(path, index, error=f"a {what} is no structure: give a pymatgen Structure or the name of a file")
+        return Entry(
+            path,
+            index,
+            error=f"a {what} is no structure: give a pymatgen Structure, Atoms of ASE or the name of a file",
+        )
     elements, n_atoms = _elements(structure), len(structure)
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
     try:

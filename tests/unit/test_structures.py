@@ -506,12 +506,31 @@ def test_a_molecule_alone_is_one_row() -> None:
     assert "molecule without a lattice" in row.error
 
 
+def test_atoms_of_ase_are_structures_too() -> None:
+    ase = pytest.importorskip("ase")
+    here = structure()
+    atoms = ase.Atoms([site.specie.symbol for site in here], here.cart_coords, cell=here.lattice.matrix, pbc=True)
+    model = load_model(device="cpu", targets="bandgap")
+    slab, molecule = atoms.copy(), ase.Atoms("OH", [[0, 0, 0], [0, 0, 1]])
+    slab.pbc = [True, True, False]
+    ours, theirs, no_crystal, no_cell = model.predict([here, atoms, slab, molecule])
+    assert theirs.values == pytest.approx(ours.values, abs=1e-5)
+    assert (theirs.formula, theirs.n_atoms, theirs.index) == (ours.formula, ours.n_atoms, 1)
+    assert "periodic in all three directions" in no_crystal.error
+    assert "molecule without a lattice" in no_cell.error
+    assert [row.values for row in model.predict(atoms)] == [theirs.values]
+    assert "X" in model.predict(ase.Atoms("X", cell=np.eye(3) * 4, pbc=True))[0].error
+
+
 @pytest.mark.parametrize("item", [7, None, {"lattice": 3}, object(), ComputedEntry("MgO", -1.0)])
 def test_what_is_no_structure_at_all_is_an_entry_with_an_error(item) -> None:
     good, bad = load_model(device="cpu", targets="bandgap").predict([structure(), item])
     assert good.values.keys() == {"bandgap_eV"}
     assert (bad.index, bad.values) == (1, {})
-    assert bad.error == f"a {type(item).__name__} is no structure: give a pymatgen Structure or the name of a file"
+    assert (
+        bad.error
+        == f"a {type(item).__name__} is no structure: give a pymatgen Structure, Atoms of ASE or the name of a file"
+    )
 
 
 def test_a_formula_has_bounds_too(tmp_path) -> None:
