@@ -241,7 +241,7 @@ def _entry_of_structure(structure: Structure | StructureError, path: str, index:
         return Entry(
             path,
             index,
-            error=f"a {what} is no structure: give a pymatgen Structure, Atoms of ASE or the name of a file",
+            error=f"a {what} is no structure: give a pymatgen Structure, ASE's Atoms or a file's name",
         )
     elements, n_atoms = _elements(structure), len(structure)
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}

@@ -528,8 +528,7 @@ def test_what_is_no_structure_at_all_is_an_entry_with_an_error(item) -> None:
     assert good.values.keys() == {"bandgap_eV"}
     assert (bad.index, bad.values) == (1, {})
     assert (
-        bad.error
-        == f"a {type(item).__name__} is no structure: give a pymatgen Structure, Atoms of ASE or the name of a file"
+        bad.error == f"a {type(item).__name__} is no structure: give a pymatgen Structure, ASE's Atoms or a file's name"
     )
 
 
