@@ -243,7 +243,8 @@ def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:
     # a network takes memory, and is made only if the file has weights for it; `meta` tensors would import SymPy
     if sum(value.numel() for value in tensors.values()) < config.least_weights:
         raise CheckpointError(f"{path}: does not fit the model in config.json, which has more weights")
-    model = network_of(config)
+    with torch.device("cpu"):
+        model = network_of(config).float()  # whatever the defaults of the program that asks
     wanted, found = ({name: tuple(value.shape) for name, value in own.items()} for own in (model.state_dict(), tensors))
     if wanted != found:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))

@@ -211,7 +211,7 @@ def neighbor_table(
     if cache is None:
         return _find_all(table, radius, jobs, merging)
     keys = {
-        "distances": (TOLERANCE, FREQUENCIES, "middle"),
+        "distances": (TOLERANCE, FREQUENCIES, "middle", "alone"),
         "rotations": ("rotations", SAME_ORBIT, find_spec("spglib") is not None),
         "nothing": ("vectors",),
     }

@@ -9,7 +9,6 @@ network, whose mean over atoms becomes a mean weighted by counts [M6].
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.silence import silence
 
 Merging = Literal["distances", "rotations", "nothing"]  # that of equivalent atoms: by which of the functions below
 
@@ -128,8 +128,7 @@ def _orbits(crystal: Crystal) -> IntArray:
         return own
     fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
     kinds = np.unique(_occupants([crystal]), return_inverse=True)[1].reshape(-1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of how it will tell of errors one day
+    with silence():  # of how it will tell of errors one day
         found = spglib.get_symmetry((crystal.lattice, fractional, kinds), symprec=SAME_ORBIT)  # type: ignore[arg-type]
     if not found:
         return own
@@ -171,7 +170,7 @@ def refine(
     count = 0
     while count < (count := int(kinds.max()) + 1):
         for wave, weight in zip(waves, weights, strict=True):
-            lowest = np.full(len(starts) - 1, count)
+            lowest = np.full(len(starts) - 1, len(kinds))
             np.minimum.at(lowest, crystals, kinds)
             own = weight[kinds - lowest[crystals]]  # numbered from 0 in each crystal, whatever comes before it
             sums = np.add.reduceat(wave * own[indices], first[:-1], dtype=np.float64)
@@ -219,19 +218,22 @@ def primitive_size(crystal: Crystal) -> int:
     few = crystal.n_atoms <= MANY
     at_random = np.random.default_rng(0)
     tested = places if few else [at_random.permutation(own)[:SOME] for own in places]
+    share = 1.0  # of the translations left, of those that fit all atoms
     for _ in range(ROUNDS):
         for atoms, own in zip(tested, places, strict=True):
             shifts = shifts[_fits(atoms, shifts, own, crystal.lattice).all(axis=1)]
         if few or not len(shifts):
             break
         tried = at_random.permutation(shifts)[:SOME]  # on all atoms: those that one moves wrongly test the others, too
-        wrong = [own[~_fits(own, tried, own, crystal.lattice).all(axis=0)] for own in places]
-        tested = [at_random.permutation(atoms)[:SOME] for atoms in wrong]
-        if not any(map(len, wrong)):
+        fit = [_fits(own, tried, own, crystal.lattice) for own in places]
+        share = float(np.all([each.all(axis=1) for each in fit], axis=0).mean())
+        if share == 1:
             break
+        wrong = [own[~each.all(axis=0)] for own, each in zip(places, fit, strict=True)]
+        tested = [at_random.permutation(atoms)[:SOME] for atoms in wrong]
     # with that by nothing they are a group, but for what the noise of some atom takes away
     orders = (order for order in range(divisor, 0, -1) if divisor % order == 0)
-    return crystal.n_atoms // min(orders, key=lambda order: abs(order - len(shifts) - 1))
+    return crystal.n_atoms // min(orders, key=lambda order: abs(order - share * len(shifts) - 1))
 
 
 def _fits(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:

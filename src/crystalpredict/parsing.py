@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from functools import lru_cache
 from io import StringIO
 from typing import Any
@@ -37,14 +36,14 @@ from crystalpredict.plain_cif import (
     values_of,
 )
 from crystalpredict.poscar import is_poscar, structure_of_poscar
+from crystalpredict.silence import silence
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 
 
 def parse_text(text: str) -> list[Structure | StructureError]:
     """The structures in a CIF, a POSCAR, pymatgen JSON or XYZ; an error stands in the place of each unreadable one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what matters is judged later, and told with the name of the file
+    with silence():  # what matters is judged later, and told with the name of the file
         return _parse(text)
 
 
@@ -267,7 +266,8 @@ def _list_operations(data: dict[str, Any], group: str) -> None:
     alpha, gamma = (str2float(data[f"_cell_angle_{angle}"]) for angle in ("alpha", "gamma"))
     named = _named_group(group, alpha, gamma)
     names = [name for tag in (*GROUPS, *NUMBERS) if (name := str(data.get(tag, "")).strip("'\" ")) not in UNKNOWN]
-    if len({each.number for name in names if (each := _named_group(name, alpha, gamma))}) > 1:
+    numbers = {each.number for name in names if (each := _named_group(name, alpha, gamma))}
+    if len(numbers) > 1:
         raise StructureError(f"{' and '.join(map(repr, names))} are different space groups: list the operations")
     operations = None
     for hall in (str(data.get(tag, "")).strip() for tag in HALL):  # a symbol may end with a double quote
@@ -276,8 +276,10 @@ def _list_operations(data: dict[str, Any], group: str) -> None:
         except (ValueError, RuntimeError):  # a mistyped symbol is as good as none
             continue
         found = operations and gemmi.find_spacegroup_by_ops(operations)
-        if found and named and found.number != named.number:
-            raise StructureError(f"{group!r} and {hall!r} are different space groups: list the operations")
+        if found and numbers and {found.number} != numbers:
+            raise StructureError(
+                f"{' and '.join(map(repr, [*names, hall]))} are different space groups: list the operations"
+            )
     if operations is None and named and (":" in group or named.ext in ("\0", "R", "H")):
         operations = named.operations()
     if operations:
@@ -288,8 +290,9 @@ def _list_operations(data: dict[str, Any], group: str) -> None:
 
 def _named_group(name: str, alpha: float, gamma: float) -> gemmi.SpaceGroup | None:
     """Space group of a name or a number, with the axes that the angles of the cell tell."""
-    if name.isdecimal() and (numbered := gemmi.find_spacegroup_by_number(int(name))):
-        name = numbered.hm
+    if name.isdecimal():
+        numbered = gemmi.find_spacegroup_by_number(int(name)) if 0 < int(name) <= 230 else None  # 0 would be P 1
+        name = numbered.hm if numbered else ""
     return gemmi.find_spacegroup_by_name(name, alpha, gamma)
 
 

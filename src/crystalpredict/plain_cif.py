@@ -129,7 +129,8 @@ def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
         [name for tag in tags if (name := gemmi.cif.as_string(block.find_value(tag) or "?")) not in UNKNOWN]
         for tags in (GROUPS, HALL)
     )
-    if names and halls:
+    numbers = {gemmi.cif.as_string(block.find_value(tag) or "?") for tag in NUMBERS} - {*UNKNOWN}
+    if len({*names, *halls}) > 1 or (halls and numbers):
         return []  # whether they agree is seen where the exceptions are known
     if halls:
         try:
@@ -137,8 +138,7 @@ def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
         except (ValueError, RuntimeError):
             return []
     group = gemmi.find_spacegroup_by_name(names[0], cell[3], cell[5]) if names else None
-    numbers = {gemmi.cif.as_string(block.find_value(tag) or "?") for tag in NUMBERS}
-    if group and not numbers <= {*UNKNOWN, str(group.number)}:
+    if group and not numbers <= {str(group.number)}:
         return []
     # of groups with a choice of axes, R, the one that the cell has; with a choice of origin, none
     return [] if group is None or group.ext not in ("\0", "R", "H") else list(group.operations())

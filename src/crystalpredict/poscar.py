@@ -40,6 +40,7 @@ def structure_of_poscar(text: str) -> Structure:
         lines[1] = repr((-scales[0] / volume) ** (1 / 3))
     else:
         lines[1] = repr(scales[0])  # without a comment
+    lines[2:5] = [" ".join(line.split()[:3]) for line in lines[2:5]]
     lines[5:7] = [re.split("[!#]", line)[0] for line in lines[5:7]]  # of comments pymatgen takes words for counts
     named = len(lines) > 5 and any(word[:1].isalpha() for word in lines[5].split())
     if named and len(lines) > 6 and len(lines[5].split()) != len(lines[6].split()):

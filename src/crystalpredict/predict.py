@@ -218,7 +218,7 @@ class Predictor:
         return too_large
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
-        one = isinstance(structures, str | PathLike) or not isinstance(structures, Iterable)
+        one = isinstance(structures, str | bytes | dict | PathLike) or not isinstance(structures, Iterable)
         if one or any(hasattr(structures, name) for name in ("sites", "get_cell")):  # ASE's Atoms, which are no list
             structures = [structures]  # type: ignore[list-item]
         radius, vectors = self.model.config.radius, self.model.config.vectors

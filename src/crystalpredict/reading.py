@@ -19,6 +19,7 @@ from crystalpredict.cache import Cache
 from crystalpredict.crystal import Crystal, Neighbors
 from crystalpredict.equivalence import merge_equivalent
 from crystalpredict.structures import (
+    MANY,
     Entry,
     Inline,
     Origin,
@@ -178,9 +179,10 @@ def entries_of_plain_sources(
 ) -> list[Parsed | list[Entry]]:
     """The sources with the entries of those that are plain CIFs without anything odd in the place of these.
 
-    A file of very many crystals is left to a stage of its own, which may be stopped.
+    A file of very many crystals, or of a large one, is left to a stage of its own, which may be stopped.
     """
-    plain = [each for each in found if isinstance(each, Parsed) and 0 < len(each.plain) <= CHUNK_FILES]
+    parsed = (each for each in found if isinstance(each, Parsed) and 0 < len(each.plain) <= CHUNK_FILES)
+    plain = [each for each in parsed if max(len(crystal.numbers) for crystal in each.plain) <= MANY]
     try:
         entries = entries_of_plain_cifs(plain, radius, vectors=vectors)
     except Exception:  # one by one, it shows whose fault it is

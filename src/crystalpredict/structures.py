@@ -220,16 +220,19 @@ def entries_of_structures(
 
 def _structure_of_ase(atoms: Any) -> Structure | StructureError:
     """The structure of ASE's Atoms, for which ASE need not be installed."""
-    cell = np.array(atoms.get_cell(), dtype=float).reshape(3, 3)
-    if not volume_of_cell(cell):
-        return StructureError("a molecule without a lattice: a periodic cell is needed")
     try:
+        cell = np.array(atoms.get_cell(), dtype=float).reshape(3, 3)
+        if not volume_of_cell(cell):
+            return StructureError("a molecule without a lattice: a periodic cell is needed")
+        shared = atoms.info.get("occupancy") or {}  # of a CIF, which ASE reads as if the first had all of a site
+        if any(set(map(float, site.values())) != {1.0} for site in shared.values()):
+            return StructureError("partly occupied sites, which Atoms do not hold: give the CIF, or an ordered model")
         x, y, z = map(bool, atoms.get_pbc())
         return Structure(
             Lattice(cell, pbc=(x, y, z)), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True
         )
-    except ValueError as error:
-        return StructureError(f"broken Atoms ({str(error)[:160]})")
+    except Exception as error:  # of anything that has a cell
+        return StructureError(f"broken Atoms ({type(error).__name__}: {str(error)[:160]})")
 
 
 def _entry_of_structure(structure: Structure | StructureError, path: str, index: int) -> Entry:

@@ -7,7 +7,6 @@ stay; whatever is not understood, a tensor or a setting, is refused by its name 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -22,6 +21,7 @@ from crystalpredict.crystal import ELEMENTS, Crystal
 from crystalpredict.errors import CheckpointError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import PROPERTIES, Property, find_property
+from crystalpredict.silence import silence
 
 # Å, and in units of the widest sigma: the authors' sums over images reach 3.5 sigma or two cells, whichever is
 # farther: this is converged too
@@ -115,8 +115,7 @@ def read_upstream(path: Path, targets: Sequence[str] = ()) -> Checkpoint:
 def _load(path: Path) -> dict[str, Any]:
     """What a Lightning file holds: tensors and plain containers, never code."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the protocols of files that are refused below
+        with silence():  # about the protocols of files that are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None

@@ -111,6 +111,18 @@ def test_the_company_changes_nothing() -> None:
     assert merge_equivalent([], [], RADIUS) == []
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_crystals_that_split_into_many_kinds_change_nothing_of_one_at_the_edge_of_symmetry(seed: int) -> None:
+    mates = [replace(random_crystal(n, 3 + 2 * n), numbers=np.full((3 + 2 * n, 1), 14)) for n in range(7)]
+    for crystal in (perovskite(), rutile()):
+        near = moved(supercell(crystal, np.diag([2, 2, 1])), 3e-5, seed)
+        (alone,) = merged(near)
+        for company in range(1, 8):
+            *_, edges = merged(*mates[:company], near)
+            assert edges.atoms.tolist() == alone.atoms.tolist()
+            assert edges.counts.tolist() == alone.counts.tolist()
+
+
 def test_the_primitive_size_of_any_cell_is_that_of_the_crystal() -> None:
     for seed in range(12):
         crystal = random_crystal(seed, 1 + seed % 5)
@@ -145,6 +157,14 @@ def test_the_primitive_size_of_a_large_cell_sees_every_sublattice() -> None:
         assert primitive_size(shuffled) == 64
         shuffled.positions[5] += 0.1  # one atom of 1,024
         assert primitive_size(shuffled) == 1024
+
+
+def test_a_vacancy_makes_a_large_cell_primitive() -> None:
+    copper = Crystal.ordered(3.6 * FCC, np.zeros((1, 3)), np.array([29]))
+    large = supercell(copper, 8 * np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]))
+    assert (large.n_atoms, primitive_size(large)) == (2048, 1)
+    left = np.arange(large.n_atoms) != 700
+    assert primitive_size(Crystal.ordered(large.lattice, large.positions[left], large.numbers[left, 0])) == 2047
 
 
 @pytest.mark.parametrize("shear", [np.eye(3), [[1, 3, 0], [0, 1, 2], [0, 0, 1]]])

@@ -107,7 +107,20 @@ def test_a_name_and_a_number_of_different_groups_are_an_error(name: str, unusual
     assert entry.error == f"{name!r} and '221' are different space groups: list the operations"
     listed = f"loop_\n_symmetry_equiv_pos_as_xyz\nx,y,z\n{HM} '{name}'\n{NUMBER} 221\n{unusual}"
     assert read(cif(*CELLS["cubic"], extra=listed)).n_atoms == 1
-    assert read(cif(*CELLS["cubic"], extra=f"{HM} 'P m -3 m'\n{NUMBER} 221\n{unusual}")).n_atoms == 48
+    for number in ("221", "0", "?", "999"):  # two that are none
+        assert read(cif(*CELLS["cubic"], extra=f"{HM} 'P m -3 m'\n{NUMBER} {number}\n{unusual}")).n_atoms == 48
+
+
+@pytest.mark.parametrize("unusual", ["", "_cell_modulation_dimension 0\n"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        f"{HM} 'F m -3 m'\n_space_group_name_H-M_alt 'P n m a'\n",
+        f"{HALL} '-F 4 2 3'\n{NUMBER} 227\n",
+    ],
+)
+def test_any_two_names_of_different_groups_are_an_error(names: str, unusual: str) -> None:
+    assert "are different space groups" in read(cif(*CELLS["cubic"], extra=names + unusual)).error
 
 
 def test_operations_under_the_name_with_a_dot_are_carried_out() -> None:

@@ -111,6 +111,20 @@ def test_file_sha256_is_that_of_the_content(tmp_path) -> None:
 # Checkpoint folders
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_defaults_of_another_program_do_not_change_a_model(folder, dtype: torch.dtype) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples" / "NaCl.cif"
+    expected = load_model(device="cpu").predict(example)[0].values
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.device("meta"):
+            model = load_model(device="cpu")
+        assert model.predict(example)[0].values == pytest.approx(expected, rel=1e-5)
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_a_checkpoint_repeats_its_golden_outputs(folder) -> None:
     checkpoint = load_checkpoint(folder)
     assert verify_golden(checkpoint, folder) <= 1e-4

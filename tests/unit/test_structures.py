@@ -520,6 +520,21 @@ def test_atoms_of_ase_are_structures_too() -> None:
     assert "molecule without a lattice" in no_cell.error
     assert [row.values for row in model.predict(atoms)] == [theirs.values]
     assert "X" in model.predict(ase.Atoms("X", cell=np.eye(3) * 4, pbc=True))[0].error
+    atoms.info["occupancy"] = {"0": {"Na": 0.5, "K": 0.5}, "1": {"Cl": 1.0}}
+    assert "partly occupied sites" in model.predict(atoms)[0].error
+    atoms.info["occupancy"] = {"0": {"Na": 1.0}, "1": {"Cl": 1.0}}
+    assert model.predict(atoms)[0].values == theirs.values
+    filtered = pytest.importorskip("ase.filters").FrechetCellFilter(ase.Atoms("Cu4", cell=np.eye(3) * 4, pbc=True))
+    bad, good = model.predict([filtered, here])
+    assert bad.error.startswith("broken Atoms")
+    assert good.values == pytest.approx(ours.values, abs=1e-5)
+
+
+def test_bytes_and_dictionaries_are_one_thing_that_is_no_structure() -> None:
+    model = load_model(device="cpu", targets="bandgap")
+    for item in (b"NaCl.cif", structure().as_dict()):
+        (row,) = model.predict(item)
+        assert "is no structure" in row.error
 
 
 @pytest.mark.parametrize("item", [7, None, {"lattice": 3}, object(), ComputedEntry("MgO", -1.0)])
@@ -606,6 +621,7 @@ def test_comments_on_the_scale_and_the_symbols_of_a_poscar(tmp_path) -> None:
     entry = read_one(tmp_path, poscar("Cs Cl # of 2019\n", "1 1 # 2 atoms", a="4.1 ! of 2 of them"))
     assert (entry.formula, entry.n_atoms, entry.error) == ("CsCl", 2, "")
     assert crystal_of(entry).volume == pytest.approx(4.1**3)
+    assert crystal_of(read_one(tmp_path, poscar().replace("1 0 0\n", "1 0 0 ! a\n"))).n_atoms == 2
 
 
 def test_a_frame_of_xyz_whose_comment_begins_with_a_number_is_no_poscar(tmp_path) -> None:
