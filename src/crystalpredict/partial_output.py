@@ -129,8 +129,14 @@ class PartialFile:
             raise UsageError(f"{self.part}: cannot be opened ({error.strerror})") from None
         try:
             self._begin(facts)
-        except BaseException:
+        except BaseException as error:
             self._close()
+            if not found:
+                self.part.unlink(missing_ok=True)
+                self.journal.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                reason = f"cannot be written ({error.strerror}): make room, and run it again"
+                raise OutputError(f"{self.part}: {reason}") from None
             raise
 
     def __enter__(self) -> PartialFile:
@@ -158,7 +164,8 @@ class PartialFile:
             self.position = replace(position, size=size, places=self.places)
             _write(self.log, json.dumps(asdict(self.position)).encode() + b"\n")
         except OSError as error:
-            hint = "its rows are kept: make room, and go on with --resume"
+            kept = "its rows are kept: make room, and go on with --resume"
+            hint = kept if self.position.rows else "make room, and run it again"
             raise OutputError(f"{self.part}: cannot be written ({error.strerror}): {hint}") from None
         self.discard()
 

@@ -372,7 +372,10 @@ def _label(value: float | str | None, target: Target) -> tuple[float, str]:
 
 
 def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | None:
-    """Where the structure of a row is: text in the cell, or a path, relative to the folder of the table."""
+    """Where the structure of a row is: text in the cell, or a path.
+
+    That is relative to the folder of the table or, as the names in results are, to where the program runs.
+    """
     if cell is None:
         return None
     if isinstance(cell, dict | list):
@@ -383,7 +386,10 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
     if column.lower() in TEXT_COLUMNS and FILE_NAME.fullmatch(text.strip()):
         return Inline(where, error=f"a file name in the column {column}, of structures: call a column of names path")
     by_path = column.lower() in PATH_COLUMNS or (column.lower() not in TEXT_COLUMNS and not holds_structure(text))
-    return str(base / text.strip()) if by_path else Inline(where, text)
+    if not by_path:
+        return Inline(where, text)
+    name, beside = text.strip(), base / text.strip()
+    return name if not beside.exists() and Path(name).exists() else str(beside)
 
 
 def structure_in_row(row: dict[str, Any]) -> str:

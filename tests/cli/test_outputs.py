@@ -147,6 +147,20 @@ def test_a_full_disk_is_one_line_and_exit_code_1(examples, kind) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no limits there")
+@pytest.mark.parametrize("options", [["-o", "a.json"], ["-o", "a.csv", "--sort", "gap"], ["-o", "a.csv"]])
+def test_a_disk_without_room_for_a_row_is_one_line_that_names_the_file(examples, tmp_path, options: list[str]) -> None:
+    limited = f'ulimit -f 0; exec "{sys.executable}" -m crystalpredict "$@"'
+    files = [str(Path(name).absolute()) for name in examples[:2]]
+    command = ["bash", "-c", limited, "bash", "predict", "-q", *files, *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"crystalpredict: error: {options[1]}")
+    assert "cannot be written (File too large): make room, and run it again" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits there")
 def test_a_disk_that_fills_keeps_the_rows_to_go_on_with(tmp_path) -> None:
     (tmp_path / "list").write_text("nowhere.cif\n" * 3500)
     whole = tmp_path / "whole.csv"

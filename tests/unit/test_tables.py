@@ -209,6 +209,17 @@ def test_the_first_row_of_a_folder_may_lack_its_value(tmp_path: Path, missing: s
     assert (table.ids, [each.row for each in table.dropped]) == (("1",), [1])
 
 
+def test_paths_are_those_beside_the_table_or_else_those_from_here(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "a.cif").write_text(rows(1)[0]["cif"])
+    path = tmp_path / "out" / "t.csv"
+    path.write_text("path,gap\na.cif,1\nnowhere.cif,1\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_labelled(path).sources == ("a.cif", str(tmp_path / "out" / "nowhere.cif"))
+    (tmp_path / "out" / "a.cif").write_text(rows(1)[0]["cif"])
+    assert read_labelled(path).sources[0] == str(tmp_path / "out" / "a.cif")
+
+
 def test_names_of_files_in_a_column_of_structures_are_told_where_they_belong(tmp_path: Path) -> None:
     lines = [row | {"cif": "cifs/0.cif"} for row in rows(2)]
     sources = read_labelled(write(tmp_path / "t.csv", lines)).sources

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import errno
 import io
 import json
 import os
@@ -27,7 +26,6 @@ from crystalpredict.cli.settings import apply_settings, read_settings
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import CrystalPredictError, DataError, UsageError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 # threads of torch that wait do not spin, or they take the cores from whoever else computes; and NumPy's products are
 # small: more than one thread of each would only wait, awake
@@ -108,6 +106,8 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(EXIT_FAILURE)
     except OSError as error:
+        from crystalpredict.cli.output import NO_ROOM
+
         if error.errno not in NO_ROOM:
             raise
         say(f"error: the output cannot be written ({error.strerror})")

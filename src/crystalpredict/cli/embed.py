@@ -58,7 +58,8 @@ def embed(
 ) -> None:
     """Write the network's features of crystals, for a regressor of your own: one row for each structure, in order.
 
-    Exit code 0: all computed; 1: damaged model; 2: wrong usage; 3: some inputs failed; 4: all; 130: interrupted.
+    Exit code 0: all computed; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
+    130: interrupted.
     """  # fmt: skip
     kind = next((kind for kind in KINDS if output.name.lower().endswith(kind)), None)
     if kind is None:

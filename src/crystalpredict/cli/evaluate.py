@@ -114,7 +114,8 @@ def evaluate(
 ) -> None:
     """Measure the errors of a model on your own labelled crystals.
 
-    Exit code 0: evaluated; 1: damaged model; 2: wrong usage or table; 4: no row could be predicted; 130: interrupted.
+    Exit code 0: evaluated; 1: damaged model, no room; 2: wrong usage or table; 4: no row could be predicted;
+    130: interrupted.
     """  # fmt: skip
     kind_of_rows = refuse_outputs(data, predictions, plots, report, quiet=quiet)
     if format == ReportFormat.auto:

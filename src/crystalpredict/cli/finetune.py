@@ -154,7 +154,7 @@ def finetune(
     """Train a model on your own labelled crystals, from a bundled one or from scratch.
 
     DIR becomes a checkpoint folder for `predict --model DIR`. Several GPUs: torchrun --nproc-per-node N -m
-    crystalpredict finetune ... Exit code 0: done; 1: damaged model; 2: wrong usage or table; 130: interrupted.
+    crystalpredict finetune ... Exit code 0: done; 1: damaged model, no room; 2: wrong usage or table; 130: interrupted.
     """  # fmt: skip
     if (data is None) == (resume is None):
         raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -13,7 +14,9 @@ from typing import IO, Any
 
 from crystalpredict.atomic_write import followed, write_atomically
 from crystalpredict.cli.render import Format
-from crystalpredict.errors import UsageError
+from crystalpredict.errors import OutputError, UsageError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 
 
 def format_of(format: Format, output: Path | None, *, by_name: bool = False) -> Format:
@@ -79,12 +82,18 @@ def opened(
     if output is None:
         yield sys.stdout
         return
-    with write_atomically(output, lambda: place_of(output, interrupted=interrupted())) as raw:
-        if binary:
-            yield raw
-            return
-        with text_in(raw, packed=output.suffix == ".gz") as text:
-            yield text
+    try:
+        with write_atomically(output, lambda: place_of(output, interrupted=interrupted())) as raw:
+            if binary:
+                yield raw
+                return
+            with text_in(raw, packed=output.suffix == ".gz") as text:
+                yield text
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        hint = "make room, and run it again; .csv and .jsonl, not sorted, keep rows as they come"
+        raise OutputError(f"{output}: cannot be written ({error.strerror}): {hint}") from None
 
 
 @contextmanager

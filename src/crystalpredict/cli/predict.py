@@ -128,7 +128,8 @@ def predict(
 ) -> None:
     """Predict properties of crystals: one row for each structure, in the order given.
 
-    Exit code 0: all predicted; 1: damaged model; 2: wrong usage; 3: some inputs failed; 4: all; 130: interrupted.
+    Exit code 0: all predicted; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
+    130: interrupted.
     """  # fmt: skip
     if output is not None:
         refuse_unwritable(output, inputs or ())
