@@ -268,7 +268,7 @@ def _list_operations(data: dict[str, Any], group: str) -> None:
     names = [name for tag in (*GROUPS, *NUMBERS) if (name := str(data.get(tag, "")).strip("'\" ")) not in UNKNOWN]
     numbers = {each.number for name in names if (each := _named_group(name, alpha, gamma))}
     if len(numbers) > 1:
-        raise StructureError(f"{' and '.join(map(repr, names))} are different space groups: list the operations")
+        raise _different_groups(names)
     operations = None
     for hall in (str(data.get(tag, "")).strip() for tag in HALL):  # a symbol may end with a double quote
         try:
@@ -277,15 +277,17 @@ def _list_operations(data: dict[str, Any], group: str) -> None:
             continue
         found = operations and gemmi.find_spacegroup_by_ops(operations)
         if found and numbers and {found.number} != numbers:
-            raise StructureError(
-                f"{' and '.join(map(repr, [*names, hall]))} are different space groups: list the operations"
-            )
+            raise _different_groups([*names, hall])
     if operations is None and named and (":" in group or named.ext in ("\0", "R", "H")):
         operations = named.operations()
     if operations:
         data["_symmetry_equiv_pos_as_xyz"] = [operation.triplet() for operation in operations]
     elif named and {"1", "2"} <= {each.ext for each in gemmi.spacegroup_table() if each.number == named.number}:
         raise StructureError(f"space group {group!r} has two origins: list its operations, _symmetry_equiv_pos_as_xyz")
+
+
+def _different_groups(names: list[str]) -> StructureError:
+    return StructureError(f"{' and '.join(map(repr, names))} are different space groups: list the operations")
 
 
 def _named_group(name: str, alpha: float, gamma: float) -> gemmi.SpaceGroup | None:

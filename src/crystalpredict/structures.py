@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from crystalpredict.files import STATED_FORMULA, read_text, text_of
 from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
 from crystalpredict.plain_cif import PlainCif, read_plain_cif
 from crystalpredict.prediction import Prediction
+from crystalpredict.silence import silence
 
 if TYPE_CHECKING:
     from pymatgen.core.sites import PeriodicSite
@@ -30,8 +30,7 @@ CLOSEST = 0.5  # Å, below which two atoms are a mistake: the shortest bond ther
 MANY = 1000  # atoms, above which close ones are looked for first: thousands in one place have millions of neighbours
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
 FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # noble gases have no electronegativity, which pymatgen says once for each
+with silence():  # noble gases have no electronegativity, which pymatgen says once for each
     for _element in Element:
         _ = _element.X
 OTHER_FORMULA = "composition differs from the formula stated in the CIF"
@@ -241,11 +240,8 @@ def _entry_of_structure(structure: Structure | StructureError, path: str, index:
         return Entry(path, index, error=str(structure))
     if not isinstance(structure, SiteCollection):  # anything, from Python
         what = type(structure).__name__
-        return Entry(
-            path,
-            index,
-            error=f"a {what} is no structure: give a pymatgen Structure, ASE's Atoms or a file's name",
-        )
+        hint = "give a pymatgen Structure, ASE's Atoms or a file's name"
+        return Entry(path, index, error=f"a {what} is no structure: {hint}")
     elements, n_atoms = _elements(structure), len(structure)
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
     try:
