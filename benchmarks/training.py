@@ -3,8 +3,9 @@
 PYTHONPATH=src python benchmarks/training.py crystals.npz [--device cuda] [--compile] [--cache FOLDER]
 
 crystals.npz is a prepared file (scripts/prepare.py); torch and NumPy are enough. With --cache also whole steps,
-optimiser included; on CUDA, where ours are graphs, also whether these wait for the device. With --framed also forward
-and backward of the network with directions, atoms that rotations map onto each other merged. Prints a table, then JSON.
+optimiser included; on CUDA, where ours are graphs, also whether these wait for the device. With --framed also those of
+the network with directions, atoms that rotations map onto each other merged, with our kernels and in torch alone.
+Prints a table, then JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from provenance import provenance
 from torch import Tensor
 
 from crystalpredict.batching import batches_of
-from crystalpredict.crystal import Crystal, Neighbors
+from crystalpredict.crystal import Crystal, IntArray, Neighbors
 from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.equivalence import merge_equivalent, merge_rotated
 from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
@@ -101,57 +103,65 @@ def milliseconds(step: Callable[[int], object], numbers: Sequence[int], device: 
     return float(np.median(times[STEPS:])) * 1e3
 
 
-def whole_steps(table: CrystalTable, cache: Path, device: str) -> dict[str, float | bool]:
+def whole_steps(table: CrystalTable, cache: Path, device: str, framed: bool) -> dict[str, float | bool]:
     """Milliseconds of a whole optimiser step, ours and the plain network's with torch's AdamW and running mean.
 
     Ours begins with rows of the table, in the host's memory; the plain one's batches are on the device already. On
-    CUDA also whether ours runs without the host waiting for the device.
+    CUDA also whether ours runs without the host waiting for the device. `framed`: ours with directions, too.
     """
-    config = TrainingConfig(device=device, epochs=1, batch_atoms=28 * CRYSTALS)
-    with tempfile.TemporaryDirectory() as folder:
-        training = Training(Path(folder), table, neighbor_table(table, 6.0, cache, 8), ModelConfig(), config)
-        steps = [rows for _, rows in zip(range(3 * STEPS), training._steps(training._order(0)), strict=False)]
-        network = PlainCrystalformer(Crystalformer(training.model.config))
-        network.model.load_state_dict(training.model.state_dict())
-        network.to(device)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-        average = torch.optim.swa_utils.AveragedModel(
-            network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn()
-        )
-        flat = []
-        for rows in steps[:STEPS]:
-            crystals = [table.crystal(row) for row in rows]
-            edges = [find_neighbors(crystal.lattice, crystal.positions, 6.0) for crystal in crystals]
-            labels, _ = training._labels(rows)
-            flat.append((flat_batch(crystals, edges, device), torch.from_numpy(labels).to(device)))
+    training, steps, result = our_steps(table, cache, device, ModelConfig())
+    network = PlainCrystalformer(Crystalformer(training.model.config))
+    network.model.load_state_dict(training.model.state_dict())
+    network.to(device)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn())
+    flat = []
+    for rows in steps[:STEPS]:
+        crystals = [table.crystal(row) for row in rows]
+        edges = [find_neighbors(crystal.lattice, crystal.positions, 6.0) for crystal in crystals]
+        labels, _ = training._labels(rows)
+        flat.append((flat_batch(crystals, edges, device), torch.from_numpy(labels).to(device)))
 
-        def ours(number: int) -> None:
-            training._update(steps[number], 1e-4)
-            training.step += 1
+    def plain(number: int) -> None:
+        batch, labels = flat[number % STEPS]
+        loss = training._loss(network(batch), labels) / labels.numel()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        average.update_parameters(network)
 
-        def plain(number: int) -> None:
-            batch, labels = flat[number % STEPS]
-            loss = training._loss(network(batch), labels) / labels.numel()
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            average.update_parameters(network)
-
-        numbers = range(len(steps))
-        result: dict[str, float | bool] = {
-            "whole_step_ms": milliseconds(ours, numbers, device),
-            "plain_whole_step_ms": milliseconds(plain, numbers, device),
-        }
-        result["whole_step_times_faster"] = round(result["plain_whole_step_ms"] / result["whole_step_ms"], 2)
-        if device == "cuda":
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                ours(0)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            result["no_waiting"] = True
+    result["plain_whole_step_ms"] = milliseconds(plain, range(len(steps)), device)
+    result["whole_step_times_faster"] = round(result["plain_whole_step_ms"] / result["whole_step_ms"], 2)
+    if framed:
+        _, _, with_directions = our_steps(table, cache, device, ModelConfig(attention="framed"))
+        result |= {f"framed_{name}": value for name, value in with_directions.items()}
     return result
+
+
+def our_steps(
+    table: CrystalTable, cache: Path, device: str, model: ModelConfig
+) -> tuple[Training, list[IntArray], dict[str, float | bool]]:
+    """A training of some steps, their rows, and what was measured of them."""
+    config = TrainingConfig(device=device, epochs=1, batch_atoms=28 * CRYSTALS)
+    neighbors = neighbor_table(table, model.radius, cache, 8, model.merging)
+    with tempfile.TemporaryDirectory() as folder:
+        training = Training(Path(folder), table, neighbors, model, config)
+    steps = [rows for _, rows in zip(range(3 * STEPS), training._steps(training._order(0)), strict=False)]
+
+    def step(number: int) -> None:
+        training._update(steps[number], 1e-4)
+        training.step += 1
+
+    result: dict[str, float | bool] = {"whole_step_ms": milliseconds(step, range(len(steps)), device)}
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step(0)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        result["no_waiting"] = True
+    return training, steps, result
 
 
 def framed_ms(several: Sequence[Sequence[Crystal]], device: str) -> float:
@@ -219,8 +229,10 @@ def main() -> None:
         result["compiled_ms"] = milliseconds(lambda i: compiled(ours[i]).sum().backward(), rounds, device)
     if options.framed:
         result["framed_ms"] = framed_ms(several, device)
+        with mock.patch("crystalpredict.nn.frames.kernels_on", return_value=None):
+            result["framed_in_torch_alone_ms"] = framed_ms(several, device)
     if options.cache:
-        result |= whole_steps(table, options.cache, device)
+        result |= whole_steps(table, options.cache, device, options.framed)
     for name, value in result.items():
         print(f"{name:36} {value:.6g}")
     print(json.dumps({**result, "device": device, "threads": torch.get_num_threads(), **provenance()}))

@@ -52,6 +52,9 @@ class FixedBatches:
         self.counts = self._on_device(np.append(neighbors.counts, 0).astype(np.float32))
         self.indices = self._on_device(np.append(neighbors.indices, 0).astype(np.int32))
         self.distances = self._on_device(np.append(neighbors.distances, 0).astype(np.float32))
+        self.vectors = None
+        if neighbors.vectors is not None:
+            self.vectors = self._on_device(np.append(neighbors.vectors, np.zeros((1, 3), np.float32), axis=0))
 
     def _on_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -98,6 +101,9 @@ class FixedBatches:
         neighbors = (self.indices[edges] + homes[:, None]).masked_fill(missing, 0)
         distances = self.distances[edges].masked_fill(missing, FAR)
         shape = (self.bins, self.slots, self.width)
+        vectors = None
+        if self.vectors is not None:
+            vectors = self.vectors[edges].masked_fill(missing[..., None], 0).view(*shape, 3)
         counts = self.counts[sites]
         return CrystalBatch(
             self.elements[sites][:, None],
@@ -105,7 +111,7 @@ class FixedBatches:
             owners,
             counts,
             n_atoms,
-            (Part(neighbors.view(shape), distances.view(shape)),),
+            (Part(neighbors.view(shape), distances.view(shape), vectors),),
         )
 
 

@@ -37,6 +37,7 @@ from crystalpredict.devices import is_out_of_memory
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.losses import LOSSES
 from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn.family import needs_host
 from crystalpredict.optimiser import READOUT, Optimiser, move_towards
 from crystalpredict.properties import find_property
 from crystalpredict.run_files import DATA, Progress, log_epoch, read_state, refuse_another_run, write_state
@@ -120,7 +121,8 @@ class Training:
 
     def _captured(self) -> CapturedStep | None:
         """Steps as a CUDA graph, where there is CUDA and the network asks nothing of the host."""
-        if self.device.type != "cuda" or self.model.config.vectors or distributed.size() > 1:
+        alone = distributed.size() == 1
+        if self.device.type != "cuda" or needs_host(self.model.config, self.device) or not alone:
             return None
         try:
             batches = FixedBatches(self.table, self.neighbors, list(self._steps(self._order(0))), self.device)

@@ -8,6 +8,8 @@ import torch
 
 from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
+from crystalpredict.nn.config import Attention
+from crystalpredict.nn.family import needs_host
 from crystalpredict.training import Training
 from crystalpredict.training_config import TrainingConfig
 from tests.crystals import random_table
@@ -20,10 +22,12 @@ def table() -> CrystalTable:
     return random_table(200)
 
 
-def losses_and_weights(table: CrystalTable, folder: Path, captured: bool) -> tuple[list[float], torch.Tensor]:
-    neighbors = neighbor_table(table, 6.0)
+def losses_and_weights(
+    table: CrystalTable, folder: Path, model: ModelConfig, captured: bool
+) -> tuple[list[float], torch.Tensor]:
+    neighbors = neighbor_table(table, 6.0, merging=model.merging)
     config = TrainingConfig(device="cuda", muon_rate=2.0, learning_rate=1e-4, batch_atoms=40, epochs=1)
-    training = Training(folder, table, neighbors, ModelConfig(), config)
+    training = Training(folder, table, neighbors, model, config)
     assert training.captured
     if not captured:
         training.captured = None
@@ -36,10 +40,14 @@ def losses_and_weights(table: CrystalTable, folder: Path, captured: bool) -> tup
     return [float(loss) for loss in losses], weights.cpu()
 
 
-def test_it_trains_as_the_ordinary_step(table: CrystalTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("attention", ["real", "framed"])
+def test_it_trains_as_the_ordinary_step(table: CrystalTable, tmp_path: Path, attention: Attention) -> None:
     torch.set_float32_matmul_precision("highest")
-    losses, weights = losses_and_weights(table, tmp_path / "captured", captured=True)
-    expected, expected_weights = losses_and_weights(table, tmp_path / "ordinary", captured=False)
+    model = ModelConfig(attention=attention)
+    if needs_host(model, torch.device("cuda")):
+        pytest.skip("no Triton")
+    losses, weights = losses_and_weights(table, tmp_path / "captured", model, captured=True)
+    expected, expected_weights = losses_and_weights(table, tmp_path / "ordinary", model, captured=False)
     assert len(losses) > 8
     assert np.allclose(losses, expected, rtol=3e-3)
     assert torch.allclose(weights, expected_weights, atol=1e-3)

@@ -122,12 +122,15 @@ def test_how_a_step_is_split_does_not_change_it(data, tmp_path: Path) -> None:
     assert torch.allclose(*weights, atol=1e-5)
 
 
-def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("attention", ["real", "framed"])
+def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path, attention: str) -> None:
     """As a CUDA graph takes it (tests/gpu): with empty slots and room for more crystals than there are."""
-    table, neighbors = data
+    table, _ = data
+    model = replace(MODEL, attention=attention)
+    neighbors = neighbor_table(table, model.radius, merging=model.merging)
     weights, outputs = [], []
     for fixed in (False, True):
-        training = Training(tmp_path / str(fixed), table, neighbors, MODEL, replace(CONFIG, muon_rate=2.0))
+        training = Training(tmp_path / str(fixed), table, neighbors, model, replace(CONFIG, muon_rate=2.0))
         steps = list(training._steps(training._order(0)))
         if fixed:
             batches = FixedBatches(table, neighbors, steps, torch.device("cpu"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from crystalpredict.batching import CrystalBatch
 from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention, geometry_of
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.dual_space import DualSpaceAttention, waves_of
-from crystalpredict.nn.frames import FramedAttention, directions_of
+from crystalpredict.nn.frames import FramedAttention, directions_of, kernels_on
 
 
 def attention_of(config: ModelConfig, number: int) -> InfinitelyConnectedAttention:
@@ -22,6 +24,14 @@ def attention_of(config: ModelConfig, number: int) -> InfinitelyConnectedAttenti
     if real_heads == config.heads:
         return InfinitelyConnectedAttention(config)
     return DualSpaceAttention(config, real_heads)
+
+
+def needs_host(config: ModelConfig, device: torch.device) -> bool:
+    """Whether a step of the network has the host compute, or wait for the device.
+
+    Waves are made by the host; without kernels it also counts the edges that tie for an axis of a frame.
+    """
+    return kernels_on(device) is None if config.attention == "framed" else config.vectors
 
 
 def geometry_of_family(batch: CrystalBatch, config: ModelConfig) -> list[Geometry]:

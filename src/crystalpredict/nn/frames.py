@@ -6,6 +6,9 @@ The frame's axes are those in which the head attends most, so it turns with the 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,7 @@ LEAST_SINE = 1e-5  # of 1 - |cos|, below which its logarithm is taken of this
 COLLINEAR = 0.9999  # cosine above which two directions span no plane
 MIX = (1.0, 1.3, 1.7)  # of the axes, in what tells tied frames apart: each axis, and its sign, counts differently
 COSINES_AT_ONCE = 2**16  # what the caches of a CPU hold a few tables of
+ON_A_GPU = 2**7  # times as many at once on a GPU, where a launch costs more than what it computes
 
 
 class FramedAttention(InfinitelyConnectedAttention):
@@ -37,10 +41,8 @@ class FramedAttention(InfinitelyConnectedAttention):
         logits, weights = logits.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)  # (R, H, M)
         directions = part.directions.flatten(0, 1)  # (R, M, 3)
         frames = frames_of(logits.detach(), weights.detach(), directions)
-        step = max(1, COSINES_AT_ONCE // (3 * weights.shape[1] * weights.shape[2]))
-        pieces = zip(torch.split(weights, step), torch.split(directions, step), torch.split(frames, step), strict=True)
         coarse, fine, _ = self._gaussians(weights).shape
-        found = torch.cat([direction_moments(*piece, coarse, fine) for piece in pieces])
+        found = direction_moments(weights, directions, frames, coarse, fine)
         return torch.cat([radial, found.view(*radial.shape[:3], -1)], dim=3)
 
     def _encoding(self, moments: Tensor) -> Tensor:
@@ -55,6 +57,26 @@ class FramedAttention(InfinitelyConnectedAttention):
     def _gaussians(self, like: Tensor) -> Tensor:
         """phi_k as sums of products of Chebyshev polynomials (I, J, D)."""
         return gaussians(self.config.direction_basis, self.config.direction_width, like.dtype, like.device)
+
+
+def kernels_for(tensor: Tensor) -> ModuleType | None:
+    """The module of GPU kernels, where they can compute what is like this tensor."""
+    return kernels_on(tensor.device) if tensor.dtype == torch.float32 else None
+
+
+@cache
+def kernels_on(device: torch.device) -> ModuleType | None:
+    """The same for a device; None without Triton, or where it cannot compile: it needs a C compiler."""
+    if device.type != "cuda" or not find_spec("triton"):
+        return None
+    from crystalpredict.nn import kernels
+
+    return kernels if kernels.work(device) else None
+
+
+def _at_once(tensor: Tensor) -> int:
+    """Cosines that are computed at a time where the tensor is."""
+    return COSINES_AT_ONCE * (ON_A_GPU if tensor.is_cuda else 1)
 
 
 def directions_of(batch: CrystalBatch) -> list[Tensor]:
@@ -73,6 +95,16 @@ def direction_moments(weights: Tensor, directions: Tensor, frames: Tensor, coars
     weights (R, H, M), p; directions (R, M, 3); frames (R, H, 3, 3), rows e_1, e_2, e_3; T, Chebyshev polynomials with
     i up to I, coarse, and j up to J, fine.
     """
+    if kernels := kernels_for(weights):
+        found: Tensor = kernels.direction_moments(weights, directions, frames, coarse, fine)
+        return found
+    step = max(1, _at_once(weights) // (3 * weights.shape[1] * weights.shape[2]))
+    pieces = zip(torch.split(weights, step), torch.split(directions, step), torch.split(frames, step), strict=True)
+    return torch.cat([_moments_of(*piece, coarse, fine) for piece in pieces])
+
+
+def _moments_of(weights: Tensor, directions: Tensor, frames: Tensor, coarse: int, fine: int) -> Tensor:
+    """The same for as many atoms as are computed at a time."""
     cosines = torch.einsum("rhax,rmx->rham", frames, directions)
     weights = torch.where((directions != 0).any(dim=2)[:, None], weights, 0.0)
     weights = weights[:, :, None].expand_as(cosines)
@@ -89,6 +121,9 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     Of several frames that are equally good, as symmetry has it, the one is taken whose axes point to more of the
     attention: what a rotated, mirrored or reordered crystal would choose too. What is equal even so gives equal values.
     """
+    if kernels := kernels_for(logits):
+        found: Tensor = kernels.frames_of(logits, weights, directions, TIE, LEAST_SINE, COLLINEAR)
+        return found
     atoms, heads, width = logits.shape
     there = (directions != 0).any(dim=2)
     first = logits.masked_fill(~there[:, None], -torch.inf).flatten(0, 1)  # (Q, M)
@@ -96,7 +131,7 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     columns = directions.permute(2, 0, 1).contiguous()  # (3, R, M)
     frames = logits.new_zeros(atoms * heads, 3, 3)
     best = logits.new_full((atoms * heads,), -torch.inf)
-    step = max(1, COSINES_AT_ONCE // width)
+    step = max(1, _at_once(logits) // width)
     for queries, edge in _split(step, *_tied(first)):
         atom = queries // heads
         axis = directions[atom, edge]
