@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from crystalpredict.crystal import Crystal, IntArray, Neighbors
 
 FAR = 1.0e3  # Å; the distance of a missing neighbour: its Gaussian is exactly 0
+FEW_EMPTY = 1.02  # slots for an atom, of which there is no need to look for fewer
 MIN_SLOTS = 48  # a bin holds at least this many atoms, so that small crystals share one
 PART_ATOMS = 192  # atoms of a part: fewer pad less, more keep the products large
 
@@ -169,29 +171,36 @@ def pack(sizes: IntArray) -> tuple[IntArray, int, int]:
     """First slot of each crystal, number of bins, slots per bin; first-fit by decreasing size.
 
     sizes (B,), atoms of each crystal. No crystal straddles two bins. Of several numbers of slots that with the
-    fewest slots in all is taken.
+    fewest slots in all is taken, or the first that leaves hardly any empty.
     """
-    least = max(int(sizes.max()), min(int(sizes.sum()), MIN_SLOTS))
-    packings = []
-    for slots in sorted({least, least * 5 // 4, least * 3 // 2}):
+    total = int(sizes.sum())
+    least = max(int(sizes.max()), min(total, MIN_SLOTS))
+    even = (-(-total // bins) for bins in range(total // least, -(-2 * total // (3 * least)) - 1, -1))
+    best: tuple[IntArray, int, int] | None = None
+    for slots in chain(even, (least * sixteenths // 16 for sixteenths in range(16, 25))):
         bins, offsets = first_fit(sizes, slots)
         filled = int((offsets + sizes).max())
-        packings.append((bins * filled + offsets, int(bins.max()) + 1, filled))
-    return min(packings, key=lambda packing: packing[1] * packing[2])
+        packing = bins * filled + offsets, int(bins.max()) + 1, filled
+        best = packing if best is None else min(best, packing, key=lambda each: each[1] * each[2])
+        if best[1] * best[2] <= FEW_EMPTY * total:
+            break
+    assert best is not None
+    return best
 
 
 def first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, IntArray]:
     """Bin of each crystal and its first slot there, in bins of so many slots; sizes (B,), none above `slots`."""
     used: list[int] = []
-    bins, offsets = np.empty_like(sizes), np.empty_like(sizes)
-    for crystal in np.argsort(-sizes, kind="stable"):
-        size = int(sizes[crystal])
+    bins, offsets = [0] * len(sizes), [0] * len(sizes)
+    all_sizes = sizes.tolist()
+    for crystal in np.argsort(-sizes, kind="stable").tolist():
+        size = all_sizes[crystal]
         home = next((b for b, filled in enumerate(used) if filled + size <= slots), len(used))
         if home == len(used):
             used.append(0)
         bins[crystal], offsets[crystal] = home, used[home]
         used[home] += size
-    return bins, offsets
+    return np.array(bins), np.array(offsets)
 
 
 def batches_of(

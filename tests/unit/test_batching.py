@@ -21,6 +21,17 @@ def test_packed_crystals_neither_overlap_nor_straddle_bins(seed: int) -> None:
     assert used.mean() > 0.8
 
 
+def test_few_slots_are_empty() -> None:
+    """In 300 steps of 40 crystals, of up to 2 or up to 59 atoms."""
+    random = np.random.default_rng(0)
+    filled = []
+    for _ in range(300):
+        sizes = random.integers(1, random.integers(2, 60), 40)
+        _, bins, slots = pack(sizes)
+        filled.append(sizes.sum() / (bins * slots))
+    assert np.mean(filled) > 0.98
+
+
 def test_one_small_crystal_makes_a_small_batch() -> None:
     assert pack(np.array([2]))[1:] == (1, 2)
 
