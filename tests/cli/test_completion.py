@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-MODELS = ["crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble"]
+MODELS = ["crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble", "crystalframer-mp"]
 TARGETS = ["bandgap", "formation_energy", "e_above_hull", "bulk_modulus", "shear_modulus"]
 DERIVED = ["youngs_modulus", "poisson_ratio", "pugh_ratio"]
 
