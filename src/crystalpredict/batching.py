@@ -176,16 +176,15 @@ def pack(sizes: IntArray) -> tuple[IntArray, int, int]:
     total = int(sizes.sum())
     least = max(int(sizes.max()), min(total, MIN_SLOTS))
     even = (-(-total // bins) for bins in range(total // least, -(-2 * total // (3 * least)) - 1, -1))
-    best: tuple[IntArray, int, int] | None = None
+    packings = []
     for slots in chain(even, (least * sixteenths // 16 for sixteenths in range(16, 25))):
         bins, offsets = first_fit(sizes, slots)
         filled = int((offsets + sizes).max())
-        packing = bins * filled + offsets, int(bins.max()) + 1, filled
-        best = packing if best is None else min(best, packing, key=lambda each: each[1] * each[2])
-        if best[1] * best[2] <= FEW_EMPTY * total:
+        count = int(bins.max()) + 1
+        packings.append((bins * filled + offsets, count, filled))
+        if count * filled <= FEW_EMPTY * total:
             break
-    assert best is not None
-    return best
+    return min(packings, key=lambda packing: packing[1] * packing[2])
 
 
 def first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, IntArray]:

@@ -121,8 +121,7 @@ class Training:
 
     def _captured(self) -> CapturedStep | None:
         """Steps as a CUDA graph, where there is CUDA and the network asks nothing of the host."""
-        alone = distributed.size() == 1
-        if self.device.type != "cuda" or needs_host(self.model.config, self.device) or not alone:
+        if self.device.type != "cuda" or distributed.size() > 1 or needs_host(self.model.config, self.device):
             return None
         try:
             batches = FixedBatches(self.table, self.neighbors, list(self._steps(self._order(0))), self.device)

@@ -122,7 +122,7 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     attention: what a rotated, mirrored or reordered crystal would choose too. What is equal even so gives equal values.
     """
     if kernels := kernels_for(logits):
-        found: Tensor = kernels.frames_of(logits, weights, directions, TIE, LEAST_SINE, COLLINEAR)
+        found: Tensor = kernels.frames_of(logits, weights, directions)
         return found
     atoms, heads, width = logits.shape
     there = (directions != 0).any(dim=2)

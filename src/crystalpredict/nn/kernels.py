@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from crystalpredict.nn.frames import COLLINEAR, LEAST_SINE, MIX, TIE
+
 COLUMNS = 64  # edges of an atom that are looked at together, in sums over them
 
 
@@ -21,23 +23,21 @@ def work(device: torch.device) -> bool:
     """Whether a kernel can be compiled and run there."""
     try:
         nothing = torch.zeros(1, 1, 3, device=device)
-        frames_of(nothing[..., :1], nothing[..., :1], nothing, 0.0, 0.0, 0.0)
+        frames_of(nothing[..., :1], nothing[..., :1], nothing)
     except Exception:  # of Triton, of the compiler that it calls, or of CUDA: whichever it is, torch alone must do
         return False
     return True
 
 
 @torch.no_grad()
-def frames_of(
-    logits: Tensor, weights: Tensor, directions: Tensor, tie: float, least_sine: float, collinear: float
-) -> Tensor:
-    """`frames_of` of nn/frames.py, in single precision, without ever waiting for the device; its constants last."""
+def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
+    """`frames_of` of nn/frames.py, in single precision, without ever waiting for the device."""
     atoms, heads, width = logits.shape
     frames = logits.new_empty(atoms, heads, 3, 3)
     logits, weights, directions = logits.contiguous(), weights.contiguous(), directions.contiguous()
     block = triton.next_power_of_2(width)
     _frames[(atoms * heads,)](
-        logits, weights, directions, frames, heads, width, tie, least_sine, collinear,
+        logits, weights, directions, frames, heads, width, TIE, LEAST_SINE, COLLINEAR, *MIX,
         BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
     return frames
@@ -86,20 +86,27 @@ def _warps(block: int) -> int:
 
 
 @triton.jit
+def _edges(directions, atom, width, column):
+    """Directions of some edges of an atom, 0 where there is none, and which there are."""
+    edges = directions + (atom * width + column) * 3
+    inside = column < width
+    x = tl.load(edges, inside, 0.0)
+    y = tl.load(edges + 1, inside, 0.0)
+    z = tl.load(edges + 2, inside, 0.0)
+    return x, y, z, (x != 0.0) | (y != 0.0) | (z != 0.0)
+
+
+@triton.jit
 def _frames(  # noqa: PLR0913
-    logits, weights, directions, frames, heads, width, tie, least_sine, collinear, BLOCK: tl.constexpr
+    logits, weights, directions, frames, heads, width, tie, least_sine, collinear, mix_1, mix_2, mix_3,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One atom and head: over all best first edges, and all best second ones of each, the frame with most pull."""
     query = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
-    inside = column < width
-    edges = directions + (query // heads * width + column) * 3
-    x = tl.load(edges, inside, 0.0)
-    y = tl.load(edges + 1, inside, 0.0)
-    z = tl.load(edges + 2, inside, 0.0)
-    there = (x != 0.0) | (y != 0.0) | (z != 0.0)
+    x, y, z, there = _edges(directions, query // heads, width, column)
     first = tl.load(logits + query * width + column, there, -float("inf"))
-    weight = tl.load(weights + query * width + column, inside, 0.0)
+    weight = tl.load(weights + query * width + column, column < width, 0.0)
     left = there & (first >= tl.max(first, 0) - tie)
     best = -float("inf")
     ux, uy, uz, vx, vy, vz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -126,10 +133,9 @@ def _frames(  # noqa: PLR0913
             bx /= length
             by /= length
             bz /= length
-            # MIX of nn/frames.py
-            mx = ax + 1.3 * bx + 1.7 * (ay * bz - az * by)
-            my = ay + 1.3 * by + 1.7 * (az * bx - ax * bz)
-            mz = az + 1.3 * bz + 1.7 * (ax * by - ay * bx)
+            mx = mix_1 * ax + mix_2 * bx + mix_3 * (ay * bz - az * by)
+            my = mix_1 * ay + mix_2 * by + mix_3 * (az * bx - ax * bz)
+            mz = mix_1 * az + mix_2 * bz + mix_3 * (ax * by - ay * bx)
             pull = tl.sum(tl.exp(x * mx + y * my + z * mz) * weight, 0)
             better = pull > best
             best = tl.where(better, pull, best)
@@ -154,14 +160,10 @@ def _frames(  # noqa: PLR0913
 @triton.jit
 def _cosines(directions, frames, atom, query, axis, width, column):
     """Cosines of an atom's edges with an axis of a frame, and which edges there are."""
-    edges = directions + (atom * width + column) * 3
-    inside = column < width
-    x = tl.load(edges, inside, 0.0)
-    y = tl.load(edges + 1, inside, 0.0)
-    z = tl.load(edges + 2, inside, 0.0)
+    x, y, z, there = _edges(directions, atom, width, column)
     row = frames + query * 9 + axis * 3
     cosine = x * tl.load(row) + y * tl.load(row + 1) + z * tl.load(row + 2)
-    return cosine, (x != 0.0) | (y != 0.0) | (z != 0.0)
+    return cosine, there
 
 
 @triton.jit
