@@ -5,7 +5,10 @@
 >>> rows = model.predict(["NaCl.cif"])
 """
 
-from __future__ import annotations
+from crystalpredict.safe_path import leave_working_directory, started_as_module
+
+if started_as_module(__name__):  # before anything else is imported, which the working directory might have too
+    leave_working_directory()
 
 from typing import TYPE_CHECKING, Any
 

@@ -39,6 +39,7 @@ from crystalpredict.equivalence import (
 from crystalpredict.errors import DataError
 from crystalpredict.neighbors import ROUNDING, find_neighbors_of_many
 from crystalpredict.properties import PROPERTIES, Property
+from crystalpredict.safe_path import leave_working_directory, safe_children
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 FEW = 5000  # crystals, below which starting processes takes longer than finding their neighbours
@@ -237,8 +238,11 @@ def _find_all(table: CrystalTable, radius: float, jobs: int, merging: Merging) -
         parts = [_merged_edges(part, radius, merging) for part in crystals]
     else:
         # spawned, not forked: a fork of a process with threads may hang
-        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-            parts = list(pool.map(_merged_edges, crystals, repeat(radius), repeat(merging)))
+        with safe_children():  # all start as the work is handed out
+            pool = ProcessPoolExecutor(jobs, get_context("spawn"), leave_working_directory)
+            results = pool.map(_merged_edges, crystals, repeat(radius), repeat(merging))
+        with pool:
+            parts = list(results)
     sites, atoms, counts, widths, *edges = (np.concatenate(part) for part in zip(*parts, strict=True))
     sites, first = (np.concatenate([[0], np.cumsum(part)]) for part in (sites, widths))
     return NeighborTable(sites, atoms, counts, first, *edges)

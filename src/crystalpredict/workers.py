@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from crystalpredict.packing import Packed, pack, unpack
+from crystalpredict.safe_path import leave_working_directory, safe_children
 from crystalpredict.structures import Entry, Source, start_of
 
 LOOK = 0.5  # seconds between looks at a worker that has not answered
@@ -158,10 +159,11 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.place = context.RawValue("q", 0)
         process: Any = context.Process(target=self.task, args=(theirs, self.place), daemon=True)  # type: ignore[attr-defined]
-        if method == "spawn" and os.name == "posix":  # it begins this first, which would let Ctrl-C pass again
-            resource_tracker.ensure_running()
-        with _without_interrupts():  # of which a process that is still importing would tell by a traceback
-            process.start()
+        with safe_children() if method == "spawn" else nullcontext():
+            if method == "spawn" and os.name == "posix":  # it begins this first, which would let Ctrl-C pass again
+                resource_tracker.ensure_running()
+            with _without_interrupts():  # of which a process that is still importing would tell by a traceback
+                process.start()
         theirs.close()  # or its end is not noticed
         self.process = process
 
@@ -273,7 +275,8 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, let it go first, end when it ends, and do without torch."""
+    """Leave Ctrl-C to the parent, let it go first, end when it ends, and do without torch and the working directory."""
+    leave_working_directory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which in the parent is Ctrl-C
     if hasattr(os, "nice"):

@@ -25,6 +25,7 @@ from crystalpredict.cli.render import say
 from crystalpredict.cli.settings import apply_settings, read_settings
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import CrystalPredictError, DataError, UsageError
+from crystalpredict.safe_path import leave_working_directory, safe_environment
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
 # threads of torch that wait do not spin, or they take the cores from whoever else computes; and NumPy's products are
@@ -131,6 +132,8 @@ def open_standard_streams() -> None:
 
 def program() -> None:
     """`main` as the program: it ends at once, since to take torch apart takes a quarter of a second."""
+    leave_working_directory()
+    safe_environment()
     open_standard_streams()
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)
