@@ -26,6 +26,7 @@ from crystalpredict import __version__
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.batching import collate
 from crystalpredict.calibration import CALIBRATION_FILE, Calibration
+from crystalpredict.cell import cell_error
 from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray
 from crystalpredict.errors import CheckpointError
 from crystalpredict.neighbors import find_neighbors
@@ -38,6 +39,7 @@ FORMAT_VERSION = 3
 LARGEST_NUMBER = 8  # bytes, of a weight
 LONGEST_HEADER = 2**20  # bytes, of the names and shapes in a file of tensors
 LARGEST_CALIBRATION = 2**26  # bytes
+MAX_GOLDEN_ATOMS = 1000  # of all crystals in golden.json, which are computed together
 GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
 
 
@@ -177,6 +179,11 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
             raise ValueError("positions and numbers do not agree")
         if max(c.numbers.max() for c in crystals) > len(ELEMENTS):
             raise ValueError("unknown element")
+        for number, crystal in enumerate(crystals, start=1):
+            if error := cell_error(crystal.lattice, crystal.n_atoms):
+                raise ValueError(f"crystal {number}: {error}")
+        if (atoms := sum(crystal.n_atoms for crystal in crystals)) > MAX_GOLDEN_ATOMS:
+            raise ValueError(f"{atoms} atoms, more than {MAX_GOLDEN_ATOMS}")
         worst = float(np.abs(network_outputs(checkpoint.model.to(device), crystals) - expected).max())
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'golden.json'}: damaged ({error!r}); fetch it again") from error

@@ -22,8 +22,6 @@ ELEMENTS = tuple(
     Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf
     """.split()  # noqa: SIM905  as a table it can be read
 )
-THINNEST = 0.1  # Å^3 per atom, below which the lattice is flat or mistyped
-LONGEST = 1e4  # Å, above which the length of the cell is mistyped, and the neighbour search may crash
 FLAT = 1e-12  # square of c over the ab plane, in units of c, that is nothing but rounding
 ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(ELEMENTS, start=1)}
 

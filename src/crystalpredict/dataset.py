@@ -18,15 +18,14 @@ from zipfile import BadZipFile
 import numpy as np
 
 from crystalpredict.atomic_write import write_atomically
+from crystalpredict.cell import MIN_DISTANCE, cell_error, cells_fit
 from crystalpredict.crystal import (
     ATOMIC_NUMBERS,
-    THINNEST,
     Crystal,
     FloatArray,
     IntArray,
     Neighbors,
     lattice_of_parameters,
-    volume_of_cell,
 )
 from crystalpredict.equivalence import (
     FREQUENCIES,
@@ -93,6 +92,13 @@ class CrystalTable:
             digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
         return digest.hexdigest()[:16]
 
+    def refuse_cells(self) -> None:
+        """ValueError for a cell that no crystal has, before a search sees it."""
+        sizes = self.sizes.tolist()
+        for row in np.flatnonzero(~cells_fit(self.lattices.astype(float), sizes, MIN_DISTANCE)):
+            if error := cell_error(self.lattices[row].astype(float), sizes[row]):
+                raise ValueError(f"{self.ids[row]}: {error}")
+
     def save(self, path: Path) -> None:
         """One compressed .npz file, float32 coordinates: 104,000 crystals take some 30 MB."""
         arrays = {
@@ -115,7 +121,9 @@ class CrystalTable:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in arrays.files}
             properties = tuple(Property.from_dict(json.loads(str(text))) for text in columns.pop("properties"))
-            return cls(**columns, properties=properties)
+            table = cls(**columns, properties=properties)
+            table.refuse_cells()
+            return table
         except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
             hint = "make one with scripts/prepare.py"
             raise DataError(f"{path}: not a prepared table of crystals ({error}); {hint}") from error
@@ -157,8 +165,8 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
             numbers.extend(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
             if not sizes[-1] or not np.isfinite(fractional[-1]).all():
                 raise ValueError("no atoms, or a coordinate that is not a number")
-            if volume_of_cell(lattices[-1]) < THINNEST * sizes[-1]:
-                raise ValueError(f"a cell of {volume_of_cell(lattices[-1]):.3g} Å^3 for {sizes[-1]} atoms")
+            if error := cell_error(lattices[-1], sizes[-1]):
+                raise ValueError(error)
             labels.append([np.nan if row.get(prop.name) is None else float(row[prop.name]) for prop in PROPERTIES])
         except (KeyError, TypeError, ValueError) as error:
             name = row.get("id") if isinstance(row, dict) else row

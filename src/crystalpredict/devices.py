@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalpredict.errors import UsageError
@@ -37,6 +39,27 @@ def atoms_at_once(device: torch.device) -> int:
         return 1000
     free, _ = torch.cuda.mem_get_info(device)
     return max(1000, min(MOST_ATOMS, free // 2 // BYTES_PER_ATOM))
+
+
+def free_memory() -> float:
+    """Bytes that this process may still take of the machine's memory; infinite where the system does not say."""
+    free = float("inf")
+    with suppress(OSError, ValueError, KeyError):
+        known = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+        free = int(known["MemAvailable:"]) * 1024
+    with suppress(OSError, ValueError):  # of the container
+        limit, used = (
+            int(Path("/sys/fs/cgroup", name).read_text("ascii")) for name in ("memory.max", "memory.current")
+        )
+        free = min(free, limit - used)
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+            free = min(free, limit - pages * resource.getpagesize())
+    return free
 
 
 def is_out_of_memory(error: BaseException) -> bool:

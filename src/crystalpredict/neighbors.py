@@ -11,6 +11,19 @@ from functools import cache, lru_cache
 
 import numpy as np
 
+from crystalpredict.cell import (
+    MAX_EDGES,
+    MAX_FLATNESS,
+    MAX_LENGTH,
+    MIN_DISTANCE,
+    coincident,
+    count_edges,
+    flatness,
+    inside,
+    most_edges,
+    reduced,
+    volumes_and_spacings,
+)
 from crystalpredict.crystal import FloatArray, IntArray, Neighbors
 
 # atoms i and j of pairs (P, 2), distances (P,) in Å, vectors (P, 3) from i to j in Å, or None if not wanted; each pair
@@ -26,6 +39,7 @@ SHORT = 2**16  # atoms, whose numbers are sorted digit by digit, which is faster
 SMALL = 100  # atoms, up to which all distances are computed; measured against vesin
 MOST_IMAGES = 4000  # of a small cell: a flat or skewed one has more, of which few are near,
 MOST_DISTANCES = 500_000  # nor more distances to the atoms of all of them, which bounds the memory
+SKEWED = 0.5  # Å between lattice planes, below which the search is given shorter vectors of the same lattice
 FARTHEST = 300.0  # Å from the centre of a small cell: squares of longer lengths lose digits
 AT_ONCE = 32  # small cells together: enough to share what each call of NumPy costs, and in the caches still
 _CHUNK = 4_000_000  # distances held at once by the NumPy search
@@ -43,16 +57,27 @@ def find_neighbors(lattice: FloatArray, positions: FloatArray, radius: float, *,
 def find_neighbors_of_many(
     cells: Sequence[tuple[FloatArray, FloatArray]], radius: float, *, vectors: bool = False
 ) -> list[Neighbors]:
-    """The same of many cells, lattice and positions, at once: small ones together, in half of the time."""
+    """The same of many cells, lattice and positions, at once: small ones together, in half of the time.
+
+    ValueError for a cell that is flat, or so dense that its edges would fill the memory: see `crystalpredict.cell`.
+    """
     if not cells:
         return []
     radius -= ROUNDING
     lattices = np.array([lattice for lattice, _ in cells], dtype=float)
     places = [np.asarray(positions, dtype=float) for _, positions in cells]
+    sizes = np.array([len(own) for own in places])
+    with np.errstate(all="ignore"):
+        _, spacings = volumes_and_spacings(lattices)
+        few = (sizes <= SMALL) & (most_edges(spacings, sizes, radius) <= MAX_EDGES)
+        easy = few & (spacings.min(axis=1) >= SKEWED) & (flatness(spacings) <= MAX_FLATNESS)
+    for row in np.flatnonzero(~easy):
+        lattices[row] = _searchable(lattices[row], places[row], radius)
+        _, spacings[row] = volumes_and_spacings(lattices[row, None])
     inverses = np.linalg.inv(lattices)
-    # image n of axis a has neighbours only if |n| <= radius / h_a + 1, h_a = 1 / |row of the reciprocal lattice|
-    reach = np.minimum(radius * np.sqrt(np.square(inverses).sum(axis=1)), MOST_IMAGES).astype(np.int64) + 1
-    sizes, images = np.array([len(own) for own in places]), np.prod(2 * reach + 1, axis=1)
+    # image n of axis a has neighbours only if |n| <= radius / h_a + 1, h_a being the distance of its lattice planes
+    reach = np.minimum(radius / spacings, MOST_IMAGES).astype(np.int64) + 1
+    images = np.prod(2 * reach + 1, axis=1)
     small = (sizes <= SMALL) & (images <= MOST_IMAGES) & (sizes**2 * images <= MOST_DISTANCES)
     small &= np.abs(lattices).max(axis=(1, 2)) < FARTHEST
     found: dict[int, Neighbors] = {}
@@ -65,6 +90,37 @@ def find_neighbors_of_many(
     lists = _of_large([(lattices[row], places[row]) for row in rows], radius, vectors=vectors)
     found.update(zip(rows.tolist(), lists, strict=True))
     return [found[row] for row in range(len(cells))]
+
+
+def shortest_edge(edges: Neighbors) -> tuple[int, float]:
+    """The shortest edge but for those of an atom to itself, and its length, Å; infinite if there is none."""
+    lengths = edges.distances.copy()
+    lengths[edges.first[:-1]] = np.inf
+    edge = int(lengths.argmin())
+    return edge, float(lengths[edge])
+
+
+def is_crowded(lattice: FloatArray, positions: FloatArray, radius: float) -> bool:
+    """Whether two atoms in a cell are closer than MIN_DISTANCE, or all have more edges than memory has room for."""
+    basis = reduced(lattice)
+    places = inside(basis, positions)
+    if coincident(places) or count_edges(basis, places, radius) > MAX_EDGES:
+        return True
+    return shortest_edge(find_neighbors(lattice, positions, MIN_DISTANCE))[1] < MIN_DISTANCE
+
+
+def _searchable(lattice: FloatArray, positions: FloatArray, radius: float) -> FloatArray:
+    """The same lattice (3, 3) by its shortest vectors; ValueError for what no search can bear."""
+    if not (np.abs(lattice).max() <= MAX_LENGTH and np.isfinite(positions).all()):  # false for not-a-number too
+        raise ValueError(f"a cell longer than {MAX_LENGTH:g} Å, or a position that is not a number")
+    if not volumes_and_spacings(lattice[None])[0] > 0:
+        raise ValueError("a flat cell: its three vectors lie in a plane")
+    lattice = reduced(lattice)
+    if not flatness(volumes_and_spacings(lattice[None])[1])[0] <= MAX_FLATNESS:
+        raise ValueError("a flat cell: its lattice planes are far closer in one direction than in the others")
+    if (edges := count_edges(lattice, inside(lattice, positions), radius)) > MAX_EDGES:
+        raise ValueError(f"a cell with some {edges:.0e} neighbours within {radius:.3g} Å, more than {MAX_EDGES:,}")
+    return lattice
 
 
 @lru_cache(maxsize=200)

@@ -16,7 +16,8 @@ from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
 from pymatgen.symmetry.groups import SpaceGroup
 
-from crystalpredict.crystal import LONGEST, lattice_of_parameters
+from crystalpredict.cell import MAX_LENGTH
+from crystalpredict.crystal import lattice_of_parameters
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
@@ -156,7 +157,7 @@ def _parse_block(block: str) -> Structure | StructureError:
         return StructureError(f"{named} not understood: list its operations, _symmetry_equiv_pos_as_xyz")
     structure = structures[0]
     rotations = np.array([operation.rotation_matrix for operation in parser.symmetry_operations])
-    if max(structure.lattice.abc) <= LONGEST and not fits_cell(structure.lattice.matrix, rotations):
+    if max(structure.lattice.abc) <= MAX_LENGTH and not fits_cell(structure.lattice.matrix, rotations):
         which = f"of {group!r} " if group else ""
         return StructureError(
             f"the symmetry operations {which}do not fit the cell: check its lengths, angles and setting"

@@ -16,7 +16,8 @@ from crystalpredict.answers import Answers
 from crystalpredict.batching import CrystalBatch, collate, split_by_atoms
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.crystal import Crystal, FloatArray, IntArray, Neighbors
-from crystalpredict.devices import atoms_at_once, choose_device, is_out_of_memory
+from crystalpredict.devices import atoms_at_once, choose_device, free_memory, is_out_of_memory
+from crystalpredict.nn.attention import bytes_per_edge
 from crystalpredict.prediction import Embedding as Embedding
 from crystalpredict.prediction import Prediction as Prediction
 from crystalpredict.reading import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
@@ -27,6 +28,7 @@ from crystalpredict.structures import Entry, entries_of_structures
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
+LITTLE = 2**29  # bytes, of which there are always enough
 PART_ATOMS = 288  # padded together: more than in training, for there are more alike to choose from
 
 
@@ -187,6 +189,8 @@ class Predictor:
 
         def attempt(rows: IntArray) -> bool:
             """Whether there was memory enough."""
+            if not self._has_room(int(sizes[rows].sum() * widths[rows].max()), len(now)):
+                return False
             try:
                 batch = collate(
                     [crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms
@@ -216,6 +220,13 @@ class Predictor:
                 self.batch_atoms = max(1, int(sizes[rows].sum()) // 2)
                 batches += np.array_split(rows, 2)
         return too_large
+
+    def _has_room(self, edges: int, batches: int) -> bool:
+        """Whether half of the free memory holds `batches` at once, each with so many edges; a GPU says so itself."""
+        if self.device.type != "cpu":
+            return True
+        needed = edges * bytes_per_edge(self.model.config) * batches
+        return needed <= LITTLE or needed <= free_memory() / 2
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
         one = isinstance(structures, str | bytes | dict | PathLike) or not isinstance(structures, Iterable)

@@ -14,10 +14,20 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import DummySpecies, Element, Species
 from pymatgen.core.structure import SiteCollection, Structure
 
-from crystalpredict.crystal import ELEMENTS, LONGEST, THINNEST, Crystal, Neighbors, volume_of_cell
+from crystalpredict.cell import (
+    MAX_EDGES,
+    MIN_DISTANCE,
+    cell_error,
+    cells_fit,
+    coincident,
+    count_edges,
+    inside,
+    reduced,
+)
+from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
 from crystalpredict.files import STATED_FORMULA, read_text, text_of
-from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
+from crystalpredict.neighbors import SMALL, find_neighbors, find_neighbors_of_many, is_crowded, shortest_edge
 from crystalpredict.plain_cif import PlainCif, read_plain_cif
 from crystalpredict.prediction import Prediction
 from crystalpredict.silence import silence
@@ -26,8 +36,7 @@ if TYPE_CHECKING:
     from pymatgen.core.sites import PeriodicSite
 
 LONGEST_FORMULA = 1000
-CLOSEST = 0.5  # Å, below which two atoms are a mistake: the shortest bond there is, H-H, has 0.74
-MANY = 1000  # atoms, above which close ones are looked for first: thousands in one place have millions of neighbours
+MANY = 1000  # atoms, above which a crystal is read at a stage of its own, which may be stopped
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
 FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
 with silence():  # noble gases have no electronegativity, which pymatgen says once for each
@@ -150,25 +159,25 @@ def entries_of_plain_cifs(several: Sequence[Parsed], radius: float, *, vectors: 
 
     Many sources at once, since the work on one is small.
     """
-    crystals = [_crystals_of_plain_cif(parsed) for parsed in several]
+    cifs = [plain for parsed in several for plain in parsed.plain]
+    if not cifs:
+        return [[] for _ in several]
+    sound = iter(cells_fit(np.array([cif.lattice for cif in cifs]), [len(cif.numbers) for cif in cifs], radius))
+    crystals = [_crystals_of_plain_cif(parsed, [next(sound) for _ in parsed.plain], radius) for parsed in several]
     cells = [(crystal.lattice, crystal.positions) for own in crystals for crystal in own]
     lists = iter(find_neighbors_of_many(cells, radius, vectors=vectors))
     return [_entries_of_plain_cif(parsed, own, lists) for parsed, own in zip(several, crystals, strict=True)]
 
 
-def _crystals_of_plain_cif(parsed: Parsed) -> list[Crystal]:
-    """The crystals of a source; none if one has something wrong with its cell, or is large and has atoms too close."""
-    crystals = []
-    for plain in parsed.plain:
-        crystal = Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers)
-        if crystal.volume < THINNEST * crystal.n_atoms:
-            return []
-        if crystal.n_atoms > MANY:
-            nearest = find_neighbors(crystal.lattice, crystal.positions, CLOSEST)
-            if _shortest_edge(nearest)[1] < CLOSEST:
-                return []
-        crystals.append(crystal)
-    return crystals
+def _crystals_of_plain_cif(parsed: Parsed, sound: Sequence[bool], radius: float) -> list[Crystal]:
+    """The crystals of a source; none if a cell is not surely `sound`, or is large and has atoms too close."""
+    if not all(sound):
+        return []
+    crystals = [
+        Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers) for plain in parsed.plain
+    ]
+    large = [crystal for crystal in crystals if crystal.n_atoms > SMALL]
+    return [] if any(is_crowded(crystal.lattice, crystal.positions, radius) for crystal in large) else crystals
 
 
 def _entries_of_plain_cif(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator[Neighbors]) -> list[Entry]:
@@ -176,7 +185,7 @@ def _entries_of_plain_cif(parsed: Parsed, crystals: Sequence[Crystal], lists: It
     entries: list[Entry] = []
     close = False
     for plain, crystal, neighbors in zip(parsed.plain, crystals, lists, strict=False):
-        close |= _shortest_edge(neighbors)[1] < CLOSEST
+        close |= shortest_edge(neighbors)[1] < MIN_DISTANCE
         counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
         formula = plain.stated_formula
         stated = {symbol: int(count or 1) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula)}
@@ -201,15 +210,17 @@ def entries_of_structures(
     """
     structures = [_structure_of_ase(each) if hasattr(each, "get_cell") else each for each in structures]
     entries = [_entry_of_structure(structure, path, index) for index, structure in enumerate(structures, start=first)]
-    small = [each.crystal for each in entries if each.crystal and each.crystal.n_atoms <= MANY]
-    cells = [(crystal.lattice, crystal.positions) for crystal in small]
+    small = {
+        number: each.crystal for number, each in enumerate(entries) if each.crystal and _is_small(each.crystal, radius)
+    }
+    cells = [(crystal.lattice, crystal.positions) for crystal in small.values()]
     lists = iter(find_neighbors_of_many(cells, radius, vectors=vectors))
     for number, (entry, structure) in enumerate(zip(entries, structures, strict=True)):
         if entry.crystal is None or isinstance(structure, StructureError):
             continue
-        neighbors = next(lists) if entry.crystal.n_atoms <= MANY else None
+        neighbors = next(lists) if _is_small(entry.crystal, radius) else None
         try:
-            if neighbors is None or _shortest_edge(neighbors)[1] < CLOSEST:
+            if neighbors is None or shortest_edge(neighbors)[1] < MIN_DISTANCE:
                 neighbors = _neighbors_of_structure(structure, entry.crystal, radius, vectors=vectors)
             entries[number] = replace(entry, neighbors=neighbors)
         except StructureError as error:
@@ -275,18 +286,12 @@ def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> 
     if not all(structure.lattice.pbc):
         raise StructureError(f"pbc={structure.lattice.pbc}: a cell that is periodic in all three directions is needed")
     lattice = np.array(structure.lattice.matrix, dtype=float)
-    if not np.isfinite(lattice).all():
-        raise StructureError("a cell length or an angle is not a number")
-    if np.abs(lattice).max() > LONGEST:
-        raise StructureError(f"the cell is {np.abs(lattice).max():.3g} Å long: check its lengths")
+    if error := cell_error(lattice, len(structure)):
+        raise StructureError(error)
     fractional = np.array(structure.frac_coords, dtype=float)
     if not np.abs(fractional).max() < FARTHEST:  # false for not-a-number too
         raise StructureError(f"a coordinate is not a number, or more than {FARTHEST:.0e} cells away")
     positions = (fractional - np.floor(fractional)) @ lattice
-    volume = volume_of_cell(lattice)
-    if volume < THINNEST * len(structure):
-        atoms = f"{volume:.3g} Å^3 for {len(structure)} atoms"
-        raise StructureError(f"the cell has {atoms}: check its lengths and angles")
     notes = []
     stated = structure.properties.get(STATED_FORMULA, "")
     if stated and _differs_from_formula(structure.composition, stated):
@@ -338,26 +343,43 @@ def _occupants(site: PeriodicSite, number: int) -> dict[int, float]:
     return {z: occupancy * scale for z, occupancy in occupants.items() if occupancy > 0}
 
 
+def _is_small(crystal: Crystal, radius: float) -> bool:
+    """Whether the neighbours of a crystal may be looked for together with those of others, with no check before."""
+    return crystal.n_atoms <= SMALL and bool(cells_fit(crystal.lattice[None], [crystal.n_atoms], radius)[0])
+
+
 def _neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float, *, vectors: bool) -> Neighbors:
-    """Neighbours within the radius (Å); StructureError if two atoms, images included, are closer than CLOSEST."""
-    radii = (CLOSEST, radius) if crystal.n_atoms > MANY else (radius,)
-    for reach in radii:
-        edges = find_neighbors(crystal.lattice, crystal.positions, reach, vectors=vectors)
-        edge, shortest = _shortest_edge(edges)
-        if shortest < CLOSEST:
-            one, two = int(np.searchsorted(edges.first, edge, side="right")) - 1, int(edges.indices[edge])
-            names = [f"{structure[site].species_string} (site {site + 1})" for site in (one, two)]
-            hint = "give an ordered model" if not structure.is_ordered else "remove the duplicate or check the cell"
-            raise StructureError(f"{names[0]} and {names[1]} are {shortest:.2f} Å apart: {hint}")
+    """Neighbours within the radius (Å); StructureError for more than memory has room for, or for two atoms too close.
+
+    Images of atoms count too. Of many atoms the close ones are looked for before the others.
+    """
+    lattice = reduced(crystal.lattice)
+    places = inside(lattice, crystal.positions)
+    if crystal.n_atoms > SMALL:
+        if pair := coincident(places):
+            raise _too_close(structure, *pair, float(np.linalg.norm(places[pair[0]] - places[pair[1]])))
+        _refuse_close(structure, find_neighbors(crystal.lattice, crystal.positions, MIN_DISTANCE))
+    if (count := count_edges(lattice, places, radius)) > MAX_EDGES:
+        raise StructureError(
+            f"some {count:.0e} neighbours within {radius:g} Å, more than {MAX_EDGES:,}: give a smaller cell"
+        )
+    edges = find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors)
+    _refuse_close(structure, edges)
     return edges
 
 
-def _shortest_edge(edges: Neighbors) -> tuple[int, float]:
-    """The shortest edge but for those of an atom to itself, and its length, Å; infinite if there is none."""
-    lengths = edges.distances.copy()
-    lengths[edges.first[:-1]] = np.inf
-    edge = int(lengths.argmin())
-    return edge, float(lengths[edge])
+def _refuse_close(structure: Structure, edges: Neighbors) -> None:
+    """StructureError if two atoms are closer than MIN_DISTANCE."""
+    edge, shortest = shortest_edge(edges)
+    if shortest < MIN_DISTANCE:
+        one = int(np.searchsorted(edges.first, edge, side="right")) - 1
+        raise _too_close(structure, one, int(edges.indices[edge]), shortest)
+
+
+def _too_close(structure: Structure, one: int, two: int, apart: float) -> StructureError:
+    names = [f"{structure[site].species_string} (site {site + 1})" for site in (one, two)]
+    hint = "give an ordered model" if not structure.is_ordered else "remove the duplicate or check the cell"
+    return StructureError(f"{names[0]} and {names[1]} are {apart:.2f} Å apart: {hint}")
 
 
 def _differs_from_formula(composition: Composition, formula: str) -> bool:

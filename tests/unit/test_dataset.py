@@ -109,7 +109,7 @@ def test_bad_data_is_named(tmp_path: Path) -> None:
         table_of_rows([({**IRON, "species": ["Xx"]}, TRAIN)])
     with pytest.raises(DataError, match="no cell has"):
         table_of_rows([({**IRON, "lattice": [3, 3, 3, 60, 60, 120]}, TRAIN)])
-    with pytest.raises(DataError, match=r"a cell of 0.027 Å\^3 for 1 atoms"):
+    with pytest.raises(DataError, match=r"the cell has 0.027 Å\^3 for 1 atoms"):
         table_of_rows([({**IRON, "lattice": [0.3, 0.3, 0.3, 90, 90, 90]}, TRAIN)])
     with pytest.raises(DataError, match="no crystals"):
         table_of_rows([])

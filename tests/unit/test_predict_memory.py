@@ -49,3 +49,32 @@ def test_batches_are_halved_until_they_fit() -> None:
         if halved[-1]:
             break
     assert any(halved)
+
+
+DENSE = """
+import resource
+import numpy as np
+from pymatgen.core import Lattice, Structure
+from crystalpredict import load_model
+
+model = load_model(device="cpu", batch_atoms=10**6)
+rocks = [Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), ["Na", "Cl"], [[0] * 3, [0.5] * 3]) for a in (5.6, 5.7)]
+assert not any(row.error for row in model.predict(rocks))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sites = np.stack(np.meshgrid(*[np.arange(12)] * 3), -1).reshape(-1, 3) / 12
+sites += np.random.default_rng(0).normal(size=sites.shape) * 1e-3
+kinds = np.random.default_rng(1).choice(["F", "O", "N"], len(sites))
+dense = Structure(Lattice.cubic(12 * 0.88), kinds, sites)  # 0.7 Å^3 for each of 1,728 atoms
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30,) * 2)
+rows = model.predict([rocks[0], dense, rocks[1]])
+assert [bool(row.error) for row in rows] == [False, True, False], [row.error for row in rows]
+assert "not enough memory on the cpu device for 1728 atoms" in rows[1].error, rows[1].error
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20, "it was computed"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is Linux's")
+def test_a_crystal_that_needs_more_than_half_of_the_memory_is_not_begun() -> None:
+    done = subprocess.run([sys.executable, "-c", DENSE], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr

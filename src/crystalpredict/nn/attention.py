@@ -63,6 +63,11 @@ def radial_columns(config: ModelConfig) -> int:
     return min(config.radial_basis, int((config.radius + 4 * spacing) / spacing))
 
 
+def bytes_per_edge(config: ModelConfig) -> int:
+    """Memory of a prediction for each edge, padding included: index and length, radial basis, tables of heads."""
+    return 40 + 4 * radial_columns(config) + 16 * config.heads + (60 if config.vectors else 0)
+
+
 def radial_basis(distances: Tensor, config: ModelConfig) -> Tensor:
     """psi_k(r) = exp(-(r - mu_k)^2 / 2 s^2) with mu_k = k s, s = r_max / K, k = 1..K' [M4].
 
