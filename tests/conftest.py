@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,18 @@ import pytest
 
 from crystalpredict import side_by_side
 from crystalpredict.registry import default_model
+
+
+def pytest_configure() -> None:
+    """Signals that the shell ignores, as of `make test &` and nohup, are not ignored by the programs that tests start.
+
+    A handler of Python's is the system's default again after exec. SIGHUP still does nothing here.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", lambda *_: None)):
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -127,7 +127,7 @@ def test_a_folder_of_mutants_is_predicted_by_the_whole_program(tmp_path) -> None
     for number in range(140):
         (tmp_path / f"{number:03}.cif").write_bytes(mutant(contents, 11, number))
     command = [sys.executable, "-m", "crystalpredict", "predict", "-f", "csv", "--jobs", "2", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert done.returncode == 3
     assert sorted({Path(row["path"]).name for row in rows}) == sorted(path.name for path in tmp_path.iterdir())

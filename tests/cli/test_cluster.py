@@ -16,6 +16,7 @@ import pytest
 
 from crystalpredict.errors import CheckpointError
 from crystalpredict.registry import default_model, identity_of
+from tests.same import alike
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'crystalpredict[dask]'")
 
@@ -73,7 +74,7 @@ def test_a_worker_killed_while_it_works_costs_nothing(program, cluster, inputs) 
     assert killed == [False]
     assert outcome.code == 3
     assert "2 workers" in outcome.stderr
-    assert Path("out.csv").read_bytes() == Path("plain.csv").read_bytes()
+    assert alike(Path("out.csv").read_bytes(), Path("plain.csv").read_bytes())
 
 
 def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluster, inputs, monkeypatch) -> None:
@@ -94,7 +95,7 @@ def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluste
         assert program(*wanted, "-q", "-o", "out.jsonl").code == 130
     outcome = program(*wanted, "-o", "out.jsonl", "--resume", "--scheduler", cluster.scheduler_address)
     assert "going on after 200 rows" in outcome.stderr
-    assert Path("out.jsonl").read_bytes() == Path("plain.jsonl").read_bytes()
+    assert alike(Path("out.jsonl").read_bytes(), Path("plain.jsonl").read_bytes())
 
 
 def test_a_file_that_ends_every_worker_is_a_row_with_an_error(program, cluster, inputs) -> None:

@@ -32,7 +32,7 @@ def run(shell: str, script: str, surroundings: dict[str, str]) -> list[str]:
         pytest.skip(f"there is no {shell}")
     options = {"bash": ["--norc"], "zsh": ["-f"], "fish": []}[shell]
     command = [shell, *options, "-c", f"{script}\n:"]  # a last command is not run by the shell, but in its place
-    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -95,6 +95,6 @@ def test_completion_imports_neither_torch_nor_pymatgen(surroundings) -> None:
     code = "import sys; sys.argv = ['crystalpredict']; from crystalpredict.cli import main\n"
     code += "try: main()\nfinally: print(*(m for m in ('torch', 'pymatgen', 'pandas') if m in sys.modules))"
     asked = surroundings | words | {"_CRYSTALPREDICT_COMPLETE": "complete_bash"}
-    done = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [*TARGETS, *DERIVED, ""]

@@ -55,13 +55,13 @@ def page(tmp_path_factory) -> Path:
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([["id", "structure", "band_gap", "K_VRH"], *rows, ["broken", "data_x", 1, 1]])
     command = [sys.executable, "-m", "crystalpredict", "evaluate", "-q", table, "--report", folder / "report.html"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, timeout=120, check=True)
+    subprocess.run(command, stdout=subprocess.DEVNULL, timeout=300, check=True)
     return folder / "report.html"
 
 
 def browser(folder: Path, *arguments: str) -> str:
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 def test_pictures_decode_and_nothing_sticks_out_on_a_screen_or_a_telephone(page, tmp_path) -> None:

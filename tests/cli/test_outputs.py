@@ -17,6 +17,7 @@ from crystalpredict.cli.progress import Forecast
 from crystalpredict.cli.tally import Tally, reason_of
 from crystalpredict.predict import Prediction
 from tests.labelled import rows, write
+from tests.same import alike
 
 VALUES = ["bandgap_eV", "formation_energy_eV_per_atom", "e_above_hull_eV_per_atom", "bulk_modulus_GPa",
           "shear_modulus_GPa"]  # fmt: skip
@@ -25,7 +26,7 @@ ENDS = [column + end for column in VALUES for end in ("", "_lo90", "_hi90")]
 
 def python(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "crystalpredict", *map(str, arguments)]
-    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, **options)
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, **options)
 
 
 # Parquet
@@ -79,13 +80,14 @@ def test_where_sort_and_top_choose_rows_but_all_are_counted(program, examples) -
     inputs = [*examples, "nowhere.cif"]
     chosen = program("predict", *inputs, "--where", "bandgap_eV > 1 and n_atoms < 12")
     assert chosen.code == 3
-    assert chosen.rows == [row for row, gap in zip(every, gaps, strict=True) if gap > 1 and int(row["n_atoms"]) < 12]
+    wanted = [row for row, gap in zip(every, gaps, strict=True) if gap > 1 and int(row["n_atoms"]) < 12]
+    assert alike(chosen.rows, wanted)
     assert 1 < len(chosen.rows) < 13
     assert "13 predicted, 1 failed (1 no such file)" in chosen.stderr
     descending = program("predict", *inputs, "--sort", "-bandgap_eV").rows
-    assert [row["bandgap_eV"] for row in descending[:13]] == [f"{gap:.4f}" for gap in sorted(gaps, reverse=True)]
+    assert alike([row["bandgap_eV"] for row in descending[:13]], [f"{gap:.4f}" for gap in sorted(gaps, reverse=True)])
     assert descending[13]["path"] == "nowhere.cif"
-    assert program("predict", *inputs, "--sort", "-gap", "--top", "3").rows == descending[:3]
+    assert alike(program("predict", *inputs, "--sort", "-gap", "--top", "3").rows, descending[:3])
 
 
 def test_rows_may_be_chosen_by_the_ends_of_intervals_and_by_derived_columns(program, examples) -> None:
@@ -167,14 +169,14 @@ def test_a_disk_that_fills_keeps_the_rows_to_go_on_with(tmp_path) -> None:
     assert python("predict", "-q", f"@{tmp_path}/list", "-o", whole).returncode == 4
     limited = f"ulimit -f 100; trap '' XFSZ; exec {sys.executable} -m crystalpredict predict -q @{tmp_path}/list"
     shell = ["bash", "-c", f"{limited} -o {tmp_path}/a.csv"]  # blocks of 1024 bytes
-    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, timeout=300)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "a.csv.part" in line
     assert "--resume" in line
     assert not (tmp_path / "a.csv").exists()
     assert python("predict", "-q", f"@{tmp_path}/list", "-o", tmp_path / "a.csv", "--resume").returncode == 4
-    assert (tmp_path / "a.csv").read_bytes() == whole.read_bytes()
+    assert alike((tmp_path / "a.csv").read_bytes(), whole.read_bytes())
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="there is no such device")
@@ -237,7 +239,7 @@ def test_neither_home_nor_locale_nor_colour_matters(examples, tmp_path) -> None:
 def test_head_ends_the_program_without_a_word(examples, tmp_path, kind) -> None:
     (tmp_path / "list").write_text("nowhere.cif\n" * 5000)
     command = f"{sys.executable} -m crystalpredict predict -q -f {kind} @{tmp_path}/list | head -n 2"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 2)
 
 
@@ -245,7 +247,8 @@ def test_two_runs_at_once_to_two_files_give_the_same(examples, tmp_path) -> None
     command = [sys.executable, "-m", "crystalpredict", "predict", "-q", *examples[:3], "-o"]
     runs = [subprocess.Popen([*command, str(tmp_path / name)]) for name in ("a.csv", "b.csv")]
     assert [run.wait(60) for run in runs] == [0, 0]
-    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() != b""
+    assert (tmp_path / "a.csv").read_bytes() != b""
+    assert alike((tmp_path / "a.csv").read_bytes(), (tmp_path / "b.csv").read_bytes())
 
 
 # What a result must not take the place of
@@ -307,13 +310,13 @@ def test_a_suffix_goes_before_a_format_that_was_set(program, examples, tmp_path,
 def test_without_a_standard_stream_the_output_is_whole(tmp_path: Path, examples, closed: str) -> None:
     output = tmp_path / "out.csv"
     command = f"exec {sys.executable} -m crystalpredict predict {examples[0]} -o {output} {closed}"
-    assert subprocess.run(["bash", "-c", command], capture_output=True, timeout=60).returncode == 0
+    assert subprocess.run(["bash", "-c", command], capture_output=True, timeout=300).returncode == 0
     assert len(output.read_text().splitlines()) == 2
 
 
 def test_results_for_a_closed_standard_output_are_an_error(examples) -> None:
     command = f"exec {sys.executable} -m crystalpredict predict -q {examples[0]} >&-"
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 1
     assert ended.stderr == "crystalpredict: error: the output cannot be written (Bad file descriptor)\n"
 
@@ -321,7 +324,7 @@ def test_results_for_a_closed_standard_output_are_an_error(examples) -> None:
 def test_a_terminal_of_few_letters_gets_the_table_of_an_evaluation(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", rows(4))
     command = [sys.executable, "-m", "crystalpredict", "evaluate", path, "-f", "table"]
-    ended = subprocess.run(command, capture_output=True, timeout=60, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    ended = subprocess.run(command, capture_output=True, timeout=300, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert ended.returncode == 0, ended.stderr
     assert b"R\\u00b2" in ended.stdout
 
@@ -332,7 +335,7 @@ def test_json_stays_json_where_letters_are_few(tmp_path: Path) -> None:
     for kind in ("json", "jsonl"):
         command = [sys.executable, "-m", "crystalpredict", "predict", path, "-q", "-f", kind]
         env = os.environ | {"PYTHONIOENCODING": "ascii"}
-        ended = subprocess.run(command, capture_output=True, timeout=60, env=env)
+        ended = subprocess.run(command, capture_output=True, timeout=300, env=env)
         content = json.loads(ended.stdout.decode("ascii"))
         row = content[0] if kind == "json" else content
         assert (row["path"], "within 6 Å" in row["warnings"][0]) == (str(path), True)
@@ -364,6 +367,6 @@ def test_shards_behind_symbolic_links_are_merged_and_resumed(program, examples, 
     for number, link in enumerate(links, start=1):
         link.symlink_to(store / link.name)
         assert program("predict", *examples[:3], "--shard", f"{number}/2", "-o", link).code == 0
-    assert program("merge", *links).stdout == program("predict", *examples[:3], "-f", "csv").stdout
+    assert alike(program("merge", *links).stdout, program("predict", *examples[:3], "-f", "csv").stdout)
     (store / "1.csv").rename(store / "1.csv.part")  # as if it had been killed at its end
     assert "not complete" in program("merge", *links).stderr

@@ -66,12 +66,14 @@ def test_the_time_left_is_that_of_the_inputs_left(capsys: pytest.CaptureFixture,
 
     forecast = Forecast(lambda: 40 + 50 + 50 * 36000, lambda: done)
     assert forecast.said() == ""
+    started = time.monotonic()
     assert len(list(forecast.rows(rows(), quiet=False))) == 50
+    seconds = time.monotonic() - started  # half a second, or more on a busy machine
     first, *_ = lines = capsys.readouterr().err.splitlines()
-    assert 1 <= len(lines) <= 3
+    assert 1 <= len(lines) <= 1 + seconds / 0.2
     hours = int(first.split(", ")[-1].split(":")[0])
-    assert " structures in 0:00:0" in first
-    assert 4 <= hours < 20  # 36,000 times what took half a second
+    assert " structures in 0:00:" in first
+    assert 4 <= hours <= 50 * 10 * seconds  # 36,000 times as many rows, at the speed of the first ones
 
 
 def test_who_cannot_count_says_nothing(capsys: pytest.CaptureFixture, monkeypatch) -> None:

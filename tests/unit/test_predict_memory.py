@@ -42,7 +42,7 @@ for row, values in zip(rows, expected):
 def test_batches_are_halved_until_they_fit() -> None:
     halved = []
     for mebibytes in (10, 20, 40, 60):  # how many make memory short, but not too short, is a matter of the heap
-        done = subprocess.run([sys.executable, "-c", CODE, str(mebibytes)], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", CODE, str(mebibytes)], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         batch_atoms, failed = map(int, done.stdout.split())
         halved.append(batch_atoms < 5000 and failed < 20)

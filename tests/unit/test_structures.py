@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -491,7 +492,7 @@ def test_a_cell_beyond_all_sense_does_not_kill_the_process(tmp_path, box) -> Non
     code = "import sys; from crystalpredict.structures import read_entries as r; "
     code += "print(*(e.error for e in r(sys.argv[1], 6.0)))"
     command = [sys.executable, "-c", code, str(tmp_path / "a.cif")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() != ""
 
@@ -514,20 +515,21 @@ def test_atoms_of_ase_are_structures_too() -> None:
     slab, molecule = atoms.copy(), ase.Atoms("OH", [[0, 0, 0], [0, 0, 1]])
     slab.pbc = [True, True, False]
     ours, theirs, no_crystal, no_cell = model.predict([here, atoms, slab, molecule])
-    assert theirs.values == pytest.approx(ours.values, abs=1e-5)
+    near = partial(pytest.approx, abs=1e-5)  # of sums in single precision, in another batch on any processor
+    assert theirs.values == near(ours.values)
     assert (theirs.formula, theirs.n_atoms, theirs.index) == (ours.formula, ours.n_atoms, 1)
     assert "periodic in all three directions" in no_crystal.error
     assert "molecule without a lattice" in no_cell.error
-    assert [row.values for row in model.predict(atoms)] == [theirs.values]
+    assert [row.values for row in model.predict(atoms)] == [near(theirs.values)]
     assert "X" in model.predict(ase.Atoms("X", cell=np.eye(3) * 4, pbc=True))[0].error
     atoms.info["occupancy"] = {"0": {"Na": 0.5, "K": 0.5}, "1": {"Cl": 1.0}}
     assert "partly occupied sites" in model.predict(atoms)[0].error
     atoms.info["occupancy"] = {"0": {"Na": 1.0}, "1": {"Cl": 1.0}}
-    assert model.predict(atoms)[0].values == theirs.values
+    assert model.predict(atoms)[0].values == near(theirs.values)
     filtered = pytest.importorskip("ase.filters").FrechetCellFilter(ase.Atoms("Cu4", cell=np.eye(3) * 4, pbc=True))
     bad, good = model.predict([filtered, here])
     assert bad.error.startswith("broken Atoms")
-    assert good.values == pytest.approx(ours.values, abs=1e-5)
+    assert good.values == near(ours.values)
 
 
 def test_bytes_and_dictionaries_are_one_thing_that_is_no_structure() -> None:
@@ -703,5 +705,5 @@ def test_no_element_makes_pymatgen_speak_on_stderr() -> None:
         "    (entry,) = read_entries(Inline('a', text), 6.0)\n"
         "    assert bool(entry.error) == (element.Z > 98), (element, entry.error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -527,7 +527,7 @@ table = CrystalTable.load(folder / "crystals.npz")
 model = ModelConfig(blocks=1, width=32, heads=4, feedforward=64)
 training = Training(folder / "run", table, neighbor_table(table, model.radius), model, {config})
 {lines}""")
-    done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
