@@ -22,6 +22,7 @@ from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.optimiser import Muon
 from crystalpredict.properties import Property
 from crystalpredict.run_files import Progress, kept_state, log_epoch
+from crystalpredict.schema import SchemaError, record
 from crystalpredict.side_by_side import dealt
 from crystalpredict.training import Interrupted, Training
 from crystalpredict.training_config import TrainingConfig, learning_rate
@@ -272,8 +273,8 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
         ruined.average.readout[2].bias.fill_(torch.nan)
     with pytest.raises(DataError, match="validation error is not a number at step 0"):
         ruined.run(lambda progress: None)
-    with pytest.raises(DataError, match="unknown keys: epoch"):
-        TrainingConfig.from_dict({"epoch": 3})
+    with pytest.raises(SchemaError, match="'epoch', which is unknown; did you mean 'epochs'"):
+        record({"epoch": 3}, TrainingConfig)
 
 
 def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Path) -> None:
@@ -375,9 +376,9 @@ def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
     "wrong", [{"freeze_encoder": "False"}, {"epochs": 2.5}, {"learning_rate": ".001"}, {"seed": ""}, {"epochs": True}]
 )
 def test_a_setting_of_another_kind_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(DataError, match=f"{next(iter(wrong))} is .* which is no"):
-        TrainingConfig.from_dict(wrong)
-    assert TrainingConfig.from_dict({"learning_rate": 1, "properties": ["bandgap"]}).learning_rate == 1
+    with pytest.raises(SchemaError, match=f"{next(iter(wrong))} is .*: expected "):
+        record(wrong, TrainingConfig)
+    assert record({"learning_rate": 1, "properties": ["bandgap"]}, TrainingConfig).learning_rate == 1
 
 
 def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> None:
