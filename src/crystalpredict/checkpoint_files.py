@@ -56,7 +56,11 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         """ValueError for parts that do not belong together."""
-        record({name: self.training[name] for name in ("learnt", "elements_seen") if name in self.training}, Facts)
+        record(
+            {name: self.training[name] for name in ("learnt", "elements_seen") if name in self.training},
+            Facts,
+            "training",
+        )
         if len(self.properties) != self.model.outputs:
             raise ValueError(f"{len(self.properties)} properties for {self.model.outputs} outputs")
         if format_version(self.model) > self.format_version:

@@ -1,4 +1,4 @@
-"""Labelled crystals as arrays: one table for any number of them, one file for a machine with torch, NumPy and msgspec alone."""
+"""Labelled crystals as arrays: one table for any number of them, one file to train on another machine."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from crystalpredict.errors import UsageError
-from crystalpredict.schema import Number, Text, Word
+from crystalpredict.schema import Letters, Number, Text, Word
 
 Transform = Literal["none", "log10"]
 OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")  # of a row, beside its properties
@@ -32,7 +32,7 @@ class Property:
     name: Word
     label: Text
     unit: Text
-    unit_in_name: Annotated[str, Meta(max_length=500, pattern=r"^[0-9A-Za-z_]*\Z")]
+    unit_in_name: Letters
     aliases: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
     transform: Transform = "none"
     minimum: Number | None = None

@@ -28,12 +28,20 @@ LARGEST_JSON = 2**24  # bytes of a file
 LONGEST_VALUE = 60  # characters of a value in a message
 
 # no control characters, none that turn the direction of writing, none without a width, no halves of surrogates
-_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff]*\Z"
-Text = Annotated[str, Meta(max_length=1000, pattern=_PRINTABLE)]
-Summary = Annotated[str, Meta(max_length=2000, pattern=_PRINTABLE)]
-Word = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"^[0-9A-Za-z_]+\Z")]
-FileName = Annotated[str, Meta(max_length=200, pattern=r"^[A-Za-z0-9][\w.-]*\Z")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff]*\Z"
+LETTERS = r"^[0-9A-Za-z_]*\Z"
+NAME = r"^[A-Za-z0-9][\w.-]*\Z"
+DIGITS = r"^[0-9a-f]{64}\Z"
+PATTERNS = {
+    PRINTABLE: "without control characters", LETTERS: "of letters, digits and _", NAME: "that can be a file's name",
+    DIGITS: "of 64 hexadecimal digits",
+}  # fmt: skip
+Text = Annotated[str, Meta(max_length=1000, pattern=PRINTABLE)]
+Summary = Annotated[str, Meta(max_length=2000, pattern=PRINTABLE)]
+Letters = Annotated[str, Meta(max_length=500, pattern=LETTERS)]
+Word = Annotated[str, Meta(min_length=1, max_length=500, pattern=LETTERS)]
+FileName = Annotated[str, Meta(max_length=200, pattern=NAME)]
+Sha256 = Annotated[str, Meta(pattern=DIGITS)]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # which not-a-number is not
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e12)]
@@ -42,8 +50,8 @@ AtomicNumber = Annotated[int, Meta(ge=1, le=98)]  # of crystal.ELEMENTS
 
 _PLAIN: tuple[None, tuple[()], dict[str, Any]] = (None, (), {})  # parts of a number or a text
 _KINDS = {
-    "`int`": "an integer", "`float`": "a number", "`str`": "a text", "`bool`": "true or false", "`array`": "a list",
-    "`object`": "an object", "`null`": "null",
+    "int": "an integer", "float": "a number", "str": "a text", "bool": "true or false", "array": "a list",
+    "object": "an object",
 }  # fmt: skip
 
 
@@ -69,13 +77,13 @@ def parse_json(content: bytes | str) -> Any:
     return value
 
 
-def record(value: Any, kind: type[T]) -> T:
-    """Plain data as a record of a dataclass, or of another type; SchemaError names the first key that is wrong."""
-    _refuse_unknown(value, kind, "")
-    try:
-        return convert(value, kind)
-    except (ValidationError, UnicodeError) as error:  # halves of surrogates have no place in a key
-        raise SchemaError(_in_words(str(error), value)) from None
+def record(value: Any, kind: type[T], path: str = "") -> T:
+    """Plain data as a record of a dataclass, or of another type; SchemaError names the first key that is wrong.
+
+    `path`: where the data stand in their file.
+    """
+    _refuse_unknown(value, kind, path)
+    return _converted(value, kind, path)
 
 
 def read_record(content: bytes | str, kind: type[T]) -> T:
@@ -173,9 +181,12 @@ def _refuse_unknown(value: Any, kind: Any, path: str) -> None:
         if origin is not dict and not fields:
             return
         for key, item in value.items():
+            below = f"{path}.{_word(key)}".lstrip(".")
             if fields and key not in fields:
                 raise SchemaError(f"{path or 'it'} has a key {_shown(key)}, which is unknown{_nearest(key, fields)}")
-            _refuse_unknown(item, fields[key] if fields else inner[1], f"{path}.{_word(key)}".lstrip("."))
+            _refuse_unknown(item, fields[key] if fields else inner[1], below)
+            if not fields:
+                _converted(item, inner[1], below)  # msgspec does not say under which of the keys something is wrong
     elif isinstance(value, list) and inner and _parts(inner[0]) != _PLAIN:
         for number, item in enumerate(value):
             _refuse_unknown(item, inner[0], f"{path}[{number}]")
@@ -187,19 +198,29 @@ def _nearest(name: object, known: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
 
 
-def _in_words(message: str, value: Any) -> str:
+def _converted(value: Any, kind: Any, path: str) -> Any:
+    try:
+        return convert(value, kind)
+    except (ValidationError, UnicodeError) as error:  # halves of surrogates have no place in a key
+        raise SchemaError(_in_words(str(error), value, path)) from None
+
+
+def _in_words(message: str, value: Any, path: str) -> str:
     """The message of msgspec without its marks, with the key first and the value that is wrong."""
-    text, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
+    text, _, own = message.partition(" - at `$")
+    own = own.rstrip("`")
+    where = f"{path}{own}".lstrip(".")
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", text):
-        return f"{path}.{missing[1]} is missing".lstrip(".")
-    for mark, words in _KINDS.items():
-        text = text.replace(mark, words)
+        return f"{where}.{missing[1]} is missing".lstrip(".")
     if not text.startswith(("Expected", "Number", "Invalid")):
-        return f"{path}: {text}" if path else text  # of a record's own check
-    text = re.sub(r" matching regex .*", " without control characters and what else does not belong there", text)
+        return f"{where}: {text}" if where else text  # of a record's own check
+    for pattern, words in PATTERNS.items():
+        text = text.replace(f"matching regex {pattern!r}", words)
     text = re.sub(r", got .*", "", text).replace("Expected", "expected").replace("Number", "number")
-    return f"{path or 'the file'} is {_shown(_at(value, path))}: {text}"
+    text = re.sub(
+        r"`([^`]*)`", lambda kinds: " or ".join(_KINDS.get(kind, kind) for kind in kinds[1].split(" | ")), text
+    )
+    return f"{where or 'the file'} is {_shown(_at(value, own))}: {text}"
 
 
 def _at(value: Any, path: str) -> Any:

@@ -1,8 +1,8 @@
 """The training engine: a table of labelled crystals in, weights out; resumable after any step, seeded, no pickle.
 
-Needs torch, NumPy and msgspec only. One step takes some `batch_atoms` atoms of randomly chosen crystals, deals them out to the
-threads of a CPU and, under torchrun, to the processes, splits each share into smaller batches of alike neighbour counts
-and adds up their gradients, so that little is padded and memory is bounded.
+Needs torch, NumPy and msgspec only. One step takes some `batch_atoms` atoms of randomly chosen crystals, deals them
+out to the threads of a CPU and, under torchrun, to the processes, splits each share into smaller batches of alike
+neighbour counts and adds up their gradients, so that little is padded and memory is bounded.
 """
 
 from __future__ import annotations
