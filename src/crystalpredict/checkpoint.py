@@ -42,6 +42,7 @@ from crystalpredict.nn import ModelConfig, Network, network_of
 from crystalpredict.properties import Property
 from crystalpredict.schema import checkpoint_file, damaged, read_json_file
 
+WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LARGEST_NUMBER = 8  # bytes, of a weight
 LONGEST_HEADER = 2**20  # bytes, of the names and shapes in a file of tensors
 LARGEST_CALIBRATION = 2**26  # bytes
@@ -225,6 +226,8 @@ def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}")
     for name, value in tensors.items():
+        if value.dtype not in WEIGHTS:
+            raise CheckpointError(f"{path}: {name} has the type {value.dtype}, which no weights have")
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite; the model was never trained")
     model.load_state_dict(tensors)

@@ -62,8 +62,9 @@ class SchemaError(ValueError):
 def parse_json(content: bytes | str) -> Any:
     """The plain data of a JSON text; SchemaError if it is none, or none that another program would read alike."""
     try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         value = json.loads(
-            content, object_pairs_hook=_object, parse_int=_integer, parse_float=_finite, parse_constant=_finite
+            text, object_pairs_hook=_object, parse_int=_integer, parse_float=_finite, parse_constant=_finite
         )
     except SchemaError:
         raise
@@ -126,7 +127,8 @@ def record_of(value: Any, kind: type[T], path: Path) -> T:
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
     """The error for a file that is not as it should be: one line."""
-    return CheckpointError(f"{path}: damaged ({printable(str(error))}); fetch it again")
+    remedy = "install crystalpredict" if path.name == "index.json" else "fetch it"
+    return CheckpointError(f"{path}: damaged ({printable(str(error))}); {remedy} again")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -198,7 +200,7 @@ def _nearest(name: object, known: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
 
 
-def _converted(value: Any, kind: Any, path: str) -> Any:
+def _converted(value: Any, kind: type[T], path: str) -> T:
     try:
         return convert(value, kind)
     except (ValidationError, UnicodeError) as error:  # halves of surrogates have no place in a key
