@@ -1,4 +1,5 @@
 import csv
+import json
 import subprocess
 import sys
 import weakref
@@ -370,6 +371,41 @@ def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
         if prop.transform == "none":
             expected = np.nanmean(np.abs(10.0 - training.encoded[rows, column]))
             assert scaled[prop.name] == in_unit[prop.name] == pytest.approx(expected)
+
+
+def test_a_state_that_is_damaged_is_named_in_one_line(data, tmp_path: Path) -> None:
+    Training(tmp_path, *data, MODEL, CONFIG)
+    path = tmp_path / "state.npz"
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    odd: list[bytes | dict[str, np.ndarray]] = [b"", b"PK", whole[:1000], whole[: len(whole) // 2], b"x" * 5000]
+    for name in ("scale", "position", "error", "model/embedding.weight", "average/embedding.weight"):
+        odd.append({key: value for key, value in arrays.items() if key != name})
+        odd += [arrays | {name: value} for value in (np.array("x"), np.zeros(0), np.full((3, 3), np.nan))]
+    for content in odd:
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            np.savez(path, **content)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"state\.npz: damaged: start the run again") as caught:
+            Training(tmp_path, *data, MODEL, CONFIG)
+        assert "\n" not in str(caught.value)
+    np.savez_compressed(path, **arrays | {"losses": np.zeros(10**7)})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="damaged"):
+        Training(tmp_path, *data, MODEL, CONFIG)
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], {}, {"model": 7}, {"crystals": []}, {"properties": "bandgap"}, {"training": None}]
+)
+def test_the_config_of_a_run_that_is_damaged_is_named(data, tmp_path: Path, wrong: object) -> None:
+    Training(tmp_path, *data, MODEL, CONFIG)
+    path = tmp_path / "config.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | wrong if wrong and isinstance(wrong, dict) else wrong))
+    with pytest.raises(UsageError, match=r"config\.json is lost or damaged"):
+        Training(tmp_path, *data, MODEL, CONFIG)
 
 
 @pytest.mark.parametrize(
