@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
+from crystalpredict.checkpoint_files import TrainedProperty
 from crystalpredict.dataset import CrystalTable
 from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of
 from crystalpredict.registry import file_sha256
 from crystalpredict.run_files import kept_state
+from crystalpredict.schema import record
 from crystalpredict.structures import read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -37,15 +39,15 @@ def main() -> None:
 
     config = json.loads((options.run / "config.json").read_text())
     runs = [options.run, *options.others]
-    network = ModelConfig.from_dict(config["model"])
+    network = record(config["model"], ModelConfig)
     members = [Crystalformer(network) for _ in runs]
     for run, member in zip(runs, members, strict=True):
         other = json.loads((run / "config.json").read_text())
-        if other["properties"] != config["properties"] or ModelConfig.from_dict(other["model"]) != network:
+        if other["properties"] != config["properties"] or record(other["model"], ModelConfig) != network:
             parser.error(f"{run}: another network, other properties, or another scale, than {options.run}")
         finished = (run / "model.safetensors").exists()  # a checkpoint, as `finetune` leaves one
         member.load_state_dict(load_checkpoint(run).model.state_dict() if finished else kept_state(run))
-    properties, mean, deviation = properties_of(config)
+    properties, mean, deviation = properties_of(record(config["properties"], tuple[TrainedProperty, ...]))
     table = CrystalTable.load(options.table)
     began = load_checkpoint(options.began) if options.began else None
     known_elements = began.training.get("elements_seen", ()) if began else ()

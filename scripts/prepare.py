@@ -1,4 +1,4 @@
-"""Pack JSONL files of labelled crystals into one array file that trains where only torch and NumPy are installed.
+"""Pack JSONL files of labelled crystals into one array file, to train where torch, NumPy and msgspec are installed.
 
 python scripts/prepare.py --train a.jsonl.gz b.jsonl.gz --validation c.jsonl.gz -o crystals.npz
 

@@ -23,6 +23,7 @@ from crystalpredict.dataset import CrystalTable, neighbor_table
 from crystalpredict.errors import CrystalPredictError
 from crystalpredict.nn import ModelConfig
 from crystalpredict.run_files import Progress
+from crystalpredict.schema import SchemaError, record
 from crystalpredict.training import Training
 from crystalpredict.training_config import TrainingConfig
 
@@ -72,13 +73,13 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     changed = settings(options.set)
     start = None
-    model = ModelConfig.from_dict(settings(options.model))
+    model = record(settings(options.model), ModelConfig)
     if options.start:
         from crystalpredict.checkpoint import load_checkpoint  # needs safetensors
 
         start = load_checkpoint(options.start)
-        model = ModelConfig.from_dict({**asdict(start.model.config), **settings(options.model)})
-    config = TrainingConfig.from_dict({**asdict(TrainingConfig()), **changed})
+        model = record({**asdict(start.model.config), **settings(options.model)}, ModelConfig)
+    config = record(changed, TrainingConfig)
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, model.radius, cache, jobs=os.cpu_count() or 1, merging=model.merging)
@@ -91,5 +92,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except CrystalPredictError as error:
+    except (CrystalPredictError, SchemaError) as error:
         sys.exit(f"error: {error}")

@@ -6,29 +6,36 @@ import hashlib
 import json
 import os
 import sqlite3
-import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
+import msgspec
 import numpy as np
 
-from crystalpredict.errors import StructureError
+from crystalpredict.errors import StructureError, printable
 from crystalpredict.files import read_content
 from crystalpredict.prediction import Prediction
+from crystalpredict.schema import Summary, Text
 from crystalpredict.structures import Inline, Origin, Source
 from crystalpredict.uncertainty import LEVELS, SHOWN
 
-FILE = "predictions-1.sqlite"  # in the folder of the cache; the number is that of the format
+FILE = "predictions-2.sqlite"  # in the folder of the cache; the number is that of the format
 LIBRARIES = ("gemmi", "numpy", "pymatgen", "pymatgen-core", "torch", "vesin")  # that answers depend on
 PATIENCE = 30  # seconds to wait for another run that is writing
-TABLE = """CREATE TABLE IF NOT EXISTS predictions (
-    key BLOB, number INTEGER, count INTEGER, texts TEXT, numbers BLOB, sum INTEGER, PRIMARY KEY (key, number)
+LONGEST_ROW = 2**16  # bytes
+MOST_STEPS = 10**6  # of SQLite's machine, to read what there is in a file
+MOST_ROWS = 10**6  # of a source
+TABLE = """CREATE TABLE predictions (
+    key BLOB, number INTEGER, count INTEGER, texts TEXT, numbers BLOB, digest BLOB, PRIMARY KEY (key, number)
 ) WITHOUT ROWID"""
-FIND = "SELECT count, texts, numbers, sum FROM predictions WHERE key = ? ORDER BY number"
+SCHEMA = "SELECT type, name, sql FROM sqlite_master LIMIT 2"
+FIND = "SELECT number, count, texts, numbers, digest FROM predictions WHERE key = ? ORDER BY number"
 ADD = "INSERT OR REPLACE INTO predictions VALUES (?, ?, ?, ?, ?, ?)"
+Texts = tuple[Text, Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None, list[Summary], Summary]
 
 
 class Cache:
@@ -46,7 +53,7 @@ class Cache:
         self.writable = True
         facts = {**facts, "columns": self.columns, "libraries": {name: _version(name) for name in LIBRARIES}}
         self.context = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=32).digest()
-        self.added: list[tuple[bytes, int, int, str, bytes, int]] = []
+        self.added: list[tuple[bytes, int, int, str, bytes, bytes]] = []
         self.way = ""  # of opening the file to read; none if that is not possible
         self.connection: sqlite3.Connection | None = None
         self.owner = 0  # the process whose connection it is
@@ -71,12 +78,21 @@ class Cache:
 
     def find(self, key: bytes) -> list[Prediction]:
         """The predictions of a source, without its name; none unless all of them are there and undamaged."""
-        try:
-            rows = self._connected().execute(FIND, (key,)).fetchall() if self.way else []
-            whole = all(count == len(rows) and _sum(texts, numbers) == sum for count, texts, numbers, sum in rows)
-            return [self._unpacked(texts, numbers) for _, texts, numbers, _ in rows] if whole else []
-        except (sqlite3.Error, ValueError, TypeError):  # damaged: `commit` meets what is wrong with the whole file
+        if not self.way:
             return []
+        found: list[Prediction] = []
+        count = 0
+        try:
+            for number, count, texts, numbers, digest in self._connected().execute(FIND, (key,)):
+                whole = type(count) is int and 0 < count <= MOST_ROWS and number == len(found) < count
+                if not (whole and isinstance(texts, str) and isinstance(numbers, bytes)):
+                    return []
+                if digest != self._digest(key, number, count, texts, numbers):
+                    return []
+                found.append(self._unpacked(texts, numbers))
+        except (sqlite3.Error, ValueError, TypeError, RecursionError):  # `commit` meets what is wrong with the file
+            return []
+        return found if len(found) == count else []
 
     def add(self, origin: Origin, row: Prediction) -> None:
         """Keep a prediction, from the next `commit` on."""
@@ -86,7 +102,14 @@ class Cache:
             ends = [row.interval(column) if row.bounds else (0.0, 0.0) for column in self.columns]
             table = [[row.values[column], *end] for column, end in zip(self.columns, ends, strict=True)]
             numbers = bytes([bool(row.bounds)]) + np.array(table, dtype="<f8").tobytes()
-        self.added.append((origin.key, origin.number, origin.count, texts, numbers, _sum(texts, numbers)))
+        if len(texts) + len(numbers) < LONGEST_ROW - 1000:
+            digest = self._digest(origin.key, origin.number, origin.count, texts, numbers)
+            self.added.append((origin.key, origin.number, origin.count, texts, numbers, digest))
+
+    def _digest(self, key: bytes, number: int, count: int, texts: str, numbers: bytes) -> bytes:
+        """Of a row and all that it depends on: a row in another place, or for another model, has another."""
+        whole = b"%s %d %d %d " % (key, number, count, len(numbers)) + numbers + texts.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(whole, key=self.context, digest_size=16).digest()
 
     def commit(self) -> None:
         """Write out what was added; where that is not possible, it is said and nothing more is kept."""
@@ -94,7 +117,7 @@ class Cache:
         if not added or not self.writable:
             return
         try:
-            connection = sqlite3.connect(self.path, timeout=PATIENCE)
+            connection = connected(self.path, "mode=rw")
             try:
                 connection.execute("PRAGMA synchronous = NORMAL")
                 with connection:
@@ -109,38 +132,53 @@ class Cache:
         """Make the file if need be, and find out whether it can be read and written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=PATIENCE)
+            if self.path.exists() and not self.path.is_file():
+                raise OSError("no file")
+            connection = connected(self.path, "mode=rwc")
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 with connection:
-                    connection.execute(TABLE)
+                    connection.execute(TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
                 connection.execute("SELECT count FROM predictions LIMIT 1").fetchall()
                 connection.execute("BEGIN IMMEDIATE")  # fails where the file may only be read
                 self.way = "mode=ro"
             finally:
                 connection.close()
         except (sqlite3.Error, OSError) as error:
-            readable = self.path.is_file() and not os.access(self.path.parent, os.W_OK)
-            self.way = "immutable=1" if readable else ""  # SQLite needs files beside it to know of those who write
+            self.way = "immutable=1"  # SQLite needs files beside it to know of those who write
+            readable = not all(os.access(path, os.W_OK) for path in (self.path, self.path.parent)) and self._readable()
+            self.way = self.way if readable else ""
             self._complain(f"only read ({error})" if readable else f"not used ({error})")
+
+    def _readable(self) -> bool:
+        try:
+            self._connected().execute(FIND, (b"",)).fetchall()
+        except sqlite3.Error:
+            return False
+        return True
 
     def _connected(self) -> sqlite3.Connection:
         """A connection of this process, to read."""
         if self.connection is None or self.owner != os.getpid():  # one from before a fork must not be used
-            address = f"file:{quote(os.fsencode(self.path.absolute()))}?{self.way}"
-            self.connection = sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=False)
-            self.owner = os.getpid()
+            connection = connected(self.path, self.way)
+            connection.execute("PRAGMA query_only = ON")
+            self.connection, self.owner = connection, os.getpid()
         return self.connection
 
     def _complain(self, what: str) -> None:
         self.writable = False
-        self.say(f"cache {self.path}: {what}; the run goes on")
+        self.say(f"cache {self.path}: {printable(what)}; the run goes on")
 
     def _unpacked(self, texts: str, numbers: bytes) -> Prediction:
-        formula, n_atoms, warnings, error = json.loads(texts)
+        """The prediction of a row; ValueError if it is none."""
+        formula, n_atoms, warnings, error = decoder().decode(texts)
+        if bool(error) == bool(numbers):
+            raise ValueError("neither values nor an error, or both")
         row = Prediction("", 0, formula, n_atoms, warnings=tuple(warnings), error=error)
         if numbers:
             table = np.frombuffer(numbers[1:], dtype="<f8").reshape(len(self.columns), 3)
+            if numbers[0] > 1 or not (np.isfinite(table[:, 0]).all() and (table[:, 1] <= table[:, 2]).all()):
+                raise ValueError("a value that is not a number, or no interval")
             row.values.update(zip(self.columns, table[:, 0].tolist(), strict=True))
             if numbers[0]:
                 bounds = np.full((len(self.columns), len(LEVELS), 2), np.nan)  # other levels are not kept
@@ -149,12 +187,34 @@ class Cache:
         return row
 
 
+@cache
+def decoder() -> msgspec.json.Decoder[Texts]:
+    """What reads the texts of a row."""
+    return msgspec.json.Decoder(Texts)
+
+
+def connected(path: Path, way: str) -> sqlite3.Connection:
+    """A connection to a file from anywhere, opened in the `way` of SQLite's addresses.
+
+    sqlite3.Error unless it is empty or has the table of predictions and nothing else: no view in its place, no trigger.
+    """
+    address = f"file:{quote(os.fsencode(path.absolute()))}?{way}"
+    connection = sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_ROW)
+        connection.set_progress_handler(lambda: True, MOST_STEPS)
+        if connection.execute(SCHEMA).fetchall() not in ([], [("table", "predictions", TABLE)]):
+            raise sqlite3.DatabaseError("it is no cache of this program: delete it, or name another folder")
+        connection.set_progress_handler(None, 0)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _nobody(message: str) -> None:
-    """Who hears the complaints of a process that reads: the one that writes meets the same."""
-
-
-def _sum(texts: str, numbers: bytes) -> int:
-    return zlib.crc32(numbers, zlib.crc32(texts.encode()))
+    """Takes the complaints of a process that reads: the one that writes meets the same."""
 
 
 def _version(library: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError
 
 from crystalpredict.domain import Domain
 from crystalpredict.uncertainty import ErrorModel
@@ -38,8 +37,8 @@ class Calibration:
         """The calibration of a model of so many properties and features; ValueError if it is none."""
         try:
             tensors = safetensors.numpy.load(content)
-        except SafetensorError as error:
-            raise ValueError(f"no safetensors file ({error})") from error
+        except Exception as error:  # of types that NumPy does not have, its reader raises a KeyError, and others
+            raise ValueError("no safetensors file that can be read") from error
         wanted = [{_key(kind, field.name) for field in fields(kind)} for kind in KINDS]
         if set(tensors) not in (wanted[0], wanted[0] | wanted[1]):
             odd = sorted((wanted[0] | wanted[1]) ^ set(tensors))

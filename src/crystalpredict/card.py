@@ -8,7 +8,6 @@ from math import isfinite
 from typing import Any
 
 from crystalpredict.provenance import Plan
-from crystalpredict.training_config import TrainingConfig
 from crystalpredict.uncertainty import LEAST
 
 CARD = """\
@@ -64,7 +63,7 @@ def card_of(name: str, plan: Plan, report: dict[str, Any], epochs: Sequence[int]
 
     `calibrated`: with intervals.
     """
-    config = TrainingConfig.from_dict(plan.training)
+    config = plan.training
     without = LEARNT.format(names=", ".join(plan.learnt), **plan.base) if plan.base and plan.learnt else UNCALIBRATED
     chosen = CHOSEN + (": `test` is the fairer figure." if "test" in report else ".") if config.patience else ""
     rows = [

@@ -14,32 +14,40 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import pi
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from crystalpredict import __version__
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.batching import collate
 from crystalpredict.calibration import CALIBRATION_FILE, Calibration
 from crystalpredict.cell import cell_error
-from crystalpredict.crystal import ELEMENTS, Crystal, FloatArray
+from crystalpredict.checkpoint_files import (
+    GoldenCrystal,
+    Identity,
+    TrainedProperty,
+    format_version,
+    json_bytes,
+    read_config,
+    read_golden,
+)
+from crystalpredict.crystal import Crystal, FloatArray
 from crystalpredict.errors import CheckpointError
 from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import ModelConfig, Network, network_of
 from crystalpredict.properties import Property
-from crystalpredict.registry import LARGEST_JSON, checkpoint_file
+from crystalpredict.schema import checkpoint_file, damaged, read_json_file
 
-# of the newest format: 2 added `attention` and what belongs to it, 3 `members`; the paper's model is written as 1
-FORMAT_VERSION = 3
+WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LARGEST_NUMBER = 8  # bytes, of a weight
 LONGEST_HEADER = 2**20  # bytes, of the names and shapes in a file of tensors
 LARGEST_CALIBRATION = 2**26  # bytes
-MAX_GOLDEN_ATOMS = 1000  # of all crystals in golden.json, which are computed together
+MOST_GOLDEN = 2**28  # numbers for the edges of golden.json, some; 1 GiB
 GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
 
 
@@ -56,9 +64,9 @@ class Checkpoint:
     calibration: Calibration | None = None
 
     @property
-    def learnt(self) -> set[tuple[str, ...]]:
+    def learnt(self) -> set[Identity]:
         """Identities of its properties, and of those that models before it learnt: it may know crystals of each."""
-        return {prop.identity for prop in self.properties} | {tuple(each) for each in self.training.get("learnt", ())}
+        return {prop.identity for prop in self.properties} | set(map(tuple, self.training.get("learnt", ())))
 
     @property
     def floors(self) -> FloatArray:
@@ -79,42 +87,17 @@ class Checkpoint:
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in a folder, in evaluation mode on the CPU; CheckpointError if anything about it is off."""
-    config = _read_json(folder / "config.json")
-    version = config.get("format_version")
-    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder}: checkpoint format {version!r}, but this crystalpredict {__version__} reads 1 to "
-            f"{FORMAT_VERSION}; use the version that wrote it, or a newer one"
-        )
-    try:
-        network = ModelConfig.from_dict(config["model"])
-        properties, mean, deviation = properties_of(config)
-        expected = config["weights_sha256"]
-        training = dict(config.get("training", {}))
-        if format_version(network) > version:
-            missing = "ensembles" if network.members > 1 else f"{network.attention} attention"
-            raise ValueError(f"format {version} has no {missing}")
-        if not (np.isfinite(mean).all() and (deviation > 0).all() and np.isfinite(deviation).all()):
-            raise ValueError("a mean is not a number, or a deviation is not positive")
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: damaged ({type(error).__name__}: {error})") from error
-    if len(properties) != network.outputs:
-        raise CheckpointError(f"{folder / 'config.json'}: {len(properties)} properties for {network.outputs} outputs")
-    model = _read_network(folder / "model.safetensors", expected, network)
-    calibration = _read_calibration(folder / CALIBRATION_FILE, config.get("calibration_sha256"), network)
-    return Checkpoint(folder.name, model, properties, mean, deviation, training, calibration)
+    config = read_config(folder)
+    properties, mean, deviation = properties_of(config.properties)
+    model = _read_network(folder / "model.safetensors", config.weights_sha256, config.model)
+    calibration = _read_calibration(folder / CALIBRATION_FILE, config.calibration_sha256, config.model)
+    return Checkpoint(folder.name, model, properties, mean, deviation, config.training, calibration)
 
 
-def properties_of(config: dict[str, Any]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
-    """Properties of a checkpoint's or a run's config.json, mean and deviation (outputs,) of their trained scale."""
-    scales = [(float(entry["mean"]), float(entry["deviation"])) for entry in config["properties"]]
-    entries = [{k: v for k, v in entry.items() if k not in ("mean", "deviation")} for entry in config["properties"]]
-    return tuple(map(Property.from_dict, entries)), *np.array(scales).T
-
-
-def format_version(config: ModelConfig) -> int:
-    """Format of a network's checkpoint: the oldest that has what it needs, which older programs can read."""
-    return 3 if config.members > 1 else 2 if config.vectors else 1
+def properties_of(entries: Sequence[TrainedProperty]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
+    """Properties of a checkpoint or a run, mean and deviation (outputs,) of their trained scale."""
+    scales = np.array([(entry.mean, entry.deviation) for entry in entries])
+    return tuple(entry.plain for entry in entries), *scales.T
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Crystal], card: str) -> None:
@@ -124,7 +107,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
         asdict(prop) | {"mean": float(mean), "deviation": float(deviation)}
         for prop, mean, deviation in zip(checkpoint.properties, checkpoint.mean, checkpoint.deviation, strict=True)
     ]
-    config = {
+    config: dict[str, Any] = {
         "format_version": format_version(checkpoint.model.config),
         "crystalpredict": __version__,
         "model": checkpoint.model.config.to_dict(),
@@ -148,7 +131,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
     ]
     files["golden.json"] = json.dumps({"crystals": examples}, indent=1).encode()
     files["README.md"] = card.encode()
-    files["config.json"] = _json_bytes(config)  # last: it makes the folder a checkpoint
+    files["config.json"] = json_bytes(config)  # last: it makes the folder a checkpoint
     for name, content in files.items():
         with write_atomically(folder / name) as file:
             file.write(content)
@@ -158,38 +141,40 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
 
 def save_calibration(calibration: Calibration, folder: Path) -> None:
     """Put a calibration into a checkpoint folder, in place of the one it may have."""
-    content, config = calibration.to_bytes(), _read_json(folder / "config.json")
+    read_config(folder)
+    content, config = calibration.to_bytes(), read_json_file(folder / "config.json")
     config["calibration_sha256"] = hashlib.sha256(content).hexdigest()
-    for name, data in ((CALIBRATION_FILE, content), ("config.json", _json_bytes(config))):
+    for name, data in ((CALIBRATION_FILE, content), ("config.json", json_bytes(config))):
         with write_atomically(folder / name) as file:
             file.write(data)
 
 
 def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | str = "cpu") -> float:
     """Largest deviation from golden.json of the outputs on a device; CheckpointError above GOLDEN_TOLERANCE."""
-    examples = _read_json(folder / "golden.json").get("crystals", [])
-    if not examples:
-        raise CheckpointError(f"{folder / 'golden.json'}: no crystals in it")
+    examples, config = read_golden(folder).crystals, checkpoint.model.config
     try:
-        crystals = [
-            Crystal.ordered(np.array(e["lattice"]), np.array(e["positions"]), np.array(e["numbers"])) for e in examples
-        ]
-        expected = np.array([e["outputs"] for e in examples], dtype=float)
-        if any(c.positions.shape != (len(c.numbers), 3) or not (c.numbers >= 1).all() for c in crystals):
-            raise ValueError("positions and numbers do not agree")
-        if max(c.numbers.max() for c in crystals) > len(ELEMENTS):
-            raise ValueError("unknown element")
-        for number, crystal in enumerate(crystals, start=1):
-            if error := cell_error(crystal.lattice, crystal.n_atoms):
-                raise ValueError(f"crystal {number}: {error}")
-        if (atoms := sum(crystal.n_atoms for crystal in crystals)) > MAX_GOLDEN_ATOMS:
-            raise ValueError(f"{atoms} atoms, more than {MAX_GOLDEN_ATOMS}")
-        worst = float(np.abs(network_outputs(checkpoint.model.to(device), crystals) - expected).max())
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'golden.json'}: damaged ({error!r}); fetch it again") from error
+        for number, example in enumerate(examples):
+            if len(example.outputs) != config.outputs:
+                raise ValueError(f"crystals[{number}]: {len(example.outputs)} outputs, not {config.outputs}")
+        crystals = [_golden_crystal(number, example) for number, example in enumerate(examples)]
+        edges = sum(crystal.n_atoms**2 / crystal.volume for crystal in crystals) * 4 / 3 * pi * config.radius**3
+        if edges * (config.width + config.radial_basis + 3 * config.direction_basis) > MOST_GOLDEN:
+            raise ValueError("crystals: too many atoms and neighbours for an example")
+    except ValueError as error:
+        raise damaged(folder / "golden.json", error) from None
+    outputs = network_outputs(checkpoint.model.to(device), crystals)
+    worst = float(np.abs(outputs - np.array([example.outputs for example in examples])).max())
     if not worst <= GOLDEN_TOLERANCE:
         raise CheckpointError(f"{folder}: outputs differ from golden.json by {worst:.2g}; do not trust them here")
     return worst
+
+
+def _golden_crystal(number: int, example: GoldenCrystal) -> Crystal:
+    """The crystal of an example; ValueError if its cell is none that a crystal can have."""
+    crystal = Crystal.ordered(np.array(example.lattice), np.array(example.positions), np.array(example.numbers))
+    if error := cell_error(crystal.lattice, crystal.n_atoms):
+        raise ValueError(f"crystals[{number}].lattice: {error}")
+    return crystal
 
 
 def network_outputs(model: Network, crystals: Sequence[Crystal]) -> FloatArray:
@@ -204,20 +189,13 @@ def network_outputs(model: Network, crystals: Sequence[Crystal]) -> FloatArray:
         return np.asarray(model(batch).cpu().numpy(), dtype=float)
 
 
-def _json_bytes(config: dict[str, Any]) -> bytes:
-    return (json.dumps(config, indent=2) + "\n").encode()
-
-
 def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> Calibration | None:
     """The calibration that config.json names by its sha256; None if it names none and there is none."""
     if expected is None:
         if path.exists() or path.is_symlink():
             raise CheckpointError(f"{path}: config.json does not name it; delete it, or calibrate again")
         return None
-    try:
-        content = checkpoint_file(path, LARGEST_CALIBRATION)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    content = checkpoint_file(path, LARGEST_CALIBRATION)
     if hashlib.sha256(content).hexdigest() != expected:
         raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
     try:
@@ -226,27 +204,15 @@ def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> 
         raise CheckpointError(f"{path}: damaged ({error}); calibrate again") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists() and not path.is_symlink():
-        raise CheckpointError(f"{path}: missing; a checkpoint folder has config.json, model.safetensors, golden.json")
-    try:
-        content = json.loads(checkpoint_file(path, LARGEST_JSON))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return content
-
-
 def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:
     """The network with the weights of a safetensors file whose sha256 is `expected`."""
+    content = checkpoint_file(path, 2 * LARGEST_NUMBER * config.least_weights + LONGEST_HEADER)
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
     try:
-        content = checkpoint_file(path, 2 * LARGEST_NUMBER * config.least_weights + LONGEST_HEADER)
-        if hashlib.sha256(content).hexdigest() != expected:
-            raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
         tensors = safetensors.torch.load(content)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    except Exception as error:  # of types that torch does not have, its reader raises a KeyError, and others
+        raise damaged(path, ValueError("no safetensors file that can be read")) from error
     # a network takes memory, and is made only if the file has weights for it; `meta` tensors would import SymPy
     if sum(value.numel() for value in tensors.values()) < config.least_weights:
         raise CheckpointError(f"{path}: does not fit the model in config.json, which has more weights")
@@ -257,6 +223,8 @@ def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}")
     for name, value in tensors.items():
+        if value.dtype not in WEIGHTS:
+            raise CheckpointError(f"{path}: {name} has the type {value.dtype}, which no weights have")
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite; the model was never trained")
     model.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""Labelled crystals as arrays: one table for any number of them, one file for a machine with torch and NumPy alone."""
+"""Labelled crystals as arrays: one table for any number of them, one file to train on another machine."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from crystalpredict.errors import DataError
 from crystalpredict.neighbors import ROUNDING, find_neighbors_of_many
 from crystalpredict.properties import PROPERTIES, Property
 from crystalpredict.safe_path import leave_working_directory, safe_children
+from crystalpredict.schema import read_record
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 FEW = 5000  # crystals, below which starting processes takes longer than finding their neighbours
@@ -120,7 +121,7 @@ class CrystalTable:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in arrays.files}
-            properties = tuple(Property.from_dict(json.loads(str(text))) for text in columns.pop("properties"))
+            properties = tuple(read_record(str(text), Property) for text in columns.pop("properties"))
             table = cls(**columns, properties=properties)
             table.refuse_cells()
             return table

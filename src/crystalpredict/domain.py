@@ -57,6 +57,8 @@ class Domain:
 
     def __post_init__(self) -> None:
         """ValueError unless the shapes are as above and the numbers make sense."""
+        if not (self.shift.ndim and self.centroids.ndim):
+            raise ValueError("shift or centroids is a single number")
         width = len(self.shift)
         shapes = (
             (KINDS,), (KINDS, KINDS), (KINDS, KINDS, 2), (KINDS,), (3,), (1,),
@@ -66,6 +68,15 @@ class Domain:
             values = getattr(self, field.name)
             if values.shape != shape or np.isnan(values).any():
                 raise ValueError(f"{field.name} is no array of numbers of shape {shape}")
+        if any(not np.isfinite(values).all() for values in (self.shift, self.scale, self.centroids, self.volumes)):
+            raise ValueError("shift, scale, centroids or volumes are not finite")
+        if (self.elements < 0).any():
+            raise ValueError("elements are negative")
+        for name, ends in (("bonds", self.bonds), ("packing", self.packing)):
+            if (ends < 0).any() or (np.diff(ends) < 0).any():
+                raise ValueError(f"{name} are negative, or do not ascend")
+        if self.vacuum[0] < 0 or self.reach[0] < 0:
+            raise ValueError("vacuum or reach is negative")
         if not ((self.scale > 0).all() and (self.volumes > 0).all() and len(self.centroids)):
             raise ValueError("a scale or a volume is not positive, or there is no centroid")
 

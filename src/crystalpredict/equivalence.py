@@ -122,7 +122,7 @@ def _orbits(crystal: Crystal) -> IntArray:
     os.environ.setdefault("SPGLIB_WARNING", "OFF")  # on stderr, of cells that it understands at its second try
     try:
         import spglib
-    except ImportError:  # a machine that trains needs torch and NumPy only
+    except ImportError:  # a machine that trains needs torch, NumPy and msgspec only
         return own
     if crystal.n_atoms > MANY:
         return own

@@ -40,7 +40,7 @@ from crystalpredict.dataset import (
 )
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.metrics import metrics_of
-from crystalpredict.nn import ModelConfig, ensemble_of
+from crystalpredict.nn import ensemble_of
 from crystalpredict.properties import Property
 from crystalpredict.provenance import Plan, write_json
 from crystalpredict.reading import Reader
@@ -225,9 +225,9 @@ def run_folders(folder: Path, plan: Plan) -> list[Path]:
 
 def open_trainings(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Iterator[Training]:
     """The training of a run's folder, or of each member of its ensemble, at its beginning or where it was."""
-    config = replace(TrainingConfig.from_dict(plan.training), device=device)
+    config = replace(plan.training, device=device)
     table = CrystalTable.load(folder / "training" / "crystals.npz")
-    model = ModelConfig.from_dict(plan.model)
+    model = plan.model
     neighbors = neighbor_table(table, model.radius, jobs=jobs, merging=model.merging)
     for number, run in enumerate(training_folders(folder, plan)):
         own = replace(config, seed=config.seed + number)
@@ -261,14 +261,14 @@ def finish(trainings: Sequence[Training], folder: Path, plan: Plan) -> dict[str,
         return report
     small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
     epochs = [member.kept_epoch for member in trainings]
-    base = plan.base or {}
+    elements, learnt = (plan.base["elements_seen"], plan.base["learnt"]) if plan.base else ([], [])
     trained = np.unique(table.numbers[np.repeat(table.splits, table.sizes) == TRAIN])
     facts = {
         "settings": asdict(training.config),
         "crystals": {PARTS[part]: int((table.splits == part).sum()) for part in PARTS},
         "epoch": epochs[0] if plan.members == 1 else epochs,
-        "elements_seen": sorted({*trained.tolist(), *base.get("elements_seen", ())}),
-        "learnt": sorted({*(prop.identity for prop in training.properties), *map(tuple, base.get("learnt", ()))}),
+        "elements_seen": sorted({*trained.tolist(), *elements}),
+        "learnt": sorted({*(prop.identity for prop in training.properties), *learnt}),
         "base": plan.base,
     }
     name = folder.resolve().name

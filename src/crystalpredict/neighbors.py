@@ -33,7 +33,6 @@ Pairs = tuple[IntArray, FloatArray, FloatArray | None]
 # Å below the radius, where a list ends: neighbours that a symmetric crystal has at the radius itself are in no list of
 # its atoms, in no cell of it, whatever rounding makes of their distances
 ROUNDING = 1e-5
-LONGEST_RADIUS = 100.0  # Å, of the lists of a network: a million neighbours of each atom
 MANY = 1000  # atoms, above which a search by several threads pays
 SHORT = 2**16  # atoms, whose numbers are sorted digit by digit, which is faster
 SMALL = 100  # atoms, up to which all distances are computed; measured against vesin

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from math import floor, log10
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from crystalpredict.errors import UsageError
+from crystalpredict.schema import Letters, Number, Text, Word
 
 Transform = Literal["none", "log10"]
+OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")  # of a row, beside its properties
 MOST_DECIMALS = 323  # of a float
 
 
@@ -23,23 +25,19 @@ MOST_DECIMALS = 323  # of a float
 class Property:
     """A scalar property of a crystal.
 
-    `transform` maps the value in `unit` to the scale the network is trained on; `minimum` is the least value that
-    physics allows, to which a prediction is raised.
+    The annotations say what one in a file may be. `transform` maps the value in `unit` to the scale the network is
+    trained on; `minimum` is the least value that physics allows, to which a prediction is raised.
     """
 
-    name: str
-    label: str
-    unit: str
-    unit_in_name: str
-    aliases: tuple[str, ...] = ()
+    name: Word
+    label: Text
+    unit: Text
+    unit_in_name: Letters
+    aliases: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
     transform: Transform = "none"
-    minimum: float | None = None
-    decimals: int = 4
+    minimum: Number | None = None
+    decimals: Annotated[int, Meta(ge=0, le=MOST_DECIMALS)] = 4
     """Digits after the point in a table of predictions."""
-
-    def __post_init__(self) -> None:
-        if self.transform not in get_args(Transform):
-            raise ValueError(f"property {self.name!r} has an unknown transform {self.transform!r}")
 
     @cached_property
     def column(self) -> str:
@@ -66,17 +64,6 @@ class Property:
         scale = np.quantile(known, 0.01) if self.transform == "log10" else np.std(known)
         needed = 3 - floor(log10(scale)) if scale > 0 else 0
         return replace(self, decimals=min(max(self.decimals, needed), MOST_DECIMALS))
-
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> Property:
-        """The property of a JSON object; ValueError for an unknown key, or a name that is no word."""
-        unknown = set(entry) - set(cls.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"property {entry.get('name')!r} has unknown keys {sorted(unknown)}")
-        prop = cls(**{**entry, "aliases": tuple(entry.get("aliases", ()))})
-        if not re.fullmatch(r"[0-9A-Za-z_]+", prop.name) or not re.fullmatch(r"[0-9A-Za-z_]*", prop.unit_in_name):
-            raise ValueError(f"property {prop.name!r} has a name that fits no column and no file")
-        return prop
 
     def encode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """Values in `unit` to the trained scale; not a number where log10 does not exist."""

@@ -10,17 +10,38 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from crystalpredict.atomic_write import write_atomically
 from crystalpredict.checkpoint import Checkpoint, load_checkpoint
-from crystalpredict.errors import UsageError
+from crystalpredict.checkpoint_files import Identity
+from crystalpredict.errors import CheckpointError, UsageError
 from crystalpredict.nn import ModelConfig
 from crystalpredict.registry import file_sha256, find_model
+from crystalpredict.schema import AtomicNumber, Sha256, read_json_file, record_of
 from crystalpredict.table_files import ID_PROP
 from crystalpredict.training_config import TrainingConfig
 
 LIBRARIES = ("numpy", "pymatgen", "safetensors", "torch")
+
+
+class Origin(TypedDict):
+    """The table of a run: its path, and the sha256 of the file."""
+
+    path: str
+    sha256: Sha256
+
+
+class Base(TypedDict):
+    """The model that a run starts from, the sha256 of its weights, and what it had learnt from what elements."""
+
+    name: str
+    folder: str
+    sha256: Sha256
+    learnt: list[Identity]
+    elements_seen: list[AtomicNumber]
 
 
 @dataclass(frozen=True)
@@ -28,19 +49,19 @@ class Plan:
     """What a run was told, as provenance.json keeps it."""
 
     command: list[str]
-    data: dict[str, Any]
-    base: dict[str, Any] | None
-    """Name, folder, sha256 of the weights, and what was learnt, of the model it starts from; none from scratch."""
+    data: Origin
+    base: Base | None
+    """The model it starts from; none from scratch."""
     learnt: list[str]
     """Names of the targets that this model learnt itself, perhaps from the same crystals."""
-    model: dict[str, Any]
-    training: dict[str, Any]
-    folds: int
+    model: ModelConfig
+    training: TrainingConfig
+    folds: Annotated[int, Meta(ge=0, le=10_000)]
     notes: list[str]
     """What was said of the data."""
     versions: dict[str, str]
     started: str
-    members: int = 1
+    members: Annotated[int, Meta(ge=1, le=100)] = 1
     """Networks trained, each with another seed, whose mean is the model."""
 
     @classmethod
@@ -49,21 +70,21 @@ class Plan:
         model: ModelConfig, training: TrainingConfig, folds: int, notes: Sequence[str], members: int = 1,
     ) -> Plan:  # fmt: skip
         """The plan of a run that begins now; `base`: folder of a checkpoint, it, and targets it learnt."""
-        start: dict[str, Any] | None = None
+        start: Base | None = None
         learnt: Sequence[str] = ()
         if base:
             folder, model_of_base, learnt = base
-            start = {
-                "name": folder.name,
-                "folder": str(folder),
-                "sha256": weights_sha256(folder),
-                "learnt": sorted(model_of_base.learnt),
-                "elements_seen": list(model_of_base.training.get("elements_seen", ())),
-            }
+            start = Base(
+                name=folder.name,
+                folder=str(folder),
+                sha256=weights_sha256(folder),
+                learnt=sorted(model_of_base.learnt),
+                elements_seen=list(model_of_base.training.get("elements_seen", ())),
+            )
         versions = {name: version(name) for name in ("crystalpredict", *LIBRARIES)}
-        origin = {"path": str(data), "sha256": file_sha256(data / ID_PROP if data.is_dir() else data)}
+        origin: Origin = {"path": str(data), "sha256": file_sha256(data / ID_PROP if data.is_dir() else data)}
         return cls(
-            list(command), origin, start, list(learnt), asdict(model), asdict(training),
+            list(command), origin, start, list(learnt), model, training,
             folds, list(notes), versions | {"python": platform.python_version()},
             datetime.now(UTC).isoformat(timespec="seconds"), members,
         )  # fmt: skip
@@ -71,12 +92,13 @@ class Plan:
     @classmethod
     def load(cls, folder: Path) -> Plan:
         """The plan of a run that began before; UsageError if there is none."""
+        path = folder / "provenance.json"
         try:
-            return cls(**json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise UsageError(f"{folder}: no run to resume (no provenance.json); start it with -o") from None
-        except (OSError, ValueError, TypeError) as error:
-            raise UsageError(f"{folder / 'provenance.json'}: damaged ({error}); start the run again") from None
+            return record_of(read_json_file(path), cls, path)
+        except CheckpointError as error:
+            if not path.exists():
+                raise UsageError(f"{folder}: no run to resume (no provenance.json); start it with -o") from None
+            raise UsageError(str(error).replace("fetch it again", "start the run again")) from None
 
     def save(self, folder: Path) -> None:
         """Write provenance.json."""
@@ -87,9 +109,10 @@ class Plan:
         if self.base is None:
             return None
         folder = find_model(self.base["folder"])
+        checkpoint = load_checkpoint(folder)
         if weights_sha256(folder) != self.base["sha256"]:
             raise UsageError(f"{folder}: not the model that the run began with (other weights); start the run again")
-        return load_checkpoint(folder)
+        return checkpoint
 
 
 def weights_sha256(folder: Path) -> str:

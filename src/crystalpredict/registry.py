@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -11,15 +10,15 @@ import tempfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalpredict.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    from crystalpredict.checkpoint_files import CheckpointConfig
     from crystalpredict.properties import Property
 
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "calibration.safetensors", "golden.json", "README.md")
-LARGEST_JSON = 2**24  # bytes
 CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # of the environment: where predictions are kept
 MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # of the environment: where models are installed
 
@@ -60,27 +59,24 @@ def models_folder() -> Path:
 
 def bundled_models() -> dict[str, BundledModel]:
     """The bundled checkpoints by name, in the order of the index."""
+    from crystalpredict.model_index import Index
+    from crystalpredict.schema import read_json_file, record_of
+
     folder = models_folder()
-    try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        names = [name for entry in index["models"].values() for name in (entry["folder"], *entry["files"])]
-        if odd := [name for name in names if not _is_name(name)]:
-            raise ValueError(f"{odd[0]!r} is no name of a file")
-        return {
-            name: BundledModel(
-                name=name,
-                folder=folder / entry["folder"],
-                summary=entry["summary"],
-                properties=tuple(entry["properties"]),
-                format_version=entry["format_version"],
-                sha256={file: item["sha256"] for file, item in entry["files"].items()},
-                size=sum(item["bytes"] for item in entry["files"].values()),
-                default=name == index["default"],
-            )
-            for name, entry in index["models"].items()
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'index.json'}: damaged ({error!r}); install crystalpredict again") from error
+    index = record_of(read_json_file(folder / "index.json"), Index, folder / "index.json")
+    return {
+        name: BundledModel(
+            name=name,
+            folder=folder / entry.folder,
+            summary=entry.summary,
+            properties=entry.properties,
+            format_version=entry.format_version,
+            sha256={file: item.sha256 for file, item in entry.files.items()},
+            size=sum(item.bytes for item in entry.files.values()),
+            default=name == index.default,
+        )
+        for name, entry in index.models.items()
+    }
 
 
 def default_model() -> BundledModel:
@@ -91,7 +87,7 @@ def default_model() -> BundledModel:
 def user_models_folder() -> Path:
     """Where a user's models are installed: the folder in CRYSTALPREDICT_MODELS, or in the user's data folder."""
     if named := os.environ.get(MODELS_VARIABLE):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     from platformdirs import user_data_path
 
     return user_data_path("crystalpredict", appauthor=False) / "models"
@@ -100,9 +96,9 @@ def user_models_folder() -> Path:
 def cache_folder(name: str) -> Path:
     """Where predictions are kept: the folder named, or, of `auto`, that of the environment or of the user's caches."""
     if name != "auto":
-        return Path(name).expanduser()
+        return Path(os.path.expanduser(name))
     if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     from platformdirs import user_cache_path
 
     return user_cache_path("crystalpredict", appauthor=False)
@@ -160,6 +156,13 @@ def _is_name(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*", text) is not None
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
 def find_model(name: str | None = None) -> Path:
     """Folder of a bundled model, checked against the index, of an installed one, or of a path; None: the default."""
     bundled = bundled_models()
@@ -169,11 +172,11 @@ def find_model(name: str | None = None) -> Path:
         bundled[name].verify_files()
         return bundled[name].folder
     installed = installed_models()
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # as it is where there is no such user
     if name in installed:
         _refuse_another(folder, installed[name])
         return installed[name]
-    if name and folder.is_dir():
+    if name and _is_folder(folder):
         return folder.absolute()
     known = [*bundled, *installed]
     near = get_close_matches(name, known, n=1)
@@ -183,64 +186,42 @@ def find_model(name: str | None = None) -> Path:
 
 def _refuse_another(folder: Path, installed: Path) -> None:
     """UsageError if a folder with the name of an installed model holds another one."""
+    from crystalpredict.schema import read_json_file
+
     try:
-        alike = _config_of(folder) == _config_of(installed)
-    except (OSError, ValueError):  # no model
+        alike = read_json_file(folder / "config.json") == read_json_file(installed / "config.json")
+    except CheckpointError:  # no model
         return
     if not alike:
         raise UsageError(f"{folder}: an installed model, and another in a folder here: name ./{folder} or {installed}")
 
 
-def _config_of(folder: Path) -> Any:
-    """The config.json of a checkpoint; ValueError, among others, if it is none."""
+def config_of_model(folder: Path) -> CheckpointConfig | None:
+    """What a checkpoint's config.json says, without torch; None where `load_checkpoint` has a complaint."""
+    from crystalpredict.checkpoint_files import read_config
+
     try:
-        return json.loads(checkpoint_file(folder / "config.json", LARGEST_JSON))
-    except (CheckpointError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-
-
-def checkpoint_file(path: Path, most: int) -> bytes:
-    """What is in a file of a checkpoint; CheckpointError if it is a link, no file, or longer than `most` bytes.
-
-    OSError if it cannot be read. A link may lead to a device without end, or to what others must not see.
-    """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise CheckpointError(f"{path}: a link, or no file: put the file itself there")
-    if (size := path.stat().st_size) > most:
-        raise CheckpointError(f"{path}: {size:,} bytes, far more than belong there; fetch it again")
-    return path.read_bytes()
+        return read_config(folder)
+    except CheckpointError:
+        return None
 
 
 def radius_of_model(folder: Path) -> float | None:
-    """Radius of a checkpoint's neighbour lists, Å, without torch; None where `load_checkpoint` has a complaint."""
-    from crystalpredict.neighbors import LONGEST_RADIUS
-
-    try:
-        radius = float(_config_of(folder)["model"]["radius"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return radius if 0 < radius <= LONGEST_RADIUS else None
+    """Radius of a checkpoint's neighbour lists, Å; None where `load_checkpoint` has a complaint."""
+    config = config_of_model(folder)
+    return config.model.radius if config else None
 
 
 def properties_of_model(folder: Path) -> tuple[Property, ...]:
-    """Properties of a checkpoint, without torch; none where `load_checkpoint` has a complaint."""
-    from crystalpredict.properties import Property
-
-    try:
-        entries = _config_of(folder)["properties"]
-        scale = ("mean", "deviation")
-        return tuple(Property.from_dict({k: v for k, v in entry.items() if k not in scale}) for entry in entries)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ()
+    """Properties of a checkpoint; none where `load_checkpoint` has a complaint."""
+    config = config_of_model(folder)
+    return tuple(prop.plain for prop in config.properties) if config else ()
 
 
 def needs_vectors(folder: Path) -> bool:
-    """Whether a checkpoint's neighbour lists need vectors (ModelConfig.vectors), without torch."""
-    try:
-        model = _config_of(folder)["model"]
-        return bool(model.get("attention", "real") != "real")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    """Whether a checkpoint's neighbour lists need vectors (ModelConfig.vectors)."""
+    config = config_of_model(folder)
+    return config is not None and config.model.vectors
 
 
 def identity_of(folder: Path) -> dict[str, str]:
@@ -258,5 +239,8 @@ def identity_of(folder: Path) -> dict[str, str]:
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None

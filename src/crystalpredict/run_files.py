@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NotRequired, TypedDict
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crystalpredict.atomic_write import write_atomically
+from crystalpredict.checkpoint_files import TrainedProperty
 from crystalpredict.errors import UsageError
+from crystalpredict.schema import SchemaError, read_record
 
-DATA = "checksum of the data"  # in config.json
+DATA: Final = "checksum of the data"  # in config.json
+RunFacts = TypedDict(  # config.json
+    "RunFacts",
+    {
+        "model": dict[str, Any],
+        "training": dict[str, Any],
+        "properties": list[TrainedProperty],
+        "crystals": dict[str, int],
+        "checksum of the data": NotRequired[str],  # runs of older versions have none
+    },
+)
 LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property
 
 
@@ -43,15 +59,15 @@ def refuse_another_run(folder: Path, facts: Mapping[str, Any]) -> None:
     Device and length may differ: a run can be made longer or shorter on its way.
     """
     try:
-        before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        was, now = (
-            each["model"] | each["training"] | {"properties": [prop["name"] for prop in each["properties"]]}
-            | {name: each[name] for name in (DATA,) if name in each}
-            | {f"{part} crystals": count for part, count in each["crystals"].items()}
-            for each in (before, json.loads(json.dumps(facts)))
-        )  # fmt: skip
-    except (OSError, ValueError, LookupError, TypeError):
+        before = read_record((folder / "config.json").read_bytes(), RunFacts)
+    except (OSError, SchemaError):
         raise UsageError(f"{folder}: its config.json is lost or damaged: begin anew in another folder") from None
+    was, now = (
+        each["model"] | each["training"] | {"properties": [prop.name for prop in each["properties"]]}
+        | {name: each[name] for name in (DATA,) if name in each}
+        | {f"{part} crystals": count for part, count in each["crystals"].items()}
+        for each in (before, read_record(json.dumps(facts), RunFacts))
+    )  # fmt: skip
     compared = now.keys() & was.keys() - {"device", "split_atoms", "epochs"}
     for name in sorted(compared, key=lambda name: (name == DATA, name)):  # what says least last
         if was[name] != now[name]:
@@ -66,8 +82,8 @@ def log_epoch(folder: Path, properties: Sequence[str], progress: Progress) -> No
     path = folder / "log.csv"
     names = [f"{name}_error" if name in LOG_COLUMNS else name for name in properties]
     header = ",".join([*LOG_COLUMNS, *names])
-    rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
-    rows = [row for row in rows if int(row.split(",")[0]) < progress.epoch]
+    rows = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:] if path.exists() else []
+    rows = [row for row in rows if re.match(r"\d{1,18},", row) and int(row.partition(",")[0]) < progress.epoch]
     errors = [f"{(progress.errors or {}).get(name, math.nan):.5g}" for name in properties]
     numbers = [f"{progress.seconds:.0f}", f"{progress.learning_rate:.3g}", f"{progress.loss:.5g}"]
     rows.append(",".join([str(progress.epoch), str(progress.step), *numbers, *errors]))
@@ -82,21 +98,34 @@ def write_state(folder: Path, numbers: Mapping[str, np.ndarray], states: Mapping
         np.savez(file, **(dict(numbers) | tensors))  # type: ignore[arg-type]
 
 
-def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Tensor]]]:
-    """What `write_state` was given."""
+@contextmanager
+def reading_state(folder: Path) -> Iterator[tuple[dict[str, np.ndarray], dict[str, dict[str, Tensor]]]]:
+    """What `write_state` was given; UsageError if that is damaged, or the block finds that it is another network's."""
     numbers: dict[str, np.ndarray] = {}
     states: dict[str, dict[str, Tensor]] = {}
-    with np.load(folder / "state.npz", allow_pickle=False) as file:
-        for key in file.files:
-            kind, _, name = key.partition("/")
-            if name:
-                states.setdefault(kind, {})[name] = torch.from_numpy(file[key])
-            else:
-                numbers[kind] = file[key]
-    return numbers, states
+    path = folder / "state.npz"
+    try:
+        with ZipFile(path) as members, np.load(path, allow_pickle=False) as file:
+            if sum(member.file_size for member in members.infolist()) > path.stat().st_size:  # not compressed
+                raise ValueError("members larger than the file")
+            for key in file.files:
+                kind, _, name = key.partition("/")
+                if name:
+                    states.setdefault(kind, {})[name] = torch.from_numpy(file[key])
+                else:
+                    numbers[kind] = file[key]
+        mean, deviation = numbers["scale"]
+        if not (np.isfinite([mean, deviation]).all() and (deviation > 0).all() and "average" in states):
+            raise ValueError("no scale or no weights")
+        yield numbers, states
+    except (
+        OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, MemoryError, RuntimeError, BadZipFile,
+        zlib.error,
+    ):  # fmt: skip
+        raise UsageError(f"{path}: damaged: start the run again in another folder") from None
 
 
 def kept_state(folder: Path) -> dict[str, Tensor]:
     """State dict of the averaged weights that a run keeps: the best ones with patience, the last ones without."""
-    states = read_state(folder)[1]
-    return states.get("best") or states["average"]
+    with reading_state(folder) as (_, states):
+        return states.get("best") or states["average"]

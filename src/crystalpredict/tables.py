@@ -16,7 +16,7 @@ import numpy as np
 
 from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
-from crystalpredict.properties import PROPERTIES, Property, match_property
+from crystalpredict.properties import OUTPUT_COLUMNS, PROPERTIES, Property, match_property
 from crystalpredict.structures import Inline, Source
 from crystalpredict.table_files import (
     ID_COLUMNS,
@@ -41,7 +41,6 @@ PARTS = {
 }  # fmt: skip
 SIGNS = {"/": " per ", "%": "percent", "^": "", "Å": "A", "Ω": "ohm", "\u03bc": "u", "°": "deg"}  # in names and units
 SHORTEST_NAME = 3  # letters of a column that is taken for a known property without being asked for: g may be anything
-OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")
 
 
 @dataclass(frozen=True)

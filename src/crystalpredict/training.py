@@ -1,8 +1,8 @@
 """The training engine: a table of labelled crystals in, weights out; resumable after any step, seeded, no pickle.
 
-Needs torch and NumPy only. One step takes some `batch_atoms` atoms of randomly chosen crystals, deals them out to the
-threads of a CPU and, under torchrun, to the processes, splits each share into smaller batches of alike neighbour counts
-and adds up their gradients, so that little is padded and memory is bounded.
+Needs torch, NumPy and msgspec only. One step takes some `batch_atoms` atoms of randomly chosen crystals, deals them
+out to the threads of a CPU and, under torchrun, to the processes, splits each share into smaller batches of alike
+neighbour counts and adds up their gradients, so that little is padded and memory is bounded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.family import needs_host
 from crystalpredict.optimiser import READOUT, Optimiser, move_towards
 from crystalpredict.properties import find_property
-from crystalpredict.run_files import DATA, Progress, log_epoch, read_state, refuse_another_run, write_state
+from crystalpredict.run_files import DATA, Progress, log_epoch, reading_state, refuse_another_run, write_state
 from crystalpredict.side_by_side import SideBySide, dealt, one_thread
 from crystalpredict.training_config import TrainingConfig, learning_rate
 
@@ -388,12 +388,12 @@ class Training:
         write_state(self.folder, numbers, states | self.optimiser.moments())
 
     def _load(self) -> None:
-        numbers, states = read_state(self.folder)
-        self.epoch, self.step, self.position, self.kept_epoch = (int(value) for value in numbers["position"])
-        self.best_error = float(numbers["error"][0])
-        self.mean, self.deviation = numbers["scale"]
-        self.losses = list(torch.from_numpy(numbers.get("losses", np.zeros(0))).to(self.device))
-        self.model.load_state_dict(states.pop("model"))
-        self.average.load_state_dict(states.pop("average"))
-        self.best = {name: value.to(self.device) for name, value in states.pop("best", {}).items()}
-        self.optimiser.load(states)
+        with reading_state(self.folder) as (numbers, states):
+            self.epoch, self.step, self.position, self.kept_epoch = (int(value) for value in numbers["position"])
+            self.best_error = float(numbers["error"][0])
+            self.mean, self.deviation = numbers["scale"].reshape(2, len(self.properties))
+            self.losses = list(torch.from_numpy(numbers.get("losses", np.zeros(0))).to(self.device))
+            self.model.load_state_dict(states.pop("model"))
+            self.average.load_state_dict(states.pop("average"))
+            self.best = {name: value.to(self.device) for name, value in states.pop("best", {}).items()}
+            self.optimiser.load(states)

@@ -26,6 +26,7 @@ RIDGE = 100.0  # penalty on standardised coefficients
 SOFT = (1.0, 3.0, 6.0)  # median errors that are added to an error before its logarithm is fitted: small ones are alike
 POWERS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3)  # of the fitted scale; of all pairs that with the narrowest intervals is taken
 FOLDS = 10
+WIDEST = 40.0  # logarithm of an error over the deviation of the labels, beyond which no error is
 NAN = float("nan")
 
 
@@ -48,6 +49,8 @@ class ErrorModel:
 
     def __post_init__(self) -> None:
         """ValueError unless the shapes are as above and the numbers make sense."""
+        if self.weights.ndim != 2:
+            raise ValueError("weights is no table of numbers")
         count = len(self.weights)
         shapes = (
             (count, len(KNOTS)), (count, self.weights.shape[-1]), (count, 2), (count, GROUPS - 1),
@@ -59,6 +62,13 @@ class ErrorModel:
                 raise ValueError(f"{field.name} is no array of finite numbers of shape {shape}")
         if (self.quantiles < 0).any() or (np.diff(self.quantiles) < 0).any():
             raise ValueError("quantiles are negative, or fall with their level")
+        for name in ("knots", "limits", "sizes"):
+            if (np.diff(getattr(self, name)) < 0).any():
+                raise ValueError(f"{name} do not ascend")
+        if (np.abs(self.limits) > WIDEST).any() or (self.quantiles > np.exp(WIDEST)).any():
+            raise ValueError(f"limits or quantiles are beyond what an error can be, e^{WIDEST:g} deviations")
+        if (np.abs(self.correlation) > 1 + 1e-5).any() or np.isinf(self.correlation).any():
+            raise ValueError("correlation is beyond -1 to 1")
 
     @property
     def features(self) -> int:

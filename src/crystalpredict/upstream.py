@@ -18,9 +18,10 @@ from torch import Tensor
 
 from crystalpredict.checkpoint import Checkpoint
 from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.errors import CheckpointError, UsageError
+from crystalpredict.errors import CheckpointError, UsageError, printable
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import PROPERTIES, Property, find_property
+from crystalpredict.schema import record
 from crystalpredict.silence import silence
 
 # Å, and in units of the widest sigma: the authors' sums over images reach 3.5 sigma or two cells, whichever is
@@ -85,7 +86,9 @@ def read_upstream(path: Path, targets: Sequence[str] = ()) -> Checkpoint:
     content = _load(path)
     state = content.get("state_dict")
     settings = content.get("hyper_parameters", {})
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise CheckpointError(f"{path}: no state_dict of tensors in it; is it a Lightning checkpoint?")
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path}: hyper_parameters are no plain mapping")
@@ -101,11 +104,12 @@ def read_upstream(path: Path, targets: Sequence[str] = ()) -> Checkpoint:
         if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()):
             raise ValueError("target_mean is not a number, or target_std is not positive")
     except KeyError as error:
-        raise CheckpointError(f"{path}: {error.args[0]} is missing") from error
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path}: {printable(str(error.args[0]))} is missing") from error
+    except (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: {printable(first[:300])}") from error
     if rest:
-        raise CheckpointError(f"{path}: tensor {min(rest)!r} is not understood")
+        raise CheckpointError(f"{path}: tensor {min(rest)[:100]!r} is not understood")
     properties = _properties(settings.get("targets"), targets, config.outputs)
     kind = "running means of the weights" if averaged else "last weights"
     training = {"imported_from": path.name, "weights": kind, "settings": _plain(settings)}
@@ -152,6 +156,8 @@ def _choose_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
         raise ValueError(f"no tensors named {PLAIN}* or {AVERAGED}*: not a Crystalformer")
     rest = {name: value for name, value in state.items() if not name.startswith((PLAIN, AVERAGED)) and name != COUNT}
     for name, value in weights.items():
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{name} has more numbers than are in the file")
         if not torch.isfinite(value).all():
             raise ValueError(f"{name} holds values that are not finite")
     return weights, rest, averaged
@@ -185,29 +191,33 @@ def _config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Model
     bounds = {float(settings[f"gauss_lb_{space}"]) for space in ("real", "reci")}
     if attention in ("real", "framed"):
         bounds = {float(settings["gauss_lb_real"])}
+    bound = _single("gauss_lb", sorted(bounds))
+    if not 0 < bound < 1:
+        raise ValueError(f"gauss_lb is {bound}, but must lie between 0 and 1")
     r0 = _single("scale_real", settings.get("scale_crystal", settings["scale_real"]))
     farthest = float(settings["value_pe_dist_max"])  # in units of r0 where it is negative
-    return ModelConfig(
-        blocks=blocks,
-        width=width,
-        heads=heads,
-        feedforward=weights[f"{layer}linear1.weight"].shape[0],
-        radial_basis=encodings[0].shape[3] if encodings else 0,
-        readout=weights["mlp.0.weight"].shape[0],
-        outputs=weights["mlp.3.weight"].shape[0],
-        r0=r0,
-        r_max=farthest if farthest > 0 else -farthest * r0,
-        rho_bound=_single("gauss_lb", sorted(bounds)),
-        rho_slope=_slope(settings),
-        radius=max(RADIUS, WIDTHS * r0 / sqrt(_single("gauss_lb", sorted(bounds)))),
-        attention=attention,  # type: ignore[arg-type]
-        reciprocal_r0=_single("scale_reci", settings["scale_reci"]),
-        reciprocal_reach=2 if attention in ("dual", "alternating", "reciprocal") else 0,
-        direction_basis=64 if angles is None else angles.shape[3],
-        direction_width=float(settings["value_pe_angle_wscale"]),
-        radial_factor=float(settings["value_pe_dist_coef"]),
-        direction_factor=float(settings["value_pe_angle_coef"]),
-    )
+    values = {
+        "blocks": blocks,
+        "width": width,
+        "heads": heads,
+        "feedforward": weights[f"{layer}linear1.weight"].shape[0],
+        "radial_basis": encodings[0].shape[3] if encodings else 0,
+        "readout": weights["mlp.0.weight"].shape[0],
+        "outputs": weights["mlp.3.weight"].shape[0],
+        "r0": r0,
+        "r_max": farthest if farthest > 0 else -farthest * r0,
+        "rho_bound": bound,
+        "rho_slope": _slope(settings),
+        "radius": max(RADIUS, WIDTHS * r0 / sqrt(bound)),
+        "attention": attention,
+        "reciprocal_r0": _single("scale_reci", settings["scale_reci"]),
+        "reciprocal_reach": 2 if attention in ("dual", "alternating", "reciprocal") else 0,
+        "direction_basis": 64 if angles is None else angles.shape[3],
+        "direction_width": float(settings["value_pe_angle_wscale"]),
+        "radial_factor": float(settings["value_pe_dist_coef"]),
+        "direction_factor": float(settings["value_pe_angle_coef"]),
+    }
+    return record(values, ModelConfig)
 
 
 def _single(name: str, values: Any) -> float:
@@ -269,10 +279,10 @@ def _properties(named: Any, targets: Sequence[str], outputs: int) -> tuple[Prope
     if targets:
         properties = tuple(find_property(name, PROPERTIES) for name in targets)
     else:
-        names = [named] if isinstance(named, str) else list(named or [])
-        unknown = [name for name in names if name not in TARGETS]
+        names = [named] if isinstance(named, str) else list(named) if isinstance(named, list | tuple) else []
+        unknown = [name for name in names if not isinstance(name, str) or name not in TARGETS]
         if unknown or not names:
-            what = f"target {unknown[0]!r}" if unknown else "a file without targets"
+            what = f"target {printable(repr(unknown[0])[:60])}" if unknown else "a file without targets"
             known = ", ".join(prop.name for prop in PROPERTIES)
             raise UsageError(f"{what}: say with --target what the outputs are, of {known}")
         properties = tuple(TARGETS[name] for name in names)
@@ -281,13 +291,16 @@ def _properties(named: Any, targets: Sequence[str], outputs: int) -> tuple[Prope
     return properties
 
 
-def _plain(value: Any) -> Any:
-    """The value as JSON can hold it."""
+def _plain(value: Any, depth: int = 10) -> Any:
+    """The value as JSON can hold it, and as it is read again: what has no place there as a text."""
+    if not depth:
+        return "..."
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+        return [_plain(item, depth - 1) for item in value]
+    kept = isinstance(value, str | None) or (isinstance(value, int | float) and abs(value) < 1e20)
+    return value if kept else str(value)[:1000]
 
 
 def golden_crystals() -> list[Crystal]:

@@ -178,6 +178,12 @@ def test_a_cache_that_cannot_be_used_costs_one_line(program, inputs, tmp_path) -
     for content in (b"nonsense" * 1000, whole[:50] + b"\xff" * 50 + whole[100:]):
         (kept / FILE).write_bytes(content)
         one_line(program("predict", *inputs, "--cache", kept), plain, str(kept))
+    for path in kept.iterdir():
+        path.unlink()
+    edited(
+        kept, "CREATE VIEW predictions AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n"
+    )
+    one_line(program("predict", *inputs, "--cache", kept), plain, "no cache of this program")
     for content in (whole[:5000], whole[:4096] + b"\xff" * (len(whole) - 4096)):  # may be written over without a word
         (kept / FILE).write_bytes(content)
         assert alike(program("predict", *inputs, "--cache", kept).stdout, plain.stdout)

@@ -131,6 +131,45 @@ def test_a_damaged_checkpoint_neither_verifies_nor_predicts(program, folder, dam
     failed(program("predict", "examples/Si.vasp", "-m", folder), str(folder), part)
 
 
+def alias_of_no_text(config) -> str:
+    config["properties"][0]["aliases"] = [7, {"a": 1}]
+    return json.dumps(config)
+
+
+def long_integer(config) -> str:
+    return json.dumps(config).replace('"blocks": 4', f'"blocks": {"9" * 400}')
+
+
+def key_twice(config) -> str:
+    return json.dumps(config).replace('"blocks": 4', '"blocks": 4, "blocks": 4')
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (alias_of_no_text, "properties[0].aliases[0] is 7: expected a text"),
+        (long_integer, "an integer of 400 digits"),
+        (key_twice, "the key 'blocks' is there twice"),
+    ],
+)
+def test_every_command_that_takes_a_model_refuses_a_config_in_one_line(
+    program, folder, tmp_path, monkeypatch, change, part
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(change(config))
+    table = tmp_path / "mine.csv"
+    table.write_text("poscar,bandgap\n,1.0\n")
+    monkeypatch.setenv("CRYSTALPREDICT_MODELS", str(tmp_path / "models"))
+    for arguments in (
+        ("models", "verify", folder), ("models", "info", folder), ("models", "install", folder),
+        ("predict", "examples/Si.vasp", "-m", folder), ("evaluate", table, "-m", folder),
+        ("finetune", table, "-m", folder, "-o", tmp_path / "run"),
+    ):  # fmt: skip
+        failed(program(*arguments), str(folder / "config.json"), part)
+    assert program("models", "list").code == 0
+    assert not (tmp_path / "run").exists()
+
+
 def test_golden_json_that_disagrees_does_not_verify(program, folder) -> None:
     golden = json.loads((folder / "golden.json").read_text())
     golden["crystals"][0]["outputs"][0] += 0.01

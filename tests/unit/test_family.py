@@ -24,6 +24,7 @@ from crystalpredict.nn.frames import FramedAttention
 from crystalpredict.predict import Predictor
 from crystalpredict.properties import find_property
 from crystalpredict.registry import needs_vectors
+from crystalpredict.schema import record
 from crystalpredict.training import Training
 from crystalpredict.training_config import TrainingConfig
 from tests.crystals import random_crystal, rock_salt
@@ -81,21 +82,22 @@ def test_direction_weights_begin_small() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"attention": "dull"}, "'dull', but must be one of dual"),
-        ({"attention": 7}, "must be one of real, dual"),
+        ({"attention": "dull"}, "attention is 'dull'; did you mean 'dual'"),
+        ({"attention": 7}, "attention is 7: expected a text"),
         ({"attention": "dual", "heads": 1}, "even"),
         ({"attention": "framed", "direction_basis": 1}, "at least 2"),
-        ({"reciprocal_reach": -1}, "0 or more"),
-        ({"reciprocal_cutoff": 0.0}, "positive"),
-        ({"direction_width": -1.0}, "positive"),
-        ({"members": 0}, "at least 1"),
-        ({"members": 2000}, "4096 at most"),
+        ({"reciprocal_reach": -1}, "reciprocal_reach is -1: expected an integer >= 0"),
+        ({"reciprocal_cutoff": 0.0}, "expected a number > 0.0"),
+        ({"direction_width": -1.0}, "expected a number > 0.0"),
+        ({"members": 0}, "expected an integer >= 1"),
+        ({"members": 2000}, "expected an integer <= 100"),
+        ({"blocks": 4000, "width": 512}, "weights or more"),
     ],
     ids=str,
 )
 def test_impossible_members_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ModelConfig(**change)
+        record(change, ModelConfig)
 
 
 @pytest.mark.parametrize("change", [*FAMILY.values(), {"members": 3}, {"radial_basis": 0}], ids=str)
@@ -222,7 +224,7 @@ def test_the_training_script_trains_every_member(name: str, table: CrystalTable,
     assert done.returncode == 0, done.stderr
     losses = np.genfromtxt(tmp_path / "run" / "log.csv", delimiter=",", names=True)["loss"]
     assert losses[-1] < 0.8 * losses[0]
-    model = ModelConfig.from_dict(json.loads((tmp_path / "run" / "config.json").read_text())["model"])
+    model = record(json.loads((tmp_path / "run" / "config.json").read_text())["model"], ModelConfig)
     assert model.attention == FAMILY[name].get("attention", "real")
 
 

@@ -3,6 +3,7 @@ import torch
 
 from crystalpredict.nn import Crystalformer, ModelConfig, attention
 from crystalpredict.nn.attention import radial_basis, radial_columns
+from crystalpredict.schema import record
 from tests.crystals import batch_of, random_crystal
 
 
@@ -82,19 +83,19 @@ def test_several_outputs_and_float32_follow_float64() -> None:
     ("change", "message"),
     [
         ({"width": 100}, "multiple"),
-        ({"blocks": 0}, "at least 1"),
-        ({"radius": -1.0}, "positive"),
-        ({"rho_bound": 1.0}, "between"),
+        ({"blocks": 0}, "blocks is 0: expected an integer >= 1"),
+        ({"radius": -1.0}, "radius is -1.0: expected a number > 0.0"),
+        ({"rho_bound": 1.0}, "rho_bound is 1.0: expected a number < 1.0"),
     ],
 )
 def test_impossible_configs_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ModelConfig(**change)
+        record(change, ModelConfig)
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'heads'"):
-        ModelConfig.from_dict({"head": 8})
+        record({"head": 8}, ModelConfig)
 
 
 def test_a_large_bin_attends_to_neighbours_alone_with_equal_values_and_gradients(

@@ -1,3 +1,4 @@
+import json
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from crystalpredict.derived import asked_for, derivable
 from crystalpredict.errors import UsageError
 from crystalpredict.properties import PROPERTIES, Property, find_property
+from crystalpredict.schema import read_record, record
 
 
 @pytest.mark.parametrize(
@@ -23,11 +25,11 @@ def test_aliases_in_any_case(alias: str, name: str) -> None:
 def test_a_name_that_leads_out_of_a_folder_is_refused(key: str) -> None:
     entry = {"name": "x", "label": "x", "unit": "", "unit_in_name": ""}
     for name in ("../../x", "a b", "x/y", "x\n"):
-        with pytest.raises(ValueError, match="fits no column and no file"):
-            Property.from_dict(entry | {key: name})
-    with pytest.raises(ValueError, match="fits no column and no file"):
-        Property.from_dict(entry | {"name": ""})
-    assert all(Property.from_dict(asdict(prop)) == prop for prop in PROPERTIES)
+        with pytest.raises(ValueError, match=f"{key} is "):
+            record(entry | {key: name}, Property)
+    with pytest.raises(ValueError, match="name is "):
+        record(entry | {"name": ""}, Property)
+    assert all(read_record(json.dumps(asdict(prop)), Property) == prop for prop in PROPERTIES)
 
 
 def test_no_alias_stands_for_two_properties() -> None:

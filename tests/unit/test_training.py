@@ -1,4 +1,5 @@
 import csv
+import json
 import subprocess
 import sys
 import weakref
@@ -22,6 +23,7 @@ from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.optimiser import Muon
 from crystalpredict.properties import Property
 from crystalpredict.run_files import Progress, kept_state, log_epoch
+from crystalpredict.schema import SchemaError, record
 from crystalpredict.side_by_side import dealt
 from crystalpredict.training import Interrupted, Training
 from crystalpredict.training_config import TrainingConfig, learning_rate
@@ -272,8 +274,8 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
         ruined.average.readout[2].bias.fill_(torch.nan)
     with pytest.raises(DataError, match="validation error is not a number at step 0"):
         ruined.run(lambda progress: None)
-    with pytest.raises(DataError, match="unknown keys: epoch"):
-        TrainingConfig.from_dict({"epoch": 3})
+    with pytest.raises(SchemaError, match="'epoch', which is unknown; did you mean 'epochs'"):
+        record({"epoch": 3}, TrainingConfig)
 
 
 def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Path) -> None:
@@ -371,13 +373,48 @@ def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
             assert scaled[prop.name] == in_unit[prop.name] == pytest.approx(expected)
 
 
+def test_a_state_that_is_damaged_is_named_in_one_line(data, tmp_path: Path) -> None:
+    Training(tmp_path, *data, MODEL, CONFIG)
+    path = tmp_path / "state.npz"
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    odd: list[bytes | dict[str, np.ndarray]] = [b"", b"PK", whole[:1000], whole[: len(whole) // 2], b"x" * 5000]
+    for name in ("scale", "position", "error", "model/embedding.weight", "average/embedding.weight"):
+        odd.append({key: value for key, value in arrays.items() if key != name})
+        odd += [arrays | {name: value} for value in (np.array("x"), np.zeros(0), np.full((3, 3), np.nan))]
+    for content in odd:
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            np.savez(path, **content)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"state\.npz: damaged: start the run again") as caught:
+            Training(tmp_path, *data, MODEL, CONFIG)
+        assert "\n" not in str(caught.value)
+    np.savez_compressed(path, **arrays | {"losses": np.zeros(10**7)})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="damaged"):
+        Training(tmp_path, *data, MODEL, CONFIG)
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], {}, {"model": 7}, {"crystals": []}, {"properties": "bandgap"}, {"training": None}]
+)
+def test_the_config_of_a_run_that_is_damaged_is_named(data, tmp_path: Path, wrong: object) -> None:
+    Training(tmp_path, *data, MODEL, CONFIG)
+    path = tmp_path / "config.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | wrong if wrong and isinstance(wrong, dict) else wrong))
+    with pytest.raises(UsageError, match=r"config\.json is lost or damaged"):
+        Training(tmp_path, *data, MODEL, CONFIG)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"freeze_encoder": "False"}, {"epochs": 2.5}, {"learning_rate": ".001"}, {"seed": ""}, {"epochs": True}]
 )
 def test_a_setting_of_another_kind_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(DataError, match=f"{next(iter(wrong))} is .* which is no"):
-        TrainingConfig.from_dict(wrong)
-    assert TrainingConfig.from_dict({"learning_rate": 1, "properties": ["bandgap"]}).learning_rate == 1
+    with pytest.raises(SchemaError, match=f"{next(iter(wrong))} is .*: expected "):
+        record(wrong, TrainingConfig)
+    assert record({"learning_rate": 1, "properties": ["bandgap"]}, TrainingConfig).learning_rate == 1
 
 
 def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> None:

@@ -11,9 +11,7 @@ from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.options import Device
 from crystalpredict.errors import UsageError, printable
 from crystalpredict.registry import (
-    LARGEST_JSON,
     bundled_models,
-    checkpoint_file,
     find_model,
     install_model,
     installed_models,
@@ -44,7 +42,11 @@ def info(
     ] = None,
 ) -> None:
     """Print the card of a model: data, split, errors, schedule, licence."""
+    from crystalpredict.checkpoint_files import read_config
+    from crystalpredict.schema import LARGEST_JSON, checkpoint_file
+
     folder = find_model(name)
+    read_config(folder)  # a folder without one is no model
     card = folder / "README.md"
     if not card.is_file():
         typer.echo(f"{folder}: this model has no card")
