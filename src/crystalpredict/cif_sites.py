@@ -1,0 +1,276 @@
+"""Sites of a CIF block: their elements, numbers and images, and which of them are one atom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from math import isnan
+
+import gemmi
+import numpy as np
+
+from crystalpredict.cif_symmetry import UNKNOWN, CifItems, Symmetry
+from crystalpredict.crystal import FloatArray, IntArray
+from crystalpredict.errors import StructureError
+
+# Å, within which images of one site are one atom: no two atoms that fill their sites are so close, and coordinates of
+# two decimals lie so far off (gemmi's limit too). An atom that is there in part may be split over such places: of it
+# only what rounding does is taken for one
+SPECIAL_FULL, SPECIAL_PARTIAL = 0.4, 0.1
+SAME_PLACE = 0.05  # Å between sites that share a place: three decimals in a cell of 30 Å
+FULL = 1.005  # rounded thirds may add up to a little more than 1
+EXACT = 1e-4  # of fractional coordinates: by what rounded thirds are known, and images of an exact place apart
+FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
+IMAGES_AT_ONCE = 2**20
+_AXES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+_CHECK = "check the atom loop"
+_SYMBOLS = frozenset(
+    """
+    H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo
+    Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl
+    Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
+    """.split()  # noqa: SIM905  as a table it can be read
+)
+_NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?:\([0-9]*\))?")
+_TYPE = re.compile(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*")
+# an element and a charge, a number (with a letter or two, as C1A has), or a number in brackets; SiT1, whose T is no
+# element, is no group of atoms either
+_LABEL = re.compile(
+    r"([A-Za-z]{1,2})(?:[0-9]*[+-]?[0-9]*|[0-9]+[A-Za-z]{1,2}[0-9]*|\([0-9]+[A-Za-z]?\)[A-Za-z]?|_[0-9]+[A-Za-z]?"
+    r"|(?<=[a-z])[AEGJLMQRTXZ][0-9]*)['\"*#]*"
+)
+_GROUP = re.compile(r"[HD][23][OS][0-9]*|RE[0-9]*|[A-Z][a-z]?[0-9]+([A-Z][a-z]?)[0-9]+")  # H2O, any rare earth, N2H4
+
+
+def number(text: str) -> float:
+    """A number of a CIF, without its uncertainty; not-a-number if it is none by the syntax of CIF."""
+    value = gemmi.cif.as_number(text)
+    if isnan(value) and (parts := _NUMBER.fullmatch(text)):
+        return float(parts[1])  # too large for gemmi
+    return value
+
+
+class Sites:
+    """The atom loop of a block: columns, one value a site, dummies left out."""
+
+    def __init__(self, items: CifItems) -> None:
+        self.columns = {tag: column for tag, column in items.items() if tag.startswith("_atom_site_")}
+        flags = self.columns.get("_atom_site_calc_flag", ())
+        if len({len(column) for column in self.columns.values()}) > 1:
+            raise StructureError(f"columns of different lengths in the atom loop: {_CHECK}")
+        self.size = len(self.columns.get(_AXES[0], ()))
+        self.rows = [site for site, flag in enumerate(flags) if flag.lower() != "dum"] if flags else range(self.size)
+        if len(self.rows) < self.size:
+            self.columns = {tag: [column[row] for row in self.rows] for tag, column in self.columns.items()}
+
+    def name(self, site: int) -> str:
+        """What a message calls a site: its number and its label in the file."""
+        labels = self.columns.get("_atom_site_label")
+        label = f" ({labels[site][:40]})" if labels else ""
+        return f"site {self.rows[site] + 1}{label}"
+
+    def places(self) -> FloatArray:
+        """Fractional coordinates (m, 3)."""
+        if not self.size and any(tag.startswith("_atom_site_cartn_") for tag in self.columns):
+            raise StructureError("Cartesian coordinates only: give fractional ones, _atom_site_fract_x, y and z")
+        if not all(self.columns.get(tag) for tag in _AXES):
+            raise StructureError(
+                "no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only"
+            )
+        numbers = [[number(text) for text in self.columns[tag]] for tag in _AXES]
+        places = np.array(numbers, dtype=float).T
+        if np.isnan(places).any():
+            site, axis = np.argwhere(np.isnan(places))[0].tolist()
+            text = self.columns[_AXES[axis]][site]
+            if text in UNKNOWN:
+                raise StructureError(
+                    f"no {'xyz'[axis]} coordinate at {self.name(site)}: give one, or leave the site out"
+                )
+            raise StructureError(
+                f"{'xyz'[axis]} coordinate {text[:40]!r} at {self.name(site)} is not a number: {_CHECK}"
+            )
+        if np.abs(places).max(initial=0) > FARTHEST:
+            site, axis = np.argwhere(np.abs(places) > FARTHEST)[0].tolist()
+            text = self.columns[_AXES[axis]][site][:40]
+            raise StructureError(f"{'xyz'[axis]} coordinate {text} at {self.name(site)} is too far away: {_CHECK}")
+        return exact_thirds(places)
+
+    def occupancies(self) -> FloatArray:
+        """Occupancies (m,), 1 where none is given."""
+        texts = self.columns.get("_atom_site_occupancy")
+        if texts is None:
+            return np.ones(len(self.rows))
+        values = np.array([1.0 if text in UNKNOWN else number(text) for text in texts])
+        if not (values > 0).all():  # false for not-a-number too
+            site = int(np.argmin(values > 0))
+            if np.isnan(values[site]):
+                raise StructureError(f"occupancy {texts[site][:40]!r} at {self.name(site)} is not a number: {_CHECK}")
+            raise StructureError(
+                f"occupancy {texts[site]} at {self.name(site)}: it must be above 0; leave an empty site out"
+            )
+        return values
+
+    def symbols(self, stated: Collection[str]) -> list[str]:
+        """Elements of the sites; `stated`, those of the formula, tell whether CO is cobalt."""
+        for site, text in enumerate(self.columns.get("_atom_site_attached_hydrogens", ())):
+            if text not in ("0", *UNKNOWN):
+                raise StructureError(
+                    f"{text} hydrogens attached to {self.name(site)} have no coordinates: add them as sites"
+                )
+        types = self.columns.get("_atom_site_type_symbol")
+        labels = self.columns.get("_atom_site_label")
+        texts = types if types else labels
+        if not texts:
+            raise StructureError("no elements in the atom loop: add _atom_site_type_symbol")
+        read, known = (element_of_type if types else element_of_label), frozenset(stated)
+        symbols = [read(text, known) for text in texts]
+        if "" not in symbols:
+            return symbols
+        site = symbols.index("")
+        if types:
+            raise StructureError(f"unknown element {texts[site]!r} at site {self.rows[site] + 1}: name a chemical element")
+        raise StructureError(
+            f"label {texts[site]!r} of site {self.rows[site] + 1} names no element: add _atom_site_type_symbol"
+        )
+
+
+@lru_cache(4096)  # labels differ without end, and memory must not grow with the files
+def element_of_type(text: str, stated: frozenset[str]) -> str:
+    """Element of a type symbol such as Na, Na1+ or NA; empty if it is none."""
+    parts = _TYPE.fullmatch(text)
+    return _symbol(parts[1], stated) if parts else ""
+
+
+@lru_cache(4096)
+def element_of_label(text: str, stated: frozenset[str]) -> str:
+    """Element of a label such as Na, Na1 or NA1A; empty if it may stand for anything else, as Oh or SO4 do."""
+    parts = _LABEL.fullmatch(text)
+    group = _GROUP.fullmatch(text)
+    if not parts or (group and (group[1] is None or group[1] in _SYMBOLS)):
+        return ""
+    return _symbol(parts[1], stated)
+
+
+def _symbol(letters: str, stated: frozenset[str]) -> str:
+    """Element of one or two letters, of any case if they are not those of two elements; empty if there is none.
+
+    CO is cobalt, and no carbonyl, only where the formula `stated` has cobalt, but not both carbon and oxygen.
+    """
+    if letters in _SYMBOLS:
+        return letters
+    if letters in ("D", "d"):
+        return "H"
+    name = letters.capitalize()
+    alone = set(letters.upper())
+    if len(letters) == 2 and alone <= _SYMBOLS and not (name in stated and not alone <= stated):
+        return ""
+    return name if name in _SYMBOLS else ""
+
+
+def exact_thirds(places: FloatArray) -> FloatArray:
+    """Fractional coordinates with rounded positive thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
+    thirds = np.rint(3 * places) / 3
+    rounded = (np.abs(places - thirds) < EXACT * thirds) & (thirds != np.rint(places))
+    return np.where(rounded, thirds, places)
+
+
+def expand(
+    places: FloatArray, occupancies: FloatArray, symmetry: Symmetry, lattice: FloatArray
+) -> tuple[FloatArray, IntArray]:
+    """Images (n, 3) of the sites (m, 3), inside the cell, each once, and the site (n,) of each.
+
+    A site that some operations move by less than SPECIAL_FULL or SPECIAL_PARTIAL lies on their symmetry element, in the
+    middle of these images.
+    """
+    if symmetry.order == 1:
+        return places - np.floor(places), np.arange(len(places))
+    limits = np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL)
+    found, sites = [], []
+    step = max(1, IMAGES_AT_ONCE // symmetry.order)
+    for start in range(0, len(places), step):
+        images, counts = _images(places[start : start + step], limits[start : start + step], symmetry, lattice)
+        for site, (own, count) in enumerate(zip(images, counts.tolist(), strict=True), start=start):
+            own = _once(own) if count > 1 else own
+            found.append(own)
+            sites.append(np.full(len(own), site))
+    return np.concatenate(found), np.concatenate(sites)
+
+
+def _images(
+    places: FloatArray, limits: FloatArray, symmetry: Symmetry, lattice: FloatArray
+) -> tuple[FloatArray, IntArray]:
+    """Images (m, operations, 3) of the sites, moved onto their symmetry elements, and on how many each lies."""
+    for _ in range(3):  # once is enough but where an image is at the limit
+        images = np.einsum("oij,sj->soi", symmetry.rotations, places) + symmetry.translations
+        offsets = images - places[:, None]
+        offsets -= np.rint(offsets)
+        near = np.square(offsets @ lattice).sum(axis=2) < np.square(limits)[:, None]
+        counts = near.sum(axis=1)
+        shifts = (offsets * near[:, :, None]).sum(axis=1) / counts[:, None]
+        if np.abs(shifts).max(initial=0) < 1e-9:
+            break
+        places = places + shifts
+    return images - np.floor(images), counts
+
+
+def _once(images: FloatArray) -> FloatArray:
+    """Those (k, 3) of the images (n, 3) of a place that are no repetitions."""
+    kept = []
+    while len(images):
+        offsets = images - images[0]
+        kept.append(images[0])
+        images = images[(np.abs(offsets - np.rint(offsets)) > EXACT).any(axis=1)]
+    return np.array(kept)
+
+
+def owners(
+    fractional: FloatArray, sites: IntArray, lattice: FloatArray
+) -> IntArray:
+    """For each listed site (m,) the first that has an image at its place; images as `expand` gives them."""
+    normals = np.linalg.inv(lattice)
+    reach = SAME_PLACE * float(np.linalg.norm(normals[:, 0]))  # by how much x may differ
+    order = np.argsort(fractional[:, 0], kind="stable")
+    ordered = fractional[order, 0]
+    ordered = np.concatenate([ordered - 1, ordered, ordered + 1])
+    order = np.concatenate([order] * 3)
+    firsts = np.searchsorted(sites, np.arange(int(sites[-1]) + 1))
+    owner = np.arange(len(firsts))
+    for site, place in enumerate(fractional[firsts]):
+        low, high = np.searchsorted(ordered, (place[0] - reach, place[0] + reach))
+        candidates = order[low:high]
+        offsets = fractional[candidates] - place
+        offsets -= np.rint(offsets)
+        near = np.square(offsets @ lattice).sum(axis=1) < SAME_PLACE**2
+        owner[site] = owner[sites[candidates[near]].min()]
+    return owner
+
+
+def shared(
+    table: Sites, symbols: Sequence[str], occupancies: FloatArray, places: FloatArray, owner: IntArray
+) -> dict[int, dict[str, float]]:
+    """Occupancies by element at each place, by the first site of those that share it.
+
+    Sites that repeat others, as where the whole cell is listed besides its group, or an atom at 0 and at 1, count
+    once: those of the same element and occupancy that are listed at another place, or that do not fit in otherwise.
+    """
+    members: dict[int, list[int]] = {}
+    for site, first in enumerate(owner.tolist()):
+        own = members.setdefault(first, [])
+        same = [other for other in own if (symbols[other], occupancies[other]) == (symbols[site], occupancies[site])]
+        if not any(np.abs(places[other] - places[site]).max() > EXACT for other in same):
+            own.append(site)
+    found = {}
+    for first, own in members.items():
+        if occupancies[own].sum() > FULL:
+            own = list({(symbols[site], occupancies[site]): site for site in reversed(own)}.values())[::-1]
+        total = float(occupancies[own].sum())
+        if total > FULL:
+            names = " and ".join(table.name(site) for site in own)
+            also = "two atoms in one place; " if len(own) > 1 else ""
+            raise StructureError(f"occupancies of {names} add up to {total:.3g}: {also}they must not exceed 1")
+        there: dict[str, float] = {}
+        for site in own:
+            there[symbols[site]] = there.get(symbols[site], 0.0) + float(occupancies[site]) / max(total, 1.0)
+        found[first] = there
+    return found
