@@ -18,12 +18,14 @@ from crystalpredict.errors import StructureError
 # two decimals lie so far off (gemmi's limit too). An atom that is there in part may be split over such places: of it
 # only what rounding does is taken for one
 SPECIAL_FULL, SPECIAL_PARTIAL = 0.4, 0.1
-SAME_PLACE = 0.05  # Å between sites that share a place: three decimals in a cell of 30 Å
+SAME_PLACE = 0.02  # Å between sites that share a place: three decimals in a cell of 20 Å
 FULL = 1.005  # rounded thirds may add up to a little more than 1
 EXACT = 1e-4  # of fractional coordinates: by what rounded thirds are known, and images of an exact place apart
 FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
 IMAGES_AT_ONCE = 2**20
-_AXES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+_AXES = ("fract_x", "fract_y", "fract_z")
+_NEEDED = (*_AXES, "label", "type_symbol", "occupancy")
+_COLUMNS = {name: f"_atom_site_{name}" for name in (*_NEEDED, "calc_flag", "attached_hydrogens")}
 _CHECK = "check the atom loop"
 _SYMBOLS = frozenset(
     """
@@ -52,56 +54,52 @@ def number(text: str) -> float:
 
 
 class Sites:
-    """The atom loop of a block: columns, one value a site, dummies left out."""
+    """The atom loop of a block: its columns by their names, one value a site, dummies left out."""
 
     def __init__(self, items: CifItems) -> None:
-        self.columns = {tag: column for tag, column in items.items() if tag.startswith("_atom_site_")}
-        flags = self.columns.get("_atom_site_calc_flag", ())
-        if len({len(column) for column in self.columns.values()}) > 1:
-            raise StructureError(f"columns of different lengths in the atom loop: {_CHECK}")
-        self.size = len(self.columns.get(_AXES[0], ()))
-        self.rows = [site for site, flag in enumerate(flags) if flag.lower() != "dum"] if flags else range(self.size)
-        if len(self.rows) < self.size:
-            self.columns = {tag: [column[row] for row in self.rows] for tag, column in self.columns.items()}
+        self.columns = {name: items[tag] for name, tag in _COLUMNS.items() if tag in items}
+        size = len(self.columns.get("fract_x", ()))
+        for name in [name for name, column in self.columns.items() if len(column) != size]:
+            if name in _NEEDED:
+                raise StructureError(f"the atom loop has {size} values of fract_x, but not of {name}: {_CHECK}")
+            del self.columns[name]  # of another loop
+        self.rows: Sequence[int] = range(size)  # of the sites in the file
+        flags = self.columns.get("calc_flag", ())
+        if any(flag.lower() == "dum" for flag in flags):
+            self.rows = [row for row, flag in enumerate(flags) if flag.lower() != "dum"]
+            self.columns = {name: [column[row] for row in self.rows] for name, column in self.columns.items()}
 
     def name(self, site: int) -> str:
         """What a message calls a site: its number and its label in the file."""
-        labels = self.columns.get("_atom_site_label")
+        labels = self.columns.get("label")
         label = f" ({labels[site][:40]})" if labels else ""
         return f"site {self.rows[site] + 1}{label}"
 
     def places(self) -> FloatArray:
         """Fractional coordinates (m, 3)."""
-        if not self.size and any(tag.startswith("_atom_site_cartn_") for tag in self.columns):
-            raise StructureError("Cartesian coordinates only: give fractional ones, _atom_site_fract_x, y and z")
-        if not all(self.columns.get(tag) for tag in _AXES):
+        if not all(self.columns.get(axis) for axis in _AXES):
             raise StructureError(
                 "no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only"
             )
-        numbers = [[number(text) for text in self.columns[tag]] for tag in _AXES]
-        places = np.array(numbers, dtype=float).T
-        if np.isnan(places).any():
-            site, axis = np.argwhere(np.isnan(places))[0].tolist()
-            text = self.columns[_AXES[axis]][site]
+        places = np.array([[gemmi.cif.as_number(text) for text in self.columns[axis]] for axis in _AXES]).T
+        self.extent = float(np.abs(places).max())
+        if not self.extent <= FARTHEST:  # true for not-a-number too
+            site, axis = np.argwhere(~(np.abs(places) <= FARTHEST))[0].tolist()
+            text, where = self.columns[_AXES[axis]][site], f"coordinate at {self.name(site)}"
             if text in UNKNOWN:
-                raise StructureError(
-                    f"no {'xyz'[axis]} coordinate at {self.name(site)}: give one, or leave the site out"
-                )
-            raise StructureError(
-                f"{'xyz'[axis]} coordinate {text[:40]!r} at {self.name(site)} is not a number: {_CHECK}"
-            )
-        if np.abs(places).max(initial=0) > FARTHEST:
-            site, axis = np.argwhere(np.abs(places) > FARTHEST)[0].tolist()
-            text = self.columns[_AXES[axis]][site][:40]
-            raise StructureError(f"{'xyz'[axis]} coordinate {text} at {self.name(site)} is too far away: {_CHECK}")
+                raise StructureError(f"no {'xyz'[axis]} {where}: give one, or leave the site out")
+            wrong = "too large" if abs(number(text)) > FARTHEST else "not a number"
+            raise StructureError(f"{'xyz'[axis]} {where} is {text[:40]!r}, {wrong}: {_CHECK}")
         return exact_thirds(places)
 
     def occupancies(self) -> FloatArray:
         """Occupancies (m,), 1 where none is given."""
-        texts = self.columns.get("_atom_site_occupancy")
-        if texts is None:
+        texts = self.columns.get("occupancy")
+        known = {text: 1.0 if text in UNKNOWN else number(text) for text in set(texts or ())}
+        self.full = set(known.values()) <= {1.0}
+        if texts is None or self.full:
             return np.ones(len(self.rows))
-        values = np.array([1.0 if text in UNKNOWN else number(text) for text in texts])
+        values = np.array([known[text] for text in texts])
         if not (values > 0).all():  # false for not-a-number too
             site = int(np.argmin(values > 0))
             if np.isnan(values[site]):
@@ -113,23 +111,23 @@ class Sites:
 
     def symbols(self, stated: Collection[str]) -> list[str]:
         """Elements of the sites; `stated`, those of the formula, tell whether CO is cobalt."""
-        for site, text in enumerate(self.columns.get("_atom_site_attached_hydrogens", ())):
+        for site, text in enumerate(self.columns.get("attached_hydrogens", ())):
             if text not in ("0", *UNKNOWN):
-                raise StructureError(
-                    f"{text} hydrogens attached to {self.name(site)} have no coordinates: add them as sites"
-                )
-        types = self.columns.get("_atom_site_type_symbol")
-        labels = self.columns.get("_atom_site_label")
-        texts = types if types else labels
+                where = f"site {self.rows[site] + 1} have no coordinates"
+                raise StructureError(f"{text} hydrogens attached to {where}: list them as sites of their own")
+        types = self.columns.get("type_symbol")
+        texts = types or self.columns.get("label")
         if not texts:
             raise StructureError("no elements in the atom loop: add _atom_site_type_symbol")
         read, known = (element_of_type if types else element_of_label), frozenset(stated)
-        symbols = [read(text, known) for text in texts]
-        if "" not in symbols:
-            return symbols
-        site = symbols.index("")
+        symbols = {text: read(text, known) for text in set(texts)}
+        if all(symbols.values()):
+            return [symbols[text] for text in texts]
+        site = next(site for site, text in enumerate(texts) if not symbols[text])
         if types:
-            raise StructureError(f"unknown element {texts[site]!r} at site {self.rows[site] + 1}: name a chemical element")
+            raise StructureError(
+                f"unknown element {texts[site]!r} at site {self.rows[site] + 1}: name a chemical element"
+            )
         raise StructureError(
             f"label {texts[site]!r} of site {self.rows[site] + 1} names no element: add _atom_site_type_symbol"
         )

@@ -17,6 +17,7 @@ from crystalpredict.errors import StructureError
 CifItems = dict[str, list[str]]  # values of each item of a block, by its name in lower case with `_` for `.`
 UNKNOWN = ("?", ".", "")  # what stands where a value is not given
 MOST_OPERATIONS = 1000  # of which Fm-3m has 192: the memory for a site grows with their number
+_SYMMETRY = ("_symmetry_", "_space_group_", "_cell_modulation_")
 METRIC = 0.05  # by how much of a length or a cosine a symmetry operation may change the cell
 LIST_THEM = "list its operations, _symmetry_equiv_pos_as_xyz"
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
@@ -84,12 +85,9 @@ def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) ->
 
     Raises: StructureError if what the block says is not understood, no group or does not fit the cell.
     """
-    _refuse_modulated(items)
-    magnetic = _magnetic(items)
-    listed = magnetic or _listed(items)
-    groups = [(name, group) for name in _names(items) if (group := _group(name, *angles))]
-    groups = groups if magnetic is None else []
-    decision = _of_list(listed, groups, lattice) if listed else Decision(_of_names(items, groups), named=bool(groups))
+    key = tuple((tag, tuple(values)) for tag, values in items.items() if tag.startswith(_SYMMETRY))
+    listed, groups, named = _statements(key, *((90.0, 120.0) if angles[1] > 1.125 * angles[0] else (90.0, 90.0)))
+    decision = _of_list(listed, groups, lattice) if listed else Decision(named, named=bool(groups))
     symmetry, which = decision.symmetry, f"of {groups[0][0]!r} " if groups and not listed else ""
     if symmetry.order > 1 and not fits_cell(lattice, symmetry.rotations):
         raise StructureError(
@@ -102,6 +100,19 @@ def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) ->
             "those of centring too"
         )
     return decision
+
+
+@lru_cache(256)
+def _statements(
+    key: tuple[tuple[str, tuple[str, ...]], ...], alpha: float, gamma: float
+) -> tuple[Symmetry | None, list[tuple[str, gemmi.SpaceGroup]], Symmetry]:
+    """The operations listed, the groups named, and the operations of these if none are listed."""
+    items = {tag: list(values) for tag, values in key}
+    _refuse_modulated(items)
+    if magnetic := _magnetic(items):
+        return magnetic, [], magnetic
+    listed, groups = _listed(items), _groups(items, alpha, gamma)
+    return listed, groups, listed or _of_names(items, groups)
 
 
 def fits_cell(lattice: FloatArray, rotations: FloatArray) -> bool:
@@ -203,22 +214,32 @@ def _refuse_many(texts: tuple[str, ...]) -> None:
 
 
 def _names(items: CifItems) -> list[str]:
-    """Names, Hall symbols and numbers of the space group, those that tell most of its setting first."""
-    return list(dict.fromkeys(name for tag in (*_HALL, *_NAMES, *_NUMBERS) if (name := value_of(items, tag))))
+    """Names and numbers of the space group, those that tell most of its setting first."""
+    return [name for tag in (*_NAMES, *_NUMBERS) if (name := value_of(items, tag))]
+
+
+def _groups(items: CifItems, alpha: float, gamma: float) -> list[tuple[str, gemmi.SpaceGroup]]:
+    """The space groups that a block names, by Hall symbol, name and number."""
+    halls = [(hall, _group_of_hall(hall)) for tag in _HALL if (hall := value_of(items, tag))]
+    names = [(name, _group_of_name(name, alpha, gamma)) for name in _names(items)]
+    return [(name, group) for name, group in halls + names if group]
 
 
 @lru_cache(1024)
-def _group(name: str, alpha: float, gamma: float) -> gemmi.SpaceGroup | None:
-    """Space group of a name, a Hall symbol or a number, with the axes that the angles of the cell tell."""
+def _group_of_name(name: str, alpha: float, gamma: float) -> gemmi.SpaceGroup | None:
+    """Space group of a name or a number, with the axes that the angles of the cell tell."""
     if name.isdecimal():
         numbered = gemmi.find_spacegroup_by_number(int(name)) if 0 < int(name) <= 230 else None  # 0 would be P 1
         name = numbered.hm if numbered else ""
+    return gemmi.find_spacegroup_by_name(re.sub(r"[_()]", "", name), alpha, gamma)  # P 2_1/c, P 2(1)/c
+
+
+@lru_cache(1024)
+def _group_of_hall(hall: str) -> gemmi.SpaceGroup | None:
     try:
-        hall = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(name)) if name else None
-    except (ValueError, RuntimeError):  # no Hall symbol
-        hall = None
-    plain = re.sub(r"[_()]", "", name)  # P 2_1/c, P 2(1)/c
-    return gemmi.find_spacegroup_by_name(plain, alpha, gamma) or hall
+        return gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(hall))
+    except (ValueError, RuntimeError):  # a mistyped symbol is as good as none
+        return None
 
 
 def _of_list(symmetry: Symmetry, groups: list[tuple[str, gemmi.SpaceGroup]], lattice: FloatArray) -> Decision:
@@ -237,8 +258,8 @@ def _of_list(symmetry: Symmetry, groups: list[tuple[str, gemmi.SpaceGroup]], lat
 def _agree(symmetry: Symmetry, group: gemmi.SpaceGroup, lattice: FloatArray) -> bool:
     """Whether operations are of the type of a space group: as many, of the same kinds, whatever the origin and axes."""
     theirs = of(group)
-    if symmetry.number and symmetry.number != theirs.number:
-        return False
+    if symmetry.number:
+        return symmetry.number == theirs.number
     if fits_cell(lattice, theirs.rotations):
         return symmetry.types == theirs.types and symmetry.centring == theirs.centring
     return _point_group(symmetry) == _point_group(theirs)  # of another cell of the same lattice
@@ -266,7 +287,7 @@ def _of_names(items: CifItems, groups: list[tuple[str, gemmi.SpaceGroup]]) -> Sy
             continue
     name, group = groups[0]
     settings = [each for each in gemmi.spacegroup_table() if each.number == group.number]
-    unread = next((other for tag in _NAMES if (other := value_of(items, tag)) and not _group(other, 90, 90)), "")
+    unread = next((other for tag in _NAMES if (other := value_of(items, tag)) and not _group_of_name(other, 90, 90)), "")
     if unread and len(settings) > 1:  # the number tells the type, not the setting
         raise StructureError(f"space group {unread!r} not understood: {LIST_THEM}")
     if group.ext in ("1", "2") and ":" not in name:

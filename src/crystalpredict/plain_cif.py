@@ -7,12 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import cos, inf, nan, radians
 
 import gemmi
 import numpy as np
 
 from crystalpredict.cif_sites import Sites, expand, number, owners, shared
-from crystalpredict.cif_symmetry import CifItems, Decision, decide, value_of
+from crystalpredict.cif_symmetry import UNKNOWN, CifItems, Decision, decide, value_of
 from crystalpredict.crystal import (
     ATOMIC_NUMBERS,
     LONGEST,
@@ -27,8 +29,21 @@ from crystalpredict.errors import StructureError
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 _LENGTHS = tuple(f"_cell_length_{axis}" for axis in "abc")
 _ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
-_READ = ("_atom_site_", "_cell_", "_symmetry_", "_space_group_", "_chemical_formula_")
-_NOT_READ = ("_atom_site_aniso_", "_atom_site_moment_", "_atom_site_fourier_")
+_SITE = re.compile(r"_atom_site_(label|type_symbol|fract_[xyz]|cartn_[xyz]|occupancy|calc_flag|attached_hydrogens)")
+_CELL = re.compile(
+    r"_cell_(length|angle)_[a-z]+|_cell_formula_units_z|_cell_modulation_dimension|_chemical_formula_sum"
+    r"|_symmetry_(equiv_pos_as_xyz|space_group_name_.*|int_tables_number)|_space_group_(name_.*|it_number|.*symop.*xyz"
+    r"|.*ssg_.*|.*magn_.*)"
+)
+_TAGS = (
+    *_LENGTHS, *_ANGLES, "_cell_formula_units_z", "_chemical_formula_sum", "_symmetry_equiv_pos_as_xyz",
+    "_space_group_symop_operation_xyz", "_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt",
+    "_space_group_name_h-m_full", "_space_group_name_h-m_ref", "_space_group_it_number", "_symmetry_int_tables_number",
+    "_space_group_name_hall", "_symmetry_space_group_name_hall",
+    *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "cartn_x")),
+)  # fmt: skip
+_IN_LOOPS = ("_atom_site_fract_x", "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+_UNUSUAL = re.compile(r"_(?:cell|symmetry|space_group|atom_site)_?[a-z_-]*\.|_magn|_ssg_|_modulation|_cartn_", re.IGNORECASE)
 _MOST_UNITS_OFF = 0.05  # relative, of formula units in a cell with partly occupied sites
 _SAME_PROPORTION = 0.02
 
@@ -48,7 +63,7 @@ class CifCrystal:
     """A crystal of a CIF block, its sites still as they are listed.
 
     lattice (3, 3), Å; fractional (n, 3), the images of all sites, in the cell; sites (n,), the listed site of each;
-    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites.
+    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites; `usual`: a cell that needs no second look.
     """
 
     lattice: FloatArray
@@ -58,6 +73,7 @@ class CifCrystal:
     symbols: Sequence[str]
     occupancies: FloatArray
     places: FloatArray
+    usual: bool
     decision: Decision
     formula: str
     units: str
@@ -88,11 +104,13 @@ def read_plain_cif(text: str) -> list[PlainCif]:
     try:
         for items in _items_of_crystals(text):
             crystal = _read(items)
-            if (crystal.occupancies != 1).any() or not _is_usual(crystal):
+            if not crystal.usual:
                 return []
             numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in crystal.symbols])[crystal.sites]
             if crystal.units or crystal.decision.conflict or crystal.decision.warning:
-                counts = Counter(crystal.symbols[site] for site in crystal.sites.tolist())
+                counts: Counter[str] = Counter()
+                for symbol, images in zip(crystal.symbols, np.bincount(crystal.sites).tolist(), strict=True):
+                    counts[symbol] += images
                 if contradiction(crystal, counts):
                     return []
             plain.append(PlainCif(crystal.lattice, crystal.fractional, numbers, crystal.formula))
@@ -127,9 +145,10 @@ def _items_of_crystals(text: str) -> list[CifItems | StructureError]:
     """Items of the data blocks that describe a crystal, or what is wrong with one; of the first if none does."""
     if not text.isascii():  # as in names of authors, of which gemmi reads none; no number and no label has a %
         text = re.sub(r"[^\x00-\x7f]", "%", text.lstrip("\ufeff"))
+    usual = not _UNUSUAL.search(text)
     try:
         blocks: list[tuple[bool, CifItems | StructureError]] = [
-            (_has_atoms(items), items) for items in map(_items, gemmi.cif.read_string(text))
+            (_has_atoms(items), items) for block in gemmi.cif.read_string(text) if (items := _items(block, usual)) is not None
         ]
     except (ValueError, RuntimeError):  # of one block; or blocks of the same name, as some programs write them
         blocks = [_read_alone(block) for block in cif_blocks(text)]
@@ -144,7 +163,7 @@ def _has_atoms(items: CifItems) -> bool:
 def _read_alone(text: str) -> tuple[bool, CifItems | StructureError]:
     """Whether a data block has atoms, and its items, or what is wrong with its syntax."""
     try:
-        items = _items(gemmi.cif.read_string(text).sole_block())
+        items = _items(gemmi.cif.read_string(text).sole_block(), usual=False)
         return _has_atoms(items), items
     except (ValueError, RuntimeError) as error:
         has_atoms = bool(re.search(r"_atom_site[_.]", text, re.IGNORECASE))
@@ -172,33 +191,36 @@ _SYNTAX = (
 )
 
 
-def _items(block: gemmi.cif.Block) -> CifItems:
-    """Values of the items of a block that matter, by their names in lower case, `_` for the `.` of newer dictionaries.
+@lru_cache(4096)
+def _key(tag: str) -> str:
+    """Name of an item in lower case, `_` for the `.` of newer dictionaries; empty if nothing needs it."""
+    key = tag.lower().replace(".", "_")
+    return key if _SITE.fullmatch(key) or _CELL.fullmatch(key) else ""
 
-    Of an item that has both names, the value that is known.
+
+def _items(block: gemmi.cif.Block, usual: bool) -> CifItems:
+    """Values of the items of a block that matter, by `_key`; of an item that has two names, the value that is known.
+
+    `usual`: no name is one of newer dictionaries, so that those below are all that matter. gemmi finds them fast.
     """
-    items: CifItems = {}
-
-    def add(tag: str, values: list[str]) -> None:
-        tag = tag.lower().replace(".", "_")
-        if not tag.startswith(_NOT_READ) and (tag not in items or all(value in ("?", ".") for value in items[tag])):
-            items[tag] = [_text(value) for value in values]
-
-    for item in block:
-        if (pair := item.pair) is not None:
-            if pair[0].lower().replace(".", "_").startswith(_READ):
-                add(pair[0], [pair[1]])
-        elif (loop := item.loop) is not None:
-            tags = loop.tags
-            if any(tag.lower().replace(".", "_").startswith(_READ) for tag in tags):
-                values = loop.values
-                for column, tag in enumerate(tags):
-                    add(tag, values[column :: len(tags)])
+    if usual:
+        items = {tag: [value] for tag in _TAGS if (value := block.find_value(tag))}
+        loops = [loop for tag in _IN_LOOPS if (loop := block.find_loop(tag).get_loop())]
+    else:
+        items, loops = {}, [loop for item in block if (loop := item.loop) is not None]
+        for key, value in [(_key(pair[0]), pair[1]) for item in block if (pair := item.pair) is not None]:
+            if key and items.get(key, ["?"])[0] in UNKNOWN:
+                items[key] = [value]
+    for loop in loops:
+        keys = [_key(tag) for tag in loop.tags]
+        values = loop.values if any(keys) else []
+        for column, key in enumerate(keys):
+            if key and all(value in UNKNOWN for value in items.get(key, ())):
+                items[key] = values[column :: len(keys)]
+    for key, raw in items.items():
+        if any(text[0] in "'\";" for text in raw):
+            items[key] = [gemmi.cif.as_string(text) for text in raw]
     return items
-
-
-def _text(raw: str) -> str:
-    return gemmi.cif.as_string(raw) if raw[:1] in ("'", '"', ";") else raw
 
 
 def _read(items: CifItems | StructureError) -> CifCrystal:
@@ -209,46 +231,45 @@ def _read(items: CifItems | StructureError) -> CifCrystal:
         if items.get(_LENGTHS[0]):
             raise StructureError("no cell length a in the CIF: give _cell_length_a a number")
         raise StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
+    lattice, parameters = _lattice(items)
+    if "_atom_site_fract_x" not in items and "_atom_site_cartn_x" in items:
+        raise StructureError("Cartesian coordinates only: give fractional ones, _atom_site_fract_x, y and z")
     table = Sites(items)
-    lattice, (alpha, _, gamma) = _lattice(items)
     places = table.places()
-    decision = decide(items, lattice, (alpha, gamma))
+    decision = decide(items, lattice, (parameters[3], parameters[5]))
     formula = value_of(items, "_chemical_formula_sum")
     symbols = table.symbols(elements_of(formula))
     occupancies = table.occupancies()
-    if not len(places):
-        raise StructureError("no atoms in the CIF: every site of its atom loop is a dummy")
     fractional, sites = expand(places, occupancies, decision.symmetry, lattice)
+    usual = min(parameters[:3]) > 0.5 and max(parameters[:3]) < 1000 and min(parameters[3:]) > 2 and max(parameters[3:]) < 178
+    usual = usual and table.full and table.extent < 100
     units = value_of(items, "_cell_formula_units_z")
-    return CifCrystal(lattice, fractional, sites, table, symbols, occupancies, places, decision, formula, units)
+    return CifCrystal(lattice, fractional, sites, table, symbols, occupancies, places, usual, decision, formula, units)
+
+
+def _given(items: CifItems, tags: Sequence[str]) -> str:
+    return ", ".join(value_of(items, tag)[:20] or "none" for tag in tags)
 
 
 def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
-    """Lattice of the cell, and its angles in degrees."""
-    lengths, angles = ([number(value_of(items, tag) or "?") for tag in tags] for tags in (_LENGTHS, _ANGLES))
-    if not all(0 < length < np.inf for length in lengths):
-        given = ", ".join(value_of(items, tag)[:20] or "none" for tag in _LENGTHS)
-        raise StructureError(f"cell lengths {given} Å: each must be a positive number")
+    """Lattice of the cell, and its lengths in Å and angles in degrees."""
+    parameters = [number(items[tag][0]) if items.get(tag) else nan for tag in (*_LENGTHS, *_ANGLES)]
+    lengths, angles = parameters[:3], parameters[3:]
+    if not all(0 < length < inf for length in lengths):
+        raise StructureError(f"cell lengths {_given(items, _LENGTHS)} Å: each must be a positive number")
     if max(lengths) > LONGEST:
         raise StructureError(f"the cell is {max(lengths):.3g} Å long: check its lengths")
-    x, y, z = np.cos(np.radians(angles))
-    if not (all(0 < angle < 180 for angle in angles) and 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6):
-        given = ", ".join(value_of(items, tag)[:20] or "none" for tag in _ANGLES)
-        raise StructureError(f"cell angles {given}°: no cell has these angles")
-    lattice = lattice_of_parameters([*lengths, *angles])
+    fit = all(0 < angle < 180 for angle in angles)
+    x, y, z = (cos(radians(angle)) if fit else 1.0 for angle in angles)
+    if not 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6:
+        raise StructureError(f"cell angles {_given(items, _ANGLES)}°: no cell has these angles")
+    lattice = lattice_of_parameters(parameters)
     if (volume := volume_of_cell(lattice)) < THINNEST:
         raise StructureError(f"the cell has {volume:.3g} Å^3: check its lengths and angles")
-    return lattice, angles
+    return lattice, parameters
 
 
-def _is_usual(crystal: CifCrystal) -> bool:
-    """Whether the cell is one that no check need look at again."""
-    lengths = np.linalg.norm(crystal.lattice, axis=1)
-    cosines = crystal.lattice @ crystal.lattice.T / np.outer(lengths, lengths)
-    usual = 0.5 < lengths.min() and lengths.max() < 1000 and np.abs(np.triu(cosines, 1)).max() < 0.9994
-    return bool(usual and np.abs(crystal.places).max() < 100)
-
-
+@lru_cache(256)
 def elements_of(formula: str) -> dict[str, float]:
     """Numbers of the elements in a formula such as 'Na Cl'; deuterium is hydrogen."""
     counts: dict[str, float] = {}
