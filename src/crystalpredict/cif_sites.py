@@ -14,10 +14,10 @@ from crystalpredict.cif_symmetry import UNKNOWN, CifItems, Symmetry
 from crystalpredict.crystal import FloatArray, IntArray
 from crystalpredict.errors import StructureError
 
-# Å, within which images of one site are one atom: no two atoms that fill their sites are so close, and coordinates of
-# two decimals lie so far off (gemmi's limit too). An atom that is there in part may be split over such places: of it
-# only what rounding does is taken for one
-SPECIAL_FULL, SPECIAL_PARTIAL = 0.4, 0.1
+# Images of one site are one atom within some units of the last decimal written, which is what rounding moves them, but
+# not beyond these limits in Å: no atoms that fill their sites are so close to each other (gemmi's limit too), while one
+# that is there in part may be split over such places
+SPECIAL_UNITS, SPECIAL_LEAST, SPECIAL_FULL, SPECIAL_PARTIAL = 3, 0.05, 0.4, 0.1
 SAME_PLACE = 0.02  # Å between sites that share a place: three decimals in a cell of 20 Å
 FULL = 1.005  # rounded thirds may add up to a little more than 1
 EXACT = 1e-4  # of fractional coordinates: by what rounded thirds are known, and images of an exact place apart
@@ -91,6 +91,13 @@ class Sites:
             wrong = "too large" if abs(number(text)) > FARTHEST else "not a number"
             raise StructureError(f"{'xyz'[axis]} {where} is {text[:40]!r}, {wrong}: {_CHECK}")
         return exact_thirds(places)
+
+    def limits(self, occupancies: FloatArray, lattice: FloatArray) -> FloatArray:
+        """How close (m,), Å, images of a site are one atom."""
+        texts = zip(*(self.columns[axis] for axis in _AXES), strict=True)
+        decimals = [min(len(text.partition("(")[0].partition(".")[2]) for text in site) for site in texts]
+        rounding = SPECIAL_UNITS * np.power(0.1, decimals) * np.linalg.norm(lattice, axis=1).max()
+        return np.clip(rounding, SPECIAL_LEAST, np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL))
 
     def occupancies(self) -> FloatArray:
         """Occupancies (m,), 1 where none is given."""
@@ -174,16 +181,13 @@ def exact_thirds(places: FloatArray) -> FloatArray:
 
 
 def expand(
-    places: FloatArray, occupancies: FloatArray, symmetry: Symmetry, lattice: FloatArray
+    places: FloatArray, limits: FloatArray, symmetry: Symmetry, lattice: FloatArray
 ) -> tuple[FloatArray, IntArray]:
     """Images (n, 3) of the sites (m, 3), inside the cell, each once, and the site (n,) of each.
 
-    A site that some operations move by less than SPECIAL_FULL or SPECIAL_PARTIAL lies on their symmetry element, in the
-    middle of these images.
+    A site that some operations move by less than its limit (m,), Å, lies on their symmetry element, in the middle of
+    these images.
     """
-    if symmetry.order == 1:
-        return places - np.floor(places), np.arange(len(places))
-    limits = np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL)
     found, sites = [], []
     step = max(1, IMAGES_AT_ONCE // symmetry.order)
     for start in range(0, len(places), step):

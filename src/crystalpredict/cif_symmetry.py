@@ -75,7 +75,7 @@ def values_of(items: CifItems, *names: str) -> list[str]:
 def value_of(items: CifItems, name: str) -> str:
     """Value of an item that is given once; empty if it is not known."""
     values = items.get(name)
-    return values[0].strip("'\" \n") if values and values[0] not in UNKNOWN else ""
+    return values[0].strip() if values and values[0] not in UNKNOWN else ""
 
 
 def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) -> Decision:

@@ -43,7 +43,10 @@ _TAGS = (
     *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "cartn_x")),
 )  # fmt: skip
 _IN_LOOPS = ("_atom_site_fract_x", "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
-_UNUSUAL = re.compile(r"_(?:cell|symmetry|space_group|atom_site)_?[a-z_-]*\.|_magn|_ssg_|_modulation|_cartn_", re.IGNORECASE)
+_UNUSUAL = (  # names of newer dictionaries and of what is rare
+    "_magn", "_ssg_", "_modulation", "_cartn_", "_cell.", "_symmetry.", "_symmetry_equiv.", "_space_group.",
+    "_space_group_symop.", "_atom_site.",
+)  # fmt: skip
 _MOST_UNITS_OFF = 0.05  # relative, of formula units in a cell with partly occupied sites
 _SAME_PROPORTION = 0.02
 
@@ -145,10 +148,11 @@ def _items_of_crystals(text: str) -> list[CifItems | StructureError]:
     """Items of the data blocks that describe a crystal, or what is wrong with one; of the first if none does."""
     if not text.isascii():  # as in names of authors, of which gemmi reads none; no number and no label has a %
         text = re.sub(r"[^\x00-\x7f]", "%", text.lstrip("\ufeff"))
-    usual = not _UNUSUAL.search(text)
+    lower = text.lower()
+    usual = not any(name in lower for name in _UNUSUAL)
     try:
         blocks: list[tuple[bool, CifItems | StructureError]] = [
-            (_has_atoms(items), items) for block in gemmi.cif.read_string(text) if (items := _items(block, usual)) is not None
+            (_has_atoms(items), items) for items in (_items(block, usual) for block in gemmi.cif.read_string(text))
         ]
     except (ValueError, RuntimeError):  # of one block; or blocks of the same name, as some programs write them
         blocks = [_read_alone(block) for block in cif_blocks(text)]
@@ -240,7 +244,10 @@ def _read(items: CifItems | StructureError) -> CifCrystal:
     formula = value_of(items, "_chemical_formula_sum")
     symbols = table.symbols(elements_of(formula))
     occupancies = table.occupancies()
-    fractional, sites = expand(places, occupancies, decision.symmetry, lattice)
+    if decision.symmetry.order == 1:
+        fractional, sites = places - np.floor(places), np.arange(len(places))
+    else:
+        fractional, sites = expand(places, table.limits(occupancies, lattice), decision.symmetry, lattice)
     usual = min(parameters[:3]) > 0.5 and max(parameters[:3]) < 1000 and min(parameters[3:]) > 2 and max(parameters[3:]) < 178
     usual = usual and table.full and table.extent < 100
     units = value_of(items, "_cell_formula_units_z")
