@@ -97,7 +97,8 @@ class Sites:
         texts = zip(*(self.columns[axis] for axis in _AXES), strict=True)
         decimals = [min(len(text.partition("(")[0].partition(".")[2]) for text in site) for site in texts]
         rounding = SPECIAL_UNITS * np.power(0.1, decimals) * np.linalg.norm(lattice, axis=1).max()
-        return np.clip(rounding, SPECIAL_LEAST, np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL))
+        most = np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL)
+        return np.asarray(np.clip(rounding, SPECIAL_LEAST, most))
 
     def occupancies(self) -> FloatArray:
         """Occupancies (m,), 1 where none is given."""
@@ -226,9 +227,7 @@ def _once(images: FloatArray) -> FloatArray:
     return np.array(kept)
 
 
-def owners(
-    fractional: FloatArray, sites: IntArray, lattice: FloatArray
-) -> IntArray:
+def owners(fractional: FloatArray, sites: IntArray, lattice: FloatArray) -> IntArray:
     """For each listed site (m,) the first that has an image at its place; images as `expand` gives them."""
     normals = np.linalg.inv(lattice)
     reach = SAME_PLACE * float(np.linalg.norm(normals[:, 0]))  # by how much x may differ

@@ -287,7 +287,9 @@ def _of_names(items: CifItems, groups: list[tuple[str, gemmi.SpaceGroup]]) -> Sy
             continue
     name, group = groups[0]
     settings = [each for each in gemmi.spacegroup_table() if each.number == group.number]
-    unread = next((other for tag in _NAMES if (other := value_of(items, tag)) and not _group_of_name(other, 90, 90)), "")
+    unread = next(
+        (other for tag in _NAMES if (other := value_of(items, tag)) and not _group_of_name(other, 90, 90)), ""
+    )
     if unread and len(settings) > 1:  # the number tells the type, not the setting
         raise StructureError(f"space group {unread!r} not understood: {LIST_THEM}")
     if group.ext in ("1", "2") and ":" not in name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class CifCrystal:
     """A crystal of a CIF block, its sites still as they are listed.
 
     lattice (3, 3), Å; fractional (n, 3), the images of all sites, in the cell; sites (n,), the listed site of each;
-    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites; `usual`: a cell that needs no second look.
+    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites; `usual`: full sites in a cell of usual size.
     """
 
     lattice: FloatArray
@@ -90,9 +89,10 @@ class CifCrystal:
         found = shared(self.table, self.symbols, self.occupancies, self.places, owner)
         kept = owner[self.sites] == self.sites
         own = self.sites[kept].tolist()
-        counts: Counter[str] = Counter()
+        counts: dict[str, float] = {}
         for site in own:
-            counts.update(found[site])  # type: ignore[arg-type]  # of occupancies
+            for symbol, occupancy in found[site].items():
+                counts[symbol] = counts.get(symbol, 0.0) + occupancy
         warning = contradiction(self, counts)
         names = [self.table.name(site) for site in own]
         return self.fractional[kept], [found[site] for site in own], names, [warning] if warning else []
@@ -208,7 +208,7 @@ def _items(block: gemmi.cif.Block, usual: bool) -> CifItems:
     `usual`: no name is one of newer dictionaries, so that those below are all that matter. gemmi finds them fast.
     """
     if usual:
-        items = {tag: [value] for tag in _TAGS if (value := block.find_value(tag))}
+        items: CifItems = {tag: [value] for tag in _TAGS if (value := block.find_value(tag))}
         loops = [loop for tag in _IN_LOOPS if (loop := block.find_loop(tag).get_loop())]
     else:
         items, loops = {}, [loop for item in block if (loop := item.loop) is not None]
@@ -222,8 +222,9 @@ def _items(block: gemmi.cif.Block, usual: bool) -> CifItems:
             if key and all(value in UNKNOWN for value in items.get(key, ())):
                 items[key] = values[column :: len(keys)]
     for key, raw in items.items():
-        if any(text[0] in "'\";" for text in raw):
-            items[key] = [gemmi.cif.as_string(text) for text in raw]
+        joined = "".join(raw)
+        if "'" in joined or '"' in joined or ";" in joined:
+            items[key] = [gemmi.cif.as_string(text) if text[0] in "'\";" else text for text in raw]
     return items
 
 
@@ -245,10 +246,12 @@ def _read(items: CifItems | StructureError) -> CifCrystal:
     symbols = table.symbols(elements_of(formula))
     occupancies = table.occupancies()
     if decision.symmetry.order == 1:
-        fractional, sites = places - np.floor(places), np.arange(len(places))
+        fractional: FloatArray = places - np.floor(places)
+        sites: IntArray = np.arange(len(places))
     else:
         fractional, sites = expand(places, table.limits(occupancies, lattice), decision.symmetry, lattice)
-    usual = min(parameters[:3]) > 0.5 and max(parameters[:3]) < 1000 and min(parameters[3:]) > 2 and max(parameters[3:]) < 178
+    lengths, angles = parameters[:3], parameters[3:]
+    usual = min(lengths) > 0.5 and max(lengths) < 1000 and min(angles) > 2 and max(angles) < 178
     usual = usual and table.full and table.extent < 100
     units = value_of(items, "_cell_formula_units_z")
     return CifCrystal(lattice, fractional, sites, table, symbols, occupancies, places, usual, decision, formula, units)
@@ -306,7 +309,8 @@ def contradiction(crystal: CifCrystal, counts: dict[str, int] | dict[str, float]
     of_cell = abs(units - 1) <= _MOST_UNITS_OFF and all(count % z == 0 for count in stated.values())
     if of_cell:  # as some programs state the formula of the whole cell
         return ""
-    differs = f"the cell has {units:.3g} formula units of {formula[:60]!r}, where _cell_formula_units_Z is {crystal.units}"
+    cell = f"the cell has {units:.3g} formula units of {formula[:60]!r}"
+    differs = f"{cell}, where _cell_formula_units_Z is {crystal.units[:20]}"
     if (decision.named and decision.symmetry.order > 1) or (decision.symmetry.order == 1 and units > z):
         return differs
     raise StructureError(f"{differs}: correct it, or the symmetry operations")
