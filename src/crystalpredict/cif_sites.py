@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import isnan
 
@@ -35,6 +35,7 @@ _SYMBOLS = frozenset(
     """.split()  # noqa: SIM905  as a table it can be read
 )
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?:\([0-9]*\))?")
+_OF_FORMULA = re.compile(r"([A-Z][a-z]?)([0-9]+\.?[0-9]*|\.[0-9]+)?")
 _TYPE = re.compile(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*")
 # an element and a charge, a number (with a letter or two, as C1A has), or a number in brackets; SiT1, whose T is no
 # element, is no group of atoms either
@@ -51,6 +52,16 @@ def number(text: str) -> float:
     if isnan(value) and (parts := _NUMBER.fullmatch(text)):
         return float(parts[1])  # too large for gemmi
     return value
+
+
+@lru_cache(256)
+def elements_of(formula: str) -> dict[str, float]:
+    """Numbers of the elements in a formula such as 'Na Cl'; deuterium is hydrogen."""
+    counts: dict[str, float] = {}
+    for symbol, count in _OF_FORMULA.findall(formula):
+        symbol = "H" if symbol == "D" else symbol
+        counts[symbol] = counts.get(symbol, 0.0) + (float(count) if count else 1.0)
+    return counts
 
 
 class Sites:
@@ -117,8 +128,8 @@ class Sites:
             )
         return values
 
-    def symbols(self, stated: Collection[str]) -> list[str]:
-        """Elements of the sites; `stated`, those of the formula, tell whether CO is cobalt."""
+    def symbols(self, formula: str) -> list[str]:
+        """Elements of the sites; the formula that is stated tells whether CO is cobalt."""
         for site, text in enumerate(self.columns.get("attached_hydrogens", ())):
             if text not in ("0", *UNKNOWN):
                 where = f"site {self.rows[site] + 1} have no coordinates"
@@ -127,8 +138,8 @@ class Sites:
         texts = types or self.columns.get("label")
         if not texts:
             raise StructureError("no elements in the atom loop: add _atom_site_type_symbol")
-        read, known = (element_of_type if types else element_of_label), frozenset(stated)
-        symbols = {text: read(text, known) for text in set(texts)}
+        read = element_of_type if types else element_of_label
+        symbols = {text: read(text) or read(text, frozenset(elements_of(formula))) for text in set(texts)}
         if all(symbols.values()):
             return [symbols[text] for text in texts]
         site = next(site for site, text in enumerate(texts) if not symbols[text])
@@ -142,14 +153,14 @@ class Sites:
 
 
 @lru_cache(4096)  # labels differ without end, and memory must not grow with the files
-def element_of_type(text: str, stated: frozenset[str]) -> str:
+def element_of_type(text: str, stated: frozenset[str] = frozenset()) -> str:
     """Element of a type symbol such as Na, Na1+ or NA; empty if it is none."""
     parts = _TYPE.fullmatch(text)
     return _symbol(parts[1], stated) if parts else ""
 
 
 @lru_cache(4096)
-def element_of_label(text: str, stated: frozenset[str]) -> str:
+def element_of_label(text: str, stated: frozenset[str] = frozenset()) -> str:
     """Element of a label such as Na, Na1 or NA1A; empty if it may stand for anything else, as Oh or SO4 do."""
     parts = _LABEL.fullmatch(text)
     group = _GROUP.fullmatch(text)

@@ -258,10 +258,12 @@ def _of_list(symmetry: Symmetry, groups: list[tuple[str, gemmi.SpaceGroup]], lat
 def _agree(symmetry: Symmetry, group: gemmi.SpaceGroup, lattice: FloatArray) -> bool:
     """Whether operations are of the type of a space group: as many, of the same kinds, whatever the origin and axes."""
     theirs = of(group)
-    if symmetry.number:
-        return symmetry.number == theirs.number
+    if symmetry.number not in (0, theirs.number):
+        return False
+    if symmetry.types == theirs.types and symmetry.centring == theirs.centring:
+        return True
     if fits_cell(lattice, theirs.rotations):
-        return symmetry.types == theirs.types and symmetry.centring == theirs.centring
+        return False
     return _point_group(symmetry) == _point_group(theirs)  # of another cell of the same lattice
 
 

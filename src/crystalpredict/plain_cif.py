@@ -12,7 +12,7 @@ from math import cos, inf, nan, radians
 import gemmi
 import numpy as np
 
-from crystalpredict.cif_sites import Sites, expand, number, owners, shared
+from crystalpredict.cif_sites import Sites, elements_of, expand, number, owners, shared
 from crystalpredict.cif_symmetry import UNKNOWN, CifItems, Decision, decide, value_of
 from crystalpredict.crystal import (
     ATOMIC_NUMBERS,
@@ -39,9 +39,11 @@ _TAGS = (
     "_space_group_symop_operation_xyz", "_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt",
     "_space_group_name_h-m_full", "_space_group_name_h-m_ref", "_space_group_it_number", "_symmetry_int_tables_number",
     "_space_group_name_hall", "_symmetry_space_group_name_hall",
-    *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "cartn_x")),
+    *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy", "calc_flag")),
 )  # fmt: skip
-_IN_LOOPS = ("_atom_site_fract_x", "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+_IN_LOOPS = (
+    "_atom_site_fract_x", "_atom_site_type_symbol", "_atom_site_occupancy", "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz",
+)  # fmt: skip
 _UNUSUAL = (  # names of newer dictionaries and of what is rare
     "_magn", "_ssg_", "_modulation", "_cartn_", "_cell.", "_symmetry.", "_symmetry_equiv.", "_space_group.",
     "_space_group_symop.", "_atom_site.",
@@ -65,7 +67,8 @@ class CifCrystal:
     """A crystal of a CIF block, its sites still as they are listed.
 
     lattice (3, 3), Å; fractional (n, 3), the images of all sites, in the cell; sites (n,), the listed site of each;
-    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites; `usual`: full sites in a cell of usual size.
+    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites; `usual`: all sites full,
+    in a cell of usual size.
     """
 
     lattice: FloatArray
@@ -207,25 +210,35 @@ def _items(block: gemmi.cif.Block, usual: bool) -> CifItems:
 
     `usual`: no name is one of newer dictionaries, so that those below are all that matter. gemmi finds them fast.
     """
+    items: CifItems = {}
     if usual:
-        items: CifItems = {tag: [value] for tag in _TAGS if (value := block.find_value(tag))}
-        loops = [loop for tag in _IN_LOOPS if (loop := block.find_loop(tag).get_loop())]
+        items = {tag: [value] for tag in _TAGS if (value := block.find_value(tag))}
+        for tag in _IN_LOOPS:
+            if tag not in items and (loop := block.find_loop(tag).get_loop()):
+                _add_loop(items, loop)
     else:
-        items, loops = {}, [loop for item in block if (loop := item.loop) is not None]
-        for key, value in [(_key(pair[0]), pair[1]) for item in block if (pair := item.pair) is not None]:
-            if key and items.get(key, ["?"])[0] in UNKNOWN:
-                items[key] = [value]
-    for loop in loops:
-        keys = [_key(tag) for tag in loop.tags]
-        values = loop.values if any(keys) else []
-        for column, key in enumerate(keys):
-            if key and all(value in UNKNOWN for value in items.get(key, ())):
-                items[key] = values[column :: len(keys)]
+        for item in block:
+            if (pair := item.pair) is not None:
+                _add(items, _key(pair[0]), [pair[1]])
+            elif item.loop is not None:
+                _add_loop(items, item.loop)
     for key, raw in items.items():
         joined = "".join(raw)
         if "'" in joined or '"' in joined or ";" in joined:
             items[key] = [gemmi.cif.as_string(text) if text[0] in "'\";" else text for text in raw]
     return items
+
+
+def _add_loop(items: CifItems, loop: gemmi.cif.Loop) -> None:
+    keys = [_key(tag) for tag in loop.tags]
+    values = loop.values if any(keys) else []
+    for column, key in enumerate(keys):
+        _add(items, key, values[column :: len(keys)])
+
+
+def _add(items: CifItems, key: str, values: list[str]) -> None:
+    if key and (key not in items or all(value in UNKNOWN for value in items[key])):
+        items[key] = values
 
 
 def _read(items: CifItems | StructureError) -> CifCrystal:
@@ -243,7 +256,7 @@ def _read(items: CifItems | StructureError) -> CifCrystal:
     places = table.places()
     decision = decide(items, lattice, (parameters[3], parameters[5]))
     formula = value_of(items, "_chemical_formula_sum")
-    symbols = table.symbols(elements_of(formula))
+    symbols = table.symbols(formula)
     occupancies = table.occupancies()
     if decision.symmetry.order == 1:
         fractional: FloatArray = places - np.floor(places)
@@ -258,7 +271,7 @@ def _read(items: CifItems | StructureError) -> CifCrystal:
 
 
 def _given(items: CifItems, tags: Sequence[str]) -> str:
-    return ", ".join(value_of(items, tag)[:20] or "none" for tag in tags)
+    return ", ".join(repr(value_of(items, tag)[:20]) for tag in tags)
 
 
 def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
@@ -277,16 +290,6 @@ def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
     if (volume := volume_of_cell(lattice)) < THINNEST:
         raise StructureError(f"the cell has {volume:.3g} Å^3: check its lengths and angles")
     return lattice, parameters
-
-
-@lru_cache(256)
-def elements_of(formula: str) -> dict[str, float]:
-    """Numbers of the elements in a formula such as 'Na Cl'; deuterium is hydrogen."""
-    counts: dict[str, float] = {}
-    for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*\.?[0-9]*)", formula):
-        symbol = "H" if symbol == "D" else symbol
-        counts[symbol] = counts.get(symbol, 0.0) + (number(count) if count else 1.0)
-    return counts
 
 
 def contradiction(crystal: CifCrystal, counts: dict[str, int] | dict[str, float]) -> str:
