@@ -18,6 +18,8 @@ except ImportError:
     zstd = None  # type: ignore[assignment]
 
 STATED_FORMULA = "crystalpredict_stated_formula"  # under which a pymatgen Structure keeps what its CIF states
+CIF_WARNINGS = "crystalpredict_warnings"  # what it keeps of a CIF that contradicts itself
+CIF_SITE = "crystalpredict_site"  # the number and the label that a site has in the CIF
 LARGEST = 2**28  # bytes of one file, unpacked: a CIF of a million atoms has a third of it
 BLOCK = 2**16  # bytes
 ZSTD = b"\x28\xb5\x2f\xfd"

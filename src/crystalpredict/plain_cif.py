@@ -1,48 +1,54 @@
-"""Plain CIFs by gemmi, twelve times faster than by pymatgen: ordered sites, understood symmetry.
-
-Whatever is not plain, or looks wrong in any way, is left to `crystalpredict.parsing`: it knows the exceptions and says
-what is wrong. Both give the same crystal (tests/unit/test_plain_cif.py; benchmarks/cif_readers.py for many files).
-"""
+"""CIFs by gemmi: each data block with atoms is one crystal, or the reason why there is none."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
-from typing import Any
+from math import cos, inf, nan, radians
 
 import gemmi
 import numpy as np
 
-from crystalpredict.crystal import ATOMIC_NUMBERS, FloatArray, IntArray, lattice_of_parameters
-
-SAME_SITE = 1e-4  # of fractional coordinates, within which two images of an atom are one: pymatgen's tolerance
-_CELL = tuple(
-    f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+from crystalpredict.cell import MAX_LENGTH, MIN_VOLUME
+from crystalpredict.cif_sites import Sites, elements_of, expand, number, owners, shared
+from crystalpredict.cif_symmetry import UNKNOWN, CifItems, Decision, decide, value_of
+from crystalpredict.crystal import (
+    ATOMIC_NUMBERS,
+    FloatArray,
+    IntArray,
+    lattice_of_parameters,
+    volume_of_cell,
 )
-MOST_OPERATIONS = 1000  # of which Fm-3m has 192: the memory for a site is that of their square
-UNKNOWN = ("?", ".", "")  # what stands where a value is not given
-METRIC = 0.05  # by how much of a length or a cosine a symmetry operation may change the cell
-OPERATIONS = (
-    "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz",
+from crystalpredict.errors import StructureError
+
+CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
+_LENGTHS = tuple(f"_cell_length_{axis}" for axis in "abc")
+_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
+_SITE = re.compile(r"_atom_site_(label|type_symbol|fract_[xyz]|cartn_[xyz]|occupancy|calc_flag|attached_hydrogens)")
+_CELL = re.compile(
+    r"_cell_(length|angle)_[a-z]+|_cell_formula_units_z|_cell_modulation_dimension|_chemical_formula_sum"
+    r"|_symmetry_(equiv_pos_as_xyz|space_group_name_.*|int_tables_number)|_space_group_(name_.*|it_number|.*symop.*xyz"
+    r"|.*ssg_.*|.*magn_.*)"
+)
+_TAGS = (
+    *_LENGTHS, *_ANGLES, "_cell_formula_units_z", "_chemical_formula_sum", "_symmetry_equiv_pos_as_xyz",
+    "_space_group_symop_operation_xyz", "_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt",
+    "_space_group_name_h-m_full", "_space_group_name_h-m_ref", "_space_group_it_number", "_symmetry_int_tables_number",
+    "_space_group_name_hall", "_symmetry_space_group_name_hall",
+    *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy", "calc_flag")),
 )  # fmt: skip
-GROUPS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
-NUMBERS = ("_space_group_IT_number", "_symmetry_Int_Tables_number")
-# P1, P11', P1.1', P_S1 (BNS), P_2s1 (OG) and their numbers, without spaces and quotes
-NOT_MAGNETIC = re.compile(r"1\..*|P(_\{?[0-9]?[A-Za-z]+\}?|S)?1(\.?1)?'*|[?.]?")
-HALL = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall", "_space_group.name_Hall")
-ATTACHED = "attached_hydrogens"  # to sites, without coordinates
-_SITE = ("label", "fract_x", "fract_y", "fract_z", "?type_symbol", "?occupancy", "?calc_flag", f"?{ATTACHED}")
-DUMMY = "dum"  # the calc_flag of a site that is no atom
-_ION = re.compile(r"([A-Z][a-z]?)(?:0?\+|0?-|[0-9](?:\.[0-9]*)?[+-]|[+-][0-9])?")
-_LABEL = re.compile(r"(?!H2O$)([A-Z][a-z]?)(?:[0-9][0-9A-Za-z]*)?")
-_OPERATION = re.compile(r"[xyzXYZ0-9/+,\s-]+")
-_IDENTITY = gemmi.Op("x,y,z")
-_BLOCK = re.compile(r"^data_\S*", re.MULTILINE | re.IGNORECASE)
-_UNUSUAL = re.compile(r"_magn|_moment|_cell[_.]modulation|_ssg[_.]", re.IGNORECASE)
+_IN_LOOPS = (
+    "_atom_site_fract_x", "_atom_site_type_symbol", "_atom_site_occupancy", "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz",
+)  # fmt: skip
+_UNUSUAL = (  # names of newer dictionaries and of what is rare
+    "_magn", "_ssg_", "_modulation", "_cartn_", "_cell.", "_symmetry.", "_symmetry_equiv.", "_space_group.",
+    "_space_group_symop.", "_atom_site.",
+)  # fmt: skip
+_MOST_UNITS_OFF = 0.05  # relative, of formula units in a cell with partly occupied sites
+_SAME_PROPORTION = 0.02
 
 
 @dataclass(frozen=True)
@@ -55,149 +61,258 @@ class PlainCif:
     stated_formula: str
 
 
+@dataclass(frozen=True)
+class CifCrystal:
+    """A crystal of a CIF block, its sites still as they are listed.
+
+    lattice (3, 3), Å; fractional (n, 3), the images of all sites, in the cell; sites (n,), the listed site of each;
+    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites; `usual`: all sites full,
+    in a cell of usual size.
+    """
+
+    lattice: FloatArray
+    fractional: FloatArray
+    sites: IntArray
+    table: Sites
+    symbols: Sequence[str]
+    occupancies: FloatArray
+    places: FloatArray
+    usual: bool
+    decision: Decision
+    formula: str
+    units: str
+
+    def at_each_place(self) -> tuple[FloatArray, list[dict[str, float]], list[str], list[str]]:
+        """Places (k, 3), each once, their occupancies by element and the names of their sites; warnings.
+
+        Raises: StructureError if occupancies exceed 1, or the symmetry contradicts the formula.
+        """
+        owner = owners(self.fractional, self.sites, self.lattice)
+        found = shared(self.table, self.symbols, self.occupancies, self.places, owner)
+        kept = owner[self.sites] == self.sites
+        own = self.sites[kept].tolist()
+        counts: dict[str, float] = {}
+        for site in own:
+            for symbol, occupancy in found[site].items():
+                counts[symbol] = counts.get(symbol, 0.0) + occupancy
+        warning = contradiction(self, counts)
+        names = [self.table.name(site) for site in own]
+        return self.fractional[kept], [found[site] for site in own], names, [warning] if warning else []
+
+
 def read_plain_cif(text: str) -> list[PlainCif]:
-    """The crystals of a CIF all of whose blocks are plain; none if the text is anything else."""
-    if _UNUSUAL.search(text):
-        return []
-    crystals = [_read_block(block) for block in _blocks(text)]
-    return [crystal for crystal in crystals if crystal] if all(crystals) else []
+    """The crystals of a CIF all of whose sites are full and whose symmetry nothing contradicts; else none.
 
-
-def _blocks(text: str) -> Iterable[gemmi.cif.Block]:
-    """The data blocks; none if gemmi cannot read the text. Programs exist that give all blocks the same name."""
+    Atoms may still be too close, or one in the place of another.
+    """
+    plain = []
     try:
-        return gemmi.cif.read_string(text)
-    except (ValueError, RuntimeError) as error:
-        if "duplicate block name" not in str(error):
-            return []
-    numbers = count()
-    try:
-        return gemmi.cif.read_string(_BLOCK.sub(lambda _: f"data_{next(numbers)}", text))
-    except (ValueError, RuntimeError):
-        return []
-
-
-def _read_block(block: gemmi.cif.Block) -> PlainCif | None:
-    parameters = [gemmi.cif.as_number(block.find_value(tag) or "?") for tag in _CELL]
-    operations = _operations(block, parameters)
-    sites = block.find("_atom_site_", _SITE)
-    if not (_is_cell(parameters) and operations and len(sites)):
-        return None
-    if sites.has_column(6) and any(flag.lower() == DUMMY for flag in sites.column(6)):
-        return None
-    if sites.has_column(7) and any(text not in ("0", *UNKNOWN) for text in sites.column(7)):
-        return None
-    typed = sites.has_column(4)
-    numbers = [_atomic_number(text, _ION if typed else _LABEL) for text in sites.column(4 if typed else 0)]
-    full = not sites.has_column(5) or all(_is_full(text) for text in set(sites.column(5)))
-    places = np.array([[gemmi.cif.as_number(text) for text in sites.column(axis)] for axis in (1, 2, 3)]).T
-    if None in numbers or not full or not np.abs(places).max() < 100:  # false for not-a-number too
-        return None
-    lattice = lattice_of_parameters(parameters)
-    if operations != [_IDENTITY] and not fits_cell(lattice, np.array([op.rot for op in operations]) / gemmi.Op.DEN):
-        return None
-    stated = block.find_value("_chemical_formula_sum")
-    fractional, site = _expand(exact_thirds(places), operations)
-    return PlainCif(
-        lattice,
-        fractional,
-        np.array(numbers, dtype=np.int64)[site],
-        gemmi.cif.as_string(stated) if stated else "",
-    )
-
-
-def fits_cell(lattice: FloatArray, rotations: FloatArray) -> bool:
-    """Whether operations W (n, 3, 3) on fractional coordinates leave the cell as it is, W^T G W = G, up to METRIC."""
-    metric = lattice @ lattice.T
-    lengths = np.sqrt(np.diag(metric))
-    change = np.swapaxes(rotations, 1, 2) @ metric @ rotations - metric
-    return bool((np.abs(change) <= 2 * METRIC * np.outer(lengths, lengths)).all())
-
-
-def _operations(block: gemmi.cif.Block, cell: list[float]) -> list[gemmi.Op]:
-    """The operations listed, or those of the space group named, if its name stands for one setting; else none."""
-    for tag in OPERATIONS:
-        texts = [gemmi.cif.as_string(text) for text in block.find_values(tag)]
-        if any(text not in UNKNOWN for text in texts):
-            if len(texts) > MOST_OPERATIONS or not all(_OPERATION.fullmatch(text) for text in texts):
-                return []  # decimals, which gemmi rounds to 24ths
-            try:
-                return [gemmi.Op(text) for text in texts]
-            except (ValueError, RuntimeError):
+        for items in _items_of_crystals(text):
+            crystal = _read(items)
+            if not crystal.usual:
                 return []
-    names, halls = (
-        [name for tag in tags if (name := gemmi.cif.as_string(block.find_value(tag) or "?")) not in UNKNOWN]
-        for tags in (GROUPS, HALL)
-    )
-    numbers = {gemmi.cif.as_string(block.find_value(tag) or "?") for tag in NUMBERS} - {*UNKNOWN}
-    if len({*names, *halls}) > 1 or (halls and numbers):
-        return []  # whether they agree is seen where the exceptions are known
-    if halls:
-        try:
-            return list(gemmi.symops_from_hall(halls[0]))
-        except (ValueError, RuntimeError):
-            return []
-    group = gemmi.find_spacegroup_by_name(names[0], cell[3], cell[5]) if names else None
-    if group and not numbers <= {str(group.number)}:
+            numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in crystal.symbols])[crystal.sites]
+            if crystal.units or crystal.decision.conflict or crystal.decision.warning:
+                counts: Counter[str] = Counter()
+                for symbol, images in zip(crystal.symbols, np.bincount(crystal.sites).tolist(), strict=True):
+                    counts[symbol] += images
+                if contradiction(crystal, counts):
+                    return []
+            plain.append(PlainCif(crystal.lattice, crystal.fractional, numbers, crystal.formula))
+    except (StructureError, KeyError):  # of elements that the network does not have
         return []
-    # of groups with a choice of axes, R, the one that the cell has; with a choice of origin, none
-    return [] if group is None or group.ext not in ("\0", "R", "H") else list(group.operations())
+    return plain
 
 
-def values_of(data: dict[str, Any], name: str) -> list[str]:
-    """Values of an item of a CIF block, one for each row of its loop; empty if the item is absent."""
-    values = data.get(name, [])
-    return [values] if isinstance(values, str) else values
+def read_cif(text: str) -> Iterator[CifCrystal | StructureError]:
+    """The crystal of each data block with atoms, or what is wrong with it; those of mere bibliography are left out."""
+    for items in _items_of_crystals(text):
+        try:
+            yield _read(items)
+        except StructureError as error:
+            yield error
 
 
-def is_operation(text: str) -> bool:
-    """Whether a text is a symmetry operation such as -x,y+1/2,z."""
+def cif_blocks(text: str) -> list[str]:
+    """The data blocks of a CIF; `data_` inside a text field, between lines that start with `;`, begins none."""
+    blocks: list[list[str]] = [[]]
+    in_text = False
+    for line in text.split("\n"):
+        if line.startswith(";"):
+            in_text = not in_text
+        elif not in_text and line.lstrip()[:5].lower() == "data_":
+            blocks.append([])
+        blocks[-1].append(line)
+    return ["\n".join(block) for block in blocks[1:] or blocks]  # what stands before the first block is comment
+
+
+def _items_of_crystals(text: str) -> list[CifItems | StructureError]:
+    """Items of the data blocks that describe a crystal, or what is wrong with one; of the first if none does."""
+    if not text.isascii():  # as in names of authors, of which gemmi reads none; no number and no label has a %
+        text = re.sub(r"[^\x00-\x7f]", "%", text.lstrip("\ufeff"))
+    lower = text.lower()
+    usual = not any(name in lower for name in _UNUSUAL)
     try:
-        gemmi.Op(text)
-    except (ValueError, RuntimeError):
-        return False
-    return True
+        blocks: list[tuple[bool, CifItems | StructureError]] = [
+            (_has_atoms(items), items) for items in (_items(block, usual) for block in gemmi.cif.read_string(text))
+        ]
+    except (ValueError, RuntimeError):  # of one block; or blocks of the same name, as some programs write them
+        blocks = [_read_alone(block) for block in cif_blocks(text)]
+    with_atoms = [items for has_atoms, items in blocks if has_atoms]
+    return with_atoms or [items for _, items in blocks[:1]]
 
 
-def _is_cell(parameters: list[float]) -> bool:
+def _has_atoms(items: CifItems) -> bool:
+    return any(tag.startswith("_atom_site_") for tag in items)
+
+
+def _read_alone(text: str) -> tuple[bool, CifItems | StructureError]:
+    """Whether a data block has atoms, and its items, or what is wrong with its syntax."""
+    try:
+        items = _items(gemmi.cif.read_string(text).sole_block(), usual=False)
+        return _has_atoms(items), items
+    except (ValueError, RuntimeError) as error:
+        has_atoms = bool(re.search(r"_atom_site[_.]", text, re.IGNORECASE))
+        return has_atoms, _syntax_error(str(error), text)
+
+
+def _syntax_error(reason: str, text: str) -> StructureError:
+    """What is wrong with a block that is not by the syntax of CIF, without the words of the library."""
+    if twice := re.search(r"duplicate tag (\S+)", reason):
+        return StructureError(f"{twice[1]} comes twice in a data block: leave one, or begin a block")
+    if not re.search(r"^[^\S\n]*_cell[_.]length_a\s+\S", text, re.MULTILINE | re.IGNORECASE):
+        return StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
+    line = re.match(r"string:([0-9]+)", reason)
+    near = text.split("\n")[int(line[1]) - 1 : int(line[1])] if line else []
+    where = f" at {near[0].strip()[:60]!r}" if near and near[0].strip() else ""
+    what = next((told for part, told in _SYNTAX if part in reason), "not written as CIF is")
+    return StructureError(f"broken CIF ({what}{where}): {CHECK_CIF}")
+
+
+_SYNTAX = (
+    ("number of values", "values are missing or too many in the loop that begins"),
+    ("unterminated", "a quotation mark or a text field that does not end"),
+    ("has no value", "a name without a value"),
+    ("block header", "no line data_ before the first name"),
+)
+
+
+@lru_cache(4096)
+def _key(tag: str) -> str:
+    """Name of an item in lower case, `_` for the `.` of newer dictionaries; empty if nothing needs it."""
+    key = tag.lower().replace(".", "_")
+    return key if _SITE.fullmatch(key) or _CELL.fullmatch(key) else ""
+
+
+def _items(block: gemmi.cif.Block, usual: bool) -> CifItems:
+    """Values of the items of a block that matter, by `_key`; of an item that has two names, the value that is known.
+
+    `usual`: no name is one of newer dictionaries, so that those below are all that matter. gemmi finds them fast.
+    """
+    items: CifItems = {}
+    if usual:
+        items = {tag: [value] for tag in _TAGS if (value := block.find_value(tag))}
+        for tag in _IN_LOOPS:
+            if tag not in items and (loop := block.find_loop(tag).get_loop()):
+                _add_loop(items, loop)
+    else:
+        for item in block:
+            if (pair := item.pair) is not None:
+                _add(items, _key(pair[0]), [pair[1]])
+            elif item.loop is not None:
+                _add_loop(items, item.loop)
+    for key, raw in items.items():
+        joined = "".join(raw)
+        if "'" in joined or '"' in joined or ";" in joined:
+            items[key] = [gemmi.cif.as_string(text) if text[0] in "'\";" else text for text in raw]
+    return items
+
+
+def _add_loop(items: CifItems, loop: gemmi.cif.Loop) -> None:
+    keys = [_key(tag) for tag in loop.tags]
+    values = loop.values if any(keys) else []
+    for column, key in enumerate(keys):
+        _add(items, key, values[column :: len(keys)])
+
+
+def _add(items: CifItems, key: str, values: list[str]) -> None:
+    if key and (key not in items or all(value in UNKNOWN for value in items[key])):
+        items[key] = values
+
+
+def _read(items: CifItems | StructureError) -> CifCrystal:
+    """The crystal of a block; StructureError if there is none."""
+    if isinstance(items, StructureError):
+        raise items
+    if not value_of(items, _LENGTHS[0]):
+        if items.get(_LENGTHS[0]):
+            raise StructureError("no cell length a in the CIF: give _cell_length_a a number")
+        raise StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
+    lattice, parameters = _lattice(items)
+    if "_atom_site_fract_x" not in items and "_atom_site_cartn_x" in items:
+        raise StructureError("Cartesian coordinates only: give fractional ones, _atom_site_fract_x, y and z")
+    table = Sites(items)
+    places = table.places()
+    decision = decide(items, lattice, (parameters[3], parameters[5]))
+    formula = value_of(items, "_chemical_formula_sum")
+    symbols = table.symbols(formula)
+    occupancies = table.occupancies()
+    if decision.symmetry.order == 1:
+        fractional: FloatArray = places - np.floor(places)
+        sites: IntArray = np.arange(len(places))
+    else:
+        fractional, sites = expand(places, table.limits(occupancies, lattice), decision.symmetry, lattice)
     lengths, angles = parameters[:3], parameters[3:]
-    if not (all(0.5 < length < 1000 for length in lengths) and all(2 < angle < 178 for angle in angles)):
-        return False  # false for not-a-number too
-    x, y, z = (math.cos(math.radians(angle)) for angle in angles)
-    return 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6
+    usual = min(lengths) > 0.5 and max(lengths) < 1000 and min(angles) > 2 and max(angles) < 178
+    usual = usual and table.full and table.extent < 100
+    units = value_of(items, "_cell_formula_units_z")
+    return CifCrystal(lattice, fractional, sites, table, symbols, occupancies, places, usual, decision, formula, units)
 
 
-@lru_cache(4096)  # labels differ without end, and memory must not grow with the files
-def _atomic_number(symbol: str, form: re.Pattern[str]) -> int | None:
-    """Atomic number of an element, an ion or a label; none for an isotope, a water or a mistake."""
-    parts = form.fullmatch(symbol)
-    return ATOMIC_NUMBERS.get(parts[1]) if parts else None
+def _given(items: CifItems, tags: Sequence[str]) -> str:
+    return ", ".join(repr(value_of(items, tag)[:20]) for tag in tags)
 
 
-def _is_full(occupancy: str) -> bool:
-    return occupancy == "." or gemmi.cif.as_number(occupancy) == 1
+def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
+    """Lattice of the cell, and its lengths in Å and angles in degrees."""
+    parameters = [number(items[tag][0]) if items.get(tag) else nan for tag in (*_LENGTHS, *_ANGLES)]
+    lengths, angles = parameters[:3], parameters[3:]
+    if not all(0 < length < inf for length in lengths):
+        raise StructureError(f"cell lengths {_given(items, _LENGTHS)} Å: each must be a positive number")
+    if max(lengths) > MAX_LENGTH:
+        raise StructureError(f"the cell is {max(lengths):.3g} Å long: check its lengths")
+    fit = all(0 < angle < 180 for angle in angles)
+    x, y, z = (cos(radians(angle)) if fit else 1.0 for angle in angles)
+    if not 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6:
+        raise StructureError(f"cell angles {_given(items, _ANGLES)}°: no cell has these angles")
+    lattice = lattice_of_parameters(parameters)
+    if (volume := volume_of_cell(lattice)) < MIN_VOLUME:
+        raise StructureError(f"the cell has {volume:.3g} Å^3: check its lengths and angles")
+    return lattice, parameters
 
 
-def exact_thirds(places: FloatArray) -> FloatArray:
-    """Fractional coordinates with rounded positive thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
-    thirds = np.rint(3 * places) / 3
-    rounded = (np.abs(places - thirds) < SAME_SITE * thirds) & (thirds != np.rint(places))
-    return np.where(rounded, thirds, places)
+def contradiction(crystal: CifCrystal, counts: dict[str, int] | dict[str, float]) -> str:
+    """What of symmetry, formula and Z does not agree with the rest, as a warning; empty if all does.
 
+    counts: atoms of each element in the cell.
 
-def _expand(places: FloatArray, operations: list[gemmi.Op]) -> tuple[FloatArray, IntArray]:
-    """Images (n, 3) of the sites under all operations, inside the cell, each once, and the site (n,) of each image."""
-    if operations == [_IDENTITY]:
-        return places - np.floor(places), np.arange(len(places))
-    rotations = np.array([operation.rot for operation in operations]) / gemmi.Op.DEN
-    translations = np.array([operation.tran for operation in operations]) / gemmi.Op.DEN
-    images = np.einsum("oij,sj->soi", rotations, places) + translations  # (sites, operations, 3)
-    images -= np.floor(images)
-    found, sites = [], []
-    for site, own in enumerate(images):
-        offsets = own[:, None] - own[None]
-        same = (np.abs(offsets - np.round(offsets)) < SAME_SITE).all(axis=2)
-        first = ~np.tril(same, -1).any(axis=1)
-        found.append(own[first])
-        sites.append(np.full(int(first.sum()), site))
-    return np.concatenate(found), np.concatenate(sites)
+    Raises: StructureError if nothing tells which of two contradicting statements is right.
+    """
+    decision, formula = crystal.decision, crystal.formula
+    stated, z = elements_of(formula), number(crystal.units) if crystal.units else 0.0
+    ratios = [counts[symbol] / stated[symbol] for symbol in counts if stated.get(symbol)]
+    comparable = z > 0 and set(stated) == set(counts) and max(ratios) <= min(ratios) * (1 + 2 * _SAME_PROPORTION)
+    units = sum(ratios) / len(ratios) if comparable else 0.0
+    agrees = comparable and abs(units / z - 1) <= _MOST_UNITS_OFF
+    if decision.conflict and not agrees:
+        raise StructureError(f"{decision.conflict}: correct one of them")
+    if decision.conflict or decision.warning or agrees or not comparable:
+        return decision.conflict or decision.warning
+    of_cell = abs(units - 1) <= _MOST_UNITS_OFF and all(count % z == 0 for count in stated.values())
+    if of_cell:  # as some programs state the formula of the whole cell
+        return ""
+    cell = f"the cell has {units:.3g} formula units of {formula[:60]!r}"
+    differs = f"{cell}, where _cell_formula_units_Z is {crystal.units[:20]}"
+    if (decision.named and decision.symmetry.order > 1) or (decision.symmetry.order == 1 and units > z):
+        return differs
+    raise StructureError(f"{differs}: correct it, or the symmetry operations")

