@@ -5,12 +5,16 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
+import re
 import zlib
+from stat import S_ISDIR, S_ISREG
 from typing import IO
 
 from crystalpredict.errors import StructureError
+from crystalpredict.other_formats import what_is_binary
 
 try:
     from backports import zstd
@@ -21,6 +25,12 @@ STATED_FORMULA = "crystalpredict_stated_formula"  # under which a pymatgen Struc
 LARGEST = 2**28  # bytes of one file, unpacked: a CIF of a million atoms has a third of it
 BLOCK = 2**16  # bytes
 ZSTD = b"\x28\xb5\x2f\xfd"
+BOMB_RATIO = 500  # how many times its own size a file may hold: CIFs that are alike reach 50
+BOMB_BYTES = 2**30  # less than this is no bomb, whatever the ratio
+BOMB = f"holds more than {BOMB_RATIO} times its own size: a decompression bomb, not read further"
+MOST_BLANK_LINES = 10**6  # one after the other, in a table or a list
+PIPE = "a pipe or a device, which cannot be read twice: save what comes from it as a file"
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eEdD][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 CANNOT_UNPACK = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, *((zstd.ZstdError,) if zstd else ()))
 
 
@@ -63,7 +73,7 @@ def text_of(content: bytes) -> str:
         )
     encoding = encoding_of(content)
     if encoding == "utf-8-sig" and b"\0" in content:
-        raise StructureError("a binary file: give a CIF, a POSCAR or pymatgen JSON")
+        raise StructureError(what_is_binary(content))
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
@@ -88,6 +98,48 @@ def uncompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
     return file
 
 
+class Bounded:
+    """A stream of bytes that StructureError ends when it has given `budget` of them."""
+
+    def __init__(self, file: IO[bytes], budget: int) -> None:
+        self.file, self.budget = file, budget
+
+    def read(self, size: int = -1) -> bytes:
+        """What the stream gives."""
+        content = self.file.read(size)
+        self.budget -= len(content)
+        if self.budget < 0:
+            raise StructureError(BOMB)
+        return content
+
+
+def refuse_pipe(path: str | os.PathLike[str]) -> None:
+    """StructureError for what is there and is no file, such as a pipe: nothing waits for one that is never written."""
+    mode = os.stat(path).st_mode
+    if not (S_ISREG(mode) or S_ISDIR(mode)):
+        raise StructureError(PIPE)
+
+
+def number_of(word: str) -> float:
+    """A number as programs in C and Fortran write it, 1.5e+00 or 1.5D+00; ValueError for anything else."""
+    try:
+        if word.isascii() and "_" not in word:  # which Python takes for digits and between digits
+            return float(word)
+    except ValueError:
+        pass
+    if not NUMBER.fullmatch(word):
+        raise ValueError(f"{word[:40]!r} is not a number")
+    return float(re.sub("[dD]", "e", word))
+
+
+def json_reason(error: Exception) -> str:
+    """Why a text is no JSON, in one phrase."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    place = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+    return f"at {place}" if place else "a number of too many digits"
+
+
 def _read_bounded(file: IO[bytes]) -> bytes:
     """What a stream has, or somewhat more than LARGEST; to ask for so much at once would take the memory of it."""
     blocks, size = [], 0
@@ -99,5 +151,15 @@ def _read_bounded(file: IO[bytes]) -> bytes:
 
 def unreadable(error: BaseException) -> StructureError:
     """The error of a file that cannot be opened or unpacked."""
-    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-    return StructureError(f"cannot be read ({reason}): check the file and its permissions")
+    return StructureError(f"cannot be read ({reason_of_failure(error)}): check the file and its permissions")
+
+
+def reason_of_failure(error: BaseException) -> str:
+    """Why a file cannot be opened or unpacked, in the words of the system or ours."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, EOFError):
+        return "Compressed file ended early: it is cut off"
+    if "null byte" in str(error):
+        return "a null byte in its name"
+    return str(error) if "pip install" in str(error) else "what is compressed in it is damaged"

@@ -20,6 +20,7 @@ from crystalpredict.crystal import LONGEST, lattice_of_parameters
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
+from crystalpredict.other_formats import what_is, what_is_markup
 from crystalpredict.plain_cif import (
     ATTACHED,
     DUMMY,
@@ -35,7 +36,7 @@ from crystalpredict.plain_cif import (
     is_operation,
     values_of,
 )
-from crystalpredict.poscar import is_poscar, structure_of_poscar
+from crystalpredict.poscar import has_poscar, is_poscar, structures_of_poscar
 from crystalpredict.silence import silence
 
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
@@ -49,17 +50,19 @@ def parse_text(text: str) -> list[Structure | StructureError]:
 
 def _parse(text: str) -> list[Structure | StructureError]:
     if is_poscar(text):  # whatever its title looks like
-        return [_parse_poscar(text)]
+        return structures_of_poscar(text)
     start = text.lstrip()[:512].lower()
     if start.startswith(("{", "[")):
         return _parse_json(text)
-    if start.startswith(("<!doctype", "<html", "<?xml")):
-        raise StructureError("a web page, not a structure: download the file itself")
+    if start.startswith(("<!doctype", "<html", "<?xml", "<modeling")):
+        raise StructureError(what_is_markup(text))
     if is_xyz(text):
         return _parse_xyz(text)
     if re.search(r"^[^\S\n]*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
         return _parse_cif(text)
-    raise StructureError("not a CIF, a POSCAR or pymatgen JSON: convert it to one of these")
+    if has_poscar(text):  # below one that is broken
+        return structures_of_poscar(text)
+    raise StructureError(what_is(text))
 
 
 def _parse_xyz(text: str) -> list[Structure | StructureError]:
@@ -305,16 +308,6 @@ def _hold_group(symbol: str) -> SpaceGroup | None:
         return SpaceGroup(symbol)
     except ValueError:
         return None
-
-
-def _parse_poscar(text: str) -> Structure | StructureError:
-    """Structure of a POSCAR."""
-    try:
-        return structure_of_poscar(text)
-    except StructureError as error:
-        return error
-    except Exception as error:  # pymatgen raises whatever its parsing meets
-        return StructureError(f"broken POSCAR ({_reason(error)}): check the counts, the coordinates and their number")
 
 
 def _parse_json(text: str) -> list[Structure | StructureError]:
