@@ -5,13 +5,15 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import json
 import lzma
 import os
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import IO
+from typing import IO, Any
 
 from crystalpredict.errors import StructureError
 from crystalpredict.other_formats import what_is_binary
@@ -98,19 +100,56 @@ def uncompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
     return file
 
 
-class Bounded:
-    """A stream of bytes that StructureError ends when it has given `budget` of them."""
+class _Bounded(io.RawIOBase):
+    """What a compressed file holds; StructureError ends it where it goes on beyond all measure."""
 
     def __init__(self, file: IO[bytes], budget: int) -> None:
         self.file, self.budget = file, budget
 
-    def read(self, size: int = -1) -> bytes:
-        """What the stream gives."""
-        content = self.file.read(size)
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.file.read(len(buffer))
         self.budget -= len(content)
         if self.budget < 0:
             raise StructureError(BOMB)
-        return content
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+def bounded(file: IO[bytes], ratio: int = BOMB_RATIO, least: int = BOMB_BYTES) -> IO[bytes]:
+    """What a file holds, unpacked; StructureError where that is more than `least` bytes and `ratio` times its size."""
+    magic, size = file.read(6), file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if (unpacked := uncompressed(file, magic)) is file:
+        return file
+    return io.BufferedReader(_Bounded(unpacked, max(least, ratio * size)), 2 * BLOCK)
+
+
+def head_of(path: Path) -> bytes:
+    """How a file begins, unpacked."""
+    with path.open("rb") as raw:
+        head = raw.read(4096)
+        raw.seek(0)
+        unpacked = uncompressed(raw, head)
+        return head if unpacked is raw else unpacked.read(4096)
+
+
+@contextmanager
+def opened_text(path: Path, encoding: str) -> Iterator[IO[str]]:
+    """Text of a file, compressed or not; what is no text in the encoding becomes a mark."""
+    with path.open("rb") as raw, io.TextIOWrapper(bounded(raw), encoding, errors="replace", newline="") as file:
+        yield file
 
 
 def refuse_pipe(path: str | os.PathLike[str]) -> None:
@@ -130,14 +169,6 @@ def number_of(word: str) -> float:
     if not NUMBER.fullmatch(word):
         raise ValueError(f"{word[:40]!r} is not a number")
     return float(re.sub("[dD]", "e", word))
-
-
-def json_reason(error: Exception) -> str:
-    """Why a text is no JSON, in one phrase."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    place = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-    return f"at {place}" if place else "a number of too many digits"
 
 
 def _read_bounded(file: IO[bytes]) -> bytes:

@@ -17,7 +17,10 @@ FORMATS = (
     (r"^\s*&(control|system)\b", "an input of Quantum ESPRESSO: " + ASE.format("espresso-in")),
     (r"^\s*lattice_vector\s", "a geometry.in of FHI-aims: " + ASE.format("aims")),
     (r"^\s*%block\s+(lattice_(cart|abc)|positions_)", "a .cell file of CASTEP: " + ASE.format("castep-cell")),
-    (r"^\s*%block\s+(LatticeVectors|LatticeParameters|AtomicCoord)", "an input of SIESTA: convert it with sisl to a CIF"),
+    (
+        r"^\s*%block\s+(LatticeVectors|LatticeParameters|AtomicCoord)",
+        "an input of SIESTA: convert it with sisl",
+    ),
     (r"^\s*(CRYST1|HETATM|ATOM  |HEADER )", "a PDB file: " + ASE.format("proteindatabank")),
     (r"^\s*(PRIMVEC|CONVVEC)\b", "an XSF file: " + ASE.format("xsf")),
     (r"\AITEM: TIMESTEP", "a dump of LAMMPS: " + ASE.format("lammps-dump-text") + ", and mind the types"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
 from io import StringIO
@@ -20,6 +19,7 @@ from crystalpredict.crystal import LONGEST, lattice_of_parameters
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
+from crystalpredict.json_text import AGAIN, json_reason, parsed_json
 from crystalpredict.other_formats import what_is, what_is_markup
 from crystalpredict.plain_cif import (
     ATTACHED,
@@ -80,11 +80,11 @@ def _parse_frame(text: str) -> Structure | StructureError:
     """Structure of one frame of extended XYZ."""
     try:
         lattice, symbols, positions = parse_frame(text)
-        return Structure(lattice, symbols, positions, coords_are_cartesian=True)
     except StructureError as error:
         return error
-    except Exception as error:  # pymatgen raises whatever its parsing meets
-        return StructureError(f"broken XYZ ({_reason(error)}): check the symbols and the cell")
+    if odd := next((symbol for symbol in symbols if not Element.is_valid_symbol(symbol)), None):
+        return StructureError(f"unknown element {odd!r} in an XYZ frame: name a chemical element")
+    return Structure(lattice, symbols, positions, coords_are_cartesian=True)
 
 
 def _parse_cif(text: str) -> list[Structure | StructureError]:
@@ -313,9 +313,9 @@ def _hold_group(symbol: str) -> SpaceGroup | None:
 def _parse_json(text: str) -> list[Structure | StructureError]:
     """Structures of pymatgen JSON, of jarvis-tools' or of plain arrays: one object, or a list of them."""
     try:
-        content = json.loads(text)
+        content = parsed_json(text)
     except (ValueError, RecursionError) as error:
-        raise StructureError(f"broken JSON ({_reason(error)})") from None
+        raise StructureError(f"broken JSON ({json_reason(error)}): {AGAIN}") from None
     items = content if isinstance(content, list) else [content]
     if not items:
         raise StructureError("an empty JSON list: no structures in it")

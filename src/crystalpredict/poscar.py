@@ -77,7 +77,7 @@ def _is_cell(lines: Sequence[str], start: int) -> bool:
 
 
 def _structure_of(lines: list[str], start: int) -> tuple[Structure, list[str]]:
-    """The structure that begins in the first of the lines, which is line `start` of the file, and the lines behind it."""
+    """The structure that begins in the first of the lines, line `start` of the file, and the lines behind it."""
     if not _is_cell(lines, 0):
         raise StructureError("broken POSCAR: no scale and three vectors of a cell below its first line")
     scale, lattice = _cell_of(lines)
