@@ -9,17 +9,16 @@ from typing import Any
 
 import gemmi
 import numpy as np
-from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser, str2float
 from pymatgen.symmetry.groups import SpaceGroup
 
-from crystalpredict.crystal import LONGEST, lattice_of_parameters
+from crystalpredict.crystal import LONGEST
 from crystalpredict.errors import StructureError
 from crystalpredict.extended_xyz import frames_of, is_xyz, parse_frame
 from crystalpredict.files import STATED_FORMULA
-from crystalpredict.json_text import AGAIN, json_reason, parsed_json
+from crystalpredict.json_structures import structures_of_json
 from crystalpredict.other_formats import what_is, what_is_markup
 from crystalpredict.plain_cif import (
     ATTACHED,
@@ -53,7 +52,7 @@ def _parse(text: str) -> list[Structure | StructureError]:
         return structures_of_poscar(text)
     start = text.lstrip()[:512].lower()
     if start.startswith(("{", "[")):
-        return _parse_json(text)
+        return structures_of_json(text)
     if start.startswith(("<!doctype", "<html", "<?xml", "<modeling")):
         raise StructureError(what_is_markup(text))
     if is_xyz(text):
@@ -308,44 +307,6 @@ def _hold_group(symbol: str) -> SpaceGroup | None:
         return SpaceGroup(symbol)
     except ValueError:
         return None
-
-
-def _parse_json(text: str) -> list[Structure | StructureError]:
-    """Structures of pymatgen JSON, of jarvis-tools' or of plain arrays: one object, or a list of them."""
-    try:
-        content = parsed_json(text)
-    except (ValueError, RecursionError) as error:
-        raise StructureError(f"broken JSON ({json_reason(error)}): {AGAIN}") from None
-    items = content if isinstance(content, list) else [content]
-    if not items:
-        raise StructureError("an empty JSON list: no structures in it")
-    return [_structure_of_dict(item) for item in items]
-
-
-def _structure_of_dict(item: Any) -> Structure | StructureError:
-    for key in ("structure", "atoms"):  # a computed entry, or a row of a data set
-        if isinstance(item, dict) and isinstance(item.get(key), dict):
-            item = item[key]
-    keys = set(item) if isinstance(item, dict) else set()
-    try:
-        if {"lattice_mat", "coords", "elements"} <= keys:  # jarvis-tools
-            symbols = [str(symbol).strip() for symbol in item["elements"]]
-            cartesian = bool(item.get("cartesian"))
-            return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
-        if {"lattice", "species", "frac_coords"} <= keys:
-            lattice_of_parameters(item["lattice"])  # pymatgen makes some cell of any numbers
-            return Structure(Lattice.from_parameters(*item["lattice"]), item["species"], item["frac_coords"])
-        if "sites" not in keys:
-            return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
-        if "lattice" not in keys:
-            return StructureError("a molecule without a lattice: a periodic cell is needed")
-        if "matrix" not in item["lattice"]:
-            lattice_of_parameters([item["lattice"][name] for name in ("a", "b", "c", "alpha", "beta", "gamma")])
-        # no more than the crystal: of properties pymatgen makes objects, and imports the modules that they name
-        sites = [{"species": site["species"], "abc": site["abc"]} for site in item["sites"]]
-        return Structure.from_dict({"lattice": item["lattice"], "sites": sites})
-    except Exception as error:  # pymatgen raises whatever its parsing meets
-        return StructureError(f"broken pymatgen JSON ({_reason(error)})")
 
 
 def _reason(error: Exception) -> str:
