@@ -10,6 +10,7 @@ _STRUCTURES = re.compile(
     rf"(.*\.(cif|mcif|vasp|poscar|contcar|json|xyz|extxyz)|(POSCAR|CONTCAR)([._-].*)?){_PACKED}",
     re.IGNORECASE | re.DOTALL,
 )
+_JSON = re.compile(rf".*\.json{_PACKED}", re.IGNORECASE | re.DOTALL)
 _TABLE = re.compile(rf".*\.(csv|tsv|jsonl|ndjson|parquet){_PACKED}", re.IGNORECASE | re.DOTALL)
 _ARCHIVE = re.compile(r".*\.(zip|tar|tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst))", re.IGNORECASE | re.DOTALL)
 
@@ -32,6 +33,11 @@ def is_database(name: str) -> bool:
 def is_xyz(name: str) -> bool:
     """A file of XYZ frames."""
     return _XYZ.fullmatch(name) is not None
+
+
+def is_json(name: str) -> bool:
+    """A file of JSON, which may be a list of structures."""
+    return _JSON.fullmatch(name) is not None
 
 
 def is_found(name: str) -> bool:

@@ -68,11 +68,11 @@ class Reader:
         self.radius, self.merge, self.jobs, self.limits = radius, merge, jobs, limits or Limits()
         self.stages = stages_of(radius, vectors=vectors, cache=cache)
         sources = iter(sources)
-        first = list(islice(sources, FEW))
+        first = first_of(sources)
         self.chunks = chunks_of(chain(first, sources))
         self.waiting: deque[tuple[Future[list[Entry]], int]] = deque()
         self.pool: Workers | None = None
-        if jobs > 1 and len(first) >= FEW:
+        if jobs > 1 and (len(first) >= FEW or sum(map(bytes_of, first)) > AHEAD_BYTES):
             # a fork is quickest, but not safe once there are threads, as there are when torch is in use
             quick = sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1
             finish = partial(merge_entries, radius=radius) if merge else _as_they_are
@@ -112,6 +112,23 @@ class Reader:
             chunk, weight = found
             self.waiting.append((self.pool.submit(chunk), weight))
             size += weight
+
+
+def first_of(sources: Iterator[Source]) -> list[Source]:
+    """The first FEW sources, or fewer whose texts fill a part of the memory."""
+    first: list[Source] = []
+    size = 0
+    for source in islice(sources, FEW):
+        first.append(source)
+        size += bytes_of(source)
+        if size > AHEAD_BYTES:
+            break
+    return first
+
+
+def bytes_of(source: Source) -> int:
+    """Bytes of a source that are in memory already."""
+    return len(source.text) if isinstance(source, Inline) else 0
 
 
 def chunks_of(sources: Iterable[Source]) -> Iterator[tuple[Sequence[Source], int]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -14,21 +12,37 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from crystalpredict.errors import DataError
-from crystalpredict.files import CANNOT_UNPACK, LARGEST, encoding_of, uncompressed
+from crystalpredict.errors import DataError, StructureError
+from crystalpredict.files import (
+    CANNOT_UNPACK,
+    LARGEST,
+    MOST_BLANK_LINES,
+    bounded,
+    encoding_of,
+    head_of,
+    opened_text,
+    reason_of_failure,
+    refuse_pipe,
+)
+from crystalpredict.json_text import json_reason, parsed_json
 
 MOST_COLUMNS = 10_000  # of a table that was meant to be one
 LONGEST_DOCUMENT = 2**30  # characters of JSON that is read as a whole
+MOST_FIELDS = 2**22  # of one row
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # words for nothing
-ID_COLUMNS = ("id", "material_id", "mp_id", "mpid", "jid", "identifier")
+ID_COLUMNS = (
+    "id", "material_id", "mp_id", "mpid", "jid", "identifier", "entry_id", "task_id", "structure_id", "cod_id",
+    "icsd_id",
+)  # fmt: skip
 FORMATS = "give CSV, JSON lines, JSON or Parquet"
 MAGIC = {
     b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image",
 }  # fmt: skip
 PARQUET_ROWS = 1000  # in memory at a time, where rows are read one after the other
 NO_PYARROW = "{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV"
+BROKEN_PARQUET = "broken Parquet: write or download it again"
 STRUCTURE_KEYS = ("lattice", "species", "frac_coords")  # of a row of JSON that is itself a structure
 
 
@@ -71,7 +85,7 @@ def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] |
         with opened_text(path, encoding) as file:
             if not start.startswith(("{", "[")):
                 yield from _rows_of_csv(path, file, known)
-            elif _is_one_a_line(file):
+            elif _is_one_a_line(path, file):
                 yield from (_object_or_reason(line) for line in _lines(path, file) if line.strip())
             else:
                 yield from _rows_of_json(path, file)
@@ -81,11 +95,14 @@ def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] |
 def _readable(path: Path) -> Iterator[None]:
     """In the block, DataError with the reason where the file cannot be read or unpacked."""
     try:
+        refuse_pipe(path)
         yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: check the path") from None
+    except StructureError as error:
+        raise DataError(f"{path}: {error}") from None
     except CANNOT_UNPACK as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of_failure(error)
         raise DataError(f"{path}: cannot be read ({reason}): check the file and its permissions") from None
 
 
@@ -132,15 +149,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def head_of(path: Path) -> bytes:
-    """How a file begins, unpacked."""
-    with path.open("rb") as raw:
-        head = raw.read(4096)
-        raw.seek(0)
-        unpacked = uncompressed(raw, head)
-        return head if unpacked is raw else unpacked.read(4096)
-
-
 def _start(path: Path, head: bytes) -> tuple[str, str]:
     """Encoding of a text and its first words; DataError if there is none."""
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
@@ -153,21 +161,15 @@ def _start(path: Path, head: bytes) -> tuple[str, str]:
     return encoding, start
 
 
-@contextmanager
-def opened_text(path: Path, encoding: str) -> Iterator[IO[str]]:
-    """Text of a file, compressed or not; what is no text in the encoding becomes a mark."""
-    with path.open("rb") as raw:
-        magic = raw.read(6)
-        raw.seek(0)
-        with io.TextIOWrapper(uncompressed(raw, magic), encoding, errors="replace", newline="") as file:
-            yield file
-
-
 def _lines(path: Path, file: IO[str]) -> Iterator[str]:
-    """The lines of a text; DataError before one that may have been packed to fill the memory."""
+    """The lines of a text; DataError before what may be meant to fill the memory."""
+    blank = 0
     while line := file.readline(LARGEST + 1):
         if len(line) > LARGEST:
             raise DataError(f"{path}: a line of more than {LARGEST >> 20} MiB: is it a table, whole and unpacked?")
+        blank = 0 if not line.isspace() else blank + 1
+        if blank > MOST_BLANK_LINES:
+            raise DataError(f"{path}: more than {MOST_BLANK_LINES:,} empty lines on end: is it a table?")
         yield line
 
 
@@ -175,11 +177,18 @@ def _csv_reader(path: Path, file: IO[str]) -> Any:
     lines = _lines(path, file)
     header_line = next(line for line in lines if line.strip())
     delimiter = max(DELIMITERS, key=header_line.count)
+    lines = (_not_wide(path, line, delimiter) for line in lines)
     if header_line.count(delimiter) >= MOST_COLUMNS:
         count = header_line.count(delimiter) + 1
         raise DataError(f"{path}: {count:,} columns: is it transposed? A table has a row for each crystal")
     csv.field_size_limit(LARGEST)  # Python's limit of 2**17 is below a CIF of 2,000 atoms
     return csv.reader(chain([header_line], lines), delimiter=delimiter, strict=True)
+
+
+def _not_wide(path: Path, line: str, delimiter: str) -> str:
+    if len(line) > MOST_FIELDS and line.count(delimiter) > MOST_FIELDS:
+        raise DataError(f"{path}: a line of more than {MOST_FIELDS:,} fields: check the delimiters")
+    return line
 
 
 def _uneven(cells: Sequence[str], names: Sequence[str]) -> str:
@@ -229,7 +238,7 @@ def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTa
 
 def _read_json(path: Path, file: IO[str]) -> RawTable:
     """Rows of JSON lines, of a list of objects (jarvis-tools, MEGNet), or of pandas (Matbench: split)."""
-    one_a_line = _is_one_a_line(file)
+    one_a_line = _is_one_a_line(path, file)
     try:
         if one_a_line:
             numbered = enumerate(_lines(path, file), start=1)
@@ -237,7 +246,7 @@ def _read_json(path: Path, file: IO[str]) -> RawTable:
         else:
             rows = _rows_of_document(path, _document(path, file))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: broken JSON ({error}): write or download it again") from None
+        raise DataError(f"{path}: broken JSON ({json_reason(error)}): write or download it again") from None
     names = tuple(dict.fromkeys(str(name) for row in rows for name in row))
     if len(names) >= MOST_COLUMNS:
         raise DataError(f"{path}: {len(names):,} columns: is it transposed? A table has a row for each crystal")
@@ -255,12 +264,12 @@ def holds_structure(cell: Any) -> bool:
     return isinstance(cell, dict | list)
 
 
-def _is_one_a_line(file: IO[str]) -> bool:
+def _is_one_a_line(path: Path, file: IO[str]) -> bool:
     """Whether a JSON text, of which nothing is read yet, has an object on each line."""
-    first = next((line for line in iter(lambda: file.readline(LARGEST), "") if line.strip()), "")
+    first = next((line for line in _lines(path, file) if line.strip()), "")
     file.seek(0)
     try:
-        return isinstance(content := json.loads(first), dict) and not _is_whole(content)
+        return isinstance(content := parsed_json(first), dict) and not _is_whole(content)
     except (ValueError, RecursionError):
         return False
 
@@ -275,9 +284,11 @@ def _is_whole(content: dict[str, Any]) -> bool:
 
 def _object_or_reason(line: str) -> dict[str, Any] | str:
     try:
-        row = json.loads(line)
+        row = parsed_json(line)
+    except StructureError as error:
+        return str(error)
     except (ValueError, RecursionError) as error:
-        return f"broken JSON ({error})"
+        return f"broken JSON ({json_reason(error)}): write or download it again"
     return row if isinstance(row, dict) else f"not a JSON object, but {type(row).__name__}"
 
 
@@ -285,7 +296,7 @@ def _rows_of_json(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
     try:
         yield from _rows_of_document(path, _document(path, file))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: broken JSON ({error}): write or download it again") from None
+        raise DataError(f"{path}: broken JSON ({json_reason(error)}): write or download it again") from None
 
 
 def _document(path: Path, file: IO[str]) -> Any:
@@ -295,14 +306,14 @@ def _document(path: Path, file: IO[str]) -> Any:
         raise DataError(
             f"{path}: more than {LONGEST_DOCUMENT >> 30} GiB of JSON: write a line for each crystal instead"
         )
-    return json.loads(text)
+    return parsed_json(text)
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = parsed_json(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: broken JSON ({error})") from None
+        raise DataError(f"{path}, line {number}: broken JSON ({json_reason(error)})") from None
     if not isinstance(row, dict):
         raise DataError(f"{path}, line {number}: not a JSON object, but {type(row).__name__}")
     return row
@@ -338,10 +349,7 @@ def _rows_of_split(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
 def _parquet(path: Path) -> Iterator[IO[bytes]]:
     """A Parquet file, unpacked if it is compressed: it is read from its end."""
     with path.open("rb") as raw:
-        magic = raw.read(6)
-        raw.seek(0)
-        unpacked = uncompressed(raw, magic)
-        if unpacked is raw:
+        if (unpacked := bounded(raw)) is raw:
             yield raw
             return
         with tempfile.TemporaryFile() as whole:
@@ -354,12 +362,13 @@ def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any] | str]:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise DataError(NO_PYARROW.format(path=path)) from None
-    try:
-        with _parquet(path) as raw, ParquetFile(raw) as file:
-            for batch in file.iter_batches(PARQUET_ROWS):
-                yield from batch.to_pylist()
-    except Exception as error:  # pyarrow has many errors of its own
-        raise DataError(f"{path}: broken Parquet ({str(error).splitlines()[0]})") from None
+    with _parquet(path) as raw:
+        try:
+            with ParquetFile(raw) as file:
+                for batch in file.iter_batches(PARQUET_ROWS):
+                    yield from batch.to_pylist()
+        except Exception:  # pyarrow has many errors of its own
+            raise DataError(f"{path}: {BROKEN_PARQUET}") from None
 
 
 def _read_parquet(path: Path) -> RawTable:
@@ -367,9 +376,9 @@ def _read_parquet(path: Path) -> RawTable:
         from pyarrow.parquet import read_table as read_columns
     except ImportError:
         raise DataError(NO_PYARROW.format(path=path)) from None
-    try:
-        with _parquet(path) as raw:
+    with _parquet(path) as raw:
+        try:
             columns = read_columns(raw).to_pydict()
-    except Exception as error:  # pyarrow has many errors of its own
-        raise DataError(f"{path}: broken Parquet ({str(error).splitlines()[0]})") from None
+        except Exception:  # pyarrow has many errors of its own
+            raise DataError(f"{path}: {BROKEN_PARQUET}") from None
     return RawTable(tuple(columns), columns, len(next(iter(columns.values()), [])))

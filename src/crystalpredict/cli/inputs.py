@@ -16,6 +16,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.file_names import is_found
 
 BLOCK = 2**16  # bytes of a list that are read at a time
+LONGEST_NAME = 2**16  # bytes of a path, more than any system has
 RESULTS = re.compile(r'\[\s*(\]\s*$|\{"(path|id)": "([^"\\]|\\.)*", "(index|row)": \d)')  # of `predict`, `evaluate`
 NOTHING = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
@@ -84,8 +85,7 @@ def _is_result(path: str) -> bool:
     """Whether a file is JSON that `predict` wrote, told from its beginning; one that cannot be read is not."""
     if ".json" not in path[-9:].lower():
         return False
-    from crystalpredict.files import CANNOT_UNPACK
-    from crystalpredict.table_files import opened_text
+    from crystalpredict.files import CANNOT_UNPACK, opened_text
 
     try:
         with opened_text(Path(path), "utf-8") as file:
@@ -123,9 +123,26 @@ def _names_in_file(name: str, null: bool) -> Iterator[str]:
 
 def _names(file: IO[bytes], null: bool) -> Iterator[str]:
     """The paths in a list, as the system has them, whatever their encoding."""
-    for number, name in enumerate(_ended_by_null(file) if null else (line.strip() for line in file)):
+    from crystalpredict.files import MOST_BLANK_LINES
+
+    empty = 0
+    for number, name in enumerate(_ended_by_null(file) if null else _lines(file)):
+        empty = 0 if name else empty + 1
+        if empty > MOST_BLANK_LINES:
+            raise UsageError(f"a list of paths with more than {MOST_BLANK_LINES:,} empty lines on end: is it one?")
         if text := name if number else name.removeprefix(b"\xef\xbb\xbf"):
             yield os.fsdecode(text)
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    while line := file.readline(LONGEST_NAME + 1):
+        _refuse_long(line)
+        yield line.strip()
+
+
+def _refuse_long(name: bytes) -> None:
+    if len(name) > LONGEST_NAME:
+        raise UsageError(f"a list of paths with a line of more than {LONGEST_NAME >> 10} KiB: is it one?")
 
 
 def _ended_by_null(file: IO[bytes]) -> Iterator[bytes]:
@@ -133,4 +150,5 @@ def _ended_by_null(file: IO[bytes]) -> Iterator[bytes]:
     while block := file.read(BLOCK):
         *names, rest = (rest + block).split(b"\0")
         yield from names
+        _refuse_long(rest)
     yield rest

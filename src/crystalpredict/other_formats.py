@@ -1,0 +1,61 @@
+"""Files of other programs, told from their first lines, and how to convert them."""
+
+from __future__ import annotations
+
+import re
+
+READABLE = "not a CIF, a POSCAR, pymatgen JSON or extended XYZ"
+ASE = "convert it with `ase convert -i {} FILE structures.extxyz`"
+MARKUP = (
+    (r"<modeling>", "a vasprun.xml of VASP: " + ASE.format("vasp-xml")),
+    (r"<(qes:)?espresso", "an XML file of Quantum ESPRESSO: " + ASE.format("espresso-out").replace("FILE", "pw.out")),
+    (r"<html|<!doctype html", "a web page, not a structure: download the file itself"),
+)
+FORMATS = (
+    (r"\A\s*vasp\.\d", "an OUTCAR of VASP: " + ASE.format("vasp-out")),
+    (r"^\s*Program PWSCF", "an output of Quantum ESPRESSO: " + ASE.format("espresso-out")),
+    (r"^\s*&(control|system)\b", "an input of Quantum ESPRESSO: " + ASE.format("espresso-in")),
+    (r"^\s*lattice_vector\s", "a geometry.in of FHI-aims: " + ASE.format("aims")),
+    (r"^\s*%block\s+(lattice_(cart|abc)|positions_)", "a .cell file of CASTEP: " + ASE.format("castep-cell")),
+    (
+        r"^\s*%block\s+(LatticeVectors|LatticeParameters|AtomicCoord)",
+        "an input of SIESTA: convert it with sisl",
+    ),
+    (r"^\s*(CRYST1|HETATM|ATOM  |HEADER )", "a PDB file: " + ASE.format("proteindatabank")),
+    (r"^\s*(PRIMVEC|CONVVEC)\b", "an XSF file: " + ASE.format("xsf")),
+    (r"\AITEM: TIMESTEP", "a dump of LAMMPS: " + ASE.format("lammps-dump-text") + ", and mind the types"),
+    (r"^\s*\d+\s+atoms\s*$", "a data file of LAMMPS: " + ASE.format("lammps-data") + ", and mind the types"),
+    (r"^\s*&(force_eval|global)\b", "an input of CP2K: write an extended XYZ or a CIF with CP2K"),
+    (r"^TITL\b", "a .res or .ins file of SHELX: write a CIF with SHELXL (ACTA)"),
+    (r"\A\s*(PAW_|US |NC )", "a POTCAR of VASP, which has no structure: give the POSCAR"),
+    (r"\A\s*(SYSTEM|ALGO|ENCUT|ISMEAR|PREC)\s*=", "an INCAR of VASP, which has no structure: give the POSCAR"),
+    (r"V[23]000\s*$", "a molecule without a lattice: a periodic cell is needed"),
+    (r"\Aversion https://git-lfs", f"a pointer of Git LFS, {READABLE}: fetch the file with git lfs pull"),
+)
+BEGINNING = 2**16  # characters in which a file shows what it is
+MAGIC = (
+    (b"SQLite format 3", "a SQLite database: if it is one of ASE, call it *.db"),
+    (b"\x89HDF", "an HDF5 file: write a POSCAR or a CIF with the program that made it"),
+    (b"- of Ulm", "a trajectory of ASE: " + ASE.format("traj")),
+    (b"PAR1", "a Parquet file: call it *.parquet"),
+)
+
+
+def what_is_markup(text: str) -> str:
+    """What a file of XML or HTML is, and what to do."""
+    start = text[:BEGINNING]
+    found = (what for form, what in MARKUP if re.search(form, start, re.IGNORECASE))
+    return next(found, "XML or a web page, not a structure: convert it to CIF, or download the file itself")
+
+
+def what_is(text: str) -> str:
+    """What a text is that is no structure, and what to do."""
+    start = text[:BEGINNING]
+    found = (what for form, what in FORMATS if re.search(form, start, re.MULTILINE | re.IGNORECASE))
+    return next(found, f"{READABLE}: convert it to one of these")
+
+
+def what_is_binary(content: bytes) -> str:
+    """What a binary file is, and what to do."""
+    found = (what for magic, what in MAGIC if content.startswith(magic))
+    return next(found, "a binary file: give a CIF, a POSCAR or pymatgen JSON")
