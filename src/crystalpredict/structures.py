@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import DummySpecies, Element, Species
 from pymatgen.core.structure import SiteCollection, Structure
 
+from crystalpredict.cif_sites import elements_of
 from crystalpredict.crystal import ELEMENTS, LONGEST, THINNEST, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
 from crystalpredict.files import CIF_SITE, CIF_WARNINGS, STATED_FORMULA, read_text, text_of
@@ -179,8 +179,7 @@ def _entries_of_plain_cif(parsed: Parsed, crystals: Sequence[Crystal], lists: It
         close |= _shortest_edge(neighbors)[1] < CLOSEST
         counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
         formula = plain.stated_formula
-        stated = {symbol: int(count or 1) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula)}
-        differs = stated != counts and _differs_from_formula(Composition(counts), formula)
+        differs = elements_of(formula) != counts and _differs_from_formula(Composition(counts), formula)
         notes = (OTHER_FORMULA,) if differs else ()
         index = parsed.first + len(entries)
         entries.append(Entry(parsed.path, index, _formula(counts), crystal.n_atoms, crystal, neighbors, notes))
