@@ -17,7 +17,6 @@ from crystalpredict.errors import StructureError
 CifItems = dict[str, list[str]]  # values of each item of a block, by its name in lower case with `_` for `.`
 UNKNOWN = ("?", ".", "")  # what stands where a value is not given
 MOST_OPERATIONS = 1000  # of which Fm-3m has 192: the memory for a site grows with their number
-_SYMMETRY = ("_symmetry_", "_space_group_", "_cell_modulation_")
 METRIC = 0.05  # by how much of a length or a cosine a symmetry operation may change the cell
 LIST_THEM = "list its operations, _symmetry_equiv_pos_as_xyz"
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
@@ -55,11 +54,16 @@ class Symmetry:
 
 @dataclass(frozen=True)
 class Decision:
-    """The symmetry of a block. `conflict`: what contradicts it; `named`: whether a group named agrees with it."""
+    """The symmetry of a block and how sure it is.
+
+    `conflict`: what contradicts it; `named`: whether a group named agrees with it;
+    `from_name`: whether the operations are those of this group, and none are listed.
+    """
 
     symmetry: Symmetry
     conflict: str = ""
     named: bool = False
+    from_name: bool = False
     warning: str = ""
 
 
@@ -85,10 +89,11 @@ def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) ->
 
     Raises: StructureError if what the block says is not understood, no group or does not fit the cell.
     """
-    key = tuple((tag, tuple(values)) for tag, values in items.items() if tag.startswith(_SYMMETRY))
-    listed, groups, named = _statements(key, *((90.0, 120.0) if angles[1] > 1.125 * angles[0] else (90.0, 90.0)))
-    decision = _of_list(listed, groups, lattice) if listed else Decision(named, named=bool(groups))
-    symmetry, which = decision.symmetry, f"of {groups[0][0]!r} " if groups and not listed else ""
+    key = tuple((tag, tuple(values)) for tag, values in items.items() if tag[1] == "s" or tag.startswith("_cell_m"))
+    # that much gemmi looks at the angles
+    decision, groups, listed = _statements(key, *((90.0, 120.0) if angles[1] > 1.125 * angles[0] else (90.0, 90.0)))
+    decision = decision or _of_list(listed, groups, lattice)
+    symmetry, which = decision.symmetry, f"of {groups[0][0]!r} " if groups and decision.from_name else ""
     if symmetry.order > 1 and not fits_cell(lattice, symmetry.rotations):
         raise StructureError(
             f"the symmetry operations {which}do not fit the cell: check its lengths, angles and setting"
@@ -105,14 +110,18 @@ def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) ->
 @lru_cache(256)
 def _statements(
     key: tuple[tuple[str, tuple[str, ...]], ...], alpha: float, gamma: float
-) -> tuple[Symmetry | None, list[tuple[str, gemmi.SpaceGroup]], Symmetry]:
-    """The operations listed, the groups named, and the operations of these if none are listed."""
+) -> tuple[Decision | None, list[tuple[str, gemmi.SpaceGroup]], Symmetry]:
+    """The symmetry, unless it depends on the cell; the groups named; the operations listed or named."""
     items = {tag: list(values) for tag, values in key}
     _refuse_modulated(items)
     if magnetic := _magnetic(items):
-        return magnetic, [], magnetic
+        return Decision(magnetic), [], magnetic
     listed, groups = _listed(items), _groups(items, alpha, gamma)
-    return listed, groups, listed or _of_names(items, groups)
+    if listed is None:
+        named = _of_names(items, groups)
+        return Decision(named, named=bool(groups), from_name=True), groups, named
+    same = all(_same(listed, of(group)) for _, group in groups)
+    return Decision(listed, named=bool(groups)) if same else None, groups, listed
 
 
 def fits_cell(lattice: FloatArray, rotations: FloatArray) -> bool:
@@ -255,16 +264,17 @@ def _of_list(symmetry: Symmetry, groups: list[tuple[str, gemmi.SpaceGroup]], lat
     return Decision(symmetry, conflict)
 
 
+def _same(one: Symmetry, two: Symmetry) -> bool:
+    """Whether symmetries have as many operations of each kind, whatever the origin and the axes."""
+    return (one.types, one.centring) == (two.types, two.centring) and one.number in (0, two.number)
+
+
 def _agree(symmetry: Symmetry, group: gemmi.SpaceGroup, lattice: FloatArray) -> bool:
-    """Whether operations are of the type of a space group: as many, of the same kinds, whatever the origin and axes."""
+    """Whether operations are those of a space group, in the cell or in another one of the same lattice."""
     theirs = of(group)
-    if symmetry.number not in (0, theirs.number):
-        return False
-    if symmetry.types == theirs.types and symmetry.centring == theirs.centring:
-        return True
-    if fits_cell(lattice, theirs.rotations):
-        return False
-    return _point_group(symmetry) == _point_group(theirs)  # of another cell of the same lattice
+    if _same(symmetry, theirs) or symmetry.number not in (0, theirs.number) or fits_cell(lattice, theirs.rotations):
+        return _same(symmetry, theirs)
+    return _point_group(symmetry) == _point_group(theirs)
 
 
 def _point_group(symmetry: Symmetry) -> list[tuple[int, float]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import cos, inf, nan, radians
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -38,10 +38,12 @@ _TAGS = (
     "_space_group_symop_operation_xyz", "_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt",
     "_space_group_name_h-m_full", "_space_group_name_h-m_ref", "_space_group_it_number", "_symmetry_int_tables_number",
     "_space_group_name_hall", "_symmetry_space_group_name_hall",
-    *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy", "calc_flag")),
+    "_atom_site_label", "_atom_site_type_symbol", "_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z",
+    "_atom_site_occupancy", "_atom_site_calc_flag",
 )  # fmt: skip
 _IN_LOOPS = (
-    "_atom_site_fract_x", "_atom_site_type_symbol", "_atom_site_occupancy", "_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz",
+    "_atom_site_fract_x", "_atom_site_type_symbol", "_atom_site_occupancy", "_symmetry_equiv_pos_as_xyz",
+    "_space_group_symop_operation_xyz",
 )  # fmt: skip
 _UNUSUAL = (  # names of newer dictionaries and of what is rare
     "_magn", "_ssg_", "_modulation", "_cartn_", "_cell.", "_symmetry.", "_symmetry_equiv.", "_space_group.",
@@ -113,9 +115,9 @@ def read_plain_cif(text: str) -> list[PlainCif]:
                 return []
             numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in crystal.symbols])[crystal.sites]
             if crystal.units or crystal.decision.conflict or crystal.decision.warning:
-                counts: Counter[str] = Counter()
+                counts: dict[str, float] = {}
                 for symbol, images in zip(crystal.symbols, np.bincount(crystal.sites).tolist(), strict=True):
-                    counts[symbol] += images
+                    counts[symbol] = counts.get(symbol, 0) + images
                 if contradiction(crystal, counts):
                     return []
             plain.append(PlainCif(crystal.lattice, crystal.fractional, numbers, crystal.formula))
@@ -217,10 +219,11 @@ def _items(block: gemmi.cif.Block, usual: bool) -> CifItems:
                 _add_loop(items, loop)
     else:
         for item in block:
-            if (pair := item.pair) is not None:
+            pair: Any = item.pair
+            if pair is not None:
                 _add(items, _key(pair[0]), [pair[1]])
-            elif item.loop is not None:
-                _add_loop(items, item.loop)
+            elif (loop := item.loop) is not None:
+                _add_loop(items, loop)
     for key, raw in items.items():
         joined = "".join(raw)
         if "'" in joined or '"' in joined or ";" in joined:
@@ -291,7 +294,7 @@ def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
     return lattice, parameters
 
 
-def contradiction(crystal: CifCrystal, counts: dict[str, int] | dict[str, float]) -> str:
+def contradiction(crystal: CifCrystal, counts: dict[str, float]) -> str:
     """What of symmetry, formula and Z does not agree with the rest, as a warning; empty if all does.
 
     counts: atoms of each element in the cell.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from crystalpredict.cell import (
     inside,
     reduced,
 )
+from crystalpredict.cif_sites import elements_of
 from crystalpredict.crystal import ELEMENTS, Crystal, Neighbors, volume_of_cell
 from crystalpredict.errors import StructureError
 from crystalpredict.files import CIF_SITE, CIF_WARNINGS, STATED_FORMULA, read_text, text_of
@@ -188,8 +188,7 @@ def _entries_of_plain_cif(parsed: Parsed, crystals: Sequence[Crystal], lists: It
         close |= shortest_edge(neighbors)[1] < MIN_DISTANCE
         counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
         formula = plain.stated_formula
-        stated = {symbol: int(count or 1) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula)}
-        differs = stated != counts and _differs_from_formula(Composition(counts), formula)
+        differs = elements_of(formula) != counts and _differs_from_formula(Composition(counts), formula)
         notes = (OTHER_FORMULA,) if differs else ()
         index = parsed.first + len(entries)
         entries.append(Entry(parsed.path, index, _formula(counts), crystal.n_atoms, crystal, neighbors, notes))
