@@ -91,7 +91,7 @@ def default_model() -> BundledModel:
 def user_models_folder() -> Path:
     """Where a user's models are installed: the folder in CRYSTALPREDICT_MODELS, or in the user's data folder."""
     if named := os.environ.get(MODELS_VARIABLE):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     from platformdirs import user_data_path
 
     return user_data_path("crystalpredict", appauthor=False) / "models"
@@ -100,9 +100,9 @@ def user_models_folder() -> Path:
 def cache_folder(name: str) -> Path:
     """Where predictions are kept: the folder named, or, of `auto`, that of the environment or of the user's caches."""
     if name != "auto":
-        return Path(name).expanduser()
+        return Path(os.path.expanduser(name))
     if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     from platformdirs import user_cache_path
 
     return user_cache_path("crystalpredict", appauthor=False)
@@ -169,11 +169,11 @@ def find_model(name: str | None = None) -> Path:
         bundled[name].verify_files()
         return bundled[name].folder
     installed = installed_models()
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if name in installed:
         _refuse_another(folder, installed[name])
         return installed[name]
-    if name and folder.is_dir():
+    if name and os.path.isdir(folder):  # no error for a name that is too long
         return folder.absolute()
     known = [*bundled, *installed]
     near = get_close_matches(name, known, n=1)

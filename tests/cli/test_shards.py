@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crystalpredict.errors import UsageError
-from crystalpredict.shards import Shard
+from crystalpredict.shards import Shard, last_line
 from crystalpredict.sources import sources_of
 from crystalpredict.structures import start_of
 
@@ -219,9 +219,15 @@ def test_what_cannot_be_merged_is_named(program, two, tmp_path) -> None:
     lines = record.read_bytes().splitlines(keepends=True)
     record.write_bytes(b"{}\n")
     refused(program("merge", one, other), "2.csv.shard: damaged")
-    record.write_bytes(lines[0] + lines[-1])
+
+    def altered(*kept: bytes) -> None:
+        sums = {name: value for name, value in json.loads(lines[-1]).items() if name != "digest"}
+        record.write_bytes(b"".join(kept) + last_line(b"".join(kept), sums, other))
+
+    altered(lines[0])
     refused(program("merge", one, other, "-o", tmp_path / "all.csv"), "2.csv: more rows")
-    record.write_bytes(lines[0] + lines[1] * 2 + lines[2])
+    places = json.loads(lines[1])["places"]
+    altered(lines[0], json.dumps({"places": [*places, places[-1]]}).encode() + b"\n")
     refused(program("merge", one, other, "-o", tmp_path / "all.csv"), "2.csv: fewer rows")
     assert not (tmp_path / "all.csv").exists()
 

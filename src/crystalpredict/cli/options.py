@@ -94,6 +94,7 @@ Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", envvar="CRYSTALPREDICT_QUIET", help="Say nothing on stderr but errors of usage."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file of an earlier run.")]
 Where = Annotated[
     str | None,
     typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
