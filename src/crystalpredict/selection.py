@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import heapq
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -60,7 +61,9 @@ class Condition:
         if len(text) > LONGEST:
             raise UsageError(f"--where has {len(text)} characters: at most {LONGEST} are read")
         try:
-            self.tree = ast.parse(text.strip(), mode="eval").body
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python's style
+                self.tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else "it cannot be read"
             raise UsageError(f"--where {text!r} is no condition ({reason}): write bandgap_eV > 1") from None

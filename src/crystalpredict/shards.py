@@ -241,7 +241,7 @@ def _is_of(kind: type, value: Any) -> bool:
 
 
 def _record_of(path: Path) -> Path:
-    return path.with_name(path.name + RECORD)
+    return path.parent / f"{path.name}{RECORD}"  # also of what is no name of a file
 
 
 def _refuse_other_run(first: _Part, part: _Part) -> None:
