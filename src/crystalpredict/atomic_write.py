@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+BLOCK = 2**20  # bytes copied at a time
+NAME_LENGTH = 40  # characters of a file's name that the name of its temporary file has: a name may be only so long
 
 
 def followed(path: Path) -> Path:
@@ -21,6 +24,43 @@ def permissions_of(path: Path) -> int:
     return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask
 
 
+def write_all(handle: int, content: bytes) -> None:
+    """Write all of the content: a system call may write only a part of it, as when a disk fills."""
+    while content:
+        content = content[os.write(handle, content) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where the system can do that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def is_file_at(handle: int, path: Path) -> bool:
+    """Whether a path leads to the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
+
+
+def restore(handle: int, path: Path) -> None:
+    """Write an open file again at an absolute path, if its folder was removed or renamed since it was opened."""
+    if is_file_at(handle, path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.lseek(handle, 0, os.SEEK_SET)
+    with path.open("xb") as copy:
+        while block := os.read(handle, BLOCK):
+            copy.write(block)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
 @contextmanager
 def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
@@ -30,16 +70,20 @@ def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Ite
     """
     import tempfile  # takes longer than all else here, and most programs that import this write nothing
 
-    path = followed(path)
+    path = followed(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:NAME_LENGTH]}.")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(permissions_of(path))  # mkstemp is for its owner alone
-        Path(name).replace(followed(place()) if place else path)
+            os.fsync(handle)
+            restore(handle, temporary)
+        temporary.chmod(permissions_of(path))  # mkstemp is for its owner alone
+        temporary.replace(followed(place()).absolute() if place else path)
+        sync_folder(path.parent)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import heapq
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ from crystalpredict.properties import DERIVED, PROPERTIES, match_property
 Row = TypeVar("Row")
 Fields = Mapping[str, Any]
 LONGEST = 1000  # characters of a condition
+DEEPEST = 100  # operations within one another
 TEXT_FIELDS = ("path", "formula")
 COUNT_FIELDS = ("index", "n_atoms")
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -59,9 +61,14 @@ class Condition:
         if len(text) > LONGEST:
             raise UsageError(f"--where has {len(text)} characters: at most {LONGEST} are read")
         try:
-            self.tree = ast.parse(text.strip(), mode="eval").body
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python's style
+                self.tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise UsageError(f"--where {text!r} is no condition ({error.args[0]}): write bandgap_eV > 1") from None
+            reason = error.msg if isinstance(error, SyntaxError) else "it cannot be read"
+            raise UsageError(f"--where {text!r} is no condition ({reason}): write bandgap_eV > 1") from None
+        if _is_deep(self.tree):
+            raise UsageError(f"--where has more than {DEEPEST} operations within one another: write a shorter one")
         if not self._is_condition(self.tree):
             raise UsageError(f"--where {text!r} is no condition: compare a column with a number, bandgap_eV > 1")
 
@@ -131,6 +138,14 @@ class Condition:
             return fields[find_field(node.id, self.columns)]
         assert isinstance(node, ast.Constant)
         return node.value
+
+
+def _is_deep(tree: ast.expr) -> bool:
+    """Whether there are more operations within one another than can be computed."""
+    level: list[ast.AST] = [tree]
+    for _ in range(DEEPEST):
+        level = [below for node in level for below in ast.iter_child_nodes(node) if isinstance(below, ast.expr)]
+    return bool(level)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict.partial_output import Cursor, PartialFile, Position
+from crystalpredict.journal import Position
+from crystalpredict.partial_output import Cursor, PartialFile
 from tests.same import alike
 
 CSCL = "CsCl\n{}\n1 0 0\n0 1 0\n0 0 1\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"

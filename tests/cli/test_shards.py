@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crystalpredict.errors import UsageError
-from crystalpredict.shards import Shard
+from crystalpredict.shards import Shard, last_line
 from crystalpredict.sources import sources_of
 from crystalpredict.structures import start_of
 from tests.same import alike
@@ -220,9 +220,15 @@ def test_what_cannot_be_merged_is_named(program, two, tmp_path) -> None:
     lines = record.read_bytes().splitlines(keepends=True)
     record.write_bytes(b"{}\n")
     refused(program("merge", one, other), "2.csv.shard: damaged")
-    record.write_bytes(lines[0] + lines[-1])
+
+    def altered(*kept: bytes) -> None:
+        sums = {name: value for name, value in json.loads(lines[-1]).items() if name != "digest"}
+        record.write_bytes(b"".join(kept) + last_line(b"".join(kept), sums, other))
+
+    altered(lines[0])
     refused(program("merge", one, other, "-o", tmp_path / "all.csv"), "2.csv: more rows")
-    record.write_bytes(lines[0] + lines[1] * 2 + lines[2])
+    places = json.loads(lines[1])["places"]
+    altered(lines[0], json.dumps({"places": [*places, places[-1]]}).encode() + b"\n")
     refused(program("merge", one, other, "-o", tmp_path / "all.csv"), "2.csv: fewer rows")
     assert not (tmp_path / "all.csv").exists()
 
@@ -243,3 +249,140 @@ def test_shards_of_other_runs_are_not_mixed(program, two, tmp_path) -> None:
     first = run(program, [str(tmp_path / "in")], tmp_path, 2)[0]
     (tmp_path / "in" / "2.cif").rename(tmp_path / "in" / "3.cif")
     refused(program("merge", first, another("2/2", tmp_path / "in")), "the inputs changed")
+
+
+# What is damaged, or made to do harm
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    """Two shards of CSV and two of JSON lines."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("shards")
+    (folder / "list").write_text("".join(f"{EXAMPLES / 'NaCl.cif'}\nnowhere.cif\n" for _ in range(3)))
+    for name, number in (("a.csv", 1), ("b.csv", 2), ("a.jsonl", 1), ("b.jsonl", 2)):
+        command = ["predict", "-q", "-j1", f"@{folder}/list", "--shard", f"0{number}/02", "-o", folder / name]
+        assert subprocess.run([sys.executable, "-m", "crystalpredict", *command], check=False).returncode in (0, 3, 4)
+    return folder
+
+
+def test_numbers_of_shards_are_the_same_with_and_without_zeros(program, shards, tmp_path) -> None:
+    shutil.copytree(shards, tmp_path, dirs_exist_ok=True)
+    for number in ("1/2", "01/02", "001/2"):
+        command = ("predict", f"@{tmp_path}/list", "--shard", number, "-o", tmp_path / "a.csv", "--resume")
+        assert "complete" in program(*command).stderr
+    assert json.loads((shards / "a.csv.shard").read_text().splitlines()[0])["shard"] == "1/2"
+    refused(program("predict", "-q", "nowhere.cif", "--shard", f"1/{'9' * 5000}", "-o", tmp_path / "c.csv"), "--shard")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_no_flipped_byte_is_merged(program, shards, tmp_path, kind) -> None:
+    shutil.copytree(shards, tmp_path, dirs_exist_ok=True)
+    one, other = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
+    for file in (other, other.with_name(f"b.{kind}.shard")):
+        content = file.read_bytes()
+        for place in range(0, len(content), 97):
+            file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            refused(program("merge", one, other), other.name)
+        file.write_bytes(content)
+    assert program("merge", one, other).code == 0
+
+
+DEEP = "[" * 100_000
+ODD = [
+    "null",
+    "1",
+    '"x"',
+    "[]",
+    "{}",
+    "true",
+    "-1",
+    "0.5",
+    "1e999",
+    "NaN",
+    "9" * 400,
+    "9" * 5000,
+    DEEP,
+    '"\\ud800"',
+    "[",
+]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: value[:12])
+def test_records_of_odd_values_are_one_line(program, shards, tmp_path, value) -> None:
+    shutil.copytree(shards, tmp_path, dirs_exist_ok=True)
+    one, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    record = other.with_name("b.csv.shard")
+    facts, window, ending = (json.loads(line) for line in record.read_bytes().splitlines())
+    sums = {name: each for name, each in ending.items() if name != "digest"}
+    marker = "a place for the value"
+
+    def of(*lines: dict) -> bytes:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        return text.replace(json.dumps(marker), value).encode()
+
+    for name in (*facts, "new"):
+        lines = of({**facts, name: marker}, window)
+        record.write_bytes(lines + last_line(lines, sums, other))
+        said = program("merge", one, other)
+        if json.dumps(facts.get(name)) != value:
+            refused(said)
+    for name in window:
+        lines = of(facts, {**window, name: marker})
+        record.write_bytes(lines + last_line(lines, sums, other))
+        assert program("merge", one, other, "-o", tmp_path / "all.csv", "--force").code in (0, 2)
+    lines = of(facts, {**window, "places": [marker]})
+    record.write_bytes(lines + last_line(lines, sums, other))
+    refused(program("merge", one, other, "-o", tmp_path / "never.csv"))
+    for name in ending:
+        record.write_bytes(of(facts, window, {**ending, name: marker}))
+        refused(program("merge", one, other))
+    for line in (value, f"{value}\n", f"{value}\n" * 3):
+        record.write_text(line)
+        refused(program("merge", one, other))
+    assert not (tmp_path / "never.csv").exists()
+
+
+@pytest.mark.parametrize("value", [*ODD, "\udcff", "1,2,3", '"'], ids=lambda value: value[:12])
+def test_rows_of_odd_values_under_a_right_digest_are_one_line(program, shards, tmp_path, value) -> None:
+    shutil.copytree(shards, tmp_path, dirs_exist_ok=True)
+    for kind, options in (("jsonl", ["-o", tmp_path / "all.parquet"]), ("csv", ["--sort", "gap"])):
+        one, other = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
+        record = other.with_name(f"b.{kind}.shard")
+        *lines, last = record.read_bytes().splitlines(keepends=True)
+        sums = {name: each for name, each in json.loads(last).items() if name != "digest"}
+        first, *rows = other.read_text().splitlines()
+        fields = json.loads(first) if kind == "jsonl" else first.split(",")
+        for place in (*range(len(fields)), None):
+            if place is None:
+                changed = value
+            elif kind == "csv":
+                changed = ",".join([*rows[0].split(",")[:place], value, *rows[0].split(",")[place + 1 :]])
+            else:
+                names = list(fields)
+                changed = json.dumps({**fields, names[place]: "a place"}).replace('"a place"', value)
+            content = "\n".join([changed, *rows, ""] if kind == "jsonl" else [first, changed, *rows[1:], ""])
+            other.write_bytes(content.encode("utf-8", "surrogateescape"))
+            size = {**sums, "size": other.stat().st_size}
+            record.write_bytes(b"".join(lines) + last_line(b"".join(lines), size, other))
+            outcome = program("merge", one, other, *options, *(["--force"] if kind == "jsonl" else []))
+            assert outcome.code in (0, 2)
+            assert "unforeseen" not in outcome.stderr
+
+
+def test_the_missing_of_very_many_shards_are_counted_not_listed(program, shards, tmp_path) -> None:
+    if pytest.importorskip("resource"):
+        assert program("predict", "-q", "x.cif", "--shard", "1/3000000000", "-o", tmp_path / "a.csv").code == 4
+        refused(program("merge", tmp_path / "a.csv"), "2999999999 of 3000000000 shards missing: 2, 3, 4, 5, 6, ...")
+
+
+@pytest.mark.parametrize("name", ["", ".", "x" * 300, "long/" * 1000, "/dev/null", "fifo"])
+def test_names_of_no_shard_are_one_line(program, tmp_path, monkeypatch, name) -> None:
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    os.mkfifo("fifo.shard")
+    refused(program("merge", name))

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -17,17 +18,19 @@ from crystalpredict.cli.config import config
 from crystalpredict.cli.doctor import doctor
 from crystalpredict.cli.embed import embed
 from crystalpredict.cli.evaluate import evaluate
+from crystalpredict.cli.failures import line_of
 from crystalpredict.cli.finetune import finetune
+from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import predict
 from crystalpredict.cli.render import say
 from crystalpredict.cli.settings import apply_settings, read_settings
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
-from crystalpredict.errors import CrystalPredictError, DataError, UsageError
+from crystalpredict.errors import UsageError
 from crystalpredict.safe_path import leave_working_directory, safe_environment
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_BROKEN_PIPE = 1, 2, 141
+EXIT_BROKEN_PIPE = 141
 # threads of torch that wait do not spin, or they take the cores from whoever else computes; and NumPy's products are
 # small: more than one thread of each would only wait, awake
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
@@ -38,7 +41,8 @@ class _Program(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with one_interrupt():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             say("interrupted")
             sys.exit(EXIT_INTERRUPTED)
@@ -93,26 +97,36 @@ def _as_in_json(error: UnicodeError) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Run the program; a foreseen error is one line on stderr and an exit code."""
+    """Run the program; an error is one line on stderr and an exit code."""
     codecs.register_error("as_in_json", _as_in_json)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files, Å and R², where the terminal's letters are few
             stream.reconfigure(errors="as_in_json")
     try:
         app()
-    except (UsageError, DataError) as error:
-        say(f"error: {error}")
-        sys.exit(EXIT_USAGE)
-    except CrystalPredictError as error:
-        say(f"error: {error}")
-        sys.exit(EXIT_FAILURE)
-    except OSError as error:
-        from crystalpredict.cli.output import NO_ROOM
+    except Exception as error:
+        line, code = line_of(error)
+        say(f"error: {line}")
+        sys.exit(code)
 
-        if error.errno not in NO_ROOM:
-            raise
-        say(f"error: the output cannot be written ({error.strerror})")
-        sys.exit(EXIT_FAILURE)
+
+class _Lossy(io.FileIO):
+    """A stream that takes everything, and loses what its reader, its disk or its terminal does not take.
+
+    What is said on stderr is no result: a run does not end because the reader of its messages did.
+    """
+
+    def write(self, content: Any) -> int:
+        with suppress(OSError):
+            return super().write(content) or len(content)
+        return len(content)
+
+
+def make_stderr_lossy() -> None:
+    """Let no message end the program."""
+    sys.stderr.flush()
+    buffer = io.BufferedWriter(_Lossy(sys.stderr.fileno(), "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(buffer, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
 
 
 def open_standard_streams() -> None:
@@ -127,7 +141,7 @@ def open_standard_streams() -> None:
             if descriptor != number:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
-            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def program() -> None:
@@ -135,6 +149,7 @@ def program() -> None:
     leave_working_directory()
     safe_environment()
     open_standard_streams()
+    make_stderr_lossy()
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     code: Any = 0

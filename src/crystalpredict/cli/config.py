@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from crystalpredict.cli.failures import DEBUG_VARIABLE
 from crystalpredict.cli.settings import FILE_VARIABLE, PREFIX, SETTINGS, nearest, settings_file, variable_of
 from crystalpredict.registry import CACHE_VARIABLE, MODELS_VARIABLE, user_models_folder
 
@@ -26,7 +27,7 @@ def config(ctx: typer.Context) -> None:
         where = {"ENVIRONMENT": variable_of(setting), "DEFAULT_MAP": "the file"}.get(source, "default")
         value = parsed.params[name]
         typer.echo(f"# {setting} has no value" if value is None else f"{setting} = {_as_toml(value)}  # {where}")
-    known = (*map(variable_of, SETTINGS), FILE_VARIABLE, MODELS_VARIABLE, CACHE_VARIABLE)
+    known = (*map(variable_of, SETTINGS), FILE_VARIABLE, MODELS_VARIABLE, CACHE_VARIABLE, DEBUG_VARIABLE)
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
             typer.echo(f"# {name} is no setting: {nearest(name, known)}")

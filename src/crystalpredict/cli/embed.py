@@ -17,6 +17,7 @@ from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
     BatchAtoms,
     Device,
+    Force,
     Inputs,
     Jobs,
     MemoryPerProcess,
@@ -54,6 +55,7 @@ def embed(
     batch_atoms: BatchAtoms = "auto",
     timeout_per_file: TimeoutPerFile = 300,
     memory_per_process: MemoryPerProcess = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the network's features of crystals, for a regressor of your own: one row for each structure, in order.
@@ -66,13 +68,13 @@ def embed(
         raise UsageError(f"{output}: no format for this suffix; use {', '.join(KINDS)}")
     if kind == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{output}: parquet needs pyarrow, which is not installed; install it, or write .npz or .csv")
-    refuse_unwritable(output, inputs or ())
+    refuse_unwritable(output, inputs or (), force=force)
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
     folder = find_model(model)
     tally = Tally()
     rows: list[Embedding] = []
-    interrupted = False
-    with one_interrupt(), ExitStack() as stack:
+    interrupted, failure = False, None
+    with one_interrupt() as interrupts, ExitStack() as stack:
         stack.enter_context(quick_imports())
         from crystalpredict.partial_output import Cursor
         from crystalpredict.sources import sources_of
@@ -92,8 +94,13 @@ def embed(
                 tally.add(row)
                 if row.error and not quiet:
                     say(f"{row.path}: {row.error}")
+            interrupts.hold()
         except KeyboardInterrupt:
             interrupted = True
+        except Exception as error:  # the rows that there are can still be written
+            if not rows:
+                raise
+            interrupted, failure = True, error
         width = predictor.model.config.features
         place = place_of(output, interrupted=interrupted)
         write(rows, place, kind, width, per_atom=per_atom)
@@ -101,6 +108,8 @@ def embed(
             say(tally.summary("embedded") + (forecast.said() if interrupted else ""))
             if interrupted:
                 say(f"interrupted: {len(rows)} rows are complete in {place}")
+    if failure:
+        raise failure
     outcome = EXIT_INTERRUPTED if interrupted else tally.exit_code
     if outcome:
         raise typer.Exit(outcome)

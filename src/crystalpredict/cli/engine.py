@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from crystalpredict.reading import Reader
     from crystalpredict.structures import Source
     from crystalpredict.workers import Limits
+
+LARGEST = 1e12  # of numbers in options
 
 
 @contextmanager
@@ -80,8 +83,8 @@ def atoms_of(batch_atoms: str) -> int | None:
     """What --batch-atoms says; None for auto."""
     if batch_atoms == "auto":
         return None
-    if not (batch_atoms.isdecimal() and 0 < int(batch_atoms) < 10**12):
-        raise UsageError(f"--batch-atoms {batch_atoms}: give a number of atoms, or auto")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,11}", batch_atoms):
+        raise UsageError(f"--batch-atoms {batch_atoms[:60]}: give a number of atoms, or auto")
     return int(batch_atoms)
 
 
@@ -90,6 +93,13 @@ def limits_of(timeout_per_file: float, memory_per_process: float | None) -> Limi
     from crystalpredict.workers import Limits
 
     return Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
+
+
+def refuse_numbers(params: Mapping[str, object]) -> None:
+    """UsageError for an option whose number is beyond all that is counted or measured here."""
+    for name, value in params.items():
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise UsageError(f"--{name.replace('_', '-')}: give a number below {LARGEST:.0e}")
 
 
 def cores() -> int:

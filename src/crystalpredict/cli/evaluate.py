@@ -17,7 +17,16 @@ import typer
 
 from crystalpredict.cli.completion import model_names, target_names
 from crystalpredict.cli.engine import cores, limits_of
-from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, ModelName, Quiet, StructureColumn, TimeoutPerFile
+from crystalpredict.cli.options import (
+    Device,
+    Force,
+    Jobs,
+    MemoryPerProcess,
+    ModelName,
+    Quiet,
+    StructureColumn,
+    TimeoutPerFile,
+)
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable
 from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, Format, say
@@ -110,6 +119,7 @@ def evaluate(
     jobs: Jobs = 0,
     timeout_per_file: TimeoutPerFile = 300,
     memory_per_process: MemoryPerProcess = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure the errors of a model on your own labelled crystals.
@@ -117,7 +127,7 @@ def evaluate(
     Exit code 0: evaluated; 1: damaged model, no room; 2: wrong usage or table; 4: no row could be predicted;
     130: interrupted.
     """  # fmt: skip
-    kind_of_rows = refuse_outputs(data, predictions, plots, report, quiet=quiet)
+    kind_of_rows = refuse_outputs(data, predictions, plots, report, force=force, quiet=quiet)
     if format == ReportFormat.auto:
         format = ReportFormat.table if sys.stdout.isatty() else ReportFormat.csv
     models = find_models(model, compare or [])
@@ -143,19 +153,21 @@ def evaluate(
 
 
 def refuse_outputs(
-    data: Path, predictions: Path | None, plots: Path | None, report: Path | None, *, quiet: bool
+    data: Path, predictions: Path | None, plots: Path | None, report: Path | None, *, force: bool, quiet: bool
 ) -> Format:
     """UsageError before the work for what could not be written after it; the format of the predictions."""
     for path in filter(None, (predictions, report)):
-        refuse_unwritable(path, [data])
+        refuse_unwritable(path, [data], force=force)
     if predictions and report and predictions.absolute() == report.absolute():
         raise UsageError(f"{report}: both --predictions and --report; name two files")
-    if plots and not plots.is_dir():
-        if plots.exists():
+    if plots and not os.path.isdir(plots):
+        if os.path.exists(plots):
             raise UsageError(f"{plots}: a file; name a directory for the pictures")
         refuse_unwritable(plots)
     if plots and plots.is_dir() and not os.access(plots, os.W_OK):
         raise UsageError(f"{plots}: no permission to write here")
+    if plots and not force and next(plots.glob("*.png"), None):
+        raise UsageError(f"{plots}: has pictures already; name another directory, or say --force to replace them")
     if (plots or report) and not find_spec("matplotlib"):
         if plots:
             raise UsageError(f"--plots: {NO_MATPLOTLIB}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalpredict.cli.completion import model_names
-from crystalpredict.cli.engine import cores, limits_of
+from crystalpredict.cli.engine import cores, limits_of, refuse_numbers
 from crystalpredict.cli.interrupts import handled
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile, given
 from crystalpredict.cli.output import refuse_folder
@@ -156,6 +156,7 @@ def finetune(
     DIR becomes a checkpoint folder for `predict --model DIR`. Several GPUs: torchrun --nproc-per-node N -m
     crystalpredict finetune ... Exit code 0: done; 1: damaged model, no room; 2: wrong usage or table; 130: interrupted.
     """  # fmt: skip
+    refuse_numbers(ctx.params)
     if (data is None) == (resume is None):
         raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")
     if resume and (others := sorted(given(ctx) - OF_RESUME)):
@@ -376,8 +377,7 @@ def reporter(units: dict[str, str], *, quiet: bool) -> Iterator[Callable[[Progre
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    begun: list[float] = []
-    measured = ""
+    begun, measured = list[float](), ""
     columns = (TextColumn("training"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}"))
     with Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("training", total=1.0, text="")

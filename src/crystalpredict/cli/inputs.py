@@ -38,11 +38,10 @@ def _expand_one(item: str, null: bool) -> Iterator[str]:
         return _names(sys.stdin.buffer, null)
     if item.startswith("@") and not os.path.lexists(item):
         return _begun(_names_in_file(item[1:], null))
-    path = Path(item)
-    if path.is_dir():
+    if os.path.isdir(item):  # and no error for a name that is too long, which becomes a row
         return _begun(_walk(item), f"{item}: no CIF, POSCAR, *.vasp, XYZ or JSON file and no archive in this directory")
-    if has_magic(item) and not path.exists():
-        files = sorted(file for file in glob(item, recursive=True) if not Path(file).is_dir())
+    if has_magic(item) and not os.path.exists(item):
+        files = sorted(file for file in glob(item, recursive=True) if not os.path.isdir(file))
         return _begun(iter(files), f"{item}: the pattern matches no file")
     return iter([item])
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while there is something to be saved."""
+"""Ctrl-C, SIGTERM and the end of the terminal while there is something to be saved."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the second is what schedulers send
+# the second is what schedulers send, the third what a terminal sends that is closed
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
@@ -28,14 +29,36 @@ def handled(handler: Callable[..., None]) -> Iterator[None]:
                 signal.signal(number, former)
 
 
-@contextmanager
-def one_interrupt() -> Iterator[None]:
-    """The first of the SIGNALS in the block is a KeyboardInterrupt; none after it disturbs the saving or the end."""
+class Interrupts:
+    """The first of the SIGNALS raises KeyboardInterrupt: at once, or, while `held`, at the next `release`."""
 
-    def interrupt(*_: object) -> None:
+    def __init__(self) -> None:
+        self.held = self.pending = False
+
+    def hold(self) -> None:
+        """Let what follows end, whatever signal comes."""
+        self.held = True
+
+    def release(self) -> None:
+        """Raise KeyboardInterrupt if a signal came meanwhile, and at once if one comes from now on."""
+        self.held = False
+        if self.pending:
+            self.pending = False
+            raise KeyboardInterrupt
+
+    def signalled(self, *_: object) -> None:
+        """The handler; after the first signal none disturbs the saving or the end."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        if not self.held:
+            raise KeyboardInterrupt
+        self.pending = True
 
-    with handled(interrupt):
-        yield
+
+@contextmanager
+def one_interrupt() -> Iterator[Interrupts]:
+    """The first of the SIGNALS in the block is a KeyboardInterrupt; none after it disturbs the saving or the end."""
+    interrupts = Interrupts()
+    handler = interrupts.signalled  # one object: a method is a new one each time that it is named
+    with handled(handler):
+        yield interrupts

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from crystalpredict.cli.options import Quiet, Sort, Top, Where
-from crystalpredict.cli.output import format_of, opened, refuse_unwritable
+from crystalpredict.cli.options import Force, Quiet, Sort, Top, Where
+from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse_unwritable
 from crystalpredict.cli.render import Format, say
 from crystalpredict.errors import UsageError
 
@@ -31,13 +32,16 @@ def merge(
     where: Where = None,
     sort: Sort = None,
     top: Top = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the outputs of all shards together, in the order of the inputs, as one run would have written them."""
     if output is not None:
         refuse_unwritable(output)
-        if output.resolve() in {path.resolve() for path in shards}:
+        if os.path.realpath(output) in map(os.path.realpath, shards):
             raise UsageError(f"{output}: one of the shards; name another file")
+        if not force:
+            refuse_existing(output)
     from crystalpredict.selection import Selection
     from crystalpredict.shards import Shards
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.options import Device
+from crystalpredict.cli.output import refuse_long
 from crystalpredict.errors import UsageError, printable
 from crystalpredict.registry import (
     bundled_models,
@@ -88,8 +90,8 @@ def install(
     """Verify a model and copy it to your data folder, so that `--model NAME` finds it everywhere."""
     from crystalpredict.checkpoint import load_checkpoint, verify_golden
 
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder: name one that finetune wrote")
+    if not os.path.isdir(folder):
+        raise UsageError(f"{str(folder)[:200]}: no such folder: name one that finetune wrote")
     verify_golden(load_checkpoint(folder), folder)
     name = name or folder.resolve().name
     typer.echo(f"{name}: installed in {install_model(folder, name, replace=replace)}")
@@ -123,7 +125,10 @@ def import_model(
     ] = None,
 ) -> None:
     """Make a checkpoint folder of a Lightning file that the authors' Crystalformer or CrystalFramer wrote."""
+    if not os.path.isfile(file):
+        raise UsageError(f"{str(file)[:200]}: no such file: name a .ckpt file")
     folder = file.with_suffix("") if output is None else output
+    refuse_long(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder}: exists; name another folder with --output")
     if not folder.parent.is_dir():

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated
 
 import typer
 
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.engine import atoms_of
+from crystalpredict.errors import UsageError
+
+
+def finite(param: typer.CallbackParam, number: float | None) -> float | None:
+    """The value of an option; UsageError for nan, which no limits exclude."""
+    if number is not None and not isfinite(number):
+        raise UsageError(f"{param.opts[0]} {number}: give a number")
+    return number
+
 
 Inputs = Annotated[
     list[str],
@@ -48,6 +58,7 @@ Jobs = Annotated[
         "--jobs",
         "-j",
         min=0,
+        max=10**4,
         metavar="N",
         envvar="CRYSTALPREDICT_JOBS",
         help="Processes that read; 0: one for each core.",
@@ -74,6 +85,7 @@ TimeoutPerFile = Annotated[
     typer.Option(
         min=0,
         max=1e6,
+        callback=finite,
         metavar="SECONDS",
         envvar="CRYSTALPREDICT_TIMEOUT_PER_FILE",
         help="A file that takes longer to read is an error; 0: no limit.",
@@ -84,6 +96,7 @@ MemoryPerProcess = Annotated[
     typer.Option(
         min=0.5,  # with 0.1 a library that readers import asks for memory without end
         max=1e6,
+        callback=finite,
         metavar="GIB",
         show_default=False,
         envvar="CRYSTALPREDICT_MEMORY_PER_PROCESS",
@@ -94,6 +107,7 @@ Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", envvar="CRYSTALPREDICT_QUIET", help="Say nothing on stderr but errors of usage."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file of an earlier run.")]
 Where = Annotated[
     str | None,
     typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
@@ -103,7 +117,8 @@ Sort = Annotated[
     typer.Option(metavar="[-]COLUMN", show_default=False, help="Order of the rows; with a minus, largest first."),
 ]
 Top = Annotated[
-    int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only the first N rows of --sort.")
+    int | None,
+    typer.Option(min=1, max=10**12, metavar="N", show_default=False, help="Only the first N rows of --sort."),
 ]
 
 

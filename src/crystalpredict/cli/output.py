@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,7 @@ from crystalpredict.atomic_write import followed, write_atomically
 from crystalpredict.cli.render import Format
 from crystalpredict.errors import OutputError, UsageError
 
+LONGEST_ENDING = ".part-journal.new"  # of the names of files beside an output
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 
 
@@ -38,8 +40,12 @@ def format_of(format: Format, output: Path | None, *, by_name: bool = False) -> 
     return known[suffix.lower()]
 
 
-def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = ()) -> None:
-    """UsageError before the work if the result could not be written after it, or would take the place of an input."""
+def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = (), *, force: bool = True) -> None:
+    """UsageError before the work if the result could not be written after it, or would take the place of an input.
+
+    Without `force`, also if it would take the place of an earlier result; an empty file holds none.
+    """
+    refuse_long(output)
     if output.is_dir():
         raise UsageError(f"{output}: a directory; name a file")
     if output.exists() and not output.is_file():
@@ -52,10 +58,28 @@ def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = ()) -> None:
         path = Path(str(name).removeprefix("@"))
         if output.exists() and path.exists() and path.samefile(output):
             raise UsageError(f"{output}: it is read, too; name another file to write")
+    if not force:
+        refuse_existing(output)
+
+
+def refuse_existing(output: Path) -> None:
+    """UsageError if there is a result already."""
+    if output.exists() and output.stat().st_size:
+        raise UsageError(f"{output}: exists already; name another file, or say --force to replace it")
+
+
+def refuse_long(output: Path) -> None:
+    """UsageError if the file's name, or that of a file beside it, would be too long for the system."""
+    try:
+        os.lstat(output.with_name(output.name + LONGEST_ENDING) if output.name else output)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{str(output)[:60]}...: the name is too long; name another file") from None
 
 
 def refuse_folder(folder: Path) -> None:
     """UsageError before the work if the run could not be written into the folder."""
+    refuse_long(folder)
     if folder.is_dir() and not any(folder.iterdir()):
         refuse_unwritable(folder / "state.npz")
         return
@@ -70,8 +94,11 @@ def refuse_folder(folder: Path) -> None:
 
 def place_of(output: Path, *, interrupted: bool) -> Path:
     """Where a whole file goes: what a run that was interrupted computed takes no result's place."""
-    place = followed(output)
-    return place.with_name(place.name + ".interrupted") if interrupted else output
+    if not interrupted:
+        return output
+    first = followed(output)
+    names = chain([".interrupted"], (f".interrupted-{number}" for number in count(2)))
+    return next(place for name in names if not (place := first.with_name(first.name + name)).exists())
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -16,10 +15,11 @@ from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.computing import Computing, Windows
 from crystalpredict.cli.engine import atoms_of, limits_of, quick_imports
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.interrupts import one_interrupt
+from crystalpredict.cli.interrupts import Interrupts, one_interrupt
 from crystalpredict.cli.options import (
     BatchAtoms,
     Device,
+    Force,
     Inputs,
     Jobs,
     MemoryPerProcess,
@@ -33,13 +33,13 @@ from crystalpredict.cli.options import (
     Where,
     given,
 )  # fmt: skip
-from crystalpredict.cli.output import format_of, opened, place_of, refuse_unwritable
+from crystalpredict.cli.output import format_of, opened, place_of, refuse_existing, refuse_unwritable
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.render import Format, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
 from crystalpredict.registry import find_model
-from crystalpredict.shards import Shard, refuse_other
+from crystalpredict.shards import JOURNAL, PART, Shard, refuse_other
 
 if TYPE_CHECKING:
     from crystalpredict.partial_output import Cursor, PartialFile
@@ -124,6 +124,7 @@ def predict(
     no_uncertainty: Annotated[
         bool, typer.Option("--no-uncertainty", help="Leave out the columns of 90 % intervals.")
     ] = False,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Predict properties of crystals: one row for each structure, in the order given.
@@ -141,17 +142,18 @@ def predict(
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
         output = followed(output) if grows else output  # what grows beside it has to stay beside it
-        refuse_other(output, share)
-    if resume and output is not None and output.exists() and not output.with_name(output.name + ".part").exists():
-        if not quiet:
-            say(f"{output}: complete, there is nothing to resume; delete it to predict again")
-        raise typer.Exit(Tally.of_file(output).exit_code)
+        refuse_earlier(output, share, resume=resume, force=force)
+        if resume and output.exists() and not output.with_name(output.name + PART).exists():
+            output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # of a run that was killed as it ended
+            if not quiet:
+                say(f"{output}: complete, there is nothing to resume; say --force to predict again")
+            raise typer.Exit(Tally.of_file(output).exit_code)
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
     folder = find_model(model)
-    with one_interrupt(), ExitStack() as stack:
+    with one_interrupt() as interrupts, ExitStack() as stack:
         stack.enter_context(quick_imports())
         from crystalpredict.partial_output import Cursor, PartialFile
         from crystalpredict.selection import Selection
@@ -166,34 +168,60 @@ def predict(
         columns, part = computing.columns, None
         if grows and output is not None:
             facts = {**computing.facts, "columns": columns, "inputs": list(inputs), "null": null}
-            facts |= {"structure column": structure_column, "format": kind.value, "where": where, "shard": shard}
+            facts |= {"structure column": structure_column, "format": kind.value, "where": where}
+            facts |= {"shard": str(share) if share else None}
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
         windows = stack.enter_context(computing.windows(cursor))
         selection = Selection.of(where, sort, top, columns)
         if part and part.position.rows and not quiet:
             say(f"{output}: going on after {part.position.rows} rows")
-        ended = Event()
+        ending = Ending()
         stream = (
             part.stream
             if part
-            else stack.enter_context(opened(output, binary=kind == Format.parquet, interrupted=ended.is_set))
+            else stack.enter_context(opened(output, binary=kind == Format.parquet, interrupted=lambda: ending.early))
         )
         another = Shard.parse(shard) if shard is not None else None
         forecast = Forecast(lambda: count_sources(inputs, structure_column, another, null=null), lambda: cursor.begun)
         outcome = run(
             Run(
                 windows, cursor, forecast, part, stream, kind, computing.properties, computing.intervals, selection,
-                share, quiet, ended, output,
+                share, quiet, ending, interrupts, output,
             )
         )  # fmt: skip
+    if ending.error:
+        raise ending.error
     if outcome:
         raise typer.Exit(outcome)
 
 
+def refuse_earlier(output: Path, share: Shard | None, *, resume: bool, force: bool) -> None:
+    """UsageError for an earlier result in the place of the output that is neither gone on with nor to be replaced."""
+    if resume and force:
+        raise UsageError("--resume goes on with an earlier run, --force replaces it: leave one of them out")
+    if not force:
+        refuse_other(output, share)
+        if not resume:
+            refuse_existing(output)
+
+
+@dataclass
+class Ending:
+    """What ended a run before its inputs did: a signal, or an error that was not foreseen."""
+
+    interrupted: bool = False
+    error: Exception | None = None
+
+    @property
+    def early(self) -> bool:
+        """Whether there are inputs that have no row."""
+        return self.interrupted or self.error is not None
+
+
 @dataclass(frozen=True)
 class Run:
-    """Where rows come from and go to; `part` if what is written is kept to be resumed; `interrupted`, by Ctrl-C."""
+    """Where rows come from and go to; `part` if what is written is kept to be resumed; `ending`, of this run."""
 
     windows: Windows
     cursor: Cursor
@@ -206,7 +234,8 @@ class Run:
     selection: Selection
     shard: Shard | None
     quiet: bool
-    interrupted: Event
+    ending: Ending
+    interrupts: Interrupts
     output: Path | None
 
 
@@ -214,6 +243,7 @@ def run(run: Run) -> int:
     """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
     writer = writer_of(run.kind, run.stream, run.properties, intervals=run.intervals)
     tally = Tally()
+    interrupts = run.interrupts if run.output else Interrupts()  # stdout may wait for its reader as long as it likes
     if run.part and run.part.position.rows:
         run.part.discard()  # the file has its header
         tally = Tally(run.part.position.rows, run.part.position.failed)
@@ -232,9 +262,16 @@ def run(run: Run) -> int:
                 run.cursor.passed(row.path, row.index)
                 if row.error and not run.quiet and run.kind != Format.table:
                     say(f"{row.path}: {row.error}")
+                interrupts.hold()  # what becomes of the row is not disturbed
                 yield row
+                interrupts.release()
+            interrupts.hold()
         except KeyboardInterrupt:
-            run.interrupted.set()
+            run.ending.interrupted = True
+        except Exception as error:
+            if run.part or run.output is None or not tally.rows:
+                raise
+            run.ending.error = error
 
     rows = counted()
     if run.selection:
@@ -245,24 +282,28 @@ def run(run: Run) -> int:
             if run.part and run.shard:
                 run.part.places.append(run.cursor.begun - 1)
     except KeyboardInterrupt:
-        run.interrupted.set()
-    interrupted = run.interrupted.is_set()
+        run.ending.interrupted = True
+    interrupted = run.ending.early
     if not run.part:
         writer.close()
         run.stream.flush()
     elif not interrupted:
         run.part.finish(run.shard.sums() if run.shard else None)
     if not run.quiet:
-        say(tally.summary() + (run.forecast.said() if interrupted else ""))
-    if interrupted:
-        if run.part and not run.quiet:
-            said = f"{run.part.position.rows} rows are complete in {run.part.part}: go on with --resume"
-            say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
-        elif not run.quiet:
-            where = f" in {place_of(run.output, interrupted=True)}" if run.output else ""
-            say(f"interrupted: {tally.rows} rows are complete{where}")
-        return EXIT_INTERRUPTED
-    return tally.exit_code
+        say_ending(run, tally)
+    return EXIT_INTERRUPTED if interrupted else tally.exit_code
+
+
+def say_ending(run: Run, tally: Tally) -> None:
+    """Say how many rows there are, and where those of an interrupted run are."""
+    early = run.ending.early
+    say(tally.summary() + (run.forecast.said() if early else ""))
+    if early and run.part:
+        said = f"{run.part.position.rows} rows are complete in {run.part.shown}: go on with --resume"
+        say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
+    elif early:
+        where = f" in {place_of(run.output, interrupted=True)}" if run.output else ""
+        say(f"interrupted: {tally.rows} rows are complete{where}")
 
 
 def by_window(windows: Iterable[Iterable[Row]], end_window: Callable[[], None]) -> Iterator[Row]:

@@ -25,7 +25,7 @@ def variable_of(setting: str) -> str:
 def settings_file() -> Path:
     """Where settings are kept: the file in CRYSTALPREDICT_CONFIG, or config.toml in the user's configuration folder."""
     if named := os.environ.get(FILE_VARIABLE):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     from platformdirs import user_config_path
 
     return user_config_path("crystalpredict", appauthor=False) / "config.toml"
