@@ -38,12 +38,13 @@ from crystalpredict.dataset import (
     rows_with_labels,
     scale_of_labels,
 )
-from crystalpredict.errors import DataError, UsageError
+from crystalpredict.errors import DataError, UsageError, printable
 from crystalpredict.metrics import metrics_of
 from crystalpredict.nn import ensemble_of
 from crystalpredict.properties import Property
 from crystalpredict.provenance import Plan, write_json
 from crystalpredict.reading import Reader
+from crystalpredict.schema import SchemaError, record
 from crystalpredict.splits import fingerprint, split_folds, split_groups
 from crystalpredict.structures import Entry
 from crystalpredict.tables import Dropped, LabelledTable
@@ -200,7 +201,15 @@ def _parts_of_column(crystals: LabelledCrystals, validation: float, seed: int) -
 
 
 def refuse_unlearnable(table: CrystalTable, splits: Sequence[IntArray]) -> None:
-    """DataError if in some fold a property has too few labels to train on, or none to choose the epoch by."""
+    """DataError if a property has a name that no checkpoint can hold, or in some fold too few labels.
+
+    Too few are those that cannot be trained on, or none to choose the epoch by.
+    """
+    for prop in table.properties:
+        try:
+            record(asdict(prop), Property)
+        except SchemaError as error:
+            raise DataError(f"{printable(prop.label[:60])}: rename the column ({printable(str(error))})") from None
     encoded = encoded_labels(table, table.properties)
     for parts in splits:
         scale_of_labels(encoded[parts == TRAIN], table.properties)

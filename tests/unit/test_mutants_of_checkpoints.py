@@ -18,9 +18,12 @@ import pytest
 from crystalpredict import checkpoint_files
 from crystalpredict.calibration import CALIBRATION_FILE, Calibration
 from crystalpredict.checkpoint import load_checkpoint, verify_golden
-from crystalpredict.errors import CheckpointError, CrystalPredictError, UsageError
+from crystalpredict.dataset import CrystalTable
+from crystalpredict.errors import CheckpointError, CrystalPredictError, DataError, UsageError
+from crystalpredict.finetune import refuse_unlearnable
 from crystalpredict.model_index import Index
 from crystalpredict.nn import ModelConfig
+from crystalpredict.properties import Property
 from crystalpredict.provenance import Plan
 from crystalpredict.registry import default_model, models_folder
 from crystalpredict.schema import SchemaError, parse_json, read_json_file, read_record, record, record_of
@@ -312,3 +315,10 @@ def test_a_plan_of_a_run_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "provenance.json").write_text(json.dumps(provenance() | {"folds": 10**9}))
     with pytest.raises(UsageError, match=r"folds is 1000000000: expected an integer <= 10000.*start the run again"):
         Plan.load(tmp_path)
+
+
+def test_a_column_whose_name_no_checkpoint_can_hold_is_refused_before_training() -> None:
+    odd = Property("x", "gap\u202e", "eV", "eV")
+    table = CrystalTable(*(np.zeros((0, 3)) for _ in range(7)), properties=(odd,))
+    with pytest.raises(DataError, match=r"rename the column \(label is .* without control characters"):
+        refuse_unlearnable(table, [])
