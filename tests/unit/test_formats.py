@@ -132,6 +132,12 @@ def test_files_of_other_programs_are_named_with_a_way_to_convert_them(text: str,
     assert told in error
 
 
+def test_empty_lines_of_a_text_that_is_no_structure_take_no_time() -> None:
+    started = time.monotonic()
+    assert "not a CIF" in formulas("x" + 300_000 * "\n" + "x")[0]
+    assert time.monotonic() - started < 20
+
+
 INTERNALS = ("unpack", "index out of range", "Traceback", "NoneType", "could not convert", "reshape", "char ", "0x",
              "object is not", "invalid literal", "Expecting", "'pos'", "Errno", "Exceeds")  # fmt: skip
 XYZ = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1" Properties=species:S:1:pos:R:3\nCs 0 0 0\nCl 2.05 2.05 2.05\n'
@@ -147,6 +153,7 @@ BROKEN: list[str] = [
     json.dumps({"lattice": [4, 4, 4, 90, 90], "species": ["Na"], "frac_coords": [[0, 0, 0]]}),
     json.dumps({"lattice": [4] * 3 + [90] * 3, "species": ["NA"], "frac_coords": [[0, 0, 0]]}),
     json.dumps({"lattice": [4] * 3 + [90] * 3, "species": ["Na"], "frac_coords": []}),
+    XYZ.replace("0 4.1 0", "4.1 0 0"), ONE.replace("0 5.64 0", "5.64 0 0").replace("Direct", "Cartesian"),
     json.dumps({"lattice_mat": [[1]], "elements": ["Na"], "coords": [[0, 0, 0]]}),
 ]  # fmt: skip
 
@@ -245,6 +252,13 @@ def test_what_is_not_the_structure_of_a_row_does_not_matter(tmp_path: Path) -> N
     connection.commit()
     connection.close()
     assert [entry.formula for entry in rows_of(tmp_path / "a.db")] == ["CsCl"] * 4
+
+
+def test_a_damaged_scheme_is_an_error_of_one_line(tmp_path: Path) -> None:
+    database(tmp_path / "a.db").close()
+    content = (tmp_path / "a.db").read_bytes()
+    (tmp_path / "a.db").write_bytes(content.replace(b"CREATE TABLE systems", b"CREATE TABLE \xff\xfe#'ms"))
+    assert [bool(entry.error) for entry in rows_of(tmp_path / "a.db")] == [True]
 
 
 def test_a_view_without_end_is_no_table(tmp_path: Path) -> None:
