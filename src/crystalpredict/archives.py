@@ -18,11 +18,10 @@ from typing import IO
 from crystalpredict.errors import StructureError
 from crystalpredict.files import (
     BOMB,
-    BOMB_BYTES,
-    BOMB_RATIO,
     CANNOT_UNPACK,
     LARGEST,
     bounded,
+    budget_of,
     refuse_pipe,
     unreadable,
 )
@@ -65,9 +64,9 @@ def members_of(path: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
             magic = file.read(6)
             file.seek(0)
             if magic.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
-                yield from _members_of_zip(file, wanted, max(BOMB_BYTES, BOMB_RATIO * size))
+                yield from _members_of_zip(file, wanted, budget_of(size))
             else:
-                yield from _members_of_tar(bounded(file, BOMB_RATIO, BOMB_BYTES), wanted)
+                yield from _members_of_tar(bounded(file), wanted)
     except FileNotFoundError:
         yield Member("", error="no such file: check the path")
     except StructureError as error:

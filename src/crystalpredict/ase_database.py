@@ -50,7 +50,7 @@ def rows_of_database(path: str) -> Iterator[tuple[int, str | StructureError]]:
         if not clock.late():
             raise KeyboardInterrupt from None  # which SQLite caught
         raise StructureError(f"broken ASE database: not one row in {LONGEST_SEARCH:g} s") from None
-    except (sqlite3.Error, sqlite3.Warning, OverflowError):
+    except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError):  # of SQLite's own messages too
         raise StructureError(BROKEN) from None
 
 

@@ -129,13 +129,18 @@ class _Bounded(io.RawIOBase):
         return self.file.tell()
 
 
-def bounded(file: IO[bytes], ratio: int = BOMB_RATIO, least: int = BOMB_BYTES) -> IO[bytes]:
-    """What a file holds, unpacked; StructureError where that is more than `least` bytes and `ratio` times its size."""
+def budget_of(size: int) -> int:
+    """Bytes that a file of a size may unpack to."""
+    return max(BOMB_BYTES, BOMB_RATIO * size)
+
+
+def bounded(file: IO[bytes]) -> IO[bytes]:
+    """What a file holds, unpacked; StructureError where it unpacks to more than `budget_of` its size."""
     magic, size = file.read(6), file.seek(0, io.SEEK_END)
     file.seek(0)
     if (unpacked := uncompressed(file, magic)) is file:
         return file
-    return io.BufferedReader(_Bounded(unpacked, max(least, ratio * size)), 2 * BLOCK)
+    return io.BufferedReader(_Bounded(unpacked, budget_of(size)), 2 * BLOCK)
 
 
 def head_of(path: Path) -> bytes:

@@ -69,6 +69,8 @@ def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
 
 def _refuse_no_cell(parameters: Any) -> None:
     """StructureError for lengths and angles of which pymatgen makes some cell, and no cell has them."""
+    if len(parameters) != 6:
+        raise StructureError(f"a lattice of {len(parameters)} numbers: it needs three lengths and three angles")
     try:
         lattice_of_parameters(parameters)
     except ValueError as error:

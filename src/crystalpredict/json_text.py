@@ -14,20 +14,23 @@ AGAIN = "write or download it again"
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def parsed_json(text: str) -> Any:
-    """The content of JSON; ValueError or RecursionError if it is none, DataError for more values than memory has."""
-    _refuse_many_values(text)
+def parsed_json(text: str, most: int = 0) -> Any:
+    """The content of JSON; ValueError or RecursionError if it is none.
+
+    StructureError for more than `most` values, or MOST_VALUES, which the memory may not have.
+    """
+    _refuse_many_values(text, most or MOST_VALUES)
     return json.loads(text)
 
 
-def _refuse_many_values(text: str) -> None:
-    if len(text) > MOST_VALUES and sum(map(text.count, ",[{")) > MOST_VALUES:
-        raise StructureError(f"JSON of more than {MOST_VALUES:,} values: write a line or a file for each crystal")
+def _refuse_many_values(text: str, most: int) -> None:
+    if len(text) > most and sum(map(text.count, ",[{")) > most:
+        raise StructureError(f"JSON of more than {most:,} values: write a line or a file for each crystal")
 
 
 def items_of(text: str) -> Iterator[tuple[Any, str]]:
     """The items of a list of JSON and the text of each; StructureError at the first place where there is none."""
-    _refuse_many_values(text)
+    _refuse_many_values(text, MOST_VALUES)
     decoder, space = json.JSONDecoder(), _SPACE
     place = space.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
     if text[place : place + 1] == "]":

@@ -61,7 +61,10 @@ def _parse_frame(text: str) -> Structure | StructureError:
         return error
     if odd := next((symbol for symbol in symbols if not Element.is_valid_symbol(symbol)), None):
         return StructureError(f"unknown element {odd!r} in an XYZ frame: name a chemical element")
-    return Structure(lattice, symbols, positions, coords_are_cartesian=True)
+    try:
+        return Structure(lattice, symbols, positions, coords_are_cartesian=True)
+    except np.linalg.LinAlgError:
+        return StructureError("broken XYZ: the three vectors of its Lattice lie in a plane")
 
 
 def _parse_cif(text: str) -> list[Structure | StructureError]:

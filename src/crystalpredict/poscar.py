@@ -16,6 +16,7 @@ from crystalpredict.files import number_of
 
 HEADER_LINES = 7  # from the title to the line above the coordinates, or above `Direct` if the dynamics are selective
 XDATCAR = "an XDATCAR with more coordinates than atoms: convert it with `ase convert -n : XDATCAR frames.extxyz`"
+PLANE = "broken POSCAR: the three vectors of the cell lie in a plane"
 _SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[_/].*)?")  # names of POTCARs too: Fe_pv, Fe_pv/1a2b3c
 _MODE = re.compile(r"\s*(s(elective)?(\s+dynamics)?|d(irect)?|c(art\w*)?|k(art\w*)?)\s*", re.IGNORECASE)
 _AFTERWARDS = re.compile(r"\s*(lattice\s+veloc.*|d(irect)?|c(art\w*)?|k(art\w*)?)?\s*", re.IGNORECASE)
@@ -103,7 +104,10 @@ def _structure_of(lines: list[str], start: int) -> tuple[Structure, list[str]]:
     _refuse_more(rest)
     species = _repeated(symbols, counts) or _labels(rows)
     coordinates = np.array(places) * scale if cartesian else np.array(places)
-    return Structure(Lattice(lattice), species, coordinates, coords_are_cartesian=cartesian), rest
+    try:
+        return Structure(Lattice(lattice), species, coordinates, coords_are_cartesian=cartesian), rest
+    except np.linalg.LinAlgError:
+        raise StructureError(PLANE) from None
 
 
 def _cell_of(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +118,7 @@ def _cell_of(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         raise StructureError(f"broken POSCAR: scale {lines[1].strip()!r} must be one number or three above 0")
     if scales[0] < 0:  # the volume of the cell
         if not (volume := volume_of_cell(lattice)):
-            raise StructureError("broken POSCAR: the three vectors of the cell lie in a plane")
+            raise StructureError(PLANE)
         scales = [(-scales[0] / volume) ** (1 / 3)]
     scale = np.array(scales if len(scales) == 3 else 3 * scales)
     return scale, lattice * scale

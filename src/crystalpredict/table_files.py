@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ from crystalpredict.json_text import json_reason, parsed_json
 
 MOST_COLUMNS = 10_000  # of a table that was meant to be one
 LONGEST_DOCUMENT = 2**30  # characters of JSON that is read as a whole
+MOST_VALUES_OF_DOCUMENT = 2**27
 MOST_FIELDS = 2**22  # of one row
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
@@ -266,12 +267,18 @@ def holds_structure(cell: Any) -> bool:
 
 def _is_one_a_line(path: Path, file: IO[str]) -> bool:
     """Whether a JSON text, of which nothing is read yet, has an object on each line."""
-    first = next((line for line in _lines(path, file) if line.strip()), "")
+    first = next((line for line in islice(_pieces(file), MOST_BLANK_LINES) if line.strip()), "")
     file.seek(0)
     try:
         return isinstance(content := parsed_json(first), dict) and not _is_whole(content)
     except (ValueError, RecursionError):
         return False
+    except StructureError:  # of too many values: if it is one of several, it costs its own row
+        return first.endswith("\n") and first.lstrip().startswith("{")
+
+
+def _pieces(file: IO[str]) -> Iterator[str]:
+    return iter(lambda: file.readline(LARGEST), "")
 
 
 def _is_whole(content: dict[str, Any]) -> bool:
@@ -306,7 +313,7 @@ def _document(path: Path, file: IO[str]) -> Any:
         raise DataError(
             f"{path}: more than {LONGEST_DOCUMENT >> 30} GiB of JSON: write a line for each crystal instead"
         )
-    return parsed_json(text)
+    return parsed_json(text, MOST_VALUES_OF_DOCUMENT)
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

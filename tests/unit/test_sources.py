@@ -147,8 +147,8 @@ def test_a_damaged_member_of_a_zip_costs_its_own_row_alone(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz"])
 def test_a_bomb_is_refused_in_one_line(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "BOMB_BYTES", 2**20)
-    monkeypatch.setattr(archives, "BOMB_RATIO", 20)
+    monkeypatch.setattr(files, "BOMB_BYTES", 2**20)
+    monkeypatch.setattr(files, "BOMB_RATIO", 20)
     path, zeros = tmp_path / f"a.{kind}", b" " * 2**19
     members = {f"{n}.cif": zeros for n in range(50)}
     if kind == "zip":
