@@ -50,8 +50,8 @@ def main() -> None:
                 folder / "a.csv",
                 "--force",
             )
-            first.append(seconds(*run))
-            second.append(seconds(*run))
+            first.append(seconds(*run, "--force"))
+            second.append(seconds(*run, "--force"))
         size = sum(file.stat().st_size for file in (folder / "cache0").iterdir())
         (folder / "long").write_text("\n".join(paths * TIMES))
         shards = [folder / f"{number}.csv" for number in range(1, SHARDS + 1)]
