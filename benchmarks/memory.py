@@ -60,7 +60,7 @@ def measure(count: int, kind: str, jobs: int, folder: Path) -> dict[str, float]:
             table = csv.writer(file)
             table.writerow(["id", "cif"])
             table.writerows([number, cif(rng)] for number in range(count))
-    command = [sys.executable, "-m", "crystalpredict", "predict", str(source), "-o", str(output), "-q"]
+    command = [sys.executable, "-m", "crystalpredict", "predict", str(source), "-o", str(output), "-q", "--force"]
     start = time.perf_counter()
     program = subprocess.Popen([*command, "--jobs", str(jobs)])
     peak = 0.0

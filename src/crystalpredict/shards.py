@@ -250,7 +250,7 @@ def _refuse_other_run(first: _Part, part: _Part) -> None:
         one, two = first.facts.get(name), part.facts.get(name)
         if name == "shard":
             one, two = first.shard.count, part.shard.count
-        if one != two:
+        if json.dumps(one) != json.dumps(two):  # 1 is not true
             what = "number of shards" if name == "shard" else name
             values = f"{str(one)[:60]} and {str(two)[:60]}"
             raise UsageError(f"{first.path} and {part.path}: not of the same run, {what} differs ({values})")

@@ -281,7 +281,8 @@ def _begin_worker(parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which in the parent is Ctrl-C
     if hasattr(os, "nice"):
         os.nice(5)  # readers are ahead of the network as a rule
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with suppress(RuntimeError):  # of a system that starts no thread, of which the parent tells
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if "torch" not in sys.modules:  # vesin imports it where it can: seconds and 200 MB that a reader does not need
         sys.modules["torch"] = None  # type: ignore[assignment]
         with suppress(ImportError):

@@ -21,6 +21,17 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def _leave(_: object) -> None:
+    """Do nothing with a file that was not ended: after an error it is closed, and ending it another error."""
+
+
+def _writable(value: Any) -> Any:
+    """A value of a row, its texts in letters."""
+    if isinstance(value, list):
+        return [as_text(each) for each in value]
+    return as_text(value) if isinstance(value, str) else value
+
+
 class ParquetWriter:
     """A Parquet file with the columns of JSON; numbers are float64, warnings a list."""
 
@@ -46,7 +57,7 @@ class ParquetWriter:
             names = list(record(Prediction("", 0, "", None), properties, intervals))
         self.table, self.properties, self.intervals = pyarrow.Table, properties, intervals
         self.schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
-        self.file = parquet.ParquetWriter(stream, self.schema)
+        self.file = type("Writer", (parquet.ParquetWriter,), {"__del__": _leave})(stream, self.schema)
         self.rows: list[dict[str, Any]] = []
 
     def write(self, row: Prediction) -> None:
@@ -55,7 +66,7 @@ class ParquetWriter:
 
     def write_fields(self, fields: dict[str, Any]) -> None:
         """Add a row by its fields, as `record` has them."""
-        self.rows.append({**fields, "path": as_text(fields["path"])})
+        self.rows.append({name: _writable(value) for name, value in fields.items()})
         if len(self.rows) >= GROUP_ROWS:
             self._write_group()
 
