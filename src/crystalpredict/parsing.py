@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from io import StringIO
 
+import numpy as np
 from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
