@@ -515,7 +515,7 @@ def test_no_reader_outlives_the_program(tmp_path, cscl, ending) -> None:
 
 def test_an_interrupt_while_the_names_are_read_is_exit_code_130(program, monkeypatch) -> None:
     class Interrupted(io.BytesIO):
-        def __next__(self):
+        def readline(self, *_):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Interrupted(b"a.cif\n")))
