@@ -238,7 +238,7 @@ def test_an_output_file_is_replaced_and_the_same_to_the_byte_again(program, tmp_
     output = tmp_path / "a.csv.gz"
     contents = []
     for _ in range(2):
-        program("predict", cscl, "-o", output)
+        program("predict", cscl, "-o", output, "--force")
         contents.append(output.read_bytes())
     assert contents[0] == contents[1]
     text = tmp_path / "a.txt"
