@@ -17,12 +17,12 @@ import numpy as np
 from provenance import provenance
 from pymatgen.core.structure import Structure
 
-from crystalpredict.crystal import Crystal
-from crystalpredict.files import read_text
-from crystalpredict.neighbors import find_neighbors
-from crystalpredict.parsing import parse_text
-from crystalpredict.plain_cif import read_plain_cif
-from crystalpredict.structures import crystal_of_structure
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.io.entries import crystal_of_structure
+from crystalpredict.io.fast_cif import read_plain_cif
+from crystalpredict.io.pymatgen_parser import parse_text
+from crystalpredict.io.text import read_text
 
 RADIUS = 5.0
 TOLERANCE = 1e-4  # Å

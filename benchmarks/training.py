@@ -23,15 +23,15 @@ import torch
 from provenance import provenance
 from torch import Tensor
 
-from crystalpredict.batching import batches_of
-from crystalpredict.crystal import Crystal, IntArray, Neighbors
-from crystalpredict.dataset import CrystalTable, neighbor_table
-from crystalpredict.equivalence import merge_equivalent, merge_rotated
-from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
+from crystalpredict.crystals.crystal import Crystal, IntArray, Neighbors
+from crystalpredict.crystals.equivalence import merge_equivalent, merge_rotated
+from crystalpredict.crystals.neighbors import find_neighbors, find_neighbors_of_many
+from crystalpredict.data.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.attention import radial_basis
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.nn.batch import batches_of
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Training
 
 CRYSTALS = 128  # of a step, the paper's batch
 STEPS = 8

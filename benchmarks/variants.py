@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from provenance import provenance
 
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Training
 
 TIMED, STEPS, ROUNDS = 300, 3, 3  # crystals that steps are timed on, steps of a round, rounds
 VARIANTS: dict[str, dict[str, Any]] = {

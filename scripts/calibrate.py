@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from export import refresh_index
 
-from crystalpredict.answers import Answers
-from crystalpredict.calibrate import calibrate, outputs_and_features
-from crystalpredict.calibration import Calibration
-from crystalpredict.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
-from crystalpredict.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
-from crystalpredict.derived import PARENTS, derivable, derive
-from crystalpredict.domain import Domain
-from crystalpredict.equivalence import primitive_size
-from crystalpredict.uncertainty import LEVELS, SHOWN, conformal_quantile, fit_errors
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
+from crystalpredict.crystals.equivalence import primitive_size
+from crystalpredict.data.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
+from crystalpredict.prediction.decoder import Answers
+from crystalpredict.prediction.derived import PARENTS, derivable, derive
+from crystalpredict.training.calibrate import calibrate, outputs_and_features
+from crystalpredict.uncertainty.applicability import Domain
+from crystalpredict.uncertainty.calibration import Calibration
+from crystalpredict.uncertainty.intervals import LEVELS, SHOWN, conformal_quantile, fit_errors
 
 FOLDS = 10
 

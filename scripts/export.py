@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
-from crystalpredict.dataset import CrystalTable
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
+from crystalpredict.checkpoints.registry import file_sha256
+from crystalpredict.data.dataset import CrystalTable
+from crystalpredict.io.entries import read_entries
 from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of
-from crystalpredict.registry import file_sha256
-from crystalpredict.run_files import kept_state
-from crystalpredict.structures import read_entries
+from crystalpredict.training.run_folder import kept_state
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

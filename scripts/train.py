@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from crystalpredict import distributed
-from crystalpredict.dataset import CrystalTable, neighbor_table
+from crystalpredict.data.dataset import CrystalTable, neighbor_table
 from crystalpredict.errors import CrystalPredictError
 from crystalpredict.nn import ModelConfig
-from crystalpredict.run_files import Progress
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.training import distributed
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.run_folder import Progress
+from crystalpredict.training.trainer import Training
 
 
 def show(progress: Progress, begun: list[float]) -> None:
@@ -74,7 +74,7 @@ def main() -> None:
     start = None
     model = ModelConfig.from_dict(settings(options.model))
     if options.start:
-        from crystalpredict.checkpoint import load_checkpoint  # needs safetensors
+        from crystalpredict.checkpoints.checkpoint import load_checkpoint  # needs safetensors
 
         start = load_checkpoint(options.start)
         model = ModelConfig.from_dict({**asdict(start.model.config), **settings(options.model)})

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict import side_by_side
-from crystalpredict.registry import default_model
+from crystalpredict.checkpoints.registry import default_model
+from crystalpredict.nn import threads as side_by_side
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from crystalpredict.batching import CrystalBatch, collate
-from crystalpredict.crystal import Crystal
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable
+from crystalpredict.nn.batch import CrystalBatch, collate
 from crystalpredict.properties import find_property
 
 FCC = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal
 from crystalpredict.nn import Crystalformer, ModelConfig
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.evaluate import Predicted
+from crystalpredict.data.labels import Dropped, LabelledTable
+from crystalpredict.evaluation.evaluate import Predicted
+from crystalpredict.io.entries import Inline
 from crystalpredict.properties import PROPERTIES, Property, find_property
-from crystalpredict.structures import Inline
-from crystalpredict.tables import Dropped, LabelledTable
 
 GAP, HULL, BULK, FORMATION = (
     find_property(name) for name in ("bandgap", "e_above_hull", "bulk_modulus", "formation_energy")

@@ -117,7 +117,7 @@ PROPERTIES = (
     ),
 )  # fmt: skip
 
-# of bulk and shear modulus (crystalpredict.derived), for models that have both
+# of bulk and shear modulus (crystalpredict.prediction.derived), for models that have both
 DERIVED = (
     Property(
         "youngs_modulus", "Young's modulus", "GPa", "GPa", ("young", "youngs", "young_modulus", "e_modulus"), "log10",

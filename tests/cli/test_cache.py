@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict import predict, reading
-from crystalpredict.cache import FILE
-from crystalpredict.predict import Predictor
-from crystalpredict.structures import Inline, Parsed
+from crystalpredict.io import reader as reading
+from crystalpredict.io.entries import Inline, Parsed
+from crystalpredict.prediction import predictor as predict
+from crystalpredict.prediction.cache import FILE
+from crystalpredict.prediction.predictor import Predictor
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FRAME = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1"\nCs 0 0 0\nCl 2.05 2.05 2.05\n'

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.batching import collate
-from crystalpredict.checkpoint import Checkpoint, save_checkpoint
+from crystalpredict.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from crystalpredict.cli.finetune import with_directions
-from crystalpredict.crystal import Crystal
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import UsageError
-from crystalpredict.finetune import mean_of_folds
-from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig, network_of
-from crystalpredict.predict import load_model
+from crystalpredict.nn.batch import collate
+from crystalpredict.prediction.predictor import load_model
 from crystalpredict.properties import find_property
+from crystalpredict.training.finetune import mean_of_folds
 from tests.labelled import METALS, PARTNERS, cif, rows, write
 
 Rows = list[dict[str, str]]

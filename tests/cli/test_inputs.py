@@ -71,7 +71,7 @@ def test_a_database_of_ase_is_a_row_for_each_of_its_rows(program, tmp_path) -> N
 
 def test_without_ase_or_zstd_it_is_said_how_to_get_them(program, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ase.db", None)
-    monkeypatch.setattr("crystalpredict.files.zstd", None)
+    monkeypatch.setattr("crystalpredict.io.text.zstd", None)
     written(tmp_path / "a.db", "")
     (tmp_path / "b.cif.zst").write_bytes(zstd.compress(CSCL.encode()))
     (tmp_path / "c.csv.zst").write_bytes(zstd.compress(b"id,poscar\n"))

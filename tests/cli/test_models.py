@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict.registry import bundled_models, default_model
+from crystalpredict.checkpoints.registry import bundled_models, default_model
 from tests.unit.test_upstream import ANGLES, PLAIN, changed, written
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from crystalpredict.cli.progress import Forecast
 from crystalpredict.cli.tally import Tally, reason_of
-from crystalpredict.predict import Prediction
+from crystalpredict.prediction.predictor import Prediction
 from tests.labelled import rows, write
 
 VALUES = ["bandgap_eV", "formation_energy_eV_per_atom", "e_above_hull_eV_per_atom", "bulk_modulus_GPa",

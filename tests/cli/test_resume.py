@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict.partial_output import Cursor, PartialFile, Position
+from crystalpredict.prediction.resume import Cursor, PartialFile, Position
 
 CSCL = "CsCl\n{}\n1 0 0\n0 1 0\n0 0 1\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
 FRAME = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1"\nCs 0 0 0\nCl 2.05 2.05 2.05\n'
@@ -107,7 +107,7 @@ def test_a_whole_file_is_not_begun_again_and_a_new_run_starts_at_once(program, t
 @pytest.fixture
 def begun(tmp_path, monkeypatch) -> Path:
     """The output of a run that stopped in its second window."""
-    from crystalpredict.predict import Predictor
+    from crystalpredict.prediction.predictor import Predictor
 
     (tmp_path / "a.vasp").write_text(CSCL.format(4))
     (tmp_path / "list").write_text(f"{tmp_path}/a.vasp\n" * 1500)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from crystalpredict.errors import UsageError
-from crystalpredict.shards import Shard
-from crystalpredict.sources import sources_of
-from crystalpredict.structures import start_of
+from crystalpredict.io.entries import start_of
+from crystalpredict.io.sources import sources_of
+from crystalpredict.prediction.shards import Shard
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NACL = (EXAMPLES / "NaCl.cif").read_text()
@@ -136,8 +136,8 @@ def test_merge_sorts_and_writes_parquet(program, inputs, tmp_path) -> None:
 
 
 def test_an_interrupted_shard_goes_on_with_the_places_of_its_rows(program, tmp_path, monkeypatch) -> None:
-    from crystalpredict import reading
-    from crystalpredict.predict import Predictor
+    from crystalpredict.io import reader as reading
+    from crystalpredict.prediction.predictor import Predictor
 
     monkeypatch.setattr(reading, "WINDOW_ENTRIES", 10)
     cif = str(EXAMPLES / "NaCl.cif")

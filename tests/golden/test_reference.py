@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.batching import collate
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.nn.attention import geometry_of
+from crystalpredict.nn.batch import collate
 from tests.reference import reference, reference_crystals, reference_model
 
 CRYSTALS = reference_crystals()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.dataset import CrystalTable, neighbor_table
+from crystalpredict.data.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
 from crystalpredict.nn.config import Attention
-from crystalpredict.nn.family import needs_host
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.nn.factory import needs_host
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Training
 from tests.crystals import random_table
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -10,10 +10,10 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from crystalpredict import load_model
-from crystalpredict.dataset import neighbor_table
+from crystalpredict.data.dataset import neighbor_table
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Training
 from tests.crystals import random_table
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

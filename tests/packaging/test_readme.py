@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict.registry import default_model
+from crystalpredict.checkpoints.registry import default_model
 from scripts.card import coverage, errors, metrics_of_default, readme_table, sizes
 from scripts.examples_table import table
 

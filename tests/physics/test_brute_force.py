@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.batching import collate
-from crystalpredict.crystal import Crystal
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
+from crystalpredict.nn.batch import collate
 from tests.brute_force import network
 from tests.crystals import batch_of, random_crystal
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.batching import collate
-from crystalpredict.crystal import Crystal
-from crystalpredict.equivalence import MANY, merge_equivalent, primitive_size
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.equivalence import MANY, merge_equivalent, primitive_size
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.nn.batch import collate
 from tests.crystals import FCC, random_crystal, rock_salt, supercell
 from tests.reference import reference_model
 

@@ -10,12 +10,12 @@ import torch
 from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.groups import SpaceGroup
 
-from crystalpredict.batching import CrystalBatch, collate
-from crystalpredict.crystal import Crystal
-from crystalpredict.equivalence import merge_equivalent, merge_rotated
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.equivalence import merge_equivalent, merge_rotated
+from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, dual_space, frames
-from crystalpredict.nn.family import geometry_of_family
+from crystalpredict.nn.batch import CrystalBatch, collate
+from crystalpredict.nn.factory import geometry_of_family
 from tests.crystals import FCC, batch_of, random_crystal, rock_salt, supercell
 from tests.reference import reference_model
 

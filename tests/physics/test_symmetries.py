@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.crystal import Crystal
+from crystalpredict.crystals.crystal import Crystal
 from tests.crystals import batch_of, random_crystal, rock_salt, supercell
 from tests.reference import reference_model
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.batching import MIN_SLOTS, collate, pack, split_by_atoms
-from crystalpredict.crystal import Crystal
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.nn.batch import MIN_SLOTS, collate, pack, split_by_atoms
 from tests.crystals import random_crystal
 
 

@@ -6,13 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystalpredict.briefing import learnt_targets, lines_of_data, lines_of_split, lines_of_start, warnings_of_labels
-from crystalpredict.checkpoint import load_checkpoint
-from crystalpredict.dataset import TEST, TRAIN
-from crystalpredict.finetune import LabelledCrystals, read_crystals
+from crystalpredict.checkpoints.checkpoint import load_checkpoint
+from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.data.dataset import TEST, TRAIN
+from crystalpredict.data.labels import read_labelled
+from crystalpredict.data.summary import (
+    learnt_targets,
+    lines_of_data,
+    lines_of_split,
+    lines_of_start,
+    warnings_of_labels,
+)
 from crystalpredict.properties import find_property
-from crystalpredict.registry import find_model
-from crystalpredict.tables import read_labelled
+from crystalpredict.training.finetune import LabelledCrystals, read_crystals
 from tests.labelled import cif, rows, write
 
 RANDOM = np.random.default_rng(0)

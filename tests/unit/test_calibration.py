@@ -8,16 +8,16 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 import crystalpredict
-from crystalpredict.calibrate import calibrate
-from crystalpredict.calibration import CALIBRATION_FILE, Calibration
-from crystalpredict.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from crystalpredict.checkpoints.registry import default_model
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
 from crystalpredict.errors import CheckpointError, UsageError
+from crystalpredict.io.pymatgen_parser import parse_text
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.parsing import parse_text
-from crystalpredict.predict import Predictor
+from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.properties import find_property
-from crystalpredict.registry import default_model
+from crystalpredict.training.calibrate import calibrate
+from crystalpredict.uncertainty.calibration import CALIBRATION_FILE, Calibration
 from tests.crystals import random_crystal, rock_salt
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").iterdir())
@@ -237,7 +237,7 @@ def test_a_new_network_is_calibrated_by_the_validation_part_if_that_has_labels_e
 
 
 def one_batch(table: CrystalTable, neighbors):
-    from crystalpredict.batching import collate
+    from crystalpredict.nn.batch import collate
 
     rows = range(20)
     return collate([table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows])

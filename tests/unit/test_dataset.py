@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystalpredict.dataset import (
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.data.dataset import (
     TRAIN,
     VALIDATION,
     CrystalTable,
@@ -16,7 +17,6 @@ from crystalpredict.dataset import (
     table_of_rows,
 )
 from crystalpredict.errors import DataError
-from crystalpredict.neighbors import find_neighbors
 from crystalpredict.properties import find_property
 
 ROCK_SALT = {

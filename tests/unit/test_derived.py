@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crystalpredict.derived import derivable, derive, derived_bounds
+from crystalpredict.prediction.derived import derivable, derive, derived_bounds
 from crystalpredict.properties import DERIVED, PROPERTIES
 
 NAMES = [prop.name for prop in DERIVED]

@@ -7,7 +7,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from crystalpredict import load_model
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, table_of_rows
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, table_of_rows
 
 
 def rock_salt(name: str, length: float, cation: str, **labels: float) -> dict[str, object]:

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal
-from crystalpredict.domain import DENSE, Domain, fit_domain, nearest_neighbors
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.uncertainty.applicability import DENSE, Domain, fit_domain, nearest_neighbors
 from tests.crystals import rock_salt
 
 SYMBOLS = [(one, two) for one in ("Na", "K", "Rb", "Cs") for two in ("F", "Cl", "Br", "I")]

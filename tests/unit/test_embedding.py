@@ -8,7 +8,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from crystalpredict import Predictor, load_model
-from crystalpredict.checkpoint import Checkpoint
+from crystalpredict.checkpoints.checkpoint import Checkpoint
 from tests.unit.test_family import FAMILY, checkpoint_of
 
 SRTIO3 = Structure(

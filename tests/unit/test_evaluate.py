@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crystalpredict.data.labels import Dropped
 from crystalpredict.errors import UsageError
-from crystalpredict.evaluate import evaluate, gather, records, rows_of_split
-from crystalpredict.predict import Prediction
+from crystalpredict.evaluation.evaluate import evaluate, gather, records, rows_of_split
+from crystalpredict.prediction.predictor import Prediction
 from crystalpredict.properties import PROPERTIES
-from crystalpredict.tables import Dropped
 from tests.scored import BULK, FORMATION, GAP, HULL, labelled, said
 
 NAN = float("nan")

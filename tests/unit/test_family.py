@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, verify_golden
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
-from crystalpredict.equivalence import merge_equivalent
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, verify_golden
+from crystalpredict.checkpoints.registry import needs_vectors
+from crystalpredict.crystals.equivalence import merge_equivalent
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
 from crystalpredict.errors import CheckpointError, DataError
-from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig, network_of
 from crystalpredict.nn.attention import InfinitelyConnectedAttention
 from crystalpredict.nn.frames import FramedAttention
-from crystalpredict.predict import Predictor
+from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.properties import find_property
-from crystalpredict.registry import needs_vectors
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Training
 from tests.crystals import random_crystal, rock_salt
 
 FAMILY: dict[str, dict[str, Any]] = {
@@ -111,7 +111,7 @@ def checkpoint_of(change: dict[str, Any]) -> Checkpoint:
     crystals = [random_crystal(seed) for seed in range(8)]
     config = model.config
     edges = [find_neighbors(c.lattice, c.positions, config.radius, vectors=config.vectors) for c in crystals]
-    from crystalpredict.batching import collate
+    from crystalpredict.nn.batch import collate
 
     model.fit_width_norm(collate(crystals, edges))
     return Checkpoint("one", model.eval(), (find_property("bandgap"),), np.array([1.0]), np.array([2.0]), {})

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalpredict.reading import read_chunk
-from crystalpredict.structures import Entry, Inline, read_entries
+from crystalpredict.io.entries import Entry, Inline, read_entries
+from crystalpredict.io.reader import read_chunk
 from tests.fuzz import LIMITS, RADIUS, complaint
 from tests.mutants import GROUPS, NUMBERS, OPERATIONS, WORDS, mutant, originals
 
@@ -51,7 +51,7 @@ def test_what_must_not_happen_is_noticed() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no memfd")
 def test_what_a_reader_writes_to_stderr_is_noticed() -> None:
-    code = "import sys, tests.fuzz as f; from crystalpredict.structures import Entry; "
+    code = "import sys, tests.fuzz as f; from crystalpredict.io.entries import Entry; "
     code += "f.read_source = lambda *_: print('oh', file=sys.stderr) or [Entry('a', 0, error='e')]; "
     code += "print(f.complaint(f.Watched()('a')[0]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -138,9 +138,9 @@ def test_numbers_and_words_without_bounds_are_refused_in_a_line(capfd: pytest.Ca
 
 def test_blocks_of_the_same_name_are_read_as_fast_as_others() -> None:
     text = (ROOT / "examples" / "MgO.cif").read_text()
-    code = "import sys; from crystalpredict.structures import Inline, read_entries as r; "
+    code = "import sys; from crystalpredict.io.entries import Inline, read_entries as r; "
     code += "print(len([e for e in r(Inline('a', sys.stdin.read()), 6.0) if e.crystal]), "
-    code += "'crystalpredict.parsing' in sys.modules)"
+    code += "'crystalpredict.io.pymatgen_parser' in sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, input=text * 30, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("30 False\n", "")

@@ -16,12 +16,12 @@ import pytest
 import safetensors.numpy
 import torch
 
-from crystalpredict.checkpoint import load_checkpoint
+from crystalpredict.checkpoints.checkpoint import load_checkpoint
+from crystalpredict.checkpoints.registry import bundled_models, install_model, models_folder, radius_of_model
 from crystalpredict.cli.render import TableWriter, say
 from crystalpredict.errors import CheckpointError, StructureError, UsageError
-from crystalpredict.predict import Prediction
-from crystalpredict.registry import bundled_models, install_model, models_folder, radius_of_model
-from crystalpredict.structures import Inline, read_entries
+from crystalpredict.io.entries import Inline, read_entries
+from crystalpredict.prediction.predictor import Prediction
 from tests.unit.test_registry_checkpoint import edit, refused, write_weights
 
 # Structures
@@ -165,7 +165,7 @@ def test_the_index_cannot_lead_out_of_its_folder(tmp_path: Path, monkeypatch: py
     else:
         entry["files"]["../../elsewhere"] = {"sha256": "", "bytes": 0}
     (tmp_path / "index.json").write_text(json.dumps(index))
-    monkeypatch.setattr("crystalpredict.registry.models_folder", lambda: tmp_path)
+    monkeypatch.setattr("crystalpredict.checkpoints.registry.models_folder", lambda: tmp_path)
     with pytest.raises(CheckpointError, match="no name of a file"):
         bundled_models()
 

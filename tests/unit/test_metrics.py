@@ -6,8 +6,8 @@ from math import isnan, sqrt
 import numpy as np
 import pytest
 
-from crystalpredict import metrics
-from crystalpredict.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
+from crystalpredict.evaluation import metrics
+from crystalpredict.evaluation.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
 
 
 def test_a_case_worked_by_hand() -> None:

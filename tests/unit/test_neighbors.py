@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from crystalpredict import neighbors
-from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many, numpy_pairs, vesin_pairs
+from crystalpredict.crystals import neighbors
+from crystalpredict.crystals.neighbors import find_neighbors, find_neighbors_of_many, numpy_pairs, vesin_pairs
 from tests.crystals import FCC, random_crystal
 
 

@@ -9,7 +9,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from crystalpredict import load_model
-from crystalpredict.structures import Entry, Inline, read_entries
+from crystalpredict.io.entries import Entry, Inline, read_entries
 
 PLACE = (0.0812, 0.1437, 0.2071)  # a general position
 CELLS = {

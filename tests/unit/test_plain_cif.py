@@ -11,11 +11,11 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser, CifWriter
 
-from crystalpredict.crystal import Crystal
-from crystalpredict.neighbors import find_neighbors
-from crystalpredict.parsing import parse_text
-from crystalpredict.plain_cif import read_plain_cif
-from crystalpredict.structures import crystal_of_structure, read_entries
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.io.entries import crystal_of_structure, read_entries
+from crystalpredict.io.fast_cif import read_plain_cif
+from crystalpredict.io.pymatgen_parser import parse_text
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CELL = "".join(f"_cell_length_{axis} {length}\n" for axis, length in zip("abc", (5.1, 6.2, 7.3), strict=True))

@@ -10,10 +10,10 @@ pytest.importorskip("matplotlib")
 import matplotlib.image
 from pymatgen.core.periodic_table import Element
 
-from crystalpredict import plots
-from crystalpredict.crystal import ELEMENTS
-from crystalpredict.evaluate import evaluate
-from crystalpredict.scores import Coverage
+from crystalpredict.crystals.crystal import ELEMENTS
+from crystalpredict.evaluation import plots
+from crystalpredict.evaluation.evaluate import evaluate
+from crystalpredict.evaluation.scores import Coverage
 from tests.scored import GAP, labelled, said
 
 

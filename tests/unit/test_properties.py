@@ -3,8 +3,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from crystalpredict.derived import asked_for, derivable
 from crystalpredict.errors import UsageError
+from crystalpredict.prediction.derived import asked_for, derivable
 from crystalpredict.properties import PROPERTIES, Property, find_property
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
-from crystalpredict import reading
-from crystalpredict.reading import (
+from crystalpredict.io import reader as reading
+from crystalpredict.io.entries import Entry, Inline, Parsed, Source, start_of
+from crystalpredict.io.reader import (
     CHUNK_BYTES,
     CHUNK_FILES,
     FEW,
@@ -32,8 +33,7 @@ from crystalpredict.reading import (
     read_chunk,
     stages_of,
 )
-from crystalpredict.structures import Entry, Inline, Parsed, Source, start_of
-from crystalpredict.workers import Limits, Stage, Workers
+from crystalpredict.io.worker_pool import Limits, Stage, Workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0

@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from crystalpredict.checkpoint import load_checkpoint, save_checkpoint, verify_golden
+from crystalpredict.checkpoints.checkpoint import load_checkpoint, save_checkpoint, verify_golden
+from crystalpredict.checkpoints.registry import bundled_models, default_model, file_sha256, find_model
 from crystalpredict.errors import CheckpointError, UsageError
-from crystalpredict.predict import load_model
-from crystalpredict.registry import bundled_models, default_model, file_sha256, find_model
+from crystalpredict.prediction.predictor import load_model
 from tests.crystals import random_crystal, rock_salt
 
 

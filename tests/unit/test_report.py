@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from crystalpredict.evaluate import evaluate
-from crystalpredict.report import fraction, number, page_of, span
-from crystalpredict.tables import Dropped
+from crystalpredict.data.labels import Dropped
+from crystalpredict.evaluation.evaluate import evaluate
+from crystalpredict.evaluation.report import fraction, number, page_of, span
 from tests.scored import BULK, GAP, labelled, said
 
 HOSTILE = '<script>alert("1")</script> & Co'

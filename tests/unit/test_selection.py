@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crystalpredict.errors import UsageError
-from crystalpredict.selection import Condition, Selection, find_field
+from crystalpredict.prediction.selection import Condition, Selection, find_field
 
 COLUMNS = ["bandgap_eV", "e_above_hull_eV_per_atom"]
 ROW = {

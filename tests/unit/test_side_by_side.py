@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from crystalpredict import Predictor, load_model
-from crystalpredict.batching import CrystalBatch
-from crystalpredict.crystal import IntArray
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.crystal import IntArray
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.nn.batch import CrystalBatch
 from tests.crystals import random_crystal
 
 FILES = ["examples/NaCl.cif", "examples/MgO.cif", "examples/TiO2_rutile.cif", "examples/MoS2.cif", "examples/ZnO.cif"]

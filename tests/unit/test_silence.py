@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from crystalpredict.silence import silence
+from crystalpredict._warnings import silence
 
 
 def test_filters_are_what_they_were_after_threads_that_overlap() -> None:

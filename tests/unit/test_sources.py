@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from pymatgen.core import Structure
 
-from crystalpredict import archives, files
-from crystalpredict.sources import sources_of
-from crystalpredict.structures import Entry, read_entries
+from crystalpredict.io import archives
+from crystalpredict.io import text as files
+from crystalpredict.io.entries import Entry, read_entries
+from crystalpredict.io.sources import sources_of
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NACL, GAAS, SI = ((EXAMPLES / name).read_text() for name in ("NaCl.cif", "GaAs.cif", "Si.vasp"))

@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crystalpredict.crystal import Crystal, Neighbors
-from crystalpredict.dataset import TEST, TRAIN, VALIDATION
-from crystalpredict.equivalence import merge_equivalent
+from crystalpredict.crystals.crystal import Crystal, Neighbors
+from crystalpredict.crystals.equivalence import merge_equivalent
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.data.dataset import TEST, TRAIN, VALIDATION
+from crystalpredict.data.splits import fingerprint, repeated_rows, split_folds, split_groups
 from crystalpredict.errors import UsageError
-from crystalpredict.neighbors import find_neighbors
-from crystalpredict.splits import fingerprint, repeated_rows, split_folds, split_groups
 from tests.crystals import random_crystal
 
 RADIUS = 6.0

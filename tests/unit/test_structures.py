@@ -12,8 +12,8 @@ from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystalpredict import load_model
-from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.structures import MANY, Entry, Inline, entries_of_structures, parse, read_entries
+from crystalpredict.crystals.crystal import ELEMENTS, Crystal
+from crystalpredict.io.entries import MANY, Entry, Inline, entries_of_structures, parse, read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
@@ -488,7 +488,7 @@ def test_bad_json_says_what_is_wrong(tmp_path, text, message) -> None:
 )
 def test_a_cell_beyond_all_sense_does_not_kill_the_process(tmp_path, box) -> None:
     (tmp_path / "a.cif").write_text(cif(box=box))
-    code = "import sys; from crystalpredict.structures import read_entries as r; "
+    code = "import sys; from crystalpredict.io.entries import read_entries as r; "
     code += "print(*(e.error for e in r(sys.argv[1], 6.0)))"
     command = [sys.executable, "-c", code, str(tmp_path / "a.cif")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
@@ -697,7 +697,7 @@ def test_text_and_the_arrays_of_data_sets_give_the_crystal_of_the_file() -> None
 def test_no_element_makes_pymatgen_speak_on_stderr() -> None:
     code = (
         "from pymatgen.core.periodic_table import Element\n"
-        "from crystalpredict.structures import Inline, read_entries\n"
+        "from crystalpredict.io.entries import Inline, read_entries\n"
         "for element in Element:\n"
         "    text = f'x\\n4\\n1 0 0\\n0 1 0\\n0 0 1\\n{element.symbol} Na\\n1 1\\nDirect\\n0 0 0\\n0.5 0.5 0.5\\n'\n"
         "    (entry,) = read_entries(Inline('a', text), 6.0)\n"

@@ -13,10 +13,10 @@ import numpy as np
 import pandas
 import pytest
 
-from crystalpredict import table_files
+from crystalpredict.data.labels import LabelledTable, NewTargets, read_labelled
 from crystalpredict.errors import DataError, UsageError
-from crystalpredict.structures import Inline
-from crystalpredict.tables import LabelledTable, NewTargets, read_labelled
+from crystalpredict.io import table_formats as table_files
+from crystalpredict.io.entries import Inline
 from tests.labelled import rows, write
 
 NEW = NewTargets()

@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from crystalpredict.captured import CapturedStep, FixedBatches
-from crystalpredict.checkpoint import Checkpoint
-from crystalpredict.crystal import FloatArray, IntArray
-from crystalpredict.dataset import CrystalTable, NeighborTable, neighbor_table
+from crystalpredict.checkpoints.checkpoint import Checkpoint
+from crystalpredict.crystals.crystal import FloatArray, IntArray
+from crystalpredict.data.dataset import CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.optimiser import Muon
+from crystalpredict.nn.threads import dealt
 from crystalpredict.properties import Property
-from crystalpredict.run_files import Progress, kept_state, log_epoch
-from crystalpredict.side_by_side import dealt
-from crystalpredict.training import Interrupted, Training
-from crystalpredict.training_config import TrainingConfig, learning_rate
+from crystalpredict.training.config import TrainingConfig, learning_rate
+from crystalpredict.training.cuda_graph import CapturedStep, FixedBatches
+from crystalpredict.training.optimizer import Muon
+from crystalpredict.training.run_folder import Progress, kept_state, log_epoch
+from crystalpredict.training.trainer import Interrupted, Training
 from tests.crystals import random_table
 
 MODEL = ModelConfig(blocks=2, width=32, heads=4, feedforward=64, readout=32)
@@ -170,7 +170,7 @@ def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(
 
 
 def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crystalpredict.training.LEAST_SHARE", 1)
+    monkeypatch.setattr("crystalpredict.training.trainer.LEAST_SHARE", 1)
     steps, errors = [], []
     for threads in (1, 3):
         torch.set_num_threads(threads)
@@ -517,11 +517,11 @@ def run_in_two_processes(table: CrystalTable, folder: Path, config: str, lines: 
     script = folder / "script.py"
     script.write_text(f"""
 from pathlib import Path
-from crystalpredict import distributed
-from crystalpredict.dataset import CrystalTable, neighbor_table
+from crystalpredict.training import distributed
+from crystalpredict.data.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Interrupted, Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.training.trainer import Interrupted, Training
+from crystalpredict.training.config import TrainingConfig
 folder = Path({str(folder)!r})
 table = CrystalTable.load(folder / "crystals.npz")
 model = ModelConfig(blocks=1, width=32, heads=4, feedforward=64)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from crystalpredict.properties import find_property
-from crystalpredict.uncertainty import LEVELS, SHOWN, ErrorModel, bounds, conformal_quantile, fit_errors
+from crystalpredict.uncertainty.intervals import LEVELS, SHOWN, ErrorModel, bounds, conformal_quantile, fit_errors
 
 AT = LEVELS.index(SHOWN)
 NO_FLOOR = np.array([-np.inf])

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from crystalpredict.checkpoint import load_checkpoint, network_outputs, save_checkpoint
+from crystalpredict.checkpoints.checkpoint import load_checkpoint, network_outputs, save_checkpoint
+from crystalpredict.checkpoints.import_upstream import card_of, golden_crystals, read_upstream
 from crystalpredict.errors import CheckpointError, UsageError
-from crystalpredict.upstream import card_of, golden_crystals, read_upstream
 from tests.brute_force import network
 from tests.reference import GOLDEN, from_upstream, reference_crystals
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from crystalpredict import __version__
+from crystalpredict._version import __version__
 from crystalpredict.cli.config import config
 from crystalpredict.cli.doctor import doctor
 from crystalpredict.cli.embed import embed

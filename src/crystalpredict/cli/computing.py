@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crystalpredict.checkpoints.registry import cache_folder, identity_of, properties_of_model
 from crystalpredict.cli.engine import opened_model
 from crystalpredict.cli.render import columns_of, say
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import cache_folder, identity_of, properties_of_model
 
 if TYPE_CHECKING:
-    from crystalpredict.cache import Cache
-    from crystalpredict.partial_output import Cursor
-    from crystalpredict.predict import Predictor
-    from crystalpredict.prediction import Prediction
+    from crystalpredict.io.entries import Entry
+    from crystalpredict.io.worker_pool import Limits
+    from crystalpredict.prediction.cache import Cache
+    from crystalpredict.prediction.predictor import Predictor
+    from crystalpredict.prediction.resume import Cursor
+    from crystalpredict.prediction.rows import Prediction
     from crystalpredict.properties import Property
-    from crystalpredict.structures import Entry
-    from crystalpredict.workers import Limits
 
 Windows = Iterable[Iterable["Prediction"]]
 
@@ -52,7 +52,7 @@ class Computing:
     @property
     def properties(self) -> tuple[Property, ...]:
         """Those asked for; none if the model is damaged, which whoever loads it will say."""
-        from crystalpredict.derived import asked_for
+        from crystalpredict.prediction.derived import asked_for
 
         known = properties_of_model(self.folder)
         return asked_for(known, self.targets) if known else ()
@@ -60,7 +60,7 @@ class Computing:
     @property
     def intervals(self) -> bool:
         """Whether the predictions have them."""
-        from crystalpredict.calibration import CALIBRATION_FILE
+        from crystalpredict.uncertainty.calibration import CALIBRATION_FILE
 
         return self.uncertainty and (self.folder / CALIBRATION_FILE).is_file()
 
@@ -83,8 +83,8 @@ class Computing:
             return
         cache, targets = None, self.targets
         if self.cache and (known := properties_of_model(self.folder)):
-            from crystalpredict.cache import Cache
-            from crystalpredict.derived import derivable
+            from crystalpredict.prediction.cache import Cache
+            from crystalpredict.prediction.derived import derivable
 
             every = (*known, *derivable(known))
             targets = tuple(prop.name for prop in every)
@@ -103,7 +103,7 @@ class Computing:
 
     @contextmanager
     def _on_cluster(self, address: str, cursor: Cursor) -> Iterator[Windows]:
-        from crystalpredict.cluster import Job, connected, rows_of, windows_of_rows
+        from crystalpredict.prediction.dask_cluster import Job, connected, rows_of, windows_of_rows
 
         gc.enable()
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what becomes of inputs is said in their rows
@@ -124,8 +124,8 @@ def windows_with_cache(
 
     The predictor, of all columns of the cache, is loaded when there is something to be computed.
     """
-    from crystalpredict.prediction import Prediction
-    from crystalpredict.reading import windows_of
+    from crystalpredict.io.reader import windows_of
+    from crystalpredict.prediction.rows import Prediction
 
     known = 0
     for window in windows_of(entries):

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.engine import atoms_of, limits_of, opened_model, quick_imports
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.interrupts import one_interrupt
@@ -31,10 +32,9 @@ from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.render import say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
-    from crystalpredict.prediction import Embedding
+    from crystalpredict.prediction.rows import Embedding
 
 KINDS = (".npz", ".csv", ".csv.gz", ".parquet")
 
@@ -74,8 +74,8 @@ def embed(
     interrupted = False
     with one_interrupt(), ExitStack() as stack:
         stack.enter_context(quick_imports())
-        from crystalpredict.partial_output import Cursor
-        from crystalpredict.sources import sources_of
+        from crystalpredict.io.sources import sources_of
+        from crystalpredict.prediction.resume import Cursor
 
         cursor = Cursor(sources_of(names, structure_column))
         limits = limits_of(timeout_per_file, memory_per_process)
@@ -108,7 +108,7 @@ def embed(
 
 def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per_atom: bool) -> None:
     """The file of a kind, which appears when it is complete; `width` features in a row."""
-    from crystalpredict.atomic_write import write_atomically
+    from crystalpredict._files import write_atomically
 
     with write_atomically(output) as file:
         if kind == ".npz":
@@ -180,7 +180,7 @@ def column_names(width: int, *, per_atom: bool) -> list[str]:
 
 def cells(rows: Sequence[Embedding], width: int, *, per_atom: bool) -> Iterator[list[str | int | None]]:
     """Rows of a table of features: one for each structure, or for each atom; one, without features, for a failure."""
-    from crystalpredict.crystal import ELEMENTS
+    from crystalpredict.crystals.crystal import ELEMENTS
 
     for row in rows:
         head: list[str | int | None] = [row.path, row.index, row.formula, row.n_atoms]

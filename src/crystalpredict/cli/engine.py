@@ -10,16 +10,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalpredict.checkpoints.registry import needs_vectors, radius_of_model
 from crystalpredict.cli.render import say
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import needs_vectors, radius_of_model
 
 if TYPE_CHECKING:
-    from crystalpredict.cache import Cache
-    from crystalpredict.predict import Predictor
-    from crystalpredict.reading import Reader
-    from crystalpredict.structures import Source
-    from crystalpredict.workers import Limits
+    from crystalpredict.io.entries import Source
+    from crystalpredict.io.reader import Reader
+    from crystalpredict.io.worker_pool import Limits
+    from crystalpredict.prediction.cache import Cache
+    from crystalpredict.prediction.predictor import Predictor
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def opened_model(
     `limits` of reading one file; None: those of everyone. What the predictor is, is said on stderr.
     """
     with quick_imports():
-        from crystalpredict.reading import Reader
+        from crystalpredict.io.reader import Reader
 
         # workers start before torch is imported: they are small then, and read meanwhile
         radius, vectors = radius_of_model(folder), needs_vectors(folder)
@@ -63,7 +63,7 @@ def opened_model(
 
             @lru_cache
             def load() -> Predictor:
-                from crystalpredict.predict import load_model
+                from crystalpredict.prediction.predictor import load_model
 
                 predictor = load_model(folder, device, targets, batch_atoms, uncertainty=uncertainty)
                 gc.freeze()
@@ -87,7 +87,7 @@ def atoms_of(batch_atoms: str) -> int | None:
 
 def limits_of(timeout_per_file: float, memory_per_process: float | None) -> Limits:
     """What --timeout-per-file, seconds, and --memory-per-process, GiB, say."""
-    from crystalpredict.workers import Limits
+    from crystalpredict.io.worker_pool import Limits
 
     return Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.engine import cores, limits_of
 from crystalpredict.cli.interrupts import handled
@@ -25,15 +26,14 @@ from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.render import NO_MATPLOTLIB, say
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
+    from crystalpredict.data.labels import NewTargets
+    from crystalpredict.io.worker_pool import Limits
     from crystalpredict.nn import ModelConfig
-    from crystalpredict.provenance import Plan
-    from crystalpredict.run_files import Progress
-    from crystalpredict.tables import NewTargets
-    from crystalpredict.training import Training
-    from crystalpredict.workers import Limits
+    from crystalpredict.training.plan import Plan
+    from crystalpredict.training.run_folder import Progress
+    from crystalpredict.training.trainer import Training
 
 OF_RESUME = {"resume", "device", "jobs", "timeout_per_file", "memory_per_process", "quiet"}  # change no weight
 
@@ -160,9 +160,9 @@ def finetune(
         raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")
     if resume and (others := sorted(given(ctx) - OF_RESUME)):
         raise UsageError(f"--resume goes on as the run began: leave out --{others[0].replace('_', '-')}")
-    from crystalpredict import distributed
-    from crystalpredict.devices import choose_device
-    from crystalpredict.tables import NewTargets
+    from crystalpredict.data.labels import NewTargets
+    from crystalpredict.nn.devices import choose_device
+    from crystalpredict.training import distributed
 
     quiet = quiet or distributed.rank() > 0
     where = str(choose_device(device))
@@ -217,13 +217,13 @@ class Wishes:
 
 def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *, quiet: bool) -> None:
     """Read the table, say what is in it, and lay out the run's folder."""
-    from crystalpredict.briefing import learnt_targets, lines_of_data, lines_of_split, lines_of_start
-    from crystalpredict.checkpoint import load_checkpoint
-    from crystalpredict.finetune import lay_out, parts_of, read_crystals, refuse_unlearnable, settings_for
+    from crystalpredict.checkpoints.checkpoint import load_checkpoint
+    from crystalpredict.data.labels import read_labelled
+    from crystalpredict.data.summary import learnt_targets, lines_of_data, lines_of_split, lines_of_start
     from crystalpredict.nn import ModelConfig
     from crystalpredict.properties import PROPERTIES
-    from crystalpredict.provenance import Plan
-    from crystalpredict.tables import read_labelled
+    from crystalpredict.training.finetune import lay_out, parts_of, read_crystals, refuse_unlearnable, settings_for
+    from crystalpredict.training.plan import Plan
 
     refuse_folder(folder)
     base = load_checkpoint(wishes.base) if wishes.base else None
@@ -281,10 +281,10 @@ def with_directions(network: ModelConfig, name: str) -> ModelConfig:
 
 def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     """Train all folds of a run, or the one model, from where they are; write what comes of it."""
-    from crystalpredict import distributed
-    from crystalpredict.card import kept_weights
-    from crystalpredict.finetune import finish, mean_of_folds, open_trainings, run_folders
-    from crystalpredict.provenance import Plan, write_json
+    from crystalpredict.training import distributed
+    from crystalpredict.training.finetune import finish, mean_of_folds, open_trainings, run_folders
+    from crystalpredict.training.model_card import kept_weights
+    from crystalpredict.training.plan import Plan, write_json
 
     plan = Plan.load(folder)
     reports = []
@@ -326,10 +326,10 @@ def draw_losses(folder: Path, plan: Plan, *, quiet: bool) -> None:
         if not quiet:
             say(f"no picture of the loss: {NO_MATPLOTLIB}")
         return
-    from crystalpredict.atomic_write import write_atomically
-    from crystalpredict.finetune import training_folders
-    from crystalpredict.plots import loss_curve
-    from crystalpredict.run_files import LOG_COLUMNS
+    from crystalpredict._files import write_atomically
+    from crystalpredict.evaluation.plots import loss_curve
+    from crystalpredict.training.finetune import training_folders
+    from crystalpredict.training.run_folder import LOG_COLUMNS
 
     runs = training_folders(folder, plan)
     for number, training in enumerate(runs, start=1):
@@ -352,7 +352,7 @@ def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str
 
 def run(training: Training, folder: Path, *, quiet: bool) -> None:
     """Train to the end; after Ctrl-C, or SIGTERM, save, say how to go on, and end the program."""
-    from crystalpredict.training import Interrupted
+    from crystalpredict.training.trainer import Interrupted
 
     def stop(*_: object) -> None:
         training.interrupted = True

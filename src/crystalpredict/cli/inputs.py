@@ -13,7 +13,7 @@ from stat import S_ISREG
 from typing import IO
 
 from crystalpredict.errors import UsageError
-from crystalpredict.file_names import is_found
+from crystalpredict.io.file_types import is_found
 
 BLOCK = 2**16  # bytes of a list that are read at a time
 RESULTS = re.compile(r'\[\s*(\]\s*$|\{"(path|id)": "([^"\\]|\\.)*", "(index|row)": \d)')  # of `predict`, `evaluate`
@@ -84,8 +84,8 @@ def _is_result(path: str) -> bool:
     """Whether a file is JSON that `predict` wrote, told from its beginning; one that cannot be read is not."""
     if ".json" not in path[-9:].lower():
         return False
-    from crystalpredict.files import CANNOT_UNPACK
-    from crystalpredict.table_files import opened_text
+    from crystalpredict.io.table_formats import opened_text
+    from crystalpredict.io.text import CANNOT_UNPACK
 
     try:
         with opened_text(Path(path), "utf-8") as file:
@@ -110,7 +110,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _names_in_file(name: str, null: bool) -> Iterator[str]:
-    from crystalpredict.files import encoding_of
+    from crystalpredict.io.text import encoding_of
 
     try:
         with Path(name).open("rb") as file:

@@ -38,8 +38,8 @@ def merge(
         refuse_unwritable(output)
         if output.resolve() in {path.resolve() for path in shards}:
             raise UsageError(f"{output}: one of the shards; name another file")
-    from crystalpredict.selection import Selection
-    from crystalpredict.shards import Shards
+    from crystalpredict.prediction.selection import Selection
+    from crystalpredict.prediction.shards import Shards
 
     parts = Shards(shards)
     kind = Format(parts.format) if output is None else format_of(Format.auto, output)

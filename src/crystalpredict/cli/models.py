@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crystalpredict.cli.completion import model_names
-from crystalpredict.cli.options import Device
-from crystalpredict.errors import UsageError, printable
-from crystalpredict.registry import (
+from crystalpredict.checkpoints.registry import (
     LARGEST_JSON,
     bundled_models,
     checkpoint_file,
@@ -19,6 +16,9 @@ from crystalpredict.registry import (
     installed_models,
     remove_model,
 )
+from crystalpredict.cli.completion import model_names
+from crystalpredict.cli.options import Device
+from crystalpredict.errors import UsageError, printable
 
 models_app = typer.Typer(help="The models at hand: list, describe, verify, install, import.", no_args_is_help=True)
 
@@ -66,8 +66,8 @@ def verify(
     device: Device = "auto",
 ) -> None:
     """Check the files of models against their checksums, and their outputs against golden.json."""
-    from crystalpredict.checkpoint import load_checkpoint, verify_golden
-    from crystalpredict.devices import choose_device
+    from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
+    from crystalpredict.nn.devices import choose_device
 
     for wanted in name or list(bundled_models()):
         folder = find_model(wanted)
@@ -84,7 +84,7 @@ def install(
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a model of that name.")] = False,
 ) -> None:
     """Verify a model and copy it to your data folder, so that `--model NAME` finds it everywhere."""
-    from crystalpredict.checkpoint import load_checkpoint, verify_golden
+    from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder: name one that finetune wrote")
@@ -126,8 +126,8 @@ def import_model(
         raise UsageError(f"{folder}: exists; name another folder with --output")
     if not folder.parent.is_dir():
         raise UsageError(f"{folder}: there is no directory {folder.parent}; create it first")
-    from crystalpredict.checkpoint import save_checkpoint
-    from crystalpredict.upstream import card_of, golden_crystals, read_upstream
+    from crystalpredict.checkpoints.checkpoint import save_checkpoint
+    from crystalpredict.checkpoints.import_upstream import card_of, golden_crystals, read_upstream
 
     targets = [name for option in target or [] for name in option.split(",") if name.strip()]
     checkpoint = read_upstream(file, targets)

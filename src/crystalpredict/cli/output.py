@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from crystalpredict.atomic_write import followed, write_atomically
+from crystalpredict._files import followed, write_atomically
 from crystalpredict.cli.render import Format
 from crystalpredict.errors import OutputError, UsageError
 

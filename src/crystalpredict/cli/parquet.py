@@ -9,7 +9,7 @@ from crystalpredict.cli.render import record
 from crystalpredict.errors import UsageError
 
 if TYPE_CHECKING:
-    from crystalpredict.prediction import Prediction
+    from crystalpredict.prediction.rows import Prediction
     from crystalpredict.properties import Property
 
 NO_PYARROW = "Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or write CSV"
@@ -33,7 +33,7 @@ class ParquetWriter:
             from pyarrow import parquet
         except ImportError:
             raise UsageError(NO_PYARROW) from None
-        from crystalpredict.prediction import Prediction
+        from crystalpredict.prediction.rows import Prediction
 
         texts = {name: pyarrow.string() for name in ("path", "formula", "error")}
         kinds = {

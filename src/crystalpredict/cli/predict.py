@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict.atomic_write import followed
+from crystalpredict._files import followed
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.computing import Computing, Windows
 from crystalpredict.cli.engine import atoms_of, limits_of, quick_imports
@@ -38,14 +39,13 @@ from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.render import Format, record, say, writer_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model
-from crystalpredict.shards import Shard, refuse_other
+from crystalpredict.prediction.shards import Shard, refuse_other
 
 if TYPE_CHECKING:
-    from crystalpredict.partial_output import Cursor, PartialFile
-    from crystalpredict.prediction import Prediction
+    from crystalpredict.prediction.resume import Cursor, PartialFile
+    from crystalpredict.prediction.rows import Prediction
+    from crystalpredict.prediction.selection import Selection
     from crystalpredict.properties import Property
-    from crystalpredict.selection import Selection
 
 Row = TypeVar("Row")
 
@@ -153,9 +153,9 @@ def predict(
     folder = find_model(model)
     with one_interrupt(), ExitStack() as stack:
         stack.enter_context(quick_imports())
-        from crystalpredict.partial_output import Cursor, PartialFile
-        from crystalpredict.selection import Selection
-        from crystalpredict.sources import sources_of
+        from crystalpredict.io.sources import sources_of
+        from crystalpredict.prediction.resume import Cursor, PartialFile
+        from crystalpredict.prediction.selection import Selection
 
         limits = limits_of(timeout_per_file, memory_per_process)
         computing = Computing(

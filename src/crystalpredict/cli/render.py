@@ -12,10 +12,12 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from crystalpredict.errors import printable
 
 if TYPE_CHECKING:
-    from crystalpredict.prediction import Prediction
+    from crystalpredict.prediction.rows import Prediction
     from crystalpredict.properties import Property
 
-SHOWN = 90  # percent: which intervals have columns; crystalpredict.uncertainty, which imports NumPy, has it too
+SHOWN = (
+    90  # percent: which intervals have columns; crystalpredict.uncertainty.intervals, which imports NumPy, has it too
+)
 MOST_AFTER_POINT = 20  # digits
 NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
 

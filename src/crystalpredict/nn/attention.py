@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crystalpredict.batching import CrystalBatch
+from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 
 DENSE_SLOTS = 384  # above this many atoms in a bin, q.k is computed for neighbours only: cost is linear in the atoms

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from crystalpredict.crystal import ELEMENTS
-from crystalpredict.equivalence import Merging
-from crystalpredict.neighbors import LONGEST_RADIUS
+from crystalpredict.crystals.crystal import ELEMENTS
+from crystalpredict.crystals.equivalence import Merging
+from crystalpredict.crystals.neighbors import LONGEST_RADIUS
 
 MOST = 4096  # of anything: a config from anywhere must not make a network that fills the memory
 Attention = Literal["real", "dual", "alternating", "reciprocal", "framed"]

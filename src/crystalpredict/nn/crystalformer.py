@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from crystalpredict.batching import CrystalBatch
-from crystalpredict.crystal import ELEMENTS
+from crystalpredict.crystals.crystal import ELEMENTS
 from crystalpredict.nn.attention import Geometry
+from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
-from crystalpredict.nn.family import attention_of, geometry_of_family
+from crystalpredict.nn.factory import attention_of, geometry_of_family
 from crystalpredict.nn.frames import FramedAttention
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from crystalpredict.batching import CrystalBatch
+from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.crystalformer import Crystalformer, mean_over_atoms
-from crystalpredict.nn.family import geometry_of_family
+from crystalpredict.nn.factory import geometry_of_family
 
 
 class Ensemble(nn.Module):

@@ -13,8 +13,8 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from crystalpredict.batching import CrystalBatch
 from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention
+from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.chebyshev import ProductMoments, gaussians
 from crystalpredict.nn.config import ModelConfig
 

@@ -1,0 +1,326 @@
+"""How good models are on labelled crystals: labels and predictions to a Report, a few numbers for each row kept."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalpredict.checkpoints.registry import file_sha256
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS, FloatArray, IntArray
+from crystalpredict.data.labels import PARTS
+from crystalpredict.errors import UsageError
+from crystalpredict.evaluation.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
+from crystalpredict.evaluation.scores import DECISIONS, FEWEST, Coverage, Group, Loss, Outlier, Report, Score
+from crystalpredict.io.table_formats import ID_PROP
+from crystalpredict.properties import Property
+from crystalpredict.uncertainty.intervals import LEVELS, SHOWN
+
+if TYPE_CHECKING:
+    from crystalpredict.data.labels import LabelledTable
+    from crystalpredict.prediction.rows import Prediction
+
+SIZES = ((1, 8), (9, 40), (41, None))  # atoms in the cell, as the model cards have them
+NO_BOUNDS = np.full((len(LEVELS), 2), np.nan)
+WORST = 10  # crystals with the largest errors that a score keeps
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the model `name` says of R crystals, in their order.
+
+    sha256 of its weights; values (R, P), in each property's unit, not a number where it failed; reasons (R,), why it
+    failed, else ""; n_atoms (R,), 0 where no structure was read.
+    """
+
+    name: str
+    sha256: str
+    values: FloatArray
+    formulas: tuple[str, ...]
+    n_atoms: IntArray
+    warnings: tuple[tuple[str, ...], ...]
+    reasons: tuple[str, ...]
+    bounds: FloatArray | None = None
+    """Ends of the intervals (R, P, levels, 2), not a number where there are none."""
+
+
+def gather(name: str, sha256: str, columns: Sequence[str], predictions: Iterable[Prediction]) -> Predicted:
+    """What a model says of the sources of a table, from the predictions for all of their structures, in order."""
+    rows = list(_one_each(predictions))
+    values = [[row.values.get(column, np.nan) for column in columns] for row in rows]
+    bounds = [[row.bounds.get(column, NO_BOUNDS) for column in columns] for row in rows]
+    return Predicted(
+        name=name,
+        sha256=sha256,
+        values=np.array(values, dtype=float).reshape(len(rows), len(columns)),
+        formulas=tuple(row.formula for row in rows),
+        n_atoms=np.array([row.n_atoms or 0 for row in rows], dtype=int),
+        warnings=tuple(row.warnings for row in rows),
+        reasons=tuple(row.error for row in rows),
+        bounds=np.array(bounds, dtype=float).reshape(len(rows), len(columns), *NO_BOUNDS.shape),
+    )
+
+
+def _one_each(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """One prediction for each source; several structures in it are an error, since the label is that of one."""
+    last: Prediction | None = None
+    for row in predictions:
+        if last and row.index:
+            last = replace(last, values={}, error="several structures for one label: give one structure a row")
+            continue
+        if last:
+            yield last
+        last = row
+    if last:
+        yield last
+
+
+def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
+    """The report on models, each with predictions for the rows of the table; the first is what the others stand beside.
+
+    Several models are compared on the crystals that all of them predict, those that have the property. A property of
+    which no labelled crystal was predicted has no score.
+    """
+    from crystalpredict.data.summary import warnings_of_labels  # which imports torch, as the table is read before it is
+
+    path, reasons = Path(table.path), _reasons(models)
+    suspicions = warnings_of_labels(table.labels, table.properties, models[0].n_atoms)
+    lost = [(drop.row, drop.reason) for drop in table.dropped]
+    lost += [(row, reason) for row, reason in zip(table.rows.tolist(), reasons, strict=True) if reason]
+    scores = tuple(_scores(table, models))
+    scored = {score.prop for score in scores}
+    blank = [
+        f"{prop.label}: no row has both a label and a prediction" for prop in table.properties if prop not in scored
+    ]
+    blank += _without_scale(table, models)
+    return Report(
+        path=table.path,
+        sha256=file_sha256(path / ID_PROP if path.is_dir() else path),
+        rows=len(table.ids) + len(table.dropped),
+        lost=_losses(lost),
+        notes=(*table.notes, *_gaps(table), *suspicions, *blank),
+        models={model.name: model.sha256 for model in models},
+        scores=scores,
+    )
+
+
+def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
+    """The rows that the table's column of splits puts into one; UsageError if there are none."""
+    wanted = PARTS.get(split.strip().lower(), split.strip())
+    chosen = [number for number, name in enumerate(table.splits) if name == wanted]
+    if not chosen:
+        counts = Counter(filter(None, table.splits))
+        has = ", ".join(f"{name} ({count:,})" for name, count in sorted(counts.items())) or "no column of that name"
+        if table.dropped:
+            first = table.dropped[0]
+            has += f"; {len(table.dropped):,} rows were dropped, the first, row {first.row}: {first.reason}"
+        raise UsageError(f"{table.path}: no row of split {split!r}: it has {has}")
+    rows = set(table.rows[chosen].tolist())
+    note = f"split {wanted}, {len(chosen):,} of {len(table.ids):,} rows with labels"
+    return replace(
+        table,
+        ids=tuple(table.ids[number] for number in chosen),
+        rows=table.rows[chosen],
+        sources=tuple(table.sources[number] for number in chosen),
+        labels=table.labels[chosen],
+        splits=(wanted,) * len(chosen),
+        holes=tuple(hole for hole in table.holes if hole.row in rows),
+        notes=(*table.notes, note + (", and all that were dropped" if table.dropped else "")),
+    )
+
+
+def _gaps(table: LabelledTable) -> Iterator[str]:
+    """Labels that rows lack, by property, and those that were left out, by reason."""
+    for column, prop in enumerate(table.properties):
+        if missing := int(np.isnan(table.labels[:, column]).sum()):
+            yield f"{prop.label}: {missing:,} of {len(table.ids):,} rows have no label"
+    for loss in _losses([(hole.row, hole.reason) for hole in table.holes]):
+        yield f"{loss.count:,} label(s) left out: {loss.reason} (first: row {loss.row})"
+
+
+def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score]:
+    elements = _elements(models[0].formulas)
+    for column, prop in enumerate(table.properties):
+        for unit, scaled in scales(prop):
+            able = [model for model in models if _beyond(model, table.labels, column, scaled) == 0]
+            able = [model for model in able if np.isfinite(model.values[:, column]).any()]
+            on_scale = scaled(np.stack([table.labels[:, column], *(model.values[:, column] for model in able)]))
+            rows = np.flatnonzero(np.isfinite(on_scale).all(axis=0))  # of (1 + models, R)
+            if not able or not len(rows):
+                continue
+            labels, *predictions = on_scale[:, rows]
+            errors = np.abs(predictions - labels)
+            for model, ours, misses in zip(able, predictions, errors, strict=True):
+                change = misses - errors[0]
+                yield Score(
+                    model=model.name,
+                    prop=prop,
+                    unit=unit,
+                    metrics=metrics_of(labels, ours),
+                    by_size=_by_size(misses, models[0].n_atoms[rows]),
+                    by_element=_by_element(misses, elements[rows]),
+                    confusion=_confusion(prop, labels, ours),
+                    difference=None
+                    if model is models[0] or able[0] is not models[0]
+                    else (float(change.mean()), *interval_of_mean(change)),
+                    worst=tuple(
+                        Outlier(table.ids[row], int(table.rows[row]), models[0].formulas[row], label, value)
+                        for row, label, value in _furthest(rows, labels, ours)
+                    ),
+                    labels=labels,
+                    predictions=ours,
+                    coverage=_coverage(model, column, labels, rows, scaled),
+                )
+
+
+def _beyond(model: Predicted, labels: FloatArray, column: int, scaled: Callable[[FloatArray], FloatArray]) -> int:
+    """How many of a model's values for the labels (R, properties) have none on a scale: no logarithm, say."""
+    values = model.values[np.isfinite(labels[:, column]), column]
+    return int((np.isfinite(values) & ~np.isfinite(scaled(values))).sum())
+
+
+def _without_scale(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[str]:
+    """Which models are left out of the scores on a scale, rather than the rows of which they say what it has not."""
+    for column, prop in enumerate(table.properties):
+        for unit, scaled in scales(prop):
+            for model in models:
+                if count := _beyond(model, table.labels, column, scaled):
+                    yield f"{prop.label}: {count:,} predictions of {model.name} are not positive: no score in {unit}"
+
+
+def _confusion(prop: Property, labels: FloatArray, predictions: FloatArray) -> Confusion | None:
+    decision = DECISIONS.get(prop.name)
+    return confusion_of(labels <= decision.limit, predictions <= decision.limit) if decision else None
+
+
+def _furthest(rows: IntArray, labels: FloatArray, predictions: FloatArray) -> Iterator[tuple[int, float, float]]:
+    """Rows with labels and predictions, the largest errors first."""
+    order = np.argsort(-np.abs(predictions - labels), kind="stable")[:WORST]
+    return zip(rows[order].tolist(), labels[order].tolist(), predictions[order].tolist(), strict=True)
+
+
+def scales(prop: Property) -> list[tuple[str, Callable[[FloatArray], FloatArray]]]:
+    """Units in which a property is compared, and what leads to them from its own: first that of the literature."""
+    if prop.transform == "log10":
+        return [(prop.trained_unit, prop.encode), (prop.unit, lambda values: values)]
+    return [(prop.unit, lambda values: values)]
+
+
+def _by_size(
+    errors: FloatArray, n_atoms: IntArray, sizes: Sequence[tuple[int, int | None]] = SIZES
+) -> tuple[Group, ...]:
+    """Errors (n,) of crystals by their number of atoms (n,), in ranges whose last is open."""
+    groups = []
+    for low, high in sizes:
+        name = str(low) if high == low else f"{low}-{high}" if high else f">{low - 1}"
+        groups.append(_group(name, errors[(n_atoms >= low) & (n_atoms <= (high or np.inf))]))
+    return tuple(group for group in groups if group.count)
+
+
+def _thirds(n_atoms: IntArray) -> list[tuple[int, int | None]]:
+    """Sizes that divide crystals into thirds, as far as crystals of one size stay together."""
+    one, two = np.quantile(n_atoms, [1 / 3, 2 / 3], method="lower").tolist()
+    return [(1, one), (one + 1, two), (two + 1, None)]
+
+
+def _coverage(
+    model: Predicted, column: int, labels: FloatArray, rows: IntArray, scaled: Callable[[FloatArray], FloatArray]
+) -> Coverage | None:
+    """How a model's intervals hold the labels (n,) of some rows, on the scale that `scaled` leads to."""
+    if model.bounds is None or not np.isfinite(bounds := model.bounds[rows, column]).all():
+        return None
+    ends = np.nan_to_num(scaled(bounds), nan=-np.inf)  # (n, levels, 2); of what has no logarithm
+    slack = 1e-9 * np.abs(labels)[:, None]  # a label at an end is inside, whatever the rounding
+    inside = (ends[..., 0] - slack <= labels[:, None]) & (labels[:, None] <= ends[..., 1] + slack)
+    shares, widths = inside.mean(axis=0).tolist(), np.diff(ends, axis=-1)[..., 0].mean(axis=0).tolist()
+    misses, sizes = 1.0 - inside[:, LEVELS.index(SHOWN)], model.n_atoms[rows]
+    thirds = _by_size(misses, sizes, _thirds(sizes))
+    return Coverage(
+        shares=dict(zip(LEVELS, shares, strict=True)),
+        widths=dict(zip(LEVELS, widths, strict=True)),
+        by_third=tuple((group.name, group.count, 1 - group.mae) for group in thirds),
+        shown=SHOWN,
+    )
+
+
+def _by_element(errors: FloatArray, elements: NDArray[np.bool_]) -> tuple[Group, ...]:
+    """Errors (n,) of the crystals with an element; elements (n, 98)."""
+    groups = (_group(symbol, errors[having]) for symbol, having in zip(ELEMENTS, elements.T, strict=True))
+    return tuple(group for group in groups if group.count >= FEWEST)
+
+
+def _group(name: str, errors: FloatArray) -> Group:
+    return Group(name, len(errors), float(errors.mean()) if len(errors) else np.nan)
+
+
+def _elements(formulas: Sequence[str]) -> NDArray[np.bool_]:
+    """Which elements (R, 98) the formulas (R,) have."""
+    found = np.zeros((len(formulas), len(ELEMENTS)), dtype=bool)
+    for row, formula in enumerate(formulas):
+        numbers = (ATOMIC_NUMBERS.get(symbol) for symbol in re.findall("[A-Z][a-z]?", formula))
+        found[row, [number - 1 for number in numbers if number]] = True
+    return found
+
+
+def _reasons(models: Sequence[Predicted]) -> list[str]:
+    """Why a row has no prediction (R,): what the first model says to which it happened, else ""."""
+    return [next(filter(None, said), "") for said in zip(*(model.reasons for model in models), strict=True)]
+
+
+def _losses(lost: Sequence[tuple[int, str]]) -> tuple[Loss, ...]:
+    """Reasons of rows and reasons, counted: the most frequent first."""
+    rows: dict[str, list[int]] = {}
+    for row, reason in lost:
+        rows.setdefault(reason, []).append(row)
+    losses = (Loss(reason, len(which), min(which)) for reason, which in rows.items())
+    return tuple(sorted(losses, key=lambda loss: (-loss.count, loss.row)))
+
+
+def records(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[dict[str, Any]]:
+    """Every row of the table in its order: labels, predictions, predicted minus label; or the reason why not.
+
+    The same keys in every row, None where there is no value; those of a model other than the first end in its name.
+    """
+    reasons, first = _reasons(models), models[0]
+    endings = ["", *(f"_{model.name}" for model in models[1:])]
+    blank: dict[str, float | None] = {
+        key: None
+        for prop in table.properties
+        for key in (
+            f"{prop.column}_label",
+            *(f"{prop.column}_{kind}{ending}" for ending in endings for kind in ("predicted", "error")),
+        )
+    }
+    order = [(row, number, None) for number, row in enumerate(table.rows.tolist())]
+    for row, number, drop in sorted([*order, *((drop.row, -1, drop) for drop in table.dropped)], key=itemgetter(0)):
+        if drop:
+            yield _record(drop.id, row, drop.file) | blank | {"warnings": "", "reason": drop.reason}
+            continue
+        values = dict(blank)
+        for column, prop in enumerate(table.properties):
+            label = table.labels[number, column]
+            values[f"{prop.column}_label"] = float(label) if isfinite(label) else None
+            for ending, model in zip(endings, models, strict=True):
+                value = model.values[number, column]
+                values[f"{prop.column}_predicted{ending}"] = _rounded(value, prop.decimals)
+                values[f"{prop.column}_error{ending}"] = _rounded(value - label, prop.decimals)
+        source = table.sources[number]
+        path = source if isinstance(source, str) else source.name
+        crystal = _record(table.ids[number], row, path, first.formulas[number], int(first.n_atoms[number]))
+        yield crystal | values | {"warnings": "; ".join(first.warnings[number]), "reason": reasons[number]}
+
+
+def _record(name: str, row: int, path: str, formula: str = "", n_atoms: int = 0) -> dict[str, Any]:
+    return {"id": name, "row": row, "path": path, "formula": formula or None, "n_atoms": n_atoms or None}
+
+
+def _rounded(value: float, decimals: int) -> float | None:
+    return round(float(value), decimals) if isfinite(value) else None

@@ -1,0 +1,248 @@
+"""Structures in, rows out: the Predictor, the same for the command line and for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice
+from math import isfinite
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.io.entries import Entry, entries_of_structures
+from crystalpredict.io.reader import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
+from crystalpredict.nn.batch import CrystalBatch, collate, split_by_atoms
+from crystalpredict.nn.devices import atoms_at_once, choose_device, is_out_of_memory
+from crystalpredict.nn.threads import SideBySide
+from crystalpredict.prediction.decoder import Answers
+from crystalpredict.prediction.rows import Embedding as Embedding
+from crystalpredict.prediction.rows import Prediction as Prediction
+
+if TYPE_CHECKING:
+    from pymatgen.core.structure import Structure
+
+PART_ATOMS = 288  # padded together: more than in training, for there are more alike to choose from
+
+
+def _nobody() -> int:
+    """Cores that others use, where there are no others."""
+    return 0
+
+
+class Predictor:
+    """A checkpoint on a device, ready to predict."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        targets: Sequence[str] = (),
+        batch_atoms: int | None = None,
+        *,
+        uncertainty: bool = True,
+    ) -> None:
+        """`targets`, names or aliases of properties, give the columns and their order; none: all of the model.
+
+        `batch_atoms` go through the network at once, None: as many as suit the device. Where memory runs out, half.
+        `uncertainty`: with intervals, if the checkpoint is calibrated.
+        """
+        self.checkpoint = checkpoint
+        self.device = choose_device(device)
+        self.batch_atoms = batch_atoms or atoms_at_once(self.device)
+        self.model = checkpoint.model.to(self.device).eval()
+        self.side_by_side = SideBySide(self.device)
+        self.busy = _nobody
+        self.answers = Answers(checkpoint, targets, uncertainty=uncertainty)
+        self.properties = self.answers.properties
+        self.columns = [prop.column for prop in self.properties]
+        """Columns of the predicted values, each with its unit in its name."""
+
+    def predict(
+        self, structures: Iterable[str | PathLike[str] | Structure], *, reduce: bool = True
+    ) -> list[Prediction]:
+        """Predictions for files, pymatgen structures and ASE atoms, in their order; failures are rows with an `error`.
+
+        A file of several structures gives several rows. `reduce`: compute one of each kind of equivalent atoms only.
+        """
+        return list(self.stream(self._entries(structures, reduce)))
+
+    def embed(
+        self, structures: Iterable[str | PathLike[str] | Structure], *, per_atom: bool = False
+    ) -> list[Embedding]:
+        """The network's features of files, structures and ASE atoms, in their order, for a regressor of one's own.
+
+        Those of a crystal, from which the readout makes the properties; or those of every atom, whose mean they are.
+        """
+        return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
+
+    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody) -> Iterator[Prediction]:
+        """Predictions in the order of the entries, a window of them in memory at a time; `busy` as for `windows`."""
+        return chain.from_iterable(self.windows(entries, busy))
+
+    def windows(self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody) -> Iterator[Iterator[Prediction]]:
+        """The predictions of `stream` by windows: what is computed together depends on nothing before it.
+
+        `busy` says how many cores others use at present; the rest is used here.
+        """
+        for window in self._windows(entries, busy):
+            yield self.predictions(window)
+
+    def stream_embeddings(
+        self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody, *, per_atom: bool = False
+    ) -> Iterator[Embedding]:
+        """Features in the order of the entries, as `stream` gives predictions; per atom, no atoms may be merged."""
+        for window in self._windows(entries, busy):
+            yield from self._embeddings(window, per_atom)
+
+    def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
+        """The entries, some at a time; what is done with these has the threads that `busy` leaves."""
+        self.busy = busy
+        yield from windows_of(entries)
+
+    def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
+        """The predictions of some entries, computed together."""
+        crystals, neighbors = found_in(entries)
+        outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
+        features = np.full((len(crystals), self.model.config.features), np.nan)
+
+        def compute(rows: IntArray, batch: CrystalBatch) -> None:
+            found = self.model.features(batch)
+            features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
+
+        too_large = self._in_batches(crystals, neighbors, compute)
+        table = self.answers.values(outputs)  # (crystals, properties)
+        ends = self.answers.bounds(outputs, features, crystals)
+        oddities = self.answers.oddities(crystals, neighbors, features)
+        rows = enumerate(table.tolist())
+        for entry in entries:
+            values: dict[str, float] = {}
+            bounds: dict[str, FloatArray] = {}
+            error, notes = entry.error, self._notes(entry)
+            if edges := entry.neighbors:
+                row, numbers = next(rows)
+                if all(map(isfinite, numbers)):
+                    values = dict(zip(self.columns, numbers, strict=True))
+                    bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
+                    notes += (oddities[row],) if oddities[row] else ()
+                else:
+                    error = self._complaint(edges, row in too_large)
+            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds)
+
+    def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
+        crystals, neighbors = found_in(entries)
+        features: dict[int, FloatArray] = {}
+
+        def compute(rows: IntArray, batch: CrystalBatch) -> None:
+            if per_atom:
+                atoms = self.model.encode(batch)[batch.crystals.argsort(stable=True)].cpu().numpy()
+                ends = np.cumsum([crystals[row].n_atoms for row in rows])  # empty slots come after
+                features.update(zip(rows.tolist(), np.split(atoms, ends)[:-1], strict=True))
+            else:
+                features.update(zip(rows.tolist(), self.model.features(batch).cpu().numpy(), strict=True))
+
+        too_large = self._in_batches(crystals, neighbors, compute)
+        rows = iter(range(len(crystals)))
+        for entry in entries:
+            found, numbers, error = None, None, entry.error
+            if entry.crystal and (edges := entry.neighbors):
+                row = next(rows)
+                found = features.get(row)
+                if found is None or not np.isfinite(found).all():
+                    found, error = None, self._complaint(edges, row in too_large)
+                elif per_atom:
+                    main = entry.crystal.occupancies.argmax(axis=1)
+                    numbers = entry.crystal.numbers[np.arange(len(main)), main]
+            yield Embedding(
+                entry.path, entry.index, entry.formula, entry.n_atoms, found, numbers, self._notes(entry), error
+            )
+
+    def _complaint(self, edges: Neighbors, too_large: bool) -> str:
+        """Why there are no numbers for a crystal that was read."""
+        if too_large:
+            return f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another"
+        return "the prediction is not a number: the cell is far from anything known"
+
+    def _notes(self, entry: Entry) -> tuple[str, ...]:
+        """The entry's warnings, and what the network's radius adds to them."""
+        edges = entry.neighbors
+        if edges is None or edges.widths.min() > 1:
+            return entry.warnings
+        isolated = int(edges.counts[edges.widths == 1].sum())
+        return (*entry.warnings, f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å")
+
+    def _in_batches(
+        self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]
+    ) -> set[int]:
+        """Call `compute` with the rows of some crystals and their batch, for all; rows that do not fit into memory."""
+        part_atoms = PART_ATOMS if self.device.type == "cpu" else self.batch_atoms
+        sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
+        batches = split_by_atoms(sizes, widths, self.batch_atoms)
+        too_large: set[int] = set()
+
+        def attempt(rows: IntArray) -> bool:
+            """Whether there was memory enough."""
+            try:
+                batch = collate(
+                    [crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms
+                )
+                with torch.inference_mode():
+                    compute(rows, batch.to(self.device))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                return False
+            return True
+
+        while batches:
+            at_once = max(1, self.side_by_side.threads - self.busy())
+            now, batches = batches[-at_once:], batches[:-at_once]
+            atoms = sum(int(sizes[rows].sum()) for rows in now)
+            for rows, done in zip(now, self.side_by_side.map(attempt, now, atoms), strict=True):
+                if done:
+                    continue
+                if len(now) > 1:  # alone, it may fit
+                    self.side_by_side.threads = 1
+                    batches.append(rows)
+                    continue
+                if len(rows) == 1:
+                    too_large.add(int(rows[0]))
+                    continue
+                self.batch_atoms = max(1, int(sizes[rows].sum()) // 2)
+                batches += np.array_split(rows, 2)
+        return too_large
+
+    def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
+        one = isinstance(structures, str | bytes | dict | PathLike) or not isinstance(structures, Iterable)
+        if one or any(hasattr(structures, name) for name in ("sites", "get_cell")):  # ASE's Atoms, which are no list
+            structures = [structures]  # type: ignore[list-item]
+        radius, vectors = self.model.config.radius, self.model.config.vectors
+        first = 0
+        for paths, same in groupby(structures, lambda item: isinstance(item, str | PathLike)):
+            while some := list(islice(same, CHUNK_FILES)):
+                if paths:
+                    names = [fspath(path) for path in some]  # type: ignore[arg-type]
+                    yield from read_chunk(names, radius, merge=reduce, vectors=vectors)
+                else:
+                    entries = entries_of_structures(some, radius, first=first, vectors=vectors)  # type: ignore[arg-type]
+                    yield from merge_entries(entries, radius) if reduce else entries
+                first += len(some)
+
+
+def load_model(
+    name: str | PathLike[str] | None = None,
+    device: str = "auto",
+    targets: Sequence[str] = (),
+    batch_atoms: int | None = None,
+    *,
+    uncertainty: bool = True,
+) -> Predictor:
+    """A Predictor of a bundled or installed model or of a folder, which a Path always means; None: the default."""
+    folder = find_model(name if name is None or isinstance(name, str) else str(Path(name).absolute()))
+    checkpoint = load_checkpoint(folder)
+    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty)

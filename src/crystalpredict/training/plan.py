@@ -1,0 +1,111 @@
+"""What a fine-tuning was told, of what data and model, with which versions: enough to go on, or to do it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from crystalpredict._files import write_atomically
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from crystalpredict.checkpoints.registry import file_sha256, find_model
+from crystalpredict.errors import UsageError
+from crystalpredict.io.table_formats import ID_PROP
+from crystalpredict.nn import ModelConfig
+from crystalpredict.training.config import TrainingConfig
+
+LIBRARIES = ("numpy", "pymatgen", "safetensors", "torch")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run was told, as provenance.json keeps it."""
+
+    command: list[str]
+    data: dict[str, Any]
+    base: dict[str, Any] | None
+    """Name, folder, sha256 of the weights, and what was learnt, of the model it starts from; none from scratch."""
+    learnt: list[str]
+    """Names of the targets that this model learnt itself, perhaps from the same crystals."""
+    model: dict[str, Any]
+    training: dict[str, Any]
+    folds: int
+    notes: list[str]
+    """What was said of the data."""
+    versions: dict[str, str]
+    started: str
+    members: int = 1
+    """Networks trained, each with another seed, whose mean is the model."""
+
+    @classmethod
+    def new(
+        cls, command: Sequence[str], data: Path, base: tuple[Path, Checkpoint, Sequence[str]] | None,
+        model: ModelConfig, training: TrainingConfig, folds: int, notes: Sequence[str], members: int = 1,
+    ) -> Plan:  # fmt: skip
+        """The plan of a run that begins now; `base`: folder of a checkpoint, it, and targets it learnt."""
+        start: dict[str, Any] | None = None
+        learnt: Sequence[str] = ()
+        if base:
+            folder, model_of_base, learnt = base
+            start = {
+                "name": folder.name,
+                "folder": str(folder),
+                "sha256": weights_sha256(folder),
+                "learnt": sorted(model_of_base.learnt),
+                "elements_seen": list(model_of_base.training.get("elements_seen", ())),
+            }
+        versions = {name: version(name) for name in ("crystalpredict", *LIBRARIES)}
+        origin = {"path": str(data), "sha256": file_sha256(data / ID_PROP if data.is_dir() else data)}
+        return cls(
+            list(command), origin, start, list(learnt), asdict(model), asdict(training),
+            folds, list(notes), versions | {"python": platform.python_version()},
+            datetime.now(UTC).isoformat(timespec="seconds"), members,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan:
+        """The plan of a run that began before; UsageError if there is none."""
+        try:
+            return cls(**json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UsageError(f"{folder}: no run to resume (no provenance.json); start it with -o") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(f"{folder / 'provenance.json'}: damaged ({error}); start the run again") from None
+
+    def save(self, folder: Path) -> None:
+        """Write provenance.json."""
+        write_json(folder / "provenance.json", asdict(self))
+
+    def base_checkpoint(self) -> Checkpoint | None:
+        """The model to start from, if it is still what it was."""
+        if self.base is None:
+            return None
+        folder = find_model(self.base["folder"])
+        if weights_sha256(folder) != self.base["sha256"]:
+            raise UsageError(f"{folder}: not the model that the run began with (other weights); start the run again")
+        return load_checkpoint(folder)
+
+
+def weights_sha256(folder: Path) -> str:
+    """sha256 of the weights in a checkpoint folder."""
+    return file_sha256(folder / "model.safetensors")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all; what is no number is null, for JSON has no word for it."""
+    with write_atomically(path) as file:
+        file.write((json.dumps(_with_nulls(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _with_nulls(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _with_nulls(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content

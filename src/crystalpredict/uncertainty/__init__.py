@@ -1,0 +1,1 @@
+"""Intervals and the applicability domain: NumPy only."""
