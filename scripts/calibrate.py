@@ -20,7 +20,7 @@ import numpy as np
 from export import refresh_index
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
-from crystalpredict.crystals.equivalence import primitive_size
+from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.data.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
 from crystalpredict.prediction.decoder import Answers
 from crystalpredict.prediction.derived import PARENTS, derivable, derive

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from crystalpredict._files import file_sha256
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
-from crystalpredict.checkpoints.registry import file_sha256
 from crystalpredict.data.dataset import CrystalTable
 from crystalpredict.io.entries import read_entries
 from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of

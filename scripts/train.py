@@ -24,7 +24,7 @@ from crystalpredict.nn import ModelConfig
 from crystalpredict.training import distributed
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.run_folder import Progress
-from crystalpredict.training.trainer import Training
+from crystalpredict.training.trainer import Trainer
 
 
 def show(progress: Progress, begun: list[float]) -> None:
@@ -82,7 +82,7 @@ def main() -> None:
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, model.radius, cache, jobs=os.cpu_count() or 1, merging=model.merging)
-    training = Training(options.folder, table, neighbors, model, config, start)
+    training = Trainer(options.folder, table, neighbors, model, config, start)
     begun: list[float] = []
     training.run(lambda progress: None if distributed.rank() else show(progress, begun))
     distributed.leave_group()

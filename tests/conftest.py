@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from crystalpredict.checkpoints.registry import default_model
-from crystalpredict.nn import threads as side_by_side
+from crystalpredict.nn import threads
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Small networks are faster so, above all on a busy machine."""
-    with side_by_side.one_thread():
+    with threads.one_thread():
         yield
 
 

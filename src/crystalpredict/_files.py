@@ -1,12 +1,15 @@
-"""Files that appear whole or not at all."""
+"""Files: written whole or not at all, JSON with nulls, checksums."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 def followed(path: Path) -> Path:
@@ -43,3 +46,23 @@ def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Ite
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all; what is no number is null, for JSON has no word for it."""
+    with write_atomically(path) as file:
+        file.write((json.dumps(_with_nulls(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _with_nulls(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _with_nulls(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

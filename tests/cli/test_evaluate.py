@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import crystalpredict
-from crystalpredict.checkpoints.registry import default_model, file_sha256
+from crystalpredict._files import file_sha256
+from crystalpredict.checkpoints.registry import default_model
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(str(path) for path in (ROOT / "examples").iterdir())

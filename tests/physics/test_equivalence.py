@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from crystalpredict.crystals.crystal import Crystal
-from crystalpredict.crystals.equivalence import MANY, merge_equivalent, primitive_size
+from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.crystals.primitive import MAX_ATOMS_EXACT, primitive_size
 from crystalpredict.nn.batch import collate
 from tests.crystals import FCC, random_crystal, rock_salt, supercell
 from tests.reference import reference_model
@@ -150,7 +151,7 @@ def test_the_primitive_size_of_a_large_cell_sees_every_sublattice() -> None:
     chain[11] += [0, 0, 0.1]  # else its primitive cell has one atom
     cell = Crystal.ordered(np.diag([3.0, 3.0, 192.0]), chain, np.full(64, 84))
     large = supercell(cell, np.diag([4, 4, 1]))
-    assert large.n_atoms > MANY
+    assert large.n_atoms > MAX_ATOMS_EXACT
     for seed in range(4):
         order = np.random.default_rng(seed).permutation(large.n_atoms)
         shuffled = replace(large, positions=large.positions[order])

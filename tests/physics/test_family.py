@@ -13,7 +13,7 @@ from pymatgen.symmetry.groups import SpaceGroup
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.crystals.equivalence import merge_equivalent, merge_rotated
 from crystalpredict.crystals.neighbors import find_neighbors
-from crystalpredict.nn import Crystalformer, dual_space, frames
+from crystalpredict.nn import Crystalformer, frames, reciprocal
 from crystalpredict.nn.batch import CrystalBatch, collate
 from crystalpredict.nn.factory import geometry_of_family
 from tests.crystals import FCC, batch_of, random_crystal, rock_salt, supercell
@@ -272,7 +272,7 @@ def test_sums_taken_a_few_rows_at_a_time_are_equal(
     model = MODELS[name].requires_grad_()
     results = []
     for at_once in (2**30, 1):
-        monkeypatch.setattr(dual_space, "WAVES_AT_ONCE", at_once)
+        monkeypatch.setattr(reciprocal, "WAVES_AT_ONCE", at_once)
         monkeypatch.setattr(frames, "COSINES_AT_ONCE", at_once)
         model.zero_grad()
         value = model(batch)

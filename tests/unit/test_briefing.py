@@ -9,16 +9,11 @@ import pytest
 from crystalpredict.checkpoints.checkpoint import load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.data.dataset import TEST, TRAIN
+from crystalpredict.data.labelled import LabelledCrystals, read_crystals
 from crystalpredict.data.labels import read_labelled
-from crystalpredict.data.summary import (
-    learnt_targets,
-    lines_of_data,
-    lines_of_split,
-    lines_of_start,
-    warnings_of_labels,
-)
+from crystalpredict.data.summary import lines_of_data, lines_of_split, warnings_of_labels
 from crystalpredict.properties import find_property
-from crystalpredict.training.finetune import LabelledCrystals, read_crystals
+from crystalpredict.training.finetune import learnt_targets, lines_of_start
 from tests.labelled import cif, rows, write
 
 RANDOM = np.random.default_rng(0)

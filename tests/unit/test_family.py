@@ -21,11 +21,11 @@ from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbo
 from crystalpredict.errors import CheckpointError, DataError
 from crystalpredict.nn import Crystalformer, ModelConfig, network_of
 from crystalpredict.nn.attention import InfinitelyConnectedAttention
-from crystalpredict.nn.frames import FramedAttention
+from crystalpredict.nn.directional import FramedAttention
 from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.properties import find_property
 from crystalpredict.training.config import TrainingConfig
-from crystalpredict.training.trainer import Training
+from crystalpredict.training.trainer import Trainer
 from tests.crystals import random_crystal, rock_salt
 
 FAMILY: dict[str, dict[str, Any]] = {
@@ -233,17 +233,17 @@ def test_a_member_goes_on_from_its_checkpoint(name: str, table: CrystalTable, tm
     again = neighbor_table(table, start.model.config.radius, tmp_path / "cache", merging=start.model.config.merging)
     assert np.array_equal(again.vectors, neighbors.vectors)
     config = TrainingConfig(epochs=1, batch_atoms=20)
-    training = Training(tmp_path / "run", table, neighbors, start.model.config, config, start)
+    training = Trainer(tmp_path / "run", table, neighbors, start.model.config, config, start)
     assert torch.equal(training.model.blocks[0].attention.output.weight, start.model.blocks[0].attention.output.weight)
     training.run(lambda progress: None)
-    resumed = Training(tmp_path / "run", table, neighbors, start.model.config, config, start)
+    resumed = Trainer(tmp_path / "run", table, neighbors, start.model.config, config, start)
     assert resumed.step == training.step > 0
 
 
 def test_lists_without_vectors_are_refused_before_a_training(table: CrystalTable, tmp_path: Path) -> None:
     plain = neighbor_table(table, 6.0)
     with pytest.raises(DataError, match="framed attention needs neighbour lists made with vectors"):
-        Training(tmp_path, table, plain, replace(SMALL, attention="framed"), TrainingConfig())
+        Trainer(tmp_path, table, plain, replace(SMALL, attention="framed"), TrainingConfig())
     assert not list(tmp_path.iterdir())
 
 

@@ -9,8 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from crystalpredict._files import file_sha256
 from crystalpredict.checkpoints.checkpoint import load_checkpoint, save_checkpoint, verify_golden
-from crystalpredict.checkpoints.registry import bundled_models, default_model, file_sha256, find_model
+from crystalpredict.checkpoints.registry import bundled_models, default_model, find_model
 from crystalpredict.errors import CheckpointError, UsageError
 from crystalpredict.prediction.predictor import load_model
 from tests.crystals import random_crystal, rock_salt

@@ -18,13 +18,13 @@ from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.data.dataset import CrystalTable, NeighborTable, neighbor_table
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.nn.threads import dealt
+from crystalpredict.nn.threads import balanced_split
 from crystalpredict.properties import Property
 from crystalpredict.training.config import TrainingConfig, learning_rate
 from crystalpredict.training.cuda_graph import CapturedStep, FixedBatches
 from crystalpredict.training.optimizer import Muon
 from crystalpredict.training.run_folder import Progress, kept_state, log_epoch
-from crystalpredict.training.trainer import Interrupted, Training
+from crystalpredict.training.trainer import Interrupted, Trainer
 from tests.crystals import random_table
 
 MODEL = ModelConfig(blocks=2, width=32, heads=4, feedforward=64, readout=32)
@@ -49,18 +49,18 @@ class Stop(Exception):
 @pytest.mark.parametrize("muon_rate", [0.0, 4.0])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_path: Path, muon_rate: float) -> None:
     config = replace(CONFIG, muon_rate=muon_rate)
-    whole = Training(tmp_path / "whole", *data, MODEL, config)
+    whole = Trainer(tmp_path / "whole", *data, MODEL, config)
     whole.run(lambda progress: None)
 
     def stop(progress: Progress) -> None:
         if progress.step == 20:
             raise Stop
 
-    broken = Training(tmp_path / "broken", *data, MODEL, config)
+    broken = Trainer(tmp_path / "broken", *data, MODEL, config)
     with pytest.raises(Stop):
         broken.run(stop, save_every=0.0)
-    assert 0 < broken.position < len(broken._order(broken.epoch))
-    resumed = Training(tmp_path / "broken", *data, MODEL, config)
+    assert 0 < broken.position < len(broken.data.order(broken.epoch))
+    resumed = Trainer(tmp_path / "broken", *data, MODEL, config)
     assert resumed.step == 19  # the state of the step before: the twentieth was not saved
     resumed.run(lambda progress: None)
     assert resumed.step == whole.step
@@ -71,16 +71,16 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_p
 
 
 def test_a_run_killed_between_the_last_step_of_an_epoch_and_its_end_goes_on(data, tmp_path: Path) -> None:
-    training = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=1))
-    training.position = len(training._order(0))
+    training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=1))
+    training.position = len(training.data.order(0))
     training.save()
-    resumed = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=1))
+    resumed = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=1))
     resumed.run(lambda progress: None)
     assert (resumed.epoch, resumed.step, resumed.position) == (1, 0, 0)
 
 
 def test_the_loss_falls_and_the_log_tells(data, tmp_path: Path) -> None:
-    training = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=12))
+    training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=12))
     seen: list[Progress] = []
     training.run(seen.append)
     ends = [progress for progress in seen if progress.errors]
@@ -103,7 +103,7 @@ def test_a_missing_label_pulls_at_nothing(data, tmp_path: Path) -> None:
     table, neighbors = data
     labels = table.labels.copy()
     labels[3, 0] = np.nan
-    training = Training(tmp_path, replace(table, labels=labels), neighbors, MODEL, replace(CONFIG, weight_decay=0.0))
+    training = Trainer(tmp_path, replace(table, labels=labels), neighbors, MODEL, replace(CONFIG, weight_decay=0.0))
     before = training.model.readout[2].weight.detach().clone()
     training._update(np.array([3]), 1e-3)
     after = training.model.readout[2].weight
@@ -116,7 +116,7 @@ def test_how_a_step_is_split_does_not_change_it(data, tmp_path: Path) -> None:
     rows = np.arange(30)
     weights = []
     for atoms in (5, 1000):
-        training = Training(tmp_path / str(atoms), *data, MODEL, replace(CONFIG, split_atoms=atoms))
+        training = Trainer(tmp_path / str(atoms), *data, MODEL, replace(CONFIG, split_atoms=atoms))
         training._update(rows, 1e-3)
         weights.append(torch.cat([parameter.flatten() for parameter in training.model.parameters()]))
     assert torch.allclose(*weights, atol=1e-5)
@@ -130,8 +130,8 @@ def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path, atten
     neighbors = neighbor_table(table, model.radius, merging=model.merging)
     weights, outputs = [], []
     for fixed in (False, True):
-        training = Training(tmp_path / str(fixed), table, neighbors, model, replace(CONFIG, muon_rate=2.0))
-        steps = list(training._steps(training._order(0)))
+        training = Trainer(tmp_path / str(fixed), table, neighbors, model, replace(CONFIG, muon_rate=2.0))
+        steps = list(training.data.steps(training.data.order(0)))
         if fixed:
             batches = FixedBatches(table, neighbors, steps, torch.device("cpu"))
             assert batches.place(np.arange(40)) is None
@@ -157,7 +157,7 @@ def test_a_batch_of_one_shape_holds_the_steps_that_decided_it_where_crystals_sha
 def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(data, tmp_path: Path) -> None:
     """Bins of the size of the largest crystals, and one bin a batch, which each of them more than half fills."""
     table, neighbors = data
-    training = Training(tmp_path, table, neighbors, MODEL, CONFIG)
+    training = Trainer(tmp_path, table, neighbors, MODEL, CONFIG)
     expected = training.predicted(np.arange(40), training.average)
     batches = FixedBatches(table, neighbors, [np.array([0])], torch.device("cpu"))
     assert (batches.bins, batches.slots) == (1, 5)
@@ -174,12 +174,12 @@ def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeyp
     steps, errors = [], []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        training = Training(tmp_path / str(threads), *data, MODEL, CONFIG)
+        training = Trainer(tmp_path / str(threads), *data, MODEL, CONFIG)
         assert len(training._shares(np.arange(30))) == threads
         loss = training._accumulate(np.arange(30))
         gradients = [parameter.grad.flatten() for parameter in training.model.parameters()]
         steps.append(torch.cat([loss.view(1), *gradients]))
-        errors.append(training.errors(training.validation_rows)[0])
+        errors.append(training.errors(training.data.validation_rows)[0])
         assert torch.get_num_threads() == threads
     assert torch.allclose(*steps, rtol=1e-4, atol=1e-6)
     assert errors[0] == pytest.approx(errors[1], rel=1e-5)
@@ -187,7 +187,7 @@ def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeyp
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 7))
 def test_crystals_are_dealt_out_evenly_and_each_once(weights: list[int], hands: int) -> None:
-    shares = dealt(np.array(weights, dtype=int), hands)
+    shares = balanced_split(np.array(weights, dtype=int), hands)
     assert sorted(np.concatenate(shares).tolist()) == list(range(len(weights)))
     sums = [sum(weights[position] for position in share) for share in shares]
     assert max(sums) - min(sums) <= max(weights, default=0)
@@ -197,21 +197,21 @@ def test_a_weight_makes_a_property_pull_more(data, tmp_path: Path) -> None:
     """The gradient of a weighted mean: of two labels with weights 3 and 1, three quarters and a quarter."""
     gradients = []
     for weights in ({}, {"formation_energy": 3.0}):
-        training = Training(tmp_path / str(len(weights)), *data, MODEL, replace(CONFIG, weights=weights))
+        training = Trainer(tmp_path / str(len(weights)), *data, MODEL, replace(CONFIG, weights=weights))
         training._accumulate(np.array([3]))  # has both labels
         gradients.append(training.model.readout[2].bias.grad)
     assert gradients[1] / gradients[0] == pytest.approx([1.5, 0.5], rel=1e-5)
     with pytest.raises(UsageError, match="bandgap"):
-        Training(tmp_path / "unknown", *data, MODEL, replace(CONFIG, weights={"bandgap": 1.0}))
+        Trainer(tmp_path / "unknown", *data, MODEL, replace(CONFIG, weights={"bandgap": 1.0}))
 
 
 def test_an_epoch_shows_every_crystal_once_and_rare_labels_more_often(data, tmp_path: Path) -> None:
-    training = Training(tmp_path, *data, MODEL, CONFIG)
-    order = np.concatenate(list(training._steps(training._order(0))))
+    training = Trainer(tmp_path, *data, MODEL, CONFIG)
+    order = np.concatenate(list(training.data.steps(training.data.order(0))))
     shown = np.bincount(order, minlength=40)
     assert shown[:34].tolist() == [2 if row % 10 == 3 else 1 for row in range(34)]
     assert shown[34:].sum() == 0
-    assert training._order(0).tolist() != training._order(1).tolist()
+    assert training.data.order(0).tolist() != training.data.order(1).tolist()
 
 
 ONLY_TORCH_AND_NUMPY = """
@@ -252,22 +252,22 @@ def test_learning_rates_of_both_schedules() -> None:
 def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
     table, neighbors = data
     with pytest.raises(UsageError, match="unknown target 'bandgap'"):
-        Training(tmp_path, table, neighbors, MODEL, replace(CONFIG, properties=("bandgap",)))
+        Trainer(tmp_path, table, neighbors, MODEL, replace(CONFIG, properties=("bandgap",)))
     with pytest.raises(DataError, match="no crystal with a usable label"):
-        Training(tmp_path, replace(table, labels=table.labels * np.nan), neighbors, MODEL, CONFIG)
+        Trainer(tmp_path, replace(table, labels=table.labels * np.nan), neighbors, MODEL, CONFIG)
     constant = replace(table, labels=np.ones_like(table.labels))
     with pytest.raises(DataError, match="formation_energy: no two different labels"):
-        Training(tmp_path, constant, neighbors, MODEL, CONFIG)
+        Trainer(tmp_path, constant, neighbors, MODEL, CONFIG)
     with pytest.raises(UsageError, match="cuda:99"):
-        Training(tmp_path, table, neighbors, MODEL, replace(CONFIG, device="cuda:99"))
-    diverged = Training(tmp_path / "diverged", table, neighbors, MODEL, CONFIG)
+        Trainer(tmp_path, table, neighbors, MODEL, replace(CONFIG, device="cuda:99"))
+    diverged = Trainer(tmp_path / "diverged", table, neighbors, MODEL, CONFIG)
     before = (tmp_path / "diverged" / "state.npz").read_bytes()
     with torch.no_grad():
         diverged.model.readout[2].bias.fill_(torch.inf)
     with pytest.raises(DataError, match=r"loss is not a number at step \d"):
         diverged.run(lambda progress: None, save_every=0)
     assert (tmp_path / "diverged" / "state.npz").read_bytes() == before
-    ruined = Training(tmp_path / "ruined", table, neighbors, MODEL, replace(CONFIG, patience=2))
+    ruined = Trainer(tmp_path / "ruined", table, neighbors, MODEL, replace(CONFIG, patience=2))
     with torch.no_grad():
         ruined.average.readout[2].bias.fill_(torch.nan)
     with pytest.raises(DataError, match="validation error is not a number at step 0"):
@@ -278,8 +278,8 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Path) -> None:
     table, neighbors = data
-    Training(tmp_path, *data, MODEL, CONFIG)
-    Training(tmp_path, *data, MODEL, replace(CONFIG, split_atoms=7, epochs=9))
+    Trainer(tmp_path, *data, MODEL, CONFIG)
+    Trainer(tmp_path, *data, MODEL, replace(CONFIG, split_atoms=7, epochs=9))
     fewer = replace(table, labels=np.where(np.arange(len(table))[:, None] < 3, np.nan, table.labels))
     for changed, said in (
         ((*data, MODEL, replace(CONFIG, ema=0.5)), f"ema was {CONFIG.ema} when this run began, and is 0.5 now"),
@@ -289,15 +289,15 @@ def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Pat
         ((replace(table, labels=2 * table.labels), neighbors, MODEL, CONFIG), "checksum of the data was"),
     ):
         with pytest.raises(UsageError, match=said):
-            Training(tmp_path, *changed)
+            Trainer(tmp_path, *changed)
     (tmp_path / "config.json").unlink()
     with pytest.raises(UsageError, match="lost or damaged"):
-        Training(tmp_path, *data, MODEL, CONFIG)
+        Trainer(tmp_path, *data, MODEL, CONFIG)
 
 
 def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path: Path) -> None:
     config = replace(CONFIG, batch_atoms=400, split_atoms=400)
-    whole, halved = (Training(tmp_path / name, *data, MODEL, config) for name in ("whole", "halved"))
+    whole, halved = (Trainer(tmp_path / name, *data, MODEL, config) for name in ("whole", "halved"))
     held: list[weakref.ref[Tensor]] = []
 
     def without_room(module: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -307,7 +307,7 @@ def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     halved.model.readout.register_forward_pre_hook(without_room)
-    rows = next(whole._steps(whole._order(0)))
+    rows = next(whole.data.steps(whole.data.order(0)))
     losses = [float(training._update(rows, 1e-3)) for training in (whole, halved)]
     assert halved.split_atoms == 100
     assert len(held) == 2
@@ -321,7 +321,7 @@ def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_a
     data, tmp_path: Path, stop_at: int
 ) -> None:
     config = replace(CONFIG, epochs=3, batch_atoms=60)
-    whole, broken = (Training(tmp_path / name, *data, MODEL, config) for name in ("whole", "broken"))
+    whole, broken = (Trainer(tmp_path / name, *data, MODEL, config) for name in ("whole", "broken"))
     whole.run(lambda progress: None)
     update, predicted = broken._update, broken.predicted
 
@@ -336,13 +336,13 @@ def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_a
     broken._update = stop_after_step
     with pytest.raises(Interrupted):
         broken.run(lambda progress: None)
-    broken = Training(tmp_path / "broken", *data, MODEL, config)
+    broken = Trainer(tmp_path / "broken", *data, MODEL, config)
     for _ in range(3):
         if not broken.finished:
             predicted, broken.predicted = broken.predicted, stop_while_validating
             with pytest.raises(Interrupted):
                 broken.run(lambda progress: None)
-            broken = Training(tmp_path / "broken", *data, MODEL, config)
+            broken = Trainer(tmp_path / "broken", *data, MODEL, config)
     assert broken.finished
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "broken")]
     without_seconds = [[row.split(",")[:2] + row.split(",")[3:] for row in log] for log in logs]
@@ -352,22 +352,22 @@ def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_a
 def test_a_run_killed_before_its_first_state_begins_again(data, tmp_path: Path, monkeypatch) -> None:
     """A state without its config.json could not be resumed, so that it comes last."""
     with monkeypatch.context() as killed:
-        killed.setattr(Training, "save", lambda training: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(Trainer, "save", lambda training: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            Training(tmp_path, *data, MODEL, CONFIG)
+            Trainer(tmp_path, *data, MODEL, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-    assert Training(tmp_path, *data, MODEL, CONFIG).step == 0
+    assert Trainer(tmp_path, *data, MODEL, CONFIG).step == 0
 
 
 def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
     """Never below the least that physics allows."""
     table = replace(data[0], properties=tuple(replace(prop, minimum=10.0) for prop in data[0].properties))
-    training = Training(tmp_path, table, data[1], MODEL, CONFIG)
-    rows = training.validation_rows
+    training = Trainer(tmp_path, table, data[1], MODEL, CONFIG)
+    rows = training.data.validation_rows
     scaled, in_unit = training.errors(rows)
     for column, prop in enumerate(training.properties):
         if prop.transform == "none":
-            expected = np.nanmean(np.abs(10.0 - training.encoded[rows, column]))
+            expected = np.nanmean(np.abs(10.0 - training.data.encoded[rows, column]))
             assert scaled[prop.name] == in_unit[prop.name] == pytest.approx(expected)
 
 
@@ -381,7 +381,7 @@ def test_a_setting_of_another_kind_is_refused(wrong: dict[str, object]) -> None:
 
 
 def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> None:
-    training = Training(tmp_path, *data, MODEL, replace(CONFIG, epochs=12, learning_rate=5e-3, ema=0.0))
+    training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=12, learning_rate=5e-3, ema=0.0))
     best: list[int] = []
     training.run(lambda progress: best.append(progress.epoch) if progress.best else None)
     assert best[-1] < training.kept_epoch == training.epoch == 12
@@ -392,25 +392,25 @@ def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> Non
 def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interruption(data, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=60, patience=3, learning_rate=5e-3, schedule="inverse_sqrt", ema=0.0)
     seen: list[Progress] = []
-    whole = Training(tmp_path / "whole", *data, MODEL, config)
+    whole = Trainer(tmp_path / "whole", *data, MODEL, config)
     whole.run(seen.append)
     ends = [progress for progress in seen if progress.errors]
     assert [end.epoch for end in ends] == list(range(whole.epoch + 1))  # that of the start is the first
     assert whole.epoch < 60
     assert [end.epoch for end in ends if end.best][-1] == whole.kept_epoch == whole.epoch - 3
     last, whole.average = whole.average, whole.kept()  # the errors are those of the best epoch, not of the last
-    assert whole.errors(whole.validation_rows)[0] == pytest.approx(ends[whole.kept_epoch].errors)
-    assert whole.errors(whole.validation_rows)[0] != pytest.approx(ends[-1].errors)
+    assert whole.errors(whole.data.validation_rows)[0] == pytest.approx(ends[whole.kept_epoch].errors)
+    assert whole.errors(whole.data.validation_rows)[0] != pytest.approx(ends[-1].errors)
     whole.average = last
 
-    broken = Training(tmp_path / "broken", *data, MODEL, config)
+    broken = Trainer(tmp_path / "broken", *data, MODEL, config)
 
     def stop(progress: Progress) -> None:
         broken.interrupted = progress.epoch == whole.kept_epoch and progress.errors is not None
 
     with pytest.raises(Interrupted):
         broken.run(stop)
-    resumed = Training(tmp_path / "broken", *data, MODEL, config)
+    resumed = Trainer(tmp_path / "broken", *data, MODEL, config)
     assert (resumed.kept_epoch, resumed.step) == (whole.kept_epoch, broken.step)
     resumed.run(lambda progress: None)
     assert (resumed.epoch, resumed.kept_epoch) == (whole.epoch, whole.kept_epoch)
@@ -426,9 +426,9 @@ def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interrupti
 
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    training = Training(tmp_path_factory.mktemp("start"), *data, MODEL, CONFIG)
+    training = Trainer(tmp_path_factory.mktemp("start"), *data, MODEL, CONFIG)
     training.run(lambda progress: None)
-    return Checkpoint("start", training.kept(), training.properties, training.mean, training.deviation, {})
+    return Checkpoint("start", training.kept(), training.properties, training.data.mean, training.data.deviation, {})
 
 
 def test_a_run_that_starts_from_a_checkpoint_begins_with_its_predictions(data, start, tmp_path: Path) -> None:
@@ -439,12 +439,12 @@ def test_a_run_that_starts_from_a_checkpoint_begins_with_its_predictions(data, s
     properties = (table.properties[1], hardness, table.properties[0])
     other = replace(table, labels=labels, properties=properties)
     config = replace(CONFIG, properties=())
-    training = Training(tmp_path, other, neighbors, start.model.config, config, start=start)
+    training = Trainer(tmp_path, other, neighbors, start.model.config, config, start=start)
     rows = np.arange(10)
     with torch.no_grad():
-        outputs = np.concatenate([training.average(batch).numpy() for _, batch in training._batches(rows, 1000)])
-        before = np.concatenate([start.model(batch).numpy() for _, batch in training._batches(rows, 1000)])
-    after = outputs * training.deviation + training.mean
+        outputs = np.concatenate([training.average(batch).numpy() for _, batch in training.data.batches(rows, 1000)])
+        before = np.concatenate([start.model(batch).numpy() for _, batch in training.data.batches(rows, 1000)])
+    after = outputs * training.data.deviation + training.data.mean
     expected = before * start.deviation + start.mean
     assert after[:, [2, 0]] == pytest.approx(expected, abs=1e-5)
     assert after[:, 1] == pytest.approx(np.full(10, 16.5), abs=1e-5)  # the mean of the labels of 34 training rows
@@ -454,25 +454,25 @@ def test_directions_added_to_a_checkpoint_change_nothing_at_first_and_then_learn
     table, neighbors = data
     framed = replace(start.model.config, attention="framed")
     edges = neighbor_table(table, MODEL.radius, merging="rotations")
-    training = Training(tmp_path, table, edges, framed, replace(CONFIG, epochs=1), start=start)
+    training = Trainer(tmp_path, table, edges, framed, replace(CONFIG, epochs=1), start=start)
     rows = np.arange(10)
-    plain = Training(tmp_path / "plain", table, neighbors, start.model.config, replace(CONFIG, epochs=1), start=start)
+    plain = Trainer(tmp_path / "plain", table, neighbors, start.model.config, replace(CONFIG, epochs=1), start=start)
     assert training.predicted(rows, training.model) == pytest.approx(plain.predicted(rows, plain.model), abs=1e-4)
     training.run(lambda progress: None)
     learnt = [value.abs().max() for name, value in training.model.named_parameters() if "direction" in name]
     assert len(learnt) == MODEL.blocks
     assert min(learnt) > 1e-4
     with pytest.raises(RuntimeError, match="Missing key"):
-        Training(tmp_path / "more", *data, replace(start.model.config, blocks=3), CONFIG, start=start)
+        Trainer(tmp_path / "more", *data, replace(start.model.config, blocks=3), CONFIG, start=start)
 
 
 def test_a_frozen_encoder_stays_as_it_was(data, start, tmp_path: Path) -> None:
     config = replace(CONFIG, freeze_encoder=True, epochs=1)
-    training = Training(tmp_path, *data, start.model.config, config, start=start)
+    training = Trainer(tmp_path, *data, start.model.config, config, start=start)
     training.run(lambda progress: None)
     for name, value in training.kept().state_dict().items():
         assert torch.equal(value, start.model.state_dict()[name]) != name.startswith("readout"), name
-    assert training.step == Training(tmp_path, *data, start.model.config, config, start=start).step > 0
+    assert training.step == Trainer(tmp_path, *data, start.model.config, config, start=start).step > 0
 
 
 @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ def test_a_frozen_encoder_stays_as_it_was(data, start, tmp_path: Path) -> None:
     [("l1", 200), ("mse", 200**2), ("huber", (20 - 0.5) / (0.5 * 0.1**2)), ("log", np.log(41) / np.log(1.2))],
 )
 def test_losses_grow_with_the_error_as_they_should(data, tmp_path: Path, loss: str, ratio: float) -> None:
-    training = Training(tmp_path, *data, MODEL, replace(CONFIG, loss=loss))
+    training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, loss=loss))
     output = torch.zeros(2, 1)
     small, large = (float(training._loss(output, torch.tensor([[size], [torch.nan]]))) for size in (0.1, 20.0))
     assert large / small == pytest.approx(ratio, rel=1e-4)
@@ -520,12 +520,12 @@ from pathlib import Path
 from crystalpredict.training import distributed
 from crystalpredict.data.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training.trainer import Interrupted, Training
+from crystalpredict.training.trainer import Interrupted, Trainer
 from crystalpredict.training.config import TrainingConfig
 folder = Path({str(folder)!r})
 table = CrystalTable.load(folder / "crystals.npz")
 model = ModelConfig(blocks=1, width=32, heads=4, feedforward=64)
-training = Training(folder / "run", table, neighbor_table(table, model.radius), model, {config})
+training = Trainer(folder / "run", table, neighbor_table(table, model.radius), model, {config})
 {lines}""")
     done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -534,7 +534,7 @@ training = Training(folder / "run", table, neighbor_table(table, model.radius), 
 def test_a_loss_summed_over_processes_keeps_no_gradients(data, tmp_path: Path) -> None:
     """Losses are kept for an epoch: 4 MB each, 7 GB in all, when they were views of the sum."""
     lines = """
-loss = training._update(training.train_rows[:8], 1e-3)
+loss = training._update(training.data.train_rows[:8], 1e-3)
 assert loss.untyped_storage().nbytes() == loss.nbytes
 """
     run_in_two_processes(data[0], tmp_path, "TrainingConfig()", lines)
@@ -557,9 +557,9 @@ distributed.leave_group()
 def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path: Path) -> None:
     """Adam's first step is the rate for every weight, whatever its gradient."""
     config = replace(CONFIG, epochs=1, schedule="inverse_sqrt", learning_rate=1e-3, encoder_rate=0.1, weight_decay=0.0)
-    training = Training(tmp_path, *data, MODEL, config)
+    training = Trainer(tmp_path, *data, MODEL, config)
     before = {name: value.detach().clone() for name, value in training.model.named_parameters()}
-    training._update(training.train_rows[:8], 1e-3)
+    training._update(training.data.train_rows[:8], 1e-3)
     for name, value in training.model.named_parameters():
         moved = float((value.detach() - before[name]).abs().max())
         expected = 1e-3 if name.startswith("readout.") else 1e-4
@@ -569,9 +569,9 @@ def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path:
 def test_muon_moves_the_blocks_matrices_alike_in_all_directions(data, tmp_path: Path) -> None:
     """Its step is nearly orthogonal: singular values within 0.5 to 1.5 of 0.2 sqrt(largest side) times its rate."""
     config = replace(CONFIG, schedule="inverse_sqrt", learning_rate=1e-3, muon_rate=5.0, weight_decay=0.0)
-    training = Training(tmp_path, *data, MODEL, config)
+    training = Trainer(tmp_path, *data, MODEL, config)
     before = {name: value.detach().clone() for name, value in training.model.named_parameters()}
-    training._update(training.train_rows, 1e-3)
+    training._update(training.data.train_rows, 1e-3)
     for name, value in training.model.named_parameters():
         moved = value.detach() - before[name]
         if name.startswith("blocks.") and name.endswith(("value.weight", "output.weight", "0.weight", "2.weight")):
@@ -604,7 +604,7 @@ def test_muon_in_single_precision_goes_where_that_of_torch_goes() -> None:
 
 def test_a_start_that_no_epoch_beats_is_kept(data, start, tmp_path: Path) -> None:
     config = replace(CONFIG, properties=("formation_energy",), patience=2, learning_rate=1.0, schedule="inverse_sqrt")
-    training = Training(tmp_path, *data, start.model.config, config, start)
+    training = Trainer(tmp_path, *data, start.model.config, config, start)
     with suppress(DataError):  # the loss may be no number any more
         training.run(lambda progress: None)
     assert training.kept_epoch == 0

@@ -3,7 +3,7 @@
 config.json      format_version, model (ModelConfig), properties with unit, transform, mean and deviation,
                  weights_sha256, calibration_sha256 if there is that file, crystalpredict (the version that wrote it),
                  training (free text and figures)
-calibration.safetensors  how large the errors are and what the training data were like (crystalpredict.uncertainty.calibration)
+calibration.safetensors  how large the errors are and what the training data were like (uncertainty.calibration)
 golden.json      crystals and the network's outputs for them, which a loaded model must repeat
 README.md        the model card
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crystalpredict._files import file_sha256
 from crystalpredict.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -256,7 +256,6 @@ def identity_of(folder: Path) -> dict[str, str]:
     return {"version": __version__, **sums}
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def weights_sha256(folder: Path) -> str:
+    """sha256 of the weights in a checkpoint folder."""
+    return file_sha256(folder / "model.safetensors")

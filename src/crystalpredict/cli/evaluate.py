@@ -259,8 +259,8 @@ def predict_rows(
             (radius, vectors): stack.enter_context(Reader(table.sources, radius, jobs, vectors=vectors, limits=limits))
             for radius, vectors in sorted(set(kinds))
         }
+        from crystalpredict.checkpoints.registry import weights_sha256
         from crystalpredict.prediction.predictor import load_model
-        from crystalpredict.training.plan import weights_sha256
 
         copies = {kind: list(tee(reader.entries(), kinds.count(kind))) for kind, reader in readers.items()}
         predictors = [load_model(model.folder, device, shared(table, model)) for model in models]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from crystalpredict.nn import ModelConfig
     from crystalpredict.training.plan import Plan
     from crystalpredict.training.run_folder import Progress
-    from crystalpredict.training.trainer import Training
+    from crystalpredict.training.trainer import Trainer
 
 OF_RESUME = {"resume", "device", "jobs", "timeout_per_file", "memory_per_process", "quiet"}  # change no weight
 
@@ -218,11 +218,18 @@ class Wishes:
 def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *, quiet: bool) -> None:
     """Read the table, say what is in it, and lay out the run's folder."""
     from crystalpredict.checkpoints.checkpoint import load_checkpoint
+    from crystalpredict.data.labelled import parts_of, read_crystals
     from crystalpredict.data.labels import read_labelled
-    from crystalpredict.data.summary import learnt_targets, lines_of_data, lines_of_split, lines_of_start
+    from crystalpredict.data.summary import lines_of_data, lines_of_split
     from crystalpredict.nn import ModelConfig
     from crystalpredict.properties import PROPERTIES
-    from crystalpredict.training.finetune import lay_out, parts_of, read_crystals, refuse_unlearnable, settings_for
+    from crystalpredict.training.finetune import (
+        lay_out,
+        learnt_targets,
+        lines_of_start,
+        refuse_unlearnable,
+        settings_for,
+    )
     from crystalpredict.training.plan import Plan
 
     refuse_folder(folder)
@@ -281,10 +288,11 @@ def with_directions(network: ModelConfig, name: str) -> ModelConfig:
 
 def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     """Train all folds of a run, or the one model, from where they are; write what comes of it."""
+    from crystalpredict._files import write_json
     from crystalpredict.training import distributed
     from crystalpredict.training.finetune import finish, mean_of_folds, open_trainings, run_folders
     from crystalpredict.training.model_card import kept_weights
-    from crystalpredict.training.plan import Plan, write_json
+    from crystalpredict.training.plan import Plan
 
     plan = Plan.load(folder)
     reports = []
@@ -350,7 +358,7 @@ def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str
                 yield part, name, scale, figures
 
 
-def run(training: Training, folder: Path, *, quiet: bool) -> None:
+def run(training: Trainer, folder: Path, *, quiet: bool) -> None:
     """Train to the end; after Ctrl-C, or SIGTERM, save, say how to go on, and end the program."""
     from crystalpredict.training.trainer import Interrupted
 

@@ -9,28 +9,20 @@ network, whose mean over atoms becomes a mean weighted by counts [M6].
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crystalpredict._warnings import silence
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
 
 Merging = Literal["distances", "rotations", "nothing"]  # that of equivalent atoms: by which of the functions below
 
-TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by some 1e-4 Å at most
+FINGERPRINT_TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by some 1e-4 Å at most
 SAME_ORBIT = 1e-3  # Å, within which an operation maps an atom to another
-SAME_PLACE = 0.01  # Å: coordinates in files have four digits or so
-AT_ONCE = 2**20  # distances computed at a time: it bounds the memory
-MANY = 400  # atoms, above which rotations are not looked for, and translations are tried on some atoms only
-SOME = 16  # of each kind, at random: at regular steps they may all be of some sites alone
-ROUNDS = 10  # of trying translations
-VAST = 20_000  # atoms, above which translations are not looked for
+MAX_ATOMS_ROTATIONS = 400  # of a cell whose rotations are looked for: spglib takes long for larger ones
 FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
 
 
@@ -38,14 +30,15 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
     """The neighbour lists (radius in Å, all atoms listed) with one atom of each kind of equivalent atoms.
 
     Many crystals at once, since the work on one is small; the result for one does not depend on the others. Atoms of a
-    kind differ by what TOLERANCE lets pass: the one in the middle stands for them, whatever their order. Lists with
-    vectors belong to networks that see more than distances, for which such atoms differ: they are returned as they are.
+    kind differ by what FINGERPRINT_TOLERANCE lets pass: the one in the middle stands for them, whatever their order.
+    Lists with vectors belong to networks that see more than distances, for which such atoms differ: they are returned
+    as they are.
     """
     if not crystals or any(edges.vectors is not None for edges in neighbors):
         return list(neighbors)
     every = _Lists.of(crystals, neighbors)
     return every.merged(
-        *refine(_occupants(crystals), every.starts, every.first, every.indices, every.distances / radius)
+        *refine(occupant_labels(crystals), every.starts, every.first, every.indices, every.distances / radius)
     )
 
 
@@ -53,7 +46,7 @@ def merge_rotated(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -
     """The neighbour lists (all atoms listed) with one of all atoms that rotations of the crystal map onto each other.
 
     For networks that see directions in frames that turn with the crystal, but that may tell a mirror image: proper
-    rotations and translations, by spglib, in cells of up to MANY atoms. It takes milliseconds for a crystal.
+    rotations and translations, by spglib, in cells of up to MAX_ATOMS_ROTATIONS atoms. It takes milliseconds a crystal.
     """
     if not crystals:
         return []
@@ -124,10 +117,10 @@ def _orbits(crystal: Crystal) -> IntArray:
         import spglib
     except ImportError:  # a machine that trains needs torch and NumPy only
         return own
-    if crystal.n_atoms > MANY:
+    if crystal.n_atoms > MAX_ATOMS_ROTATIONS:
         return own
     fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
-    kinds = np.unique(_occupants([crystal]), return_inverse=True)[1].reshape(-1)
+    kinds = np.unique(occupant_labels([crystal]), return_inverse=True)[1].reshape(-1)
     with silence():  # of how it will tell of errors one day
         found = spglib.get_symmetry((crystal.lattice, fractional, kinds), symprec=SAME_ORBIT)  # type: ignore[arg-type]
     if not found:
@@ -179,7 +172,7 @@ def refine(
 
 
 def _split(kinds: IntArray, values: FloatArray) -> IntArray:
-    """Kinds split where the values (N,) of a kind have a gap above TOLERANCE.
+    """Kinds split where the values (N,) of a kind have a gap above FINGERPRINT_TOLERANCE.
 
     A run of values without a gap that is wider than three tolerances is cut into pieces of that width: in a large
     disordered cell values lie so densely that there are no gaps.
@@ -188,82 +181,16 @@ def _split(kinds: IntArray, values: FloatArray) -> IntArray:
     values, sorted_kinds = values[order], kinds[order]
     begins = np.empty(len(kinds), dtype=bool)
     begins[0] = True
-    begins[1:] = (sorted_kinds[1:] != sorted_kinds[:-1]) | (np.diff(values) > TOLERANCE)
+    begins[1:] = (sorted_kinds[1:] != sorted_kinds[:-1]) | (np.diff(values) > FINGERPRINT_TOLERANCE)
     run = np.cumsum(begins) - 1
-    piece = ((values - values[begins][run]) / (3 * TOLERANCE)).astype(np.int64)
+    piece = ((values - values[begins][run]) / (3 * FINGERPRINT_TOLERANCE)).astype(np.int64)
     begins[1:] |= piece[1:] != piece[:-1]
     split = np.empty(len(kinds), dtype=np.int64)
     split[order] = np.cumsum(begins) - 1
     return split
 
 
-def primitive_size(crystal: Crystal) -> int:
-    """Atoms of the primitive cell of a crystal: those of its cell over the translations that leave it as it is.
-
-    In cells of more than VAST atoms every divisor that the composition has counts as one.
-    """
-    ordered = crystal.numbers.shape[1] == 1 and (crystal.occupancies == 1).all()
-    kinds = crystal.numbers[:, 0] if ordered else _occupants([crystal])
-    counts = Counter(kinds.tolist())  # np.unique takes ten times as long for a small cell
-    divisor = gcd(*counts.values())
-    if divisor == 1 or crystal.n_atoms > VAST:
-        return crystal.n_atoms // divisor
-    fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
-    places = [fractional[kinds == kind] for kind in sorted(counts, key=counts.__getitem__)]
-    shifts = (places[0] - places[0][0])[1:]  # the rarest kind has fewest to try
-    for own in places:  # shifts that move some one atom to no place of its kind are soon out
-        shifts = shifts[_fits(own[1:2], shifts, own, crystal.lattice).all(axis=1)]
-        if not len(shifts):
-            return crystal.n_atoms
-    few = crystal.n_atoms <= MANY
-    at_random = np.random.default_rng(0)
-    tested = places if few else [at_random.permutation(own)[:SOME] for own in places]
-    share = 1.0  # of the translations left, of those that fit all atoms
-    for _ in range(ROUNDS):
-        for atoms, own in zip(tested, places, strict=True):
-            shifts = shifts[_fits(atoms, shifts, own, crystal.lattice).all(axis=1)]
-        if few or not len(shifts):
-            break
-        tried = at_random.permutation(shifts)[:SOME]  # on all atoms: those that one moves wrongly test the others, too
-        fit = [_fits(own, tried, own, crystal.lattice) for own in places]
-        share = float(np.all([each.all(axis=1) for each in fit], axis=0).mean())
-        if share == 1:
-            break
-        wrong = [own[~each.all(axis=0)] for own, each in zip(places, fit, strict=True)]
-        tested = [at_random.permutation(atoms)[:SOME] for atoms in wrong]
-    # with that by nothing they are a group, but for what the noise of some atom takes away
-    orders = (order for order in range(divisor, 0, -1) if divisor % order == 0)
-    return crystal.n_atoms // min(orders, key=lambda order: abs(order - share * len(shifts) - 1))
-
-
-def _fits(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:
-    """Which shifts (s, 3) move which atoms (m, 3) to one of the places (n, 3), but for lattice vectors; (s, m)."""
-    if len(places) > MANY:
-        return _fits_of_many(atoms, shifts, places, lattice)
-    fit = np.ones((len(shifts), len(atoms)), dtype=bool)
-    step = max(1, AT_ONCE // (len(atoms) * len(places) + 1))
-    for start in range(0, len(shifts), step):
-        offsets = (atoms + shifts[start : start + step, None])[:, :, None] - places
-        offsets -= np.round(offsets)
-        squares = np.square(offsets @ lattice).sum(axis=-1).min(axis=-1)  # (shifts, m)
-        fit[start : start + step] = squares < SAME_PLACE**2
-    return fit
-
-
-def _fits_of_many(atoms: FloatArray, shifts: FloatArray, places: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:
-    """The same by a tree of the places, in a box with the lengths of the cell: what is next to a place is there too."""
-    from scipy.spatial import cKDTree
-
-    lengths = np.linalg.norm(lattice, axis=1)
-    tree = cKDTree(places % 1 % 1 * lengths, boxsize=lengths * (1 + 1e-12))  # -1e-20 % 1 is 1
-    images = atoms + shifts[:, None]  # (s, m, 3)
-    _, nearest = tree.query(images % 1 % 1 * lengths)
-    offsets = images - places[nearest]
-    offsets -= np.round(offsets)
-    return np.asarray(np.square(offsets @ lattice).sum(axis=-1) < SAME_PLACE**2)
-
-
-def _occupants(crystals: Sequence[Crystal]) -> IntArray:
+def occupant_labels(crystals: Sequence[Crystal]) -> IntArray:
     """A number (N,) for each atom of all crystals, the same for atoms of one crystal with the same occupants."""
     columns = max(crystal.numbers.shape[1] for crystal in crystals)
     owners = np.repeat(np.arange(len(crystals)), [crystal.n_atoms for crystal in crystals])

@@ -29,9 +29,9 @@ from crystalpredict.crystals.crystal import (
     volume_of_cell,
 )
 from crystalpredict.crystals.equivalence import (
+    FINGERPRINT_TOLERANCE,
     FREQUENCIES,
     SAME_ORBIT,
-    TOLERANCE,
     Merging,
     merge_equivalent,
     merge_rotated,
@@ -211,7 +211,7 @@ def neighbor_table(
     if cache is None:
         return _find_all(table, radius, jobs, merging)
     keys = {
-        "distances": (TOLERANCE, FREQUENCIES, "middle", "alone"),
+        "distances": (FINGERPRINT_TOLERANCE, FREQUENCIES, "middle", "alone"),
         "rotations": ("rotations", SAME_ORBIT, find_spec("spglib") is not None),
         "nothing": ("vectors",),
     }

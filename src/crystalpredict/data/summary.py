@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crystalpredict.checkpoints.checkpoint import Checkpoint
-from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, IntArray
+from crystalpredict.crystals.crystal import FloatArray, IntArray
+from crystalpredict.data.labelled import PARTS, LabelledCrystals
 from crystalpredict.data.splits import repeated_rows
 from crystalpredict.properties import Property
-from crystalpredict.training.finetune import PARTS, LabelledCrystals
 
 SHOWN = 8  # reasons, elements or pairs that are named; the rest is counted
 
@@ -62,24 +61,6 @@ def lines_of_split(crystals: LabelledCrystals, splits: Sequence[IntArray], by: s
 def _span(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def lines_of_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
-    """What of the data is new to the model that the training starts from, and what it may know already."""
-    lines = []
-    seen = start.training.get("elements_seen", ())
-    new = sorted(set(np.unique(crystals.table.numbers).tolist()) - set(seen)) if seen else []
-    if new:
-        lines.append(f"elements new to {start.name}: {', '.join(ELEMENTS[number - 1] for number in new)}")
-    if known := learnt_targets(crystals.table.properties, start):
-        lines.append(f"{start.name} learnt {', '.join(known)} itself: crystals that it knows flatter the errors below")
-    return lines
-
-
-def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[str]:
-    """Names of the properties that the model to start from has learnt itself."""
-    learnt = {name for name, *_ in start.learnt}  # in whatever unit, or as a logarithm
-    return [prop.name for prop in properties if prop.name in learnt]
 
 
 def warnings_of_labels(labels: FloatArray, properties: Sequence[Property], sizes: IntArray) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crystalpredict.checkpoints.registry import file_sha256
+from crystalpredict._files import file_sha256
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS, FloatArray, IntArray
 from crystalpredict.data.labels import PARTS
 from crystalpredict.errors import UsageError

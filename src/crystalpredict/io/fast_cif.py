@@ -1,6 +1,6 @@
 """Plain CIFs by gemmi, twelve times faster than by pymatgen: ordered sites, understood symmetry.
 
-Whatever is not plain, or looks wrong in any way, is left to `crystalpredict.io.pymatgen_parser`: it knows the exceptions and says
+Whatever is not plain, or looks wrong in any way, is left to `pymatgen_parser`, which handles the exceptions and says
 what is wrong. Both give the same crystal (tests/unit/test_plain_cif.py; benchmarks/cif_readers.py for many files).
 """
 

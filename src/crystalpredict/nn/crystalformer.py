@@ -12,8 +12,8 @@ from crystalpredict.crystals.crystal import ELEMENTS
 from crystalpredict.nn.attention import Geometry
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.directional import FramedAttention
 from crystalpredict.nn.factory import attention_of, geometry_of_family
-from crystalpredict.nn.frames import FramedAttention
 
 
 class Block(nn.Module):

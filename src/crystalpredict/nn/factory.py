@@ -7,7 +7,8 @@ import torch
 from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention, geometry_of
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
-from crystalpredict.nn.frames import FramedAttention, directions_of, kernels_on
+from crystalpredict.nn.directional import FramedAttention
+from crystalpredict.nn.frames import directions_of, kernels_on
 from crystalpredict.nn.reciprocal import DualSpaceAttention, waves_of
 
 

@@ -11,12 +11,10 @@ from importlib.util import find_spec
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention
 from crystalpredict.nn.batch import CrystalBatch
-from crystalpredict.nn.chebyshev import ProductMoments, gaussians
-from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.chebyshev import ProductMoments
 
 TIE = 1e-4  # of logits, within which edges are equally good: more than rounding in single precision
 LEAST_SINE = 1e-5  # of 1 - |cos|, below which its logarithm is taken of this
@@ -24,39 +22,6 @@ COLLINEAR = 0.9999  # cosine above which two directions span no plane
 MIX = (1.0, 1.3, 1.7)  # of the axes, in what tells tied frames apart: each axis, and its sign, counts differently
 COSINES_AT_ONCE = 2**16  # what the caches of a CPU hold a few tables of
 ON_A_GPU = 2**7  # times as many at once on a GPU, where a launch costs more than what it computes
-
-
-class FramedAttention(InfinitelyConnectedAttention):
-    """Attention whose values encode the directions of edges beside their lengths [M8]."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        channels = config.width // config.heads
-        self.direction_weights = nn.Parameter(torch.empty(3, config.heads, channels, config.direction_basis))
-
-    def _moments(self, logits: Tensor, weights: Tensor, part: Geometry) -> Tensor:
-        """Moments of lengths, then of the cosines with each axis (G, T, H, K' + 3 L); L = I J."""
-        assert part.directions is not None
-        radial = super()._moments(logits, weights, part)
-        logits, weights = logits.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)  # (R, H, M)
-        directions = part.directions.flatten(0, 1)  # (R, M, 3)
-        frames = frames_of(logits.detach(), weights.detach(), directions)
-        coarse, fine, _ = self._gaussians(weights).shape
-        found = direction_moments(weights, directions, frames, coarse, fine)
-        return torch.cat([radial, found.view(*radial.shape[:3], -1)], dim=3)
-
-    def _encoding(self, moments: Tensor) -> Tensor:
-        gaussians = self._gaussians(moments).flatten(0, 1)  # (L, D)
-        terms = len(gaussians)
-        directional = moments[..., -3 * terms :].view(*moments.shape[:2], 3, terms)  # (N, H, 3, L)
-        weights = self.config.direction_factor * self.direction_weights @ gaussians.T  # (3, H, d, L)
-        encoding = torch.einsum("nhal,ahdl->nhd", directional, weights)
-        radial = super()._encoding(moments[..., : -3 * terms])
-        return encoding if radial is None else encoding + self.config.radial_factor * radial
-
-    def _gaussians(self, like: Tensor) -> Tensor:
-        """phi_k as sums of products of Chebyshev polynomials (I, J, D)."""
-        return gaussians(self.config.direction_basis, self.config.direction_width, like.dtype, like.device)
 
 
 def kernels_for(tensor: Tensor) -> ModuleType | None:

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 LARGE = 1500  # atoms of one batch, above which several threads in each operation are quicker than one
 
 
-class SideBySide:
+class BatchThreads:
     """The threads of this process for torch, on a CPU; elsewhere only the caller's own."""
 
     def __init__(self, device: torch.device) -> None:
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def dealt(weights: IntArray, hands: int) -> list[IntArray]:
+def balanced_split(weights: IntArray, hands: int) -> list[IntArray]:
     """Positions of the crystals for each hand, with about the same sum of `weights` (crystals,): dealt to and fro."""
     heaviest_first = np.argsort(-weights, kind="stable")
     turn = np.arange(len(weights)) % (2 * hands)

@@ -9,7 +9,7 @@ import numpy as np
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.crystal import Crystal, FloatArray, Neighbors
-from crystalpredict.crystals.equivalence import primitive_size
+from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.uncertainty.intervals import ErrorModel, bounds
 

@@ -19,7 +19,7 @@ from crystalpredict.io.entries import Entry, entries_of_structures
 from crystalpredict.io.reader import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
 from crystalpredict.nn.batch import CrystalBatch, collate, split_by_atoms
 from crystalpredict.nn.devices import atoms_at_once, choose_device, is_out_of_memory
-from crystalpredict.nn.threads import SideBySide
+from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.decoder import Answers
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
@@ -56,7 +56,7 @@ class Predictor:
         self.device = choose_device(device)
         self.batch_atoms = batch_atoms or atoms_at_once(self.device)
         self.model = checkpoint.model.to(self.device).eval()
-        self.side_by_side = SideBySide(self.device)
+        self.batch_threads = BatchThreads(self.device)
         self.busy = _nobody
         self.answers = Answers(checkpoint, targets, uncertainty=uncertainty)
         self.properties = self.answers.properties
@@ -200,14 +200,14 @@ class Predictor:
             return True
 
         while batches:
-            at_once = max(1, self.side_by_side.threads - self.busy())
+            at_once = max(1, self.batch_threads.threads - self.busy())
             now, batches = batches[-at_once:], batches[:-at_once]
             atoms = sum(int(sizes[rows].sum()) for rows in now)
-            for rows, done in zip(now, self.side_by_side.map(attempt, now, atoms), strict=True):
+            for rows, done in zip(now, self.batch_threads.map(attempt, now, atoms), strict=True):
                 if done:
                     continue
                 if len(now) > 1:  # alone, it may fit
-                    self.side_by_side.threads = 1
+                    self.batch_threads.threads = 1
                     batches.append(rows)
                     continue
                 if len(rows) == 1:

@@ -9,10 +9,10 @@ import torch
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.crystal import FloatArray, IntArray
-from crystalpredict.crystals.equivalence import primitive_size
+from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
 from crystalpredict.nn.batch import PART_ATOMS, collate, split_by_atoms
-from crystalpredict.nn.threads import SideBySide
+from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.uncertainty.applicability import fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
 from crystalpredict.uncertainty.intervals import LEAST, fit_errors
@@ -62,5 +62,5 @@ def outputs_and_features(
             features[some] = found.cpu().numpy()
             outputs[some] = model.readout(found).cpu().numpy()
 
-    SideBySide(weight.device).map(compute, split_by_atoms(sizes, widths, BATCH_ATOMS))
+    BatchThreads(weight.device).map(compute, split_by_atoms(sizes, widths, BATCH_ATOMS))
     return outputs, features

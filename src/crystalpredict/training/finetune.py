@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, replace
 from math import sqrt
 from operator import attrgetter
 from pathlib import Path
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from crystalpredict._files import write_atomically
+from crystalpredict._files import write_atomically, write_json
 from crystalpredict.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray
+from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, IntArray
 from crystalpredict.data.dataset import (
     TEST,
     TRAIN,
@@ -35,107 +35,19 @@ from crystalpredict.data.dataset import (
     rows_with_labels,
     scale_of_labels,
 )
-from crystalpredict.data.labels import Dropped, LabelledTable
-from crystalpredict.data.splits import fingerprint, split_folds, split_groups
-from crystalpredict.errors import DataError, UsageError
+from crystalpredict.data.labelled import PARTS, LabelledCrystals
 from crystalpredict.evaluation.metrics import metrics_of
-from crystalpredict.io.entries import Entry
-from crystalpredict.io.reader import Reader
-from crystalpredict.io.worker_pool import Limits
 from crystalpredict.nn import ModelConfig, ensemble_of
 from crystalpredict.properties import Property
 from crystalpredict.training import distributed
 from crystalpredict.training.calibrate import calibrate
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.model_card import card_of
-from crystalpredict.training.plan import Plan, write_json
-from crystalpredict.training.trainer import Training
+from crystalpredict.training.plan import Plan
+from crystalpredict.training.trainer import Trainer
 
-PARTS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
 FEW = 1000  # training crystals, below which an encoder learns slowly
 GOLDEN_CRYSTALS, GOLDEN_ATOMS = 8, 60  # of golden.json: few and small
-
-
-@dataclass(frozen=True)
-class LabelledCrystals:
-    """C crystals of a labelled table, all in one part, with what is needed to split them, and what was left out.
-
-    formulas (C,), reduced; fingerprints (C, 4); splits (C,), as a column of the table names them, or empty.
-    """
-
-    table: CrystalTable
-    formulas: tuple[str, ...]
-    fingerprints: FloatArray
-    splits: tuple[str, ...]
-    dropped: tuple[Dropped, ...]
-    holes: tuple[Dropped, ...]
-
-
-def read_crystals(
-    labelled: LabelledTable,
-    radius: float,
-    jobs: int = 1,
-    watch: Callable[[Iterable[Entry]], Iterable[Entry]] = iter,
-    limits: Limits | None = None,
-) -> LabelledCrystals:
-    """The ordered crystals of a labelled table, read by `jobs` processes; radius, Å, of the neighbours looked at.
-
-    `watch` sees the structures pass; `limits` of reading one.
-    """
-    rows: list[int] = []
-    formulas: list[str] = []
-    dropped = list(labelled.dropped)
-    prints: list[FloatArray] = []
-    crystals: list[Crystal] = []
-    with Reader(labelled.sources, radius, jobs, limits=limits) as reader:
-        for row, found in enumerate(_by_source(watch(reader.entries()))):
-            entry = found[0]
-            crystal, neighbors = entry.crystal, entry.neighbors
-            reason = entry.error
-            if len(found) > 1:
-                reason = f"{len(found)} structures: a labelled row needs one"
-            elif crystal and (crystal.occupancies != 1).any():
-                reason = "partly occupied sites: give an ordered model to train on"
-            if reason or crystal is None or neighbors is None:
-                dropped.append(Dropped(labelled.path, int(labelled.rows[row]), labelled.ids[row], reason))
-                continue
-            rows.append(row)
-            formulas.append(entry.formula)  # not the entry: its neighbours would fill the memory
-            crystals.append(crystal)
-            prints.append(fingerprint(crystal.numbers[neighbors.atoms, 0], neighbors))
-    if not rows:
-        raise DataError(f"{labelled.path}: no row has a structure to train on; the first: {dropped[0].reason}")
-    sizes = [crystal.n_atoms for crystal in crystals]
-    table = CrystalTable(
-        ids=np.array([labelled.ids[row] for row in rows]),
-        splits=np.full(len(rows), TRAIN),
-        first=np.concatenate([[0], np.cumsum(sizes)]),
-        lattices=np.array([crystal.lattice for crystal in crystals]),
-        fractional=np.concatenate([crystal.positions @ np.linalg.inv(crystal.lattice) for crystal in crystals]),
-        numbers=np.concatenate([crystal.numbers[:, 0] for crystal in crystals]),
-        labels=labelled.labels[rows],
-        properties=labelled.properties,
-    )
-    return LabelledCrystals(
-        table,
-        tuple(formulas),
-        np.array(prints),
-        tuple(labelled.splits[row] for row in rows),
-        tuple(dropped),
-        labelled.holes,
-    )
-
-
-def _by_source(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
-    """Entries of one source after the other."""
-    own: list[Entry] = []
-    for entry in entries:
-        if entry.index == 0 and own:
-            yield own
-            own = []
-        own.append(entry)
-    if own:
-        yield own
 
 
 def settings_for(crystals: int, atoms: float, *, scratch: bool, directions: bool = False) -> TrainingConfig:
@@ -163,42 +75,6 @@ def settings_for(crystals: int, atoms: float, *, scratch: bool, directions: bool
     )
 
 
-def parts_of(
-    crystals: LabelledCrystals, by: str, validation: float, test: float, folds: int, seed: int
-) -> list[IntArray]:
-    """TRAIN, VALIDATION or TEST of each crystal (C,), for each fold; `by` formula, random or column.
-
-    `validation` and `test` are shares. A column without validation rows gets them from its training rows, by formula.
-    """
-    if by == "column":
-        if folds:
-            raise UsageError("--kfold makes its own splits: leave out --split-by column")
-        return [_parts_of_column(crystals, validation, seed)]
-    groups = crystals.formulas if by == "formula" else range(len(crystals.formulas))
-    if folds == 1:
-        raise UsageError("--kfold 1 leaves nothing to train on: at least 2")
-    if folds:
-        return split_folds(groups, folds, validation, seed)
-    return [split_groups(groups, validation, test, seed)]
-
-
-def _parts_of_column(crystals: LabelledCrystals, validation: float, seed: int) -> IntArray:
-    numbers = {name: part for part, name in PARTS.items()}
-    unknown = [row for row, name in enumerate(crystals.splits) if name not in numbers]
-    if unknown:
-        first = unknown[0]
-        what = repr(crystals.splits[first]) if crystals.splits[first] else "nothing"
-        raise UsageError(
-            f"--split-by column: {what} in the column split for id {crystals.table.ids[first]}, the first of "
-            f"{len(unknown)} such rows: write train, val or test there"
-        )
-    parts = np.array([numbers[name] for name in crystals.splits])
-    train = np.flatnonzero(parts == TRAIN)
-    if not (parts == VALIDATION).any() and len(train):
-        parts[train] = split_groups([crystals.formulas[row] for row in train], validation, 0.0, seed)
-    return parts
-
-
 def refuse_unlearnable(table: CrystalTable, splits: Sequence[IntArray]) -> None:
     """DataError if in some fold a property has too few labels to train on, or none to choose the epoch by."""
     encoded = encoded_labels(table, table.properties)
@@ -223,7 +99,7 @@ def run_folders(folder: Path, plan: Plan) -> list[Path]:
     return [folder / f"fold-{number}" for number in range(1, plan.folds + 1)] or [folder]
 
 
-def open_trainings(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Iterator[Training]:
+def open_trainings(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Iterator[Trainer]:
     """The training of a run's folder, or of each member of its ensemble, at its beginning or where it was."""
     config = replace(TrainingConfig.from_dict(plan.training), device=device)
     table = CrystalTable.load(folder / "training" / "crystals.npz")
@@ -232,7 +108,7 @@ def open_trainings(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Iter
     for number, run in enumerate(training_folders(folder, plan)):
         own = replace(config, seed=config.seed + number)
         begun = (run / "state.npz").exists()
-        yield Training(run, table, neighbors, model, own, start=None if begun else plan.base_checkpoint())
+        yield Trainer(run, table, neighbors, model, own, start=None if begun else plan.base_checkpoint())
 
 
 def training_folders(folder: Path, plan: Plan) -> list[Path]:
@@ -243,20 +119,20 @@ def training_folders(folder: Path, plan: Plan) -> list[Path]:
     return [training / f"member-{number}" for number in range(1, plan.members + 1)]
 
 
-def finish(trainings: Sequence[Training], folder: Path, plan: Plan) -> dict[str, dict[str, Any]]:
+def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, dict[str, Any]]:
     """Write what was trained, one network or several as one, as a checkpoint into the run's folder.
 
     Returns the errors, by part and property, that metrics.json keeps.
     """
     training = trainings[0]
     networks = [member.kept() for member in trainings]
-    table = training.table
+    table = training.data.table
     report: dict[str, dict[str, Any]] = {}
     for part in (VALIDATION, TEST):
         rows = np.flatnonzero(table.splits == part)
         if len(rows):
             values = np.mean([training.predicted(rows, network) for network in networks], axis=0)
-            report[PARTS[part]] = errors_of(training.properties, training.encoded[rows], values)
+            report[PARTS[part]] = errors_of(training.properties, training.data.encoded[rows], values)
     if distributed.rank():
         return report
     small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
@@ -273,10 +149,12 @@ def finish(trainings: Sequence[Training], folder: Path, plan: Plan) -> dict[str,
     }
     name = folder.resolve().name
     checkpoint = Checkpoint(
-        name, ensemble_of(networks).cpu(), training.properties, training.mean, training.deviation, facts
+        name, ensemble_of(networks).cpu(), training.properties, training.data.mean, training.data.deviation, facts
     )
     if not plan.learnt:  # else the model knows crystals of the validation part, and intervals would be far too narrow
-        checkpoint = replace(checkpoint, calibration=calibrate(checkpoint, table, training.neighbors, domain=False))
+        checkpoint = replace(
+            checkpoint, calibration=calibrate(checkpoint, table, training.data.neighbors, domain=False)
+        )
     write_json(folder / "metrics.json", report)
     card = card_of(name, plan, report, epochs, calibrated=checkpoint.calibration is not None)
     save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
@@ -324,3 +202,21 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     writer.writerows(rows)
     with write_atomically(path) as file:
         file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # ids of JSON may be no text
+
+
+def lines_of_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
+    """What of the data is new to the model that the training starts from, and what it may know already."""
+    lines = []
+    seen = start.training.get("elements_seen", ())
+    new = sorted(set(np.unique(crystals.table.numbers).tolist()) - set(seen)) if seen else []
+    if new:
+        lines.append(f"elements new to {start.name}: {', '.join(ELEMENTS[number - 1] for number in new)}")
+    if known := learnt_targets(crystals.table.properties, start):
+        lines.append(f"{start.name} learnt {', '.join(known)} itself: crystals that it knows flatter the errors below")
+    return lines
+
+
+def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[str]:
+    """Names of the properties that the model to start from has learnt itself."""
+    learnt = {name for name, *_ in start.learnt}  # in whatever unit, or as a logarithm
+    return [prop.name for prop in properties if prop.name in learnt]

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from crystalpredict._files import write_atomically
+from crystalpredict._files import file_sha256, write_json
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from crystalpredict.checkpoints.registry import file_sha256, find_model
+from crystalpredict.checkpoints.registry import find_model, weights_sha256
 from crystalpredict.errors import UsageError
 from crystalpredict.io.table_formats import ID_PROP
 from crystalpredict.nn import ModelConfig
@@ -90,22 +89,3 @@ class Plan:
         if weights_sha256(folder) != self.base["sha256"]:
             raise UsageError(f"{folder}: not the model that the run began with (other weights); start the run again")
         return load_checkpoint(folder)
-
-
-def weights_sha256(folder: Path) -> str:
-    """sha256 of the weights in a checkpoint folder."""
-    return file_sha256(folder / "model.safetensors")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all; what is no number is null, for JSON has no word for it."""
-    with write_atomically(path) as file:
-        file.write((json.dumps(_with_nulls(content), indent=2, allow_nan=False) + "\n").encode())
-
-
-def _with_nulls(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {name: _with_nulls(value) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_with_nulls(value) for value in content]
-    return None if isinstance(content, float) and not isfinite(content) else content

@@ -22,24 +22,19 @@ from torch import Tensor
 from crystalpredict._files import write_atomically
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.data.dataset import (
-    TRAIN,
-    VALIDATION,
     CrystalTable,
     NeighborTable,
-    encoded_labels,
-    rows_with_labels,
-    scale_of_labels,
 )
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
-from crystalpredict.nn.batch import CrystalBatch, batches_of
+from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.devices import is_out_of_memory
 from crystalpredict.nn.factory import needs_host
-from crystalpredict.nn.threads import SideBySide, dealt, one_thread
-from crystalpredict.properties import find_property
+from crystalpredict.nn.threads import BatchThreads, balanced_split, one_thread
 from crystalpredict.training import distributed
 from crystalpredict.training.config import TrainingConfig, learning_rate
 from crystalpredict.training.cuda_graph import CapturedStep, FixedBatches
+from crystalpredict.training.epochs import TrainingData
 from crystalpredict.training.losses import LOSSES
 from crystalpredict.training.optimizer import READOUT, Optimiser, move_towards
 from crystalpredict.training.run_folder import DATA, Progress, log_epoch, read_state, refuse_another_run, write_state
@@ -50,7 +45,6 @@ if TYPE_CHECKING:
 LEAST_SPLIT = 32  # atoms; if these are too many for the memory, fewer will not help
 LEAST_SHARE = 80  # listed atoms of a step for a thread: with fewer, operations are too short
 SAVE_AFTER = 10.0  # seconds since the last state, from which the end of an epoch is worth another
-RARE = 0.2  # a property with labels for fewer than this share of the crystals is rare
 HEAD = f"{READOUT}2."  # the last layer: a row for each property
 
 
@@ -58,7 +52,7 @@ class Interrupted(Exception):
     """The training was asked to stop, and has saved what it needs to go on."""
 
 
-class Training:
+class Trainer:
     """A run in a folder: `config.json`, `state.npz` (all that is needed to go on) and `log.csv`.
 
     Set `interrupted` to make it stop after the step at hand.
@@ -73,22 +67,13 @@ class Training:
             raise UsageError("an ensemble is not trained: train its members, each with a seed of its own")
         if model.vectors and neighbors.vectors is None:
             raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
-        self.folder, self.table, self.neighbors, self.config = folder, table, neighbors, config
+        self.folder, self.config = folder, config
         self.device = distributed.join_group(config.device)
-        self.side_by_side = SideBySide(self.device)
+        self.batch_threads = BatchThreads(self.device)
         self.split_atoms = config.split_atoms  # halved where memory runs out
-        names = config.properties or [prop.name for prop in table.properties]
-        self.properties = tuple(find_property(name, table.properties) for name in names)
-        self.encoded = encoded_labels(table, self.properties)  # (C, outputs)
-        self.sizes = np.diff(neighbors.sites)  # (C,), listed atoms
-        self.edges = np.diff(neighbors.first[neighbors.sites])  # (C,)
-        self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded, "training")
-        self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded, "validation")
-        if unknown := set(config.weights) - {prop.name for prop in self.properties}:
-            raise UsageError(f"weights for what is not trained on: {', '.join(sorted(unknown))}")
-        self.weights = np.array([config.weights.get(prop.name, 1.0) for prop in self.properties], dtype=np.float32)
-        self.device_weights = torch.from_numpy(self.weights).to(self.device)  # here: a step must not wait for a copy
-        self.mean, self.deviation = scale_of_labels(self.encoded[self.train_rows], self.properties)
+        self.data = TrainingData(table, neighbors, config, self.device)
+        self.properties = self.data.properties
+        self.device_weights = torch.from_numpy(self.data.weights).to(self.device)  # now: no step may wait for a copy
         torch.manual_seed(config.seed)
         self.model = Crystalformer(replace(model, outputs=len(self.properties))).to(self.device)
         self.average = Crystalformer(self.model.config).to(self.device).requires_grad_(False)
@@ -109,8 +94,8 @@ class Training:
             refuse_another_run(folder, self._facts())
             self._load()
         elif not start:
-            first = self._order(0)[: min(256, len(self.train_rows))]
-            ((_, batch),) = self._batches(first, atoms=int(self.table.sizes[first].sum()))
+            first = self.data.order(0)[: min(256, len(self.data.train_rows))]
+            ((_, batch),) = self.data.batches(first, atoms=int(self.data.table.sizes[first].sum()))
             self.model.fit_width_norm(batch)
         if distributed.rank() == 0:
             with write_atomically(folder / "config.json") as file:
@@ -124,7 +109,9 @@ class Training:
         if self.device.type != "cuda" or distributed.size() > 1 or needs_host(self.model.config, self.device):
             return None
         try:
-            batches = FixedBatches(self.table, self.neighbors, list(self._steps(self._order(0))), self.device)
+            batches = FixedBatches(
+                self.data.table, self.data.neighbors, list(self.data.steps(self.data.order(0))), self.device
+            )
         except torch.OutOfMemoryError:
             return None
         return CapturedStep(batches, len(self.properties), self._captured_update)
@@ -143,7 +130,7 @@ class Training:
         self.model.load_state_dict(state)
         for column, row in enumerate(rows):
             if row is not None:
-                self.mean[column], self.deviation[column] = start.mean[row], start.deviation[row]
+                self.data.mean[column], self.data.deviation[column] = start.mean[row], start.deviation[row]
 
     @property
     def finished(self) -> bool:
@@ -156,12 +143,12 @@ class Training:
         started = time.monotonic()
         if self.config.patience and self.step == 0:
             # what it starts from may be better than anything that follows
-            errors, in_unit = self.errors(self.validation_rows)
+            errors, in_unit = self.errors(self.data.validation_rows)
             best = self._note_error(errors)
             report(Progress(0, 0, 0.0, math.nan, 0.0, 0.0, errors, in_unit, best))
         while not self.finished:
-            order = self._order(self.epoch)
-            for rows in self._steps(order):
+            order = self.data.order(self.epoch)
+            for rows in self.data.steps(order, self.position):
                 done = (self.epoch + self.position / len(order)) / self.config.epochs
                 rate = learning_rate(self.config, self.step, done)
                 self.losses.append(self._update(rows, rate))
@@ -175,7 +162,7 @@ class Training:
                 self._stop_if_asked()
             self.epoch, self.position = self.epoch + 1, 0
             done = self.epoch / self.config.epochs
-            errors, in_unit = self.errors(self.validation_rows)
+            errors, in_unit = self.errors(self.data.validation_rows)
             best = self._note_error(errors)
             progress = Progress(
                 self.epoch, self.step, done, self._mean_loss(self.losses), learning_rate(self.config, self.step, done),
@@ -206,7 +193,7 @@ class Training:
 
     def _note_error(self, errors: dict[str, float]) -> bool:
         """Keep the averaged weights if they are the best so far: by the mean of the errors over their deviations."""
-        deviations = {prop.name: self.deviation[i] for i, prop in enumerate(self.properties)}
+        deviations = {prop.name: self.data.deviation[i] for i, prop in enumerate(self.properties)}
         error = float(np.mean([value / deviations[name] for name, value in errors.items()]))
         if errors:
             self._finite(error, "validation error")
@@ -226,7 +213,7 @@ class Training:
 
     def errors(self, rows: IntArray) -> tuple[dict[str, float], dict[str, float]]:
         """Mean absolute errors of the averaged weights on crystals, by property: on the trained scale, in its unit."""
-        values, encoded = self.predicted(rows, self.average), self.encoded[rows]
+        values, encoded = self.predicted(rows, self.average), self.data.encoded[rows]
         scaled, in_unit = {}, {}
         for column, prop in enumerate(self.properties):
             known = np.isfinite(encoded[:, column])
@@ -245,9 +232,9 @@ class Training:
                 for part, batch in self._batches_to_predict(rows[own]):
                     outputs[torch.from_numpy(own[part])] = model(batch)[: len(part)]
 
-        self.side_by_side.map(predict, self._shares(rows))
+        self.batch_threads.map(predict, self._shares(rows))
         (outputs,) = distributed.summed_together([outputs])
-        return np.asarray(outputs.cpu().numpy() * self.deviation + self.mean)
+        return np.asarray(outputs.cpu().numpy() * self.data.deviation + self.data.mean)
 
     def _update(self, rows: IntArray, rate: float) -> Tensor:
         """One optimiser step on the crystals `rows`; mean loss of their standardised labels. Never waits for a GPU."""
@@ -255,7 +242,7 @@ class Training:
         while True:
             try:
                 if self.captured:
-                    labels, count = self._labels(rows)
+                    labels, count = self.data.labels(rows)
                     loss = self.captured.run(rows, labels, (1 / count, rate, share))
                     if loss is not None:
                         return loss
@@ -286,26 +273,21 @@ class Training:
         self._change(rate, share)
         return loss.detach()
 
-    def _labels(self, rows: IntArray) -> tuple[FloatArray, float]:
-        """Standardised labels of crystals (rows, outputs), and the sum of the weights of those that are known."""
-        labels = ((self.encoded[rows] - self.mean) / self.deviation).astype(np.float32)
-        return labels, float((np.isfinite(labels) * self.weights).sum())
-
     def _accumulate(self, rows: IntArray) -> Tensor:
         """Set the gradients of the loss of the crystals `rows`, over all threads and processes; the loss."""
-        labels, count = self._labels(rows)
+        labels, count = self.data.labels(rows)
 
         def sums(own: IntArray) -> list[Tensor]:
             """Loss, and gradients of what learns, of the crystals at the positions `own`."""
             total = [torch.zeros((), device=self.device), *(torch.zeros_like(parameter) for parameter in self.learning)]
-            for part, batch in self._batches(rows[own], self.split_atoms):
+            for part, batch in self.data.batches(rows[own], self.split_atoms):
                 target = torch.from_numpy(labels[own[part]]).to(self.device, non_blocking=True)
                 loss = self._loss(self.model(batch), target) / count
                 # not backward(), which adds to the parameters: threads would add in any order
                 torch._foreach_add_(total, [loss.detach(), *torch.autograd.grad(loss, self.learning)])
             return total
 
-        total, *others = self.side_by_side.map(sums, self._shares(rows))
+        total, *others = self.batch_threads.map(sums, self._shares(rows))
         for other in others:
             torch._foreach_add_(total, other)
         loss, *gradients = distributed.summed_together(total)
@@ -315,9 +297,9 @@ class Training:
 
     def _shares(self, rows: IntArray) -> list[IntArray]:
         """Positions in `rows` of the crystals of each thread of this process."""
-        size, atoms = distributed.size(), int(self.sizes[rows].sum())
-        threads = min(self.side_by_side.threads, max(1, atoms // (size * LEAST_SHARE)))
-        return dealt(self.edges[rows], size * threads)[distributed.rank() :: size]
+        size, atoms = distributed.size(), int(self.data.sizes[rows].sum())
+        threads = min(self.batch_threads.threads, max(1, atoms // (size * LEAST_SHARE)))
+        return balanced_split(self.data.edges[rows], size * threads)[distributed.rank() :: size]
 
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Sum of the losses (B, outputs), times their weights, of the labels that are known."""
@@ -326,39 +308,14 @@ class Training:
         loss = LOSSES[self.config.loss](output, target, reduction="none") * self.device_weights
         return torch.where(known, loss, 0.0).sum()
 
-    def _order(self, epoch: int) -> IntArray:
-        """Rows of an epoch in its order: a function of seed and epoch alone, so that a resumed run repeats it."""
-        rows = self.train_rows
-        labelled = np.isfinite(self.encoded[rows])
-        rare = labelled[:, labelled.mean(axis=0) < RARE].any(axis=1)
-        shown = np.repeat(rows, np.where(rare, self.config.repeat_rare, 1))
-        return np.random.default_rng([self.config.seed, epoch]).permutation(shown)
-
-    def _steps(self, order: IntArray) -> Iterator[IntArray]:
-        """Rows of each step from the current position on: some `batch_atoms` atoms."""
-        ends = np.cumsum(self.table.sizes[order])
-        start = self.position
-        while start < len(order):
-            before = ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + self.config.batch_atoms, side="right")))
-            yield order[start:stop]
-            start = stop
-
-    def _batches(self, rows: IntArray, atoms: int) -> Iterator[tuple[IntArray, CrystalBatch]]:
-        """Batches of the crystals `rows` on the device, each with its positions in `rows`."""
-        crystals = [self.table.crystal(row) for row in rows]
-        neighbors = [self.neighbors.neighbors(row) for row in rows]
-        for part, batch in batches_of(crystals, neighbors, atoms):
-            yield part, batch.to(self.device)
-
     def _batches_to_predict(self, rows: IntArray) -> Iterator[tuple[IntArray, CrystalBatch]]:
         """The same, on CUDA in the shape of a captured step."""
         fixed = self.captured.batches if self.captured else None
-        for own in dealt(self.sizes[rows], fixed.batches_for(rows) if fixed else 1):
+        for own in balanced_split(self.data.sizes[rows], fixed.batches_for(rows) if fixed else 1):
             if fixed and (whole := fixed.of(rows[own])):
                 yield own, whole
             else:
-                yield from ((own[part], batch) for part, batch in self._batches(rows[own], self.split_atoms))
+                yield from ((own[part], batch) for part, batch in self.data.batches(rows[own], self.split_atoms))
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -366,10 +323,10 @@ class Training:
             "training": asdict(self.config),
             "properties": [
                 asdict(prop) | {"mean": float(mean), "deviation": float(deviation)}
-                for prop, mean, deviation in zip(self.properties, self.mean, self.deviation, strict=True)
+                for prop, mean, deviation in zip(self.properties, self.data.mean, self.data.deviation, strict=True)
             ],
-            "crystals": {"train": len(self.train_rows), "validation": len(self.validation_rows)},
-            DATA: self.table.checksum(),
+            "crystals": {"train": len(self.data.train_rows), "validation": len(self.data.validation_rows)},
+            DATA: self.data.table.checksum(),
         }
 
     def save(self) -> None:
@@ -382,7 +339,7 @@ class Training:
             "losses": torch.stack(self.losses).cpu().numpy() if self.losses else np.zeros(0, dtype=np.float32),
             "position": np.array([self.epoch, self.step, self.position, self.kept_epoch]),
             "error": np.array([self.best_error]),
-            "scale": np.stack([self.mean, self.deviation]),
+            "scale": np.stack([self.data.mean, self.data.deviation]),
         }
         states = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best}
         write_state(self.folder, numbers, states | self.optimiser.moments())
@@ -391,7 +348,7 @@ class Training:
         numbers, states = read_state(self.folder)
         self.epoch, self.step, self.position, self.kept_epoch = (int(value) for value in numbers["position"])
         self.best_error = float(numbers["error"][0])
-        self.mean, self.deviation = numbers["scale"]
+        self.data.mean, self.data.deviation = numbers["scale"]
         self.losses = list(torch.from_numpy(numbers.get("losses", np.zeros(0))).to(self.device))
         self.model.load_state_dict(states.pop("model"))
         self.average.load_state_dict(states.pop("average"))
