@@ -5,7 +5,7 @@ import pytest
 
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal
 from crystalpredict.crystals.neighbors import find_neighbors
-from crystalpredict.uncertainty.applicability import DENSE, Domain, fit_domain, nearest_neighbors
+from crystalpredict.uncertainty.applicability import COMPRESSION_FACTOR, Domain, fit_domain, nearest_neighbors
 from tests.crystals import rock_salt
 
 SYMBOLS = [(one, two) for one in ("Na", "K", "Rb", "Cs") for two in ("F", "Cl", "Br", "I")]
@@ -35,7 +35,7 @@ def neighbors(crystal: Crystal):
 
 def said(domain: Domain, *crystals: Crystal, features: np.ndarray | None = None) -> list[str]:
     features = features_of(list(crystals)) if features is None else features
-    return domain.reasons(crystals, [neighbors(crystal) for crystal in crystals], features)
+    return domain.warnings(crystals, [neighbors(crystal) for crystal in crystals], features)
 
 
 def test_crystals_like_the_training_data_are_passed_over_in_silence(domain) -> None:
@@ -84,7 +84,7 @@ def test_features_far_from_all_centroids_are_noticed(domain) -> None:
     crystal = salt("K", "Br")
     far = features_of([crystal]) + np.array([[9.0, 0]])
     assert said(domain, crystal, features=far) == [
-        "unlike the training data: far from all of it as the network sees it"
+        "unlike the training data: its network features are far from those of any training crystal"
     ]
 
 
@@ -121,7 +121,9 @@ def test_a_crystal_may_be_pressed_and_blown_up_ones_are_left_out() -> None:
     crystals = [salt("Na", "Cl", 1 + 0.0001 * number) for number in range(200)]
     features = features_of(crystals)
     alone = fit_domain(crystals, [neighbors(crystal) for crystal in crystals], features)
-    assert alone.packing[0] == pytest.approx(DENSE * alone.packing[1], rel=0.1)  # nearly all have one volume
+    assert alone.packing[0] == pytest.approx(
+        COMPRESSION_FACTOR * alone.packing[1], rel=0.1
+    )  # nearly all have one volume
     crystals += [salt("Na", "Cl", 1.9)] * 2
     with_blown_up = fit_domain(crystals, [neighbors(crystal) for crystal in crystals], features_of(crystals))
     assert with_blown_up.bonds[10, 16] == pytest.approx(alone.bonds[10, 16], rel=1e-3)

@@ -20,7 +20,7 @@ from crystalpredict.io.reader import CHUNK_FILES, found_in, merge_entries, read_
 from crystalpredict.nn.batch import CrystalBatch, collate, split_by_atoms
 from crystalpredict.nn.devices import atoms_at_once, choose_device, is_out_of_memory
 from crystalpredict.nn.threads import BatchThreads
-from crystalpredict.prediction.decoder import Answers
+from crystalpredict.prediction.decoder import OutputDecoder
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 PART_ATOMS = 288  # padded together: more than in training, for there are more alike to choose from
 
 
-def _nobody() -> int:
-    """Cores that others use, where there are no others."""
+def _no_busy_cores() -> int:
+    """Default: no other process uses cores."""
     return 0
 
 
@@ -57,9 +57,9 @@ class Predictor:
         self.batch_atoms = batch_atoms or atoms_at_once(self.device)
         self.model = checkpoint.model.to(self.device).eval()
         self.batch_threads = BatchThreads(self.device)
-        self.busy = _nobody
-        self.answers = Answers(checkpoint, targets, uncertainty=uncertainty)
-        self.properties = self.answers.properties
+        self.busy = _no_busy_cores
+        self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty)
+        self.properties = self.decoder.properties
         self.columns = [prop.column for prop in self.properties]
         """Columns of the predicted values, each with its unit in its name."""
 
@@ -81,11 +81,13 @@ class Predictor:
         """
         return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
 
-    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody) -> Iterator[Prediction]:
+    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = _no_busy_cores) -> Iterator[Prediction]:
         """Predictions in the order of the entries, a window of them in memory at a time; `busy` as for `windows`."""
         return chain.from_iterable(self.windows(entries, busy))
 
-    def windows(self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody) -> Iterator[Iterator[Prediction]]:
+    def windows(
+        self, entries: Iterable[Entry], busy: Callable[[], int] = _no_busy_cores
+    ) -> Iterator[Iterator[Prediction]]:
         """The predictions of `stream` by windows: what is computed together depends on nothing before it.
 
         `busy` says how many cores others use at present; the rest is used here.
@@ -94,7 +96,7 @@ class Predictor:
             yield self.predictions(window)
 
     def stream_embeddings(
-        self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody, *, per_atom: bool = False
+        self, entries: Iterable[Entry], busy: Callable[[], int] = _no_busy_cores, *, per_atom: bool = False
     ) -> Iterator[Embedding]:
         """Features in the order of the entries, as `stream` gives predictions; per atom, no atoms may be merged."""
         for window in self._windows(entries, busy):
@@ -116,9 +118,9 @@ class Predictor:
             features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
 
         too_large = self._in_batches(crystals, neighbors, compute)
-        table = self.answers.values(outputs)  # (crystals, properties)
-        ends = self.answers.bounds(outputs, features, crystals)
-        oddities = self.answers.oddities(crystals, neighbors, features)
+        table = self.decoder.values(outputs)  # (crystals, properties)
+        ends = self.decoder.bounds(outputs, features, crystals)
+        domain_warnings = self.decoder.domain_warnings(crystals, neighbors, features)
         rows = enumerate(table.tolist())
         for entry in entries:
             values: dict[str, float] = {}
@@ -129,7 +131,7 @@ class Predictor:
                 if all(map(isfinite, numbers)):
                     values = dict(zip(self.columns, numbers, strict=True))
                     bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
-                    notes += (oddities[row],) if oddities[row] else ()
+                    notes += (domain_warnings[row],) if domain_warnings[row] else ()
                 else:
                     error = self._complaint(edges, row in too_large)
             yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds)
