@@ -10,7 +10,7 @@ import pytest
 
 from crystalpredict.data.labels import Dropped
 from crystalpredict.errors import UsageError
-from crystalpredict.evaluation.evaluate import evaluate, gather, records, rows_of_split
+from crystalpredict.evaluation.evaluate import collect_predictions, evaluate, prediction_rows, rows_of_split
 from crystalpredict.prediction.predictor import Prediction
 from crystalpredict.properties import PROPERTIES
 from tests.scored import BULK, FORMATION, GAP, HULL, labelled, said
@@ -155,13 +155,13 @@ def test_each_source_has_one_row_and_several_structures_in_it_are_an_error() -> 
         prediction("a", bandgap_eV=1.0), prediction("b"), prediction("c", bandgap_eV=2.0),
         prediction("c", 1, bandgap_eV=3.0), prediction("c", 2, bandgap_eV=4.0), prediction("d", bandgap_eV=5.0),
     ]  # fmt: skip
-    found = gather("one", "abc", ["bandgap_eV", "colour"], stream)
+    found = collect_predictions("one", "abc", ["bandgap_eV", "colour"], stream)
     assert found.values[:, 0].tolist() == pytest.approx([1.0, NAN, NAN, 5.0], nan_ok=True)
     assert np.isnan(found.values[:, 1]).all()
     assert [bool(reason) for reason in found.reasons] == [False, True, True, False]
     assert "several structures" in found.reasons[2]
     assert found.n_atoms.tolist() == [2, 0, 2, 2]
-    assert gather("one", "abc", ["bandgap_eV"], []).values.shape == (0, 1)
+    assert collect_predictions("one", "abc", ["bandgap_eV"], []).values.shape == (0, 1)
 
 
 def test_records_are_all_rows_in_order_with_the_same_keys(tmp_path) -> None:
@@ -170,7 +170,7 @@ def test_records_are_all_rows_in_order_with_the_same_keys(tmp_path) -> None:
     table.rows[1:] = [3, 4]
     one = said([[1.25, 11.126], [2.0, 20.0], [NAN, NAN]], properties=2, reasons=["", "", "broken"])
     two = said([[0.5, 10], [2.0, 20.0], [1, 1]], "two", properties=2)
-    rows = list(records(table, [one, two]))
+    rows = list(prediction_rows(table, [one, two]))
     assert [row["row"] for row in rows] == [1, 2, 3, 4]
     assert len({tuple(row) for row in rows}) == 1
     assert rows[0] == {
@@ -280,7 +280,7 @@ def test_what_has_no_logarithm_costs_its_model_the_score_and_no_other_its_rows(t
 
 def test_labels_are_written_as_they_are(tmp_path) -> None:
     table = labelled(tmp_path, [0.00081, NAN], [BULK])
-    first, second = records(table, [said([0.0012345, 7.0])])
+    first, second = prediction_rows(table, [said([0.0012345, 7.0])])
     assert [row["bulk_modulus_GPa_label"] for row in (first, second)] == [0.00081, None]
 
 

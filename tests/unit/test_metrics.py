@@ -56,7 +56,7 @@ def test_one_crystal_has_no_interval() -> None:
 def test_an_interval_is_the_same_each_time_and_whatever_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(3).exponential(size=300)
     once = interval_of_mean(values)
-    monkeypatch.setattr(metrics, "AT_ONCE", 1)
+    monkeypatch.setattr(metrics, "RESAMPLED_VALUES_PER_CHUNK", 1)
     assert interval_of_mean(values) == once
 
 
