@@ -46,7 +46,7 @@ def test_validation_labels_enough_calibrate_the_model(program, tmp_path: Path, m
     outcome = program("finetune", "mine.csv", *SMALL, "-t", "bandgap", "--split-by", "column")
     assert outcome.code == 0
     assert (tmp_path / "finetuned-mine" / "calibration.safetensors").is_file()
-    assert "calibrated by the `val` part" in (tmp_path / "finetuned-mine" / "README.md").read_text()
+    assert "calibrated on the `val` part" in (tmp_path / "finetuned-mine" / "README.md").read_text()
     (tmp_path / "one.cif").write_text(lines[1]["cif"])
     (row,) = program("predict", "one.cif", "--model", "finetuned-mine").rows
     assert float(row["bandgap_eV_lo90"]) < float(row["bandgap_eV"]) < float(row["bandgap_eV_hi90"])
@@ -55,7 +55,7 @@ def test_validation_labels_enough_calibrate_the_model(program, tmp_path: Path, m
     outcome = program("finetune", "mine.csv", "--epochs", "1", "-t", "bandgap", "--split-by", "column", "-o", run)
     assert outcome.code == 0
     assert not (run / "calibration.safetensors").exists()
-    assert "crystalformer-mp had learnt bandgap itself" in (run / "README.md").read_text()
+    assert "crystalformer-mp was itself trained on bandgap" in (run / "README.md").read_text()
 
 
 def test_directions_are_added_to_a_model_without_them(program, tmp_path: Path, monkeypatch) -> None:
@@ -134,7 +134,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     by_name = program("predict", "one.cif", "--model", "mine")
     assert by_name.rows == predicted.rows
     assert not any(column.endswith("_lo90") for column in predicted.rows[0])  # 6 labels are too few to calibrate
-    assert "It gives no intervals" in (run / "README.md").read_text()
+    assert "It has no intervals" in (run / "README.md").read_text()
     assert "mine  installed in" in program("models", "list").stdout
     again = program("models", "install", "finetuned-mine", "--name", "mine")
     assert (again.code, "installed already" in again.stderr) == (2, True)
@@ -227,7 +227,7 @@ def test_members_are_one_model_that_says_the_mean_of_runs_with_their_seeds(progr
     assert said["both"] == pytest.approx((said["5"] + said["6"]) / 2, rel=1e-4)
     assert said["5"] != pytest.approx(said["6"], rel=1e-3)
     assert "member 2 of 2" in trained.stderr
-    assert "the mean of 2 networks" in (tmp_path / "both" / "README.md").read_text()
+    assert "the mean of 2 ensemble members" in (tmp_path / "both" / "README.md").read_text()
     assert "mine" in program("evaluate", table, "-m", tmp_path / "both", "-t", "mine").stdout
 
 
@@ -290,17 +290,21 @@ def test_a_card_does_not_say_that_an_epoch_was_chosen_where_the_last_is_kept(pro
     table = write(tmp_path / "mine.csv", rows(40))
     for name, options, part in (
         ("last", ("--patience", "0"), "In brackets"),
-        ("chosen", ("--test", "0"), "Those of `val` chose the epoch, which flatters them. In brackets"),
+        (
+            "chosen",
+            ("--test", "0"),
+            "The crystals of `val` chose the epoch, which makes their errors too small. In brackets",
+        ),
         (
             "frozen",
             ("--freeze", "encoder"),
-            "Those of `val` chose the epoch, which flatters them: `test` is the fairer figure. In",
+            "The crystals of `val` chose the epoch, which makes their errors too small: use those of `test`. In",
         ),
     ):
         outcome = program("finetune", table, "-t", "bandgap", "--epochs", "1", *options, "-o", tmp_path / name)
         assert outcome.code == 0, outcome.stderr
         card = (tmp_path / name / "README.md").read_text()
-        assert f"which the run did not train on. {part}" in card
+        assert f"that the run was not trained on. {part}" in card
         assert ("Muon" in card, "(none for the encoder)" in outcome.stderr) == (name != "frozen", name == "frozen")
 
 

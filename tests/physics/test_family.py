@@ -272,8 +272,8 @@ def test_sums_taken_a_few_rows_at_a_time_are_equal(
     model = MODELS[name].requires_grad_()
     results = []
     for at_once in (2**30, 1):
-        monkeypatch.setattr(reciprocal, "WAVES_AT_ONCE", at_once)
-        monkeypatch.setattr(frames, "COSINES_AT_ONCE", at_once)
+        monkeypatch.setattr(reciprocal, "WAVE_VALUES_PER_CHUNK", at_once)
+        monkeypatch.setattr(frames, "COSINES_PER_CHUNK", at_once)
         model.zero_grad()
         value = model(batch)
         value.square().sum().backward()

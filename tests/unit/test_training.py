@@ -137,7 +137,7 @@ def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path, atten
             assert batches.place(np.arange(40)) is None
             training.captured = CapturedStep(batches, 2, training._captured_update)
         losses = [float(training._update(rows, 1e-5)) for rows in steps[:2]]
-        outputs.append(training.predicted(np.arange(40), training.average))
+        outputs.append(training.predict(np.arange(40), training.average))
         assert not training.captured or training.captured.steps == 2
         weights.append(torch.cat([p.detach().flatten() for p in training.average.parameters()]))
     assert losses[0] != losses[1]
@@ -158,25 +158,25 @@ def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(
     """Bins of the size of the largest crystals, and one bin a batch, which each of them more than half fills."""
     table, neighbors = data
     training = Trainer(tmp_path, table, neighbors, MODEL, CONFIG)
-    expected = training.predicted(np.arange(40), training.average)
+    expected = training.predict(np.arange(40), training.average)
     batches = FixedBatches(table, neighbors, [np.array([0])], torch.device("cpu"))
     assert (batches.bins, batches.slots) == (1, 5)
     batches.fitting &= batches.sizes < 5
     training.captured = CapturedStep(batches, 2, training._captured_update)
-    assert np.allclose(training.predicted(np.arange(40), training.average), expected, rtol=1e-4)
+    assert np.allclose(training.predict(np.arange(40), training.average), expected, rtol=1e-4)
     for row in range(5):
-        one = training.predicted(np.array([row]), training.average)
+        one = training.predict(np.array([row]), training.average)
         assert np.allclose(one, expected[row], rtol=1e-4)
 
 
 def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crystalpredict.training.trainer.LEAST_SHARE", 1)
+    monkeypatch.setattr("crystalpredict.training.trainer.MIN_THREAD_ATOMS", 1)
     steps, errors = [], []
     for threads in (1, 3):
         torch.set_num_threads(threads)
         training = Trainer(tmp_path / str(threads), *data, MODEL, CONFIG)
-        assert len(training._shares(np.arange(30))) == threads
-        loss = training._accumulate(np.arange(30))
+        assert len(training._positions_of_threads(np.arange(30))) == threads
+        loss = training._compute_gradients(np.arange(30))
         gradients = [parameter.grad.flatten() for parameter in training.model.parameters()]
         steps.append(torch.cat([loss.view(1), *gradients]))
         errors.append(training.errors(training.data.validation_rows)[0])
@@ -198,7 +198,7 @@ def test_a_weight_makes_a_property_pull_more(data, tmp_path: Path) -> None:
     gradients = []
     for weights in ({}, {"formation_energy": 3.0}):
         training = Trainer(tmp_path / str(len(weights)), *data, MODEL, replace(CONFIG, weights=weights))
-        training._accumulate(np.array([3]))  # has both labels
+        training._compute_gradients(np.array([3]))  # has both labels
         gradients.append(training.model.readout[2].bias.grad)
     assert gradients[1] / gradients[0] == pytest.approx([1.5, 0.5], rel=1e-5)
     with pytest.raises(UsageError, match="bandgap"):
@@ -323,7 +323,7 @@ def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_a
     config = replace(CONFIG, epochs=3, batch_atoms=60)
     whole, broken = (Trainer(tmp_path / name, *data, MODEL, config) for name in ("whole", "broken"))
     whole.run(lambda progress: None)
-    update, predicted = broken._update, broken.predicted
+    update, predicted = broken._update, broken.predict
 
     def stop_after_step(rows: IntArray, rate: float) -> torch.Tensor:
         broken.interrupted |= broken.step == stop_at
@@ -339,7 +339,7 @@ def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_a
     broken = Trainer(tmp_path / "broken", *data, MODEL, config)
     for _ in range(3):
         if not broken.finished:
-            predicted, broken.predicted = broken.predicted, stop_while_validating
+            predicted, broken.predict = broken.predict, stop_while_validating
             with pytest.raises(Interrupted):
                 broken.run(lambda progress: None)
             broken = Trainer(tmp_path / "broken", *data, MODEL, config)
@@ -384,8 +384,8 @@ def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> Non
     training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=12, learning_rate=5e-3, ema=0.0))
     best: list[int] = []
     training.run(lambda progress: best.append(progress.epoch) if progress.best else None)
-    assert best[-1] < training.kept_epoch == training.epoch == 12
-    for one, two in zip(training.kept().parameters(), training.average.parameters(), strict=True):
+    assert best[-1] < training.final_epoch == training.epoch == 12
+    for one, two in zip(training.final_network().parameters(), training.average.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
@@ -397,27 +397,32 @@ def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interrupti
     ends = [progress for progress in seen if progress.errors]
     assert [end.epoch for end in ends] == list(range(whole.epoch + 1))  # that of the start is the first
     assert whole.epoch < 60
-    assert [end.epoch for end in ends if end.best][-1] == whole.kept_epoch == whole.epoch - 3
-    last, whole.average = whole.average, whole.kept()  # the errors are those of the best epoch, not of the last
-    assert whole.errors(whole.data.validation_rows)[0] == pytest.approx(ends[whole.kept_epoch].errors)
+    assert [end.epoch for end in ends if end.best][-1] == whole.final_epoch == whole.epoch - 3
+    last, whole.average = (
+        whole.average,
+        whole.final_network(),
+    )  # errors of the best epoch, not of the last
+    assert whole.errors(whole.data.validation_rows)[0] == pytest.approx(ends[whole.final_epoch].errors)
     assert whole.errors(whole.data.validation_rows)[0] != pytest.approx(ends[-1].errors)
     whole.average = last
 
     broken = Trainer(tmp_path / "broken", *data, MODEL, config)
 
     def stop(progress: Progress) -> None:
-        broken.interrupted = progress.epoch == whole.kept_epoch and progress.errors is not None
+        broken.interrupted = progress.epoch == whole.final_epoch and progress.errors is not None
 
     with pytest.raises(Interrupted):
         broken.run(stop)
     resumed = Trainer(tmp_path / "broken", *data, MODEL, config)
-    assert (resumed.kept_epoch, resumed.step) == (whole.kept_epoch, broken.step)
+    assert (resumed.final_epoch, resumed.step) == (whole.final_epoch, broken.step)
     resumed.run(lambda progress: None)
-    assert (resumed.epoch, resumed.kept_epoch) == (whole.epoch, whole.kept_epoch)
-    for one, two in zip(whole.kept().state_dict().values(), resumed.kept().state_dict().values(), strict=True):
+    assert (resumed.epoch, resumed.final_epoch) == (whole.epoch, whole.final_epoch)
+    for one, two in zip(
+        whole.final_network().state_dict().values(), resumed.final_network().state_dict().values(), strict=True
+    ):
         assert torch.equal(one, two)
     for name, weights in kept_state(tmp_path / "whole").items():  # what scripts/export.py takes
-        assert torch.equal(weights, whole.kept().state_dict()[name])
+        assert torch.equal(weights, whole.final_network().state_dict()[name])
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "broken")]
     errors = [[row.split(",")[4:] for row in log] for log in logs]
     assert errors[0][1][1:] == errors[1][1][1:]
@@ -428,7 +433,9 @@ def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interrupti
 def start(data, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     training = Trainer(tmp_path_factory.mktemp("start"), *data, MODEL, CONFIG)
     training.run(lambda progress: None)
-    return Checkpoint("start", training.kept(), training.properties, training.data.mean, training.data.deviation, {})
+    return Checkpoint(
+        "start", training.final_network(), training.properties, training.data.mean, training.data.deviation, {}
+    )
 
 
 def test_a_run_that_starts_from_a_checkpoint_begins_with_its_predictions(data, start, tmp_path: Path) -> None:
@@ -457,7 +464,7 @@ def test_directions_added_to_a_checkpoint_change_nothing_at_first_and_then_learn
     training = Trainer(tmp_path, table, edges, framed, replace(CONFIG, epochs=1), start=start)
     rows = np.arange(10)
     plain = Trainer(tmp_path / "plain", table, neighbors, start.model.config, replace(CONFIG, epochs=1), start=start)
-    assert training.predicted(rows, training.model) == pytest.approx(plain.predicted(rows, plain.model), abs=1e-4)
+    assert training.predict(rows, training.model) == pytest.approx(plain.predict(rows, plain.model), abs=1e-4)
     training.run(lambda progress: None)
     learnt = [value.abs().max() for name, value in training.model.named_parameters() if "direction" in name]
     assert len(learnt) == MODEL.blocks
@@ -470,7 +477,7 @@ def test_a_frozen_encoder_stays_as_it_was(data, start, tmp_path: Path) -> None:
     config = replace(CONFIG, freeze_encoder=True, epochs=1)
     training = Trainer(tmp_path, *data, start.model.config, config, start=start)
     training.run(lambda progress: None)
-    for name, value in training.kept().state_dict().items():
+    for name, value in training.final_network().state_dict().items():
         assert torch.equal(value, start.model.state_dict()[name]) != name.startswith("readout"), name
     assert training.step == Trainer(tmp_path, *data, start.model.config, config, start=start).step > 0
 
@@ -607,7 +614,7 @@ def test_a_start_that_no_epoch_beats_is_kept(data, start, tmp_path: Path) -> Non
     training = Trainer(tmp_path, *data, start.model.config, config, start)
     with suppress(DataError):  # the loss may be no number any more
         training.run(lambda progress: None)
-    assert training.kept_epoch == 0
+    assert training.final_epoch == 0
     for name, value in start.model.state_dict().items():
         if not name.startswith("readout.2."):
-            assert torch.equal(training.kept().state_dict()[name], value), name
+            assert torch.equal(training.final_network().state_dict()[name], value), name
