@@ -1,4 +1,4 @@
-"""What is said of data before a training: units that look wrong, elements that are new, crystals in two parts."""
+"""Messages about data before a training: suspicious units, new elements, crystals in two parts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ MODULI = 10 ** RANDOM.uniform(0.5, 2.5, 200)
         ("e_above_hull", -100 * ENERGIES, "meV"),
     ],
 )
-def test_labels_that_look_like_another_unit_are_said(name: str, labels: np.ndarray, complaint: str) -> None:
+def test_labels_that_look_like_another_unit_are_reported(name: str, labels: np.ndarray, complaint: str) -> None:
     said = warnings_of_labels(labels[:, None], [find_property(name)], SIZES)
     if not complaint:
         assert said == []
@@ -83,7 +83,7 @@ def test_copies_of_one_crystal_are_one_crystal(tmp_path: Path) -> None:
     assert describe_split(crystals, [parts], "random")[1].startswith("2 crystals are in two parts")
 
 
-def test_a_split_that_stands_in_the_table_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+def test_an_unused_split_column_is_reported(tmp_path: Path) -> None:
     parts = np.array([TRAIN, TRAIN, TEST])
     crystals = crystals_of(tmp_path, [row | {"split": "train"} for row in rows(3)])
     (line,) = describe_split(crystals, [parts], "formula")
@@ -102,7 +102,7 @@ def test_elements_that_the_model_has_not_seen_are_named(tmp_path: Path) -> None:
     assert "itself trained on bandgap, bulk_modulus" in said[1]
 
 
-def test_a_property_is_known_in_whatever_unit_it_was_learnt() -> None:
+def test_a_learnt_property_is_recognised_in_any_unit() -> None:
     gap = replace(find_property("bandgap"), unit="meV", transform="log10")
     assert learnt_targets([gap, replace(gap, name="mine")], load_checkpoint(find_model())) == ["bandgap"]
 

@@ -1,4 +1,4 @@
-"""The page is well-formed, needs nothing else, holds the numbers, and lets no text of a table become markup."""
+"""The page is well-formed and self-contained, has all numbers, and escapes all text."""
 
 import re
 from base64 import b64decode
@@ -57,7 +57,7 @@ def report(tmp_path):
     return evaluate(table, models)
 
 
-def test_the_page_is_well_formed_and_asks_for_nothing(report) -> None:
+def test_the_page_is_well_formed_and_loads_nothing(report) -> None:
     png = b"\x89PNG not really"
     text = render_report(report, {"bandgap": {"parity": png}})
     page = Page(text)
@@ -94,7 +94,7 @@ def test_reasons_are_listed_up_to_a_number_and_the_rest_counted(report) -> None:
     assert "5 other reasons, 5 rows" in page.text
 
 
-def test_the_render_report_a_report_without_scores_says_so(tmp_path) -> None:
+def test_the_page_of_a_report_without_scores_says_so(tmp_path) -> None:
     nothing = evaluate(labelled(tmp_path, [1.0]), [said([np.nan], reasons=["broken"])])
     page = Page(render_report(nothing, {}))
     assert "No crystal with a label was predicted" in page.text

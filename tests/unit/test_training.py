@@ -79,7 +79,7 @@ def test_a_run_killed_between_the_last_step_of_an_epoch_and_its_end_goes_on(data
     assert (resumed.epoch, resumed.step, resumed.position) == (1, 0, 0)
 
 
-def test_the_loss_falls_and_the_log_tells(data, tmp_path: Path) -> None:
+def test_the_loss_decreases_and_is_logged(data, tmp_path: Path) -> None:
     training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=12))
     seen: list[Progress] = []
     training.run(seen.append)
@@ -98,7 +98,7 @@ def test_a_property_may_have_the_name_of_a_column_of_the_log(tmp_path: Path) -> 
     assert (float(row["loss"]), float(row["loss_error"]), float(row["gap"])) == (0.25, 2.0, 3.0)
 
 
-def test_a_missing_label_pulls_at_nothing(data, tmp_path: Path) -> None:
+def test_a_missing_label_has_no_gradient(data, tmp_path: Path) -> None:
     """Only the modulus has a label in row 3; the weights that make the energy alone must not feel it, nor a NaN."""
     table, neighbors = data
     labels = table.labels.copy()
@@ -112,7 +112,7 @@ def test_a_missing_label_pulls_at_nothing(data, tmp_path: Path) -> None:
     assert all(torch.isfinite(parameter).all() for parameter in training.model.parameters())
 
 
-def test_how_a_step_is_split_does_not_change_it(data, tmp_path: Path) -> None:
+def test_the_split_of_a_step_does_not_change_it(data, tmp_path: Path) -> None:
     rows = np.arange(30)
     weights = []
     for atoms in (5, 1000):
@@ -123,7 +123,7 @@ def test_how_a_step_is_split_does_not_change_it(data, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attention", ["real", "framed"])
-def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path, attention: str) -> None:
+def test_a_batch_of_fixed_shape_does_not_change_a_step(data, tmp_path: Path, attention: str) -> None:
     """As a CUDA graph takes it (tests/gpu): with empty slots and room for more crystals than there are."""
     table, _ = data
     model = replace(MODEL, attention=attention)
@@ -145,7 +145,7 @@ def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path, atten
     assert np.allclose(outputs[0], outputs[1], rtol=1e-4)
 
 
-def test_a_batch_of_one_shape_holds_the_steps_that_decided_it_where_crystals_share_no_bin(data) -> None:
+def test_a_batch_of_fixed_shape_holds_its_example_steps_if_crystals_share_no_bin(data) -> None:
     table, neighbors = data
     rows = np.flatnonzero(np.diff(neighbors.sites) > 2)
     assert len(rows) > 15
@@ -154,7 +154,7 @@ def test_a_batch_of_one_shape_holds_the_steps_that_decided_it_where_crystals_sha
     assert batches.place(rows) is not None
 
 
-def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(data, tmp_path: Path) -> None:
+def test_crystals_too_large_for_a_batch_of_fixed_shape_are_predicted(data, tmp_path: Path) -> None:
     """Bins of the size of the largest crystals, and one bin a batch, which each of them more than half fills."""
     table, neighbors = data
     training = Trainer(tmp_path, table, neighbors, MODEL, CONFIG)
@@ -169,7 +169,7 @@ def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(
         assert np.allclose(one, expected[row], rtol=1e-4)
 
 
-def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_does_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crystalpredict.training.trainer.MIN_THREAD_ATOMS", 1)
     steps, errors = [], []
     for threads in (1, 3):
@@ -186,14 +186,14 @@ def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeyp
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 7))
-def test_crystals_are_dealt_out_evenly_and_each_once(weights: list[int], hands: int) -> None:
-    shares = balanced_split(np.array(weights, dtype=int), hands)
+def test_balanced_split_is_even_and_uses_each_item_once(weights: list[int], groups: int) -> None:
+    shares = balanced_split(np.array(weights, dtype=int), groups)
     assert sorted(np.concatenate(shares).tolist()) == list(range(len(weights)))
     sums = [sum(weights[position] for position in share) for share in shares]
     assert max(sums) - min(sums) <= max(weights, default=0)
 
 
-def test_a_weight_makes_a_property_pull_more(data, tmp_path: Path) -> None:
+def test_the_gradient_is_proportional_to_the_weight_of_a_property(data, tmp_path: Path) -> None:
     """The gradient of a weighted mean: of two labels with weights 3 and 1, three quarters and a quarter."""
     gradients = []
     for weights in ({}, {"formation_energy": 3.0}):
@@ -223,7 +223,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 
 
-def test_training_needs_torch_and_numpy_only_and_goes_on_when_started_again(data, tmp_path: Path) -> None:
+def test_training_needs_torch_and_numpy_only_and_resumes(data, tmp_path: Path) -> None:
     data[0].save(tmp_path / "crystals.npz")
     script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
     for epochs in (1, 2):
@@ -249,7 +249,7 @@ def test_learning_rates_of_both_schedules() -> None:
     assert learning_rate(cycle, 0, 1.0) == pytest.approx(0, abs=1e-12)
 
 
-def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
+def test_unusable_labels_and_settings_are_named(data, tmp_path: Path) -> None:
     table, neighbors = data
     with pytest.raises(UsageError, match="unknown target 'bandgap'"):
         Trainer(tmp_path, table, neighbors, MODEL, replace(CONFIG, properties=("bandgap",)))
@@ -276,7 +276,7 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
         TrainingConfig.from_dict({"epoch": 3})
 
 
-def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Path) -> None:
+def test_a_run_is_resumed_only_with_the_same_data_and_settings(data, tmp_path: Path) -> None:
     table, neighbors = data
     Trainer(tmp_path, *data, MODEL, CONFIG)
     Trainer(tmp_path, *data, MODEL, replace(CONFIG, split_atoms=7, epochs=9))
@@ -295,7 +295,7 @@ def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Pat
         Trainer(tmp_path, *data, MODEL, CONFIG)
 
 
-def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path: Path) -> None:
+def test_a_step_that_does_not_fit_is_halved_after_its_memory_is_freed(data, tmp_path: Path) -> None:
     config = replace(CONFIG, batch_atoms=400, split_atoms=400)
     whole, halved = (Trainer(tmp_path / name, *data, MODEL, config) for name in ("whole", "halved"))
     held: list[weakref.ref[Tensor]] = []
@@ -317,7 +317,7 @@ def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path:
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_an_epoch_too(
+def test_an_interruption_does_not_change_the_log_and_also_works_during_validation(
     data, tmp_path: Path, stop_at: int
 ) -> None:
     config = replace(CONFIG, epochs=3, batch_atoms=60)
@@ -359,7 +359,7 @@ def test_a_run_killed_before_its_first_state_begins_again(data, tmp_path: Path, 
     assert Trainer(tmp_path, *data, MODEL, CONFIG).step == 0
 
 
-def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
+def test_errors_match_the_predictions(data, tmp_path: Path) -> None:
     """Never below the least that physics allows."""
     table = replace(data[0], properties=tuple(replace(prop, minimum=10.0) for prop in data[0].properties))
     training = Trainer(tmp_path, table, data[1], MODEL, CONFIG)
@@ -374,13 +374,13 @@ def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"freeze_encoder": "False"}, {"epochs": 2.5}, {"learning_rate": ".001"}, {"seed": ""}, {"epochs": True}]
 )
-def test_a_setting_of_another_kind_is_refused(wrong: dict[str, object]) -> None:
+def test_a_setting_of_another_type_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(DataError, match=f"{next(iter(wrong))} is .* which is no"):
         TrainingConfig.from_dict(wrong)
     assert TrainingConfig.from_dict({"learning_rate": 1, "properties": ["bandgap"]}).learning_rate == 1
 
 
-def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> None:
+def test_without_early_stopping_the_last_weights_are_kept(data, tmp_path: Path) -> None:
     training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=12, learning_rate=5e-3, ema=0.0))
     best: list[int] = []
     training.run(lambda progress: best.append(progress.epoch) if progress.best else None)
@@ -389,7 +389,7 @@ def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> Non
         assert torch.equal(one, two)
 
 
-def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interruption(data, tmp_path: Path) -> None:
+def test_early_stopping_keeps_the_best_weights_also_after_an_interruption(data, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=60, patience=3, learning_rate=5e-3, schedule="inverse_sqrt", ema=0.0)
     seen: list[Progress] = []
     whole = Trainer(tmp_path / "whole", *data, MODEL, config)
@@ -486,7 +486,7 @@ def test_a_frozen_encoder_stays_as_it_was(data, start, tmp_path: Path) -> None:
     ("loss", "ratio"),
     [("l1", 200), ("mse", 200**2), ("huber", (20 - 0.5) / (0.5 * 0.1**2)), ("log", np.log(41) / np.log(1.2))],
 )
-def test_losses_grow_with_the_error_as_they_should(data, tmp_path: Path, loss: str, ratio: float) -> None:
+def test_losses_have_the_right_values(data, tmp_path: Path, loss: str, ratio: float) -> None:
     training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, loss=loss))
     output = torch.zeros(2, 1)
     small, large = (float(training._loss(output, torch.tensor([[size], [torch.nan]]))) for size in (0.1, 20.0))
@@ -547,7 +547,7 @@ assert loss.untyped_storage().nbytes() == loss.nbytes
     run_in_two_processes(data[0], tmp_path, "TrainingConfig()", lines)
 
 
-def test_processes_stop_together_when_one_is_asked_to(data, tmp_path: Path) -> None:
+def test_all_processes_stop_if_one_is_interrupted(data, tmp_path: Path) -> None:
     lines = """
 training.interrupted = distributed.rank() == 1
 try:
@@ -561,7 +561,7 @@ distributed.leave_group()
     assert int(np.load(tmp_path / "run" / "state.npz")["position"][1]) == 1
 
 
-def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path: Path) -> None:
+def test_the_encoder_rate_scales_the_steps_of_the_encoder(data, tmp_path: Path) -> None:
     """Adam's first step is the rate for every weight, whatever its gradient."""
     config = replace(CONFIG, epochs=1, schedule="inverse_sqrt", learning_rate=1e-3, encoder_rate=0.1, weight_decay=0.0)
     training = Trainer(tmp_path, *data, MODEL, config)
@@ -573,7 +573,7 @@ def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path:
         assert moved == pytest.approx(expected, rel=0.01), name
 
 
-def test_muon_moves_the_blocks_matrices_alike_in_all_directions(data, tmp_path: Path) -> None:
+def test_muon_steps_are_nearly_orthogonal_matrices(data, tmp_path: Path) -> None:
     """Its step is nearly orthogonal: singular values within 0.5 to 1.5 of 0.2 sqrt(largest side) times its rate."""
     config = replace(CONFIG, schedule="inverse_sqrt", learning_rate=1e-3, muon_rate=5.0, weight_decay=0.0)
     training = Trainer(tmp_path, *data, MODEL, config)
@@ -589,7 +589,7 @@ def test_muon_moves_the_blocks_matrices_alike_in_all_directions(data, tmp_path: 
             assert float(moved.abs().max()) == pytest.approx(1e-3, rel=0.01), name
 
 
-def test_muon_in_single_precision_goes_where_that_of_torch_goes() -> None:
+def test_muon_in_single_precision_agrees_with_that_of_torch() -> None:
     random = torch.Generator().manual_seed(0)
     shapes = [(384, 128), (128, 128), (128, 512), (384, 128)]
     ours, theirs = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
@@ -609,7 +609,7 @@ def test_muon_in_single_precision_goes_where_that_of_torch_goes() -> None:
         assert torch.allclose(mean, expected, atol=1e-6)
 
 
-def test_a_start_that_no_epoch_beats_is_kept(data, start, tmp_path: Path) -> None:
+def test_initial_weights_are_kept_if_no_epoch_improves_them(data, start, tmp_path: Path) -> None:
     config = replace(CONFIG, properties=("formation_energy",), patience=2, learning_rate=1.0, schedule="inverse_sqrt")
     training = Trainer(tmp_path, *data, start.model.config, config, start)
     with suppress(DataError):  # the loss may be no number any more
