@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     began = load_checkpoint(options.began) if options.began else None
     if began and began.calibration is None:
-        parser.error(f"{options.began}: not calibrated itself, so its training crystals are unknown")
+        parser.error(f"{options.began}: not calibrated itself, so its training crystals are not known")
     checkpoint = load_checkpoint(options.folder)
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"

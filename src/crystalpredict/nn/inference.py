@@ -23,18 +23,21 @@ def run_in_batches(
     threads: BatchThreads, *, batch_atoms: int, part_atoms: int = PART_ATOMS,
     busy_cores: Callable[[], int] = no_busy_cores,
 ) -> tuple[set[int], int]:  # fmt: skip
-    """Return which crystals do not fit into memory, and the largest batch that did fit, after computing all others.
+    """Run all crystals through `compute` in batches, and return which do not fit into memory.
 
     A batch that does not fit is first tried again alone, and then halved.
 
     Args:
         crystals: B crystals.
         neighbors: their neighbour lists, (B,).
-        compute: takes the indices of some crystals and their batch on the CPU; runs without gradients, in a thread.
-        threads: that compute batches at the same time; one thread from the first batch on that does not fit.
+        compute: called without gradients with the indices of some crystals and their batch, which is on the CPU.
+        threads: compute batches at the same time; reduced to one thread when a batch does not fit.
         batch_atoms: listed atoms of a batch.
         part_atoms: listed atoms that are padded together.
-        busy_cores: number of cores that other processes use at the moment.
+        busy_cores: returns the number of cores that other processes use at the moment.
+
+    Returns:
+        Indices of the crystals that do not fit even alone; and `batch_atoms`, reduced if a batch did not fit.
     """
     sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
     batches = split_by_atoms(sizes, widths, batch_atoms)

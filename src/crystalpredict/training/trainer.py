@@ -60,7 +60,7 @@ class Trainer:
         data: crystals, labels and their scale.
         model: the network being trained.
         average: the network with the running mean of the weights.
-        final_epoch: epoch after which the weights were taken that the run ends with.
+        final_epoch: epoch whose weights are the result of the run.
         interrupted: set it to stop the run after the current step.
     """
 
