@@ -104,7 +104,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     for said in (
         "mine.csv: 60 rows, structures in cif", "59 crystals of 2 to 2 atoms", "dropped 1: no unit cell",
         "1 labels left out (first: row 4, x3, bandgap is not a number ('unknown'))", "bandgap: 58 labels, 2 to 3.8",
-        "split by formula: 47 train, 6 val, 6 test", "crystalformer-mp learnt bandgap, bulk_modulus itself",
+        "split by formula: 47 train, 6 val, 6 test", "crystalformer-mp was itself trained on bandgap, bulk_modulus",
         "from crystalformer-mp: at most 3 epochs", "before training: validation error", "test: bandgap",
     ):  # fmt: skip
         assert said in outcome.stderr
@@ -155,7 +155,7 @@ def test_a_property_of_ones_own_with_its_unit_and_logarithm(program, tmp_path: P
     options = ("--target", "kappa", "--unit", "W/m K", "--log", "--freeze", "encoder", "--epochs", "1")
     outcome = program("finetune", tmp_path / "mine.csv", *options, "-o", run)
     assert outcome.code == 0, outcome.stderr
-    assert "learnt" not in outcome.stderr
+    assert "itself trained" not in outcome.stderr
     (tmp_path / "one.cif").write_text(cif("Na", "Cl", 5.64))
     (row,) = program("predict", tmp_path / "one.cif", "--model", run, "--target", "kappa").rows
     assert 0.1 < float(row["kappa_W_per_m_K"]) < 100
@@ -235,11 +235,11 @@ def test_what_a_base_learnt_is_not_forgotten_on_the_way(program, tmp_path: Path)
     lines = [row | {"mine": row["bandgap"]} for row in rows(40)]
     table = write(tmp_path / "mine.csv", lines)
     first = program("finetune", table, "-t", "mine", "--freeze", "encoder", "--epochs", "1", "-o", tmp_path / "first")
-    assert (first.code, "crystalformer-mp learnt" in first.stderr) == (0, False)
+    assert (first.code, "crystalformer-mp was itself trained" in first.stderr) == (0, False)
     options = ("-t", "bandgap", "--epochs", "1", "--model", tmp_path / "first", "-o", tmp_path / "second")
     second = program("finetune", table, *options)
     assert second.code == 0, second.stderr
-    assert "first learnt bandgap itself" in second.stderr
+    assert "first was itself trained on bandgap" in second.stderr
     assert "elements new" not in second.stderr
     assert not (tmp_path / "second" / "calibration.safetensors").exists()
     seen = [json.loads((tmp_path / run / "config.json").read_text())["training"] for run in ("first", "second")]
