@@ -22,7 +22,7 @@ from export import refresh_index
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
 from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.data.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
-from crystalpredict.prediction.decoder import Answers
+from crystalpredict.prediction.decoder import OutputDecoder
 from crystalpredict.prediction.derived import PARENTS, derivable, derive
 from crystalpredict.training.calibrate import calibrate, outputs_and_features
 from crystalpredict.uncertainty.applicability import Domain
@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     began = load_checkpoint(options.began) if options.began else None
     if began and began.calibration is None:
-        parser.error(f"{options.began}: not calibrated itself, so that nobody knows what crystals it has seen")
+        parser.error(f"{options.began}: not calibrated itself, so its training crystals are not known")
     checkpoint = load_checkpoint(options.folder)
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
@@ -70,7 +70,7 @@ def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTabl
     rows = np.flatnonzero(table.splits == VALIDATION).tolist()
     outputs, features = outputs_and_features(checkpoint, table, neighbors, rows)
     crystals = [table.crystal(row) for row in rows]
-    reasons = checkpoint.calibration.domain.reasons(crystals, [neighbors.neighbors(row) for row in rows], features)
+    warnings = checkpoint.calibration.domain.warnings(crystals, [neighbors.neighbors(row) for row in rows], features)
     labels = encoded_labels(table, checkpoint.properties)[rows]
     ends, constant = in_turns(checkpoint, crystals, outputs, features, labels)
     known = {prop.name: prop.in_unit(labels[:, i]) for i, prop in enumerate(checkpoint.properties)}
@@ -80,7 +80,7 @@ def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTabl
     correlation = checkpoint.calibration.errors.correlation
     found: dict[str, Any] = {
         "crystals": len(rows),
-        "without_warning": round(1 - float(np.mean([bool(reason) for reason in reasons])), 4),
+        "without_warning": round(1 - float(np.mean([bool(warning) for warning in warnings])), 4),
         "correlations": correlation.round(3).tolist(),
     }
     for column, prop in enumerate((*checkpoint.properties, *derivable(checkpoint.properties))):
@@ -126,8 +126,8 @@ def in_turns(
     for fold in range(FOLDS):
         out, own = np.flatnonzero(folds == fold), folds != fold
         errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.floors)
-        answers = Answers(replace(checkpoint, calibration=Calibration(errors)), targets)
-        ends[out] = answers.bounds(outputs[out], features[out], [crystals[row] for row in out])
+        decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets)
+        ends[out] = decoder.bounds(outputs[out], features[out], [crystals[row] for row in out])
         for column, prop in enumerate(checkpoint.properties):
             misses = np.abs(labels[own, column] - centres[own, column])
             half = conformal_quantile(misses[np.isfinite(misses)], SHOWN / 100)

@@ -1,4 +1,4 @@
-"""Equivalent atoms computed once give what all of them give; atoms that differ are never merged."""
+"""Merged equivalent atoms give the outputs of all atoms; different atoms are never merged."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_small_displacement_splits_atoms_and_rounding_does_not() -> None:
 
 
 @pytest.mark.parametrize("noise", [1e-5, 1e-4, 3e-4])
-def test_whatever_is_merged_the_output_stays(noise: float) -> None:
+def test_merging_does_not_change_the_output(noise: float) -> None:
     model = reference_model(radius=RADIUS)
     for seed in range(10):
         crystal = moved(supercell(rutile(), np.diag([2, 1, 1])), noise, seed)
@@ -102,7 +102,7 @@ def test_atoms_of_a_large_disordered_cell_stay_apart() -> None:
     assert counts(alike) == [1] * 1500
 
 
-def test_the_company_changes_nothing() -> None:
+def test_merging_does_not_depend_on_the_other_crystals() -> None:
     crystals = [moved(rutile(), 1e-4, seed) for seed in range(6)] + [random_crystal(2, 9), perovskite()]
     together = merged(*crystals)
     for crystal, edges in zip(crystals, together, strict=True):
@@ -113,7 +113,7 @@ def test_the_company_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_crystals_that_split_into_many_kinds_change_nothing_of_one_at_the_edge_of_symmetry(seed: int) -> None:
+def test_a_nearly_symmetric_crystal_is_merged_the_same_among_disordered_ones(seed: int) -> None:
     mates = [replace(random_crystal(n, 3 + 2 * n), numbers=np.full((3 + 2 * n, 1), 14)) for n in range(7)]
     for crystal in (perovskite(), rutile()):
         near = moved(supercell(crystal, np.diag([2, 2, 1])), 3e-5, seed)
@@ -146,7 +146,7 @@ def test_an_atom_out_of_place_makes_the_whole_cell_primitive() -> None:
         assert primitive_size(moved(large, 0.1)) == large.n_atoms > 800
 
 
-def test_the_primitive_size_of_a_large_cell_sees_every_sublattice() -> None:
+def test_the_primitive_size_of_a_large_cell_uses_every_sublattice() -> None:
     chain = np.arange(64.0)[:, None] * [0, 0, 3.0]
     chain[11] += [0, 0, 0.1]  # else its primitive cell has one atom
     cell = Crystal.ordered(np.diag([3.0, 3.0, 192.0]), chain, np.full(64, 84))
@@ -169,7 +169,7 @@ def test_a_vacancy_makes_a_large_cell_primitive() -> None:
 
 
 @pytest.mark.parametrize("shear", [np.eye(3), [[1, 3, 0], [0, 1, 2], [0, 0, 1]]])
-def test_the_primitive_size_of_a_large_cell_is_found_as_soon_whatever_its_noise(shear: np.ndarray) -> None:
+def test_the_primitive_size_of_a_large_noisy_cell_is_found_as_fast(shear: np.ndarray) -> None:
     vast = supercell(rock_salt(), (np.array(shear) @ np.diag([20, 20, 20])).astype(int))
     positions = (
         moved(vast, 1e-3).positions - np.random.default_rng(0).integers(-2, 3, (len(vast.numbers), 3)) @ vast.lattice

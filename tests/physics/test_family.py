@@ -1,4 +1,4 @@
-"""Symmetries of the networks that see more than distances: in float64, on random and on symmetric crystals."""
+"""Symmetries of the networks that use vectors, in float64, on random and on symmetric crystals."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_left_handed_lattice_in_dual_space(name: str, reach: int, seed: int) -
 
 
 @pytest.mark.parametrize("crystal", [*(random_crystal(seed) for seed in SEEDS), quartz()])
-def test_frames_tell_a_chiral_crystal_from_its_mirror_image(crystal: Crystal) -> None:
+def test_frames_distinguish_a_chiral_crystal_from_its_mirror_image(crystal: Crystal) -> None:
     framed = MODELS["framed"]
     assert abs(output(framed, crystal)[0] - output(framed, mirrored(crystal))[0]) > 1e-3
 
@@ -163,7 +163,7 @@ def test_crystals_that_have_the_same_value_as_their_mirror_images(crystal: Cryst
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_batch_equals_single_whatever_the_company_and_repeats_bit_for_bit(name: str) -> None:
+def test_a_batch_equals_single_crystals_and_repeats_bit_for_bit(name: str) -> None:
     crystals = [random_crystal(seed, n_atoms=1 + 9 * seed) for seed in range(6)] + SYMMETRIC
     alone = [output(MODELS[name], crystal)[0] for crystal in crystals]
     together = output(MODELS[name], *crystals)
@@ -197,7 +197,7 @@ def test_lone_atoms_and_chains_have_a_value(name: str) -> None:
         assert output(MODELS[name], turned(crystal, 5)) == pytest.approx([value], abs=1e-10)
 
 
-def test_distances_alone_are_refused() -> None:
+def test_neighbour_lists_without_vectors_are_refused() -> None:
     with pytest.raises(ValueError, match="vectors"):
         MODELS["dual"](batch_of(rock_salt(), radius=RADIUS))
     with pytest.raises(ValueError, match="vectors"):
@@ -266,14 +266,12 @@ def batch() -> CrystalBatch:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_sums_taken_a_few_rows_at_a_time_are_equal(
-    name: str, batch: CrystalBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_in_chunks_are_equal(name: str, batch: CrystalBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS[name].requires_grad_()
     results = []
     for at_once in (2**30, 1):
-        monkeypatch.setattr(reciprocal, "WAVES_AT_ONCE", at_once)
-        monkeypatch.setattr(frames, "COSINES_AT_ONCE", at_once)
+        monkeypatch.setattr(reciprocal, "WAVE_VALUES_PER_CHUNK", at_once)
+        monkeypatch.setattr(frames, "COSINES_PER_CHUNK", at_once)
         model.zero_grad()
         value = model(batch)
         value.square().sum().backward()

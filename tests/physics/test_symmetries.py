@@ -1,4 +1,4 @@
-"""What a property of a crystal can not depend on: each test states its tolerance, in float64, on random crystals."""
+"""Invariances of the predictions, in float64, on random crystals; each test states its tolerance."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_supercell_and_any_other_cell(seed: int, matrix: list[list[int]]) -> Non
     assert output(supercell(crystal, np.array(matrix))) == pytest.approx(output(crystal), abs=1e-11)
 
 
-def test_batch_equals_single_whatever_the_company() -> None:
+def test_a_batch_equals_single_crystals() -> None:
     crystals = [random_crystal(seed, n_atoms=1 + 9 * seed) for seed in range(12)] + [rock_salt()]
     alone = [output(crystal)[0] for crystal in crystals]
     assert output(*crystals) == pytest.approx(alone, abs=1e-11)
@@ -82,7 +82,7 @@ def test_batch_equals_single_whatever_the_company() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_neighbours_at_the_radius_itself_are_none_in_every_cell(seed: int) -> None:
+def test_neighbours_at_the_radius_are_left_out_in_every_cell(seed: int) -> None:
     crystal = rock_salt(RADIUS)  # every atom has six of its own kind at the lattice constant
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
     rotation *= np.linalg.det(rotation)
@@ -98,7 +98,7 @@ def test_the_lattice_constant_matters() -> None:
     assert abs(output(rock_salt(5.64))[0] - output(rock_salt(5.70))[0]) > 1e-4
 
 
-def test_an_edge_at_the_radius_carries_next_to_no_weight() -> None:
+def test_an_edge_at_the_radius_has_almost_no_weight() -> None:
     crystal = random_crystal(1)
     converged = reference_model(radius=14.0)
     with torch.no_grad():

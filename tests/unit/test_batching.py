@@ -36,7 +36,7 @@ def test_one_small_crystal_makes_a_small_batch() -> None:
     assert pack(np.array([2]))[1:] == (1, 2)
 
 
-def test_batches_hold_every_crystal_once_and_no_more_atoms_than_asked() -> None:
+def test_batches_contain_every_crystal_once_and_respect_the_number_of_atoms() -> None:
     rng = np.random.default_rng(0)
     sizes, widths = rng.integers(1, 300, 200), rng.integers(20, 120, 200)
     batches = split_by_atoms(sizes, widths, 250)
@@ -73,7 +73,7 @@ def test_slots_elements_and_neighbours_of_a_batch_in_parts() -> None:
     assert total == len(batch.crystals)
 
 
-def test_padding_columns_of_mixed_sites_may_hold_anything() -> None:
+def test_padding_columns_of_shared_sites_do_not_matter() -> None:
     crystal = random_crystal(0, n_atoms=2)
     odd = Crystal(crystal.lattice, crystal.positions, np.array([[3, 0], [4, 5]]), np.array([[1.0, 0.0], [0.5, 0.5]]))
     batch = collate([odd], [find_neighbors(crystal.lattice, crystal.positions, 4.0)])

@@ -1,4 +1,4 @@
-"""What is said of data before a training: units that look wrong, elements that are new, crystals in two parts."""
+"""Messages about data before a training: suspicious units, new elements, crystals in two parts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,9 @@ from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.data.dataset import TEST, TRAIN
 from crystalpredict.data.labelled import LabelledCrystals, read_crystals
 from crystalpredict.data.labels import read_labelled
-from crystalpredict.data.summary import lines_of_data, lines_of_split, warnings_of_labels
+from crystalpredict.data.summary import describe_data, describe_split, warnings_of_labels
 from crystalpredict.properties import find_property
-from crystalpredict.training.finetune import learnt_targets, lines_of_start
+from crystalpredict.training.finetune import describe_start, learnt_targets
 from tests.labelled import cif, rows, write
 
 RANDOM = np.random.default_rng(0)
@@ -37,7 +37,7 @@ MODULI = 10 ** RANDOM.uniform(0.5, 2.5, 200)
         ("e_above_hull", -100 * ENERGIES, "meV"),
     ],
 )
-def test_labels_that_look_like_another_unit_are_said(name: str, labels: np.ndarray, complaint: str) -> None:
+def test_labels_that_look_like_another_unit_are_reported(name: str, labels: np.ndarray, complaint: str) -> None:
     said = warnings_of_labels(labels[:, None], [find_property(name)], SIZES)
     if not complaint:
         assert said == []
@@ -58,47 +58,51 @@ def test_a_crystal_in_two_parts_is_named_also_under_another_name_of_its_atoms(tm
     crystals = crystals_of(tmp_path, lines)
     parts = np.full(10, TRAIN)
     parts[7] = parts[8] = TEST
-    assert lines_of_split(crystals, [parts], "random")[1:] == [
-        "1 crystals are in two parts, which flatters the errors: x2 and x7"
+    assert describe_split(crystals, [parts], "random")[1:] == [
+        "1 crystals are in two parts, which makes the errors too small: x2 and x7"
     ]
     folds = [np.full(10, TRAIN), parts]
     folds[0][:2] = TEST
-    assert lines_of_split(crystals, folds[::-1], "random") == lines_of_split(crystals, folds, "random")
-    assert lines_of_split(crystals, folds, "random") == [
+    assert describe_split(crystals, folds[::-1], "random") == describe_split(crystals, folds, "random")
+    assert describe_split(crystals, folds, "random") == [
         "split by random, 2 folds: 8 train, 0 val, 2 test",
-        "1 crystals are in two parts, which flatters the errors: x2 and x7",
+        "1 crystals are in two parts, which makes the errors too small: x2 and x7",
     ]
     parts[:] = TRAIN
-    assert lines_of_split(crystals, [parts], "formula")[1:] == ["1 crystals are there more than once, each in one part"]
+    assert describe_split(crystals, [parts], "formula")[1:] == [
+        "1 crystals occur more than once, each in one part only"
+    ]
 
 
 def test_copies_of_one_crystal_are_one_crystal(tmp_path: Path) -> None:
     lines = [row | {"id": f"{name}{row['id']}"} for name in "abc" for row in rows(4)]
     crystals = crystals_of(tmp_path, lines)
     parts = np.full(12, TRAIN)
-    assert lines_of_split(crystals, [parts], "random")[1] == "4 crystals are there more than once, each in one part"
+    assert describe_split(crystals, [parts], "random")[1] == "4 crystals occur more than once, each in one part only"
     parts[[4, 8, 9]] = TEST
-    assert lines_of_split(crystals, [parts], "random")[1].startswith("2 crystals are in two parts")
+    assert describe_split(crystals, [parts], "random")[1].startswith("2 crystals are in two parts")
 
 
-def test_a_split_that_stands_in_the_table_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+def test_an_unused_split_column_is_reported(tmp_path: Path) -> None:
     parts = np.array([TRAIN, TRAIN, TEST])
     crystals = crystals_of(tmp_path, [row | {"split": "train"} for row in rows(3)])
-    (line,) = lines_of_split(crystals, [parts], "formula")
-    assert line == "split by formula: 2 train, 0 val, 1 test; the column split is not used, --split-by column would"
-    (line,) = lines_of_split(crystals, [parts], "column")
+    (line,) = describe_split(crystals, [parts], "formula")
+    assert (
+        line == "split by formula: 2 train, 0 val, 1 test; the column split is not used (use it with --split-by column)"
+    )
+    (line,) = describe_split(crystals, [parts], "column")
     assert line == "split by column: 2 train, 0 val, 1 test"
 
 
 def test_elements_that_the_model_has_not_seen_are_named(tmp_path: Path) -> None:
     lines = rows(4)
     lines[1]["cif"] = cif("Po", "Ra", 7)
-    said = lines_of_start(crystals_of(tmp_path, lines), load_checkpoint(find_model()))
+    said = describe_start(crystals_of(tmp_path, lines), load_checkpoint(find_model()))
     assert said[0] == "elements new to crystalformer-mp: Po, Ra"
-    assert "learnt bandgap, bulk_modulus itself" in said[1]
+    assert "itself trained on bandgap, bulk_modulus" in said[1]
 
 
-def test_a_property_is_known_in_whatever_unit_it_was_learnt() -> None:
+def test_a_learnt_property_is_recognised_in_any_unit() -> None:
     gap = replace(find_property("bandgap"), unit="meV", transform="log10")
     assert learnt_targets([gap, replace(gap, name="mine")], load_checkpoint(find_model())) == ["bandgap"]
 
@@ -108,7 +112,7 @@ def test_reasons_for_rows_left_out_are_counted_with_the_first(tmp_path: Path) ->
     for number in (3, 5):
         lines[number]["cif"] = ""
     lines[6]["cif"] = "<html>"
-    said = lines_of_data(crystals_of(tmp_path, lines))
+    said = describe_data(crystals_of(tmp_path, lines))
     assert said[0] == "9 crystals of 2 to 2 atoms"
     assert said[1] == "dropped 2: no structure in the column cif (first: row 4, x3)"
     assert said[2].startswith("dropped 1: a web page")

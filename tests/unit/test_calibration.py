@@ -48,7 +48,7 @@ def test_a_calibration_is_read_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"x" * 5000])
-def test_a_file_that_is_none_is_refused_though_its_checksum_is_right(folder, content) -> None:
+def test_an_invalid_file_with_the_right_checksum_is_refused(folder, content) -> None:
     (folder / CALIBRATION_FILE).write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged or altered"):
         load_checkpoint(folder)
@@ -122,7 +122,7 @@ def test_a_supercell_has_the_interval_of_its_primitive_cell(predictor) -> None:
             assert one.intervals[column] == pytest.approx(two.intervals[column], rel=1e-3, abs=1e-4)
 
 
-def test_without_calibration_or_by_wish_there_are_values_alone(folder) -> None:
+def test_without_calibration_or_on_request_there_are_only_values(folder) -> None:
     checkpoint = load_checkpoint(folder)
     for other in (
         Predictor(replace(checkpoint, calibration=None), "cpu"),
@@ -145,19 +145,19 @@ def warned(predictor: Predictor, structures: list[Structure]) -> list[bool]:
     return [any(note.startswith("unlike the training data: ") for note in row.warnings) for row in rows]
 
 
-def test_well_known_crystals_are_no_surprise(predictor) -> None:
+def test_well_known_crystals_have_no_warning(predictor) -> None:
     assert not any(warned(predictor, list(STRUCTURES.values())))
 
 
 @pytest.mark.parametrize("stretch", [0.75, 1.3])
-def test_every_stretched_or_pressed_crystal_is(predictor, stretch) -> None:
+def test_every_stretched_or_compressed_crystal_has_a_warning(predictor, stretch) -> None:
     structures = [structure.copy() for structure in STRUCTURES.values()]
     for structure in structures:
         structure.scale_lattice(structure.volume * stretch**3)
     assert all(warned(predictor, structures))
 
 
-def test_so_is_a_slab_with_vacuum(predictor) -> None:
+def test_a_slab_with_vacuum_has_a_warning(predictor) -> None:
     names = ("NaCl.cif", "GaAs.cif", "NiAl.vasp", "MgO.cif", "CaF2.cif", "Si.vasp")
     assert all(warned(predictor, [slab(STRUCTURES[name]) for name in names]))
 
@@ -171,14 +171,14 @@ def slab(structure: Structure) -> Structure:
     )
 
 
-def test_so_is_a_molecule_in_a_box(predictor) -> None:
+def test_a_molecule_in_a_box_has_a_warning(predictor) -> None:
     water = [[0, 0, 0], [0.757, 0.586, 0], [-0.757, 0.586, 0]]
     boxes = [Structure(Lattice.cubic(a), "OHH", water, coords_are_cartesian=True) for a in (8, 12, 20)]
     boxes += [Structure(Lattice.cubic(10), "COO", [[5, 5, 5], [6.16, 5, 5], [3.84, 5, 5]], coords_are_cartesian=True)]
     assert all(warned(predictor, boxes))
 
 
-def test_so_are_most_lattices_of_random_elements(predictor) -> None:
+def test_most_lattices_of_random_elements_have_a_warning(predictor) -> None:
     rng = np.random.default_rng(0)
     structures = []
     for name in ("CaF2.cif", "SrTiO3.cif", "Al2O3.cif", "ZnO.cif"):
@@ -209,7 +209,7 @@ def labelled_table(count: int) -> CrystalTable:
 
 
 @pytest.mark.parametrize(("count", "calibrated"), [(98, False), (120, True)])
-def test_a_new_network_is_calibrated_by_the_validation_part_if_that_has_labels_enough(count, calibrated) -> None:
+def test_a_new_network_is_calibrated_if_the_validation_set_has_enough_labels(count, calibrated) -> None:
     table = labelled_table(count)
     neighbors = neighbor_table(table, 6.0)
     network = Crystalformer(ModelConfig(blocks=1, width=16, heads=2, feedforward=16, readout=16, outputs=1)).eval()

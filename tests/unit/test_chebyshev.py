@@ -36,7 +36,7 @@ def test_gradient(coarse: int, fine: int) -> None:
     assert torch.autograd.gradcheck(lambda p: ProductMoments.apply(p, cosines, coarse, fine), (weights,))
 
 
-def test_what_a_prediction_asked_for_serves_training() -> None:
+def test_coefficients_cached_by_a_prediction_work_in_training() -> None:
     with torch.inference_mode():
         table = gaussians(17, 3.0, torch.float32, CPU)
     weights = torch.ones(3, 17, requires_grad=True)

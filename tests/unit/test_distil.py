@@ -17,7 +17,7 @@ def rock_salt(name: str, length: float, cation: str, **labels: float) -> dict[st
     }  # fmt: skip
 
 
-def test_a_teacher_labels_training_crystals_and_none_that_are_measured_on(
+def test_a_teacher_labels_training_crystals_but_no_test_crystals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))

@@ -5,7 +5,7 @@ import pytest
 
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal
 from crystalpredict.crystals.neighbors import find_neighbors
-from crystalpredict.uncertainty.applicability import DENSE, Domain, fit_domain, nearest_neighbors
+from crystalpredict.uncertainty.applicability import COMPRESSION_FACTOR, Domain, fit_domain, nearest_neighbors
 from tests.crystals import rock_salt
 
 SYMBOLS = [(one, two) for one in ("Na", "K", "Rb", "Cs") for two in ("F", "Cl", "Br", "I")]
@@ -35,10 +35,10 @@ def neighbors(crystal: Crystal):
 
 def said(domain: Domain, *crystals: Crystal, features: np.ndarray | None = None) -> list[str]:
     features = features_of(list(crystals)) if features is None else features
-    return domain.reasons(crystals, [neighbors(crystal) for crystal in crystals], features)
+    return domain.warnings(crystals, [neighbors(crystal) for crystal in crystals], features)
 
 
-def test_crystals_like_the_training_data_are_passed_over_in_silence(domain) -> None:
+def test_crystals_like_the_training_data_have_no_warning(domain) -> None:
     assert said(domain, *(salt(*pair) for pair in SYMBOLS)) == [""] * len(SYMBOLS)
     assert said(domain) == []
 
@@ -50,7 +50,7 @@ def test_statistics_are_those_of_the_crystals(domain) -> None:
     assert domain.bonds[10, 10].tolist() == [0, np.inf]  # no two sodium atoms are nearest neighbours
 
 
-def test_a_stretched_and_a_pressed_crystal_are_told_with_the_bond_and_the_volume(domain) -> None:
+def test_warnings_of_stretched_and_compressed_crystals_state_bond_and_volume(domain) -> None:
     (wide,) = said(domain, salt("Na", "Cl", 1.3))
     assert "Na-Cl 3.64 Å apart, not 2.7" in wide
     assert "times the usual volume" in wide
@@ -84,7 +84,7 @@ def test_features_far_from_all_centroids_are_noticed(domain) -> None:
     crystal = salt("K", "Br")
     far = features_of([crystal]) + np.array([[9.0, 0]])
     assert said(domain, crystal, features=far) == [
-        "unlike the training data: far from all of it as the network sees it"
+        "unlike the training data: its network features are far from those of any training crystal"
     ]
 
 
@@ -98,7 +98,7 @@ def test_nearest_neighbours_are_found_among_many_crystals_and_isolated_atoms_hav
     assert lengths == pytest.approx([2.8, 2.8, np.inf, 3.85, 3.85])
 
 
-def test_of_neighbours_at_one_distance_the_first_element_counts_whatever_rounding_and_order() -> None:
+def test_of_neighbours_at_one_distance_the_first_element_counts_despite_rounding_and_order() -> None:
     cell = 4.0 * np.eye(3)
     sites = np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0], [2, 2, 0], [0, 0, 2.0]])
     numbers = np.array([26, 23, 24, 26, 26])  # Fe with V and Cr at 2 Å
@@ -117,11 +117,13 @@ def test_a_bond_is_named_the_same_from_both_of_its_atoms(domain) -> None:
     assert "Na-Cl 3.36 Å apart" in said(domain, swapped)[0]
 
 
-def test_a_crystal_may_be_pressed_and_blown_up_ones_are_left_out() -> None:
+def test_compressed_crystals_are_tolerated_and_expanded_ones_left_out() -> None:
     crystals = [salt("Na", "Cl", 1 + 0.0001 * number) for number in range(200)]
     features = features_of(crystals)
     alone = fit_domain(crystals, [neighbors(crystal) for crystal in crystals], features)
-    assert alone.packing[0] == pytest.approx(DENSE * alone.packing[1], rel=0.1)  # nearly all have one volume
+    assert alone.packing[0] == pytest.approx(
+        COMPRESSION_FACTOR * alone.packing[1], rel=0.1
+    )  # nearly all have one volume
     crystals += [salt("Na", "Cl", 1.9)] * 2
     with_blown_up = fit_domain(crystals, [neighbors(crystal) for crystal in crystals], features_of(crystals))
     assert with_blown_up.bonds[10, 16] == pytest.approx(alone.bonds[10, 16], rel=1e-3)
@@ -134,7 +136,7 @@ def test_impossible_statistics_are_refused(domain) -> None:
         replace(domain, scale=domain.scale * 0)
 
 
-def test_long_bonds_throughout_are_told_where_none_alone_is_out_of_range(domain) -> None:
+def test_long_bonds_throughout_are_reported_if_none_is_out_of_range(domain) -> None:
     wide = domain.bonds.copy()
     wide[10, 16] = wide[16, 10] = 2.0, 3.6  # a few odd crystals are enough for that
     tolerant = replace(domain, bonds=wide, packing=np.array([0.5, 1.3, 3.0]), reach=np.array([np.inf]))

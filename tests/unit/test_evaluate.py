@@ -1,4 +1,4 @@
-"""Scores against numbers worked out by hand or in another way; what becomes of rows that cannot be used."""
+"""Scores against values computed by hand or in another way, and the handling of unusable rows."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ import pytest
 
 from crystalpredict.data.labels import Dropped
 from crystalpredict.errors import UsageError
-from crystalpredict.evaluation.evaluate import evaluate, gather, records, rows_of_split
+from crystalpredict.evaluation.evaluate import collect_predictions, evaluate, prediction_rows, rows_of_split
 from crystalpredict.prediction.predictor import Prediction
 from crystalpredict.properties import PROPERTIES
 from tests.scored import BULK, FORMATION, GAP, HULL, labelled, said
@@ -126,7 +126,7 @@ def test_lost_rows_are_counted_by_reason_the_most_frequent_first(tmp_path) -> No
     assert report.scores[0].metrics.count == 1
 
 
-def test_a_report_is_strict_json_whatever_is_undefined(tmp_path) -> None:
+def test_a_report_with_undefined_values_is_strict_json(tmp_path) -> None:
     report = evaluate(labelled(tmp_path, [1.0]), [said([1.5])])
     entry = json.loads(json.dumps(report.to_dict(), allow_nan=False))["scores"][0]
     assert entry["mae_interval95"] == [None, None]
@@ -155,22 +155,22 @@ def test_each_source_has_one_row_and_several_structures_in_it_are_an_error() -> 
         prediction("a", bandgap_eV=1.0), prediction("b"), prediction("c", bandgap_eV=2.0),
         prediction("c", 1, bandgap_eV=3.0), prediction("c", 2, bandgap_eV=4.0), prediction("d", bandgap_eV=5.0),
     ]  # fmt: skip
-    found = gather("one", "abc", ["bandgap_eV", "colour"], stream)
+    found = collect_predictions("one", "abc", ["bandgap_eV", "colour"], stream)
     assert found.values[:, 0].tolist() == pytest.approx([1.0, NAN, NAN, 5.0], nan_ok=True)
     assert np.isnan(found.values[:, 1]).all()
     assert [bool(reason) for reason in found.reasons] == [False, True, True, False]
     assert "several structures" in found.reasons[2]
     assert found.n_atoms.tolist() == [2, 0, 2, 2]
-    assert gather("one", "abc", ["bandgap_eV"], []).values.shape == (0, 1)
+    assert collect_predictions("one", "abc", ["bandgap_eV"], []).values.shape == (0, 1)
 
 
-def test_records_are_all_rows_in_order_with_the_same_keys(tmp_path) -> None:
+def test_prediction_rows_are_all_rows_in_order_with_the_same_keys(tmp_path) -> None:
     dropped = [Dropped("table.csv", 2, "d2", "no label")]
     table = labelled(tmp_path, [[1.0, 10.0], [2.0, NAN], [0.5, 5.0]], [GAP, BULK], dropped=dropped)
     table.rows[1:] = [3, 4]
     one = said([[1.25, 11.126], [2.0, 20.0], [NAN, NAN]], properties=2, reasons=["", "", "broken"])
     two = said([[0.5, 10], [2.0, 20.0], [1, 1]], "two", properties=2)
-    rows = list(records(table, [one, two]))
+    rows = list(prediction_rows(table, [one, two]))
     assert [row["row"] for row in rows] == [1, 2, 3, 4]
     assert len({tuple(row) for row in rows}) == 1
     assert rows[0] == {
@@ -205,7 +205,7 @@ def test_a_split_is_the_rows_that_the_table_puts_into_it(tmp_path) -> None:
         rows_of_split(lost, "test")
 
 
-def test_a_folder_is_known_by_its_list_of_labels(tmp_path) -> None:
+def test_the_checksum_of_a_folder_is_that_of_its_labels(tmp_path) -> None:
     (tmp_path / "id_prop.csv").write_text("a,1\n")
     table = labelled(tmp_path, [1.0])
     folder = type(table)(**{**vars(table), "path": str(tmp_path)})
@@ -221,7 +221,7 @@ def test_every_known_property_is_scored_on_a_scale_of_its_own(tmp_path) -> None:
     assert Path(report.path).name == "table.csv"
 
 
-def test_intervals_are_held_against_the_labels_on_each_scale(tmp_path) -> None:
+def test_interval_coverage_is_computed_on_each_scale(tmp_path) -> None:
     table = labelled(tmp_path, [1.0, 10.0, 100.0, 1000.0], [BULK])
     levels = np.array([[0.9, 1.1], [0.8, 1.2], [0.5, 2.0], [0.1, 10.0], [0.01, 100.0]])
     predicted = np.array([1.0, 13.0, 500.0, 3000.0])
@@ -247,7 +247,7 @@ def test_a_label_at_the_end_of_an_interval_is_inside(tmp_path) -> None:
             assert set(coverage.shares.values()) == {share}
 
 
-def test_intervals_hold_as_many_labels_on_either_scale_and_wherever_zero_lies(tmp_path) -> None:
+def test_interval_coverage_is_the_same_on_both_scales_and_at_zero(tmp_path) -> None:
     labels = 10.0 ** np.arange(-9, 7)
     table = labelled(tmp_path, labels, [BULK])
     factors = np.where(np.arange(16) % 2, 1.5, 0.5)  # half of the intervals miss
@@ -261,7 +261,7 @@ def test_intervals_hold_as_many_labels_on_either_scale_and_wherever_zero_lies(tm
     assert evaluate(far, [model]).scores[0].coverage.shares[90] == 0.5
 
 
-def test_what_has_no_logarithm_costs_its_model_the_score_and_no_other_its_rows(tmp_path) -> None:
+def test_a_model_with_values_without_logarithm_has_no_log_score_and_others_keep_their_rows(tmp_path) -> None:
     table = labelled(tmp_path, [1.0, 2.0, 3.0], [BULK])
     bounds = np.array([[[-5.0, 9.0]] * 5] * 3)[:, None]
     one, two = said([1.0, 2.0, 4.0], "one"), replace(said([0.5, -1.0, 3.0], "two"), bounds=bounds)
@@ -280,11 +280,11 @@ def test_what_has_no_logarithm_costs_its_model_the_score_and_no_other_its_rows(t
 
 def test_labels_are_written_as_they_are(tmp_path) -> None:
     table = labelled(tmp_path, [0.00081, NAN], [BULK])
-    first, second = records(table, [said([0.0012345, 7.0])])
+    first, second = prediction_rows(table, [said([0.0012345, 7.0])])
     assert [row["bulk_modulus_GPa_label"] for row in (first, second)] == [0.00081, None]
 
 
-def test_a_property_without_a_score_is_said(tmp_path) -> None:
+def test_a_property_without_a_score_is_noted(tmp_path) -> None:
     table = labelled(tmp_path, [[1.0, np.nan], [2.0, 5.0]], [GAP, BULK])
     report = evaluate(table, [said([[1.0, 7.0], [1.0, np.nan]], properties=2)])
     assert [score.prop for score in report.leading] == [GAP]

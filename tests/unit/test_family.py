@@ -1,4 +1,4 @@
-"""The family's configurations: their parameters, checkpoints and trainings."""
+"""Configurations of all attention types: parameters, checkpoints and training."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_impossible_members_are_refused(change: dict[str, Any], message: str) ->
 
 
 @pytest.mark.parametrize("change", [*FAMILY.values(), {"members": 3}, {"radial_basis": 0}], ids=str)
-def test_the_memory_a_network_takes_is_known_before_it_is_made(change: dict[str, Any]) -> None:
+def test_the_lower_bound_on_the_number_of_weights_holds(change: dict[str, Any]) -> None:
     config = ModelConfig(outputs=5, **change)
     weights = sum(value.numel() for value in network_of(config).state_dict().values())
     assert config.least_weights <= weights < 1.1 * config.least_weights
@@ -118,7 +118,7 @@ def checkpoint_of(change: dict[str, Any]) -> Checkpoint:
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_what_is_saved_is_loaded_and_predicts_the_same(name: str, tmp_path: Path) -> None:
+def test_a_saved_network_predicts_the_same_after_loading(name: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_of(FAMILY[name])
     save_checkpoint(checkpoint, tmp_path / "one", [rock_salt(), random_crystal(3)], "# A card\n")
     loaded = load_checkpoint(tmp_path / "one")
@@ -134,7 +134,7 @@ def test_what_is_saved_is_loaded_and_predicts_the_same(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["real", "framed"])
-def test_an_ensemble_says_the_mean_of_its_members(name: str, tmp_path: Path) -> None:
+def test_an_ensemble_predicts_the_mean_of_its_members(name: str, tmp_path: Path) -> None:
     alone = checkpoint_of(FAMILY[name])
     ensemble = network_of(replace(alone.model.config, members=3))
     for number, member in enumerate(ensemble.networks):
@@ -162,7 +162,7 @@ def test_an_ensemble_says_the_mean_of_its_members(name: str, tmp_path: Path) -> 
         assert features.features[number * own : (number + 1) * own] == pytest.approx(expected.features, rel=1e-5)
 
 
-def test_an_ensemble_that_a_format_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_an_ensemble_in_an_older_format_is_refused(tmp_path: Path) -> None:
     save_checkpoint(checkpoint_of(FAMILY["framed"]), tmp_path, [rock_salt()], "")
     config = json.loads((tmp_path / "config.json").read_text())
     config["model"]["members"] = 2

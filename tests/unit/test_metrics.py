@@ -1,4 +1,4 @@
-"""Errors and intervals against other formulas, limits and the distribution that the intervals are about."""
+"""Metrics and intervals against other formulas, limits and the sampling distribution."""
 
 from fractions import Fraction
 from math import isnan, sqrt
@@ -56,7 +56,7 @@ def test_one_crystal_has_no_interval() -> None:
 def test_an_interval_is_the_same_each_time_and_whatever_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(3).exponential(size=300)
     once = interval_of_mean(values)
-    monkeypatch.setattr(metrics, "AT_ONCE", 1)
+    monkeypatch.setattr(metrics, "RESAMPLED_VALUES_PER_CHUNK", 1)
     assert interval_of_mean(values) == once
 
 
@@ -67,7 +67,7 @@ def test_the_width_of_an_interval_is_that_of_the_normal_approximation() -> None:
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
-def test_nineteen_in_twenty_intervals_hold_the_true_mean() -> None:
+def test_95_percent_of_the_intervals_contain_the_true_mean() -> None:
     random = np.random.default_rng(5)
     samples = np.abs(random.normal(size=(400, 100)))
     intervals = [interval_of_mean(sample) for sample in samples]
@@ -75,7 +75,7 @@ def test_nineteen_in_twenty_intervals_hold_the_true_mean() -> None:
     assert 0.91 <= held <= 0.98  # 0.95 with a deviation of 0.011, less a little for a bootstrap of 100 values
 
 
-def test_pairs_are_told_apart_where_their_errors_are_shared() -> None:
+def test_paired_intervals_are_narrow_if_errors_are_correlated() -> None:
     random = np.random.default_rng(6)
     hardness = random.exponential(size=200)
     one, other = hardness, hardness + 0.01 + 0.02 * random.normal(size=200)
@@ -84,7 +84,7 @@ def test_pairs_are_told_apart_where_their_errors_are_shared() -> None:
     assert interval_of_mean(one)[1] > interval_of_mean(other)[0]  # separately they overlap
 
 
-def test_counts_of_yes_and_no() -> None:
+def test_confusion_counts() -> None:
     so = np.array([True, True, True, False, False, False, False])
     said = np.array([True, True, False, True, False, False, False])
     found = confusion_of(so, said)

@@ -106,8 +106,8 @@ def test_a_large_bin_attends_to_neighbours_alone_with_equal_values_and_gradients
     model.fit_width_norm(batch)
     results = []
     for slots, edges in ((10**9, 1), (0, 10**9), (0, 300)):  # dense; neighbours alone; the same, a few rows at a time
-        monkeypatch.setattr(attention, "DENSE_SLOTS", slots)
-        monkeypatch.setattr(attention, "EDGES_AT_ONCE", edges)
+        monkeypatch.setattr(attention, "MAX_DENSE_SLOTS", slots)
+        monkeypatch.setattr(attention, "EDGES_PER_CHUNK", edges)
         model.zero_grad()
         output = model(batch)
         output.square().sum().backward()

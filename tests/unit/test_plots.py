@@ -1,4 +1,4 @@
-"""Pictures show every crystal: counts in them add up; elements stand where they belong."""
+"""Plots show every crystal: their counts add up, and elements are at their places in the periodic table."""
 
 import io
 from dataclasses import replace
@@ -28,7 +28,7 @@ def many(tmp_path):
     return score_of(tmp_path, labels, labels + random.standard_cauchy(1000) * 0.1)
 
 
-def test_images_are_png_of_a_size_to_be_seen_with_all_their_kinds(many) -> None:
+def test_images_are_large_png_of_all_kinds(many) -> None:
     images = plots.plots_of(many)
     assert list(images) == ["parity", "errors", "elements"]
     for png in images.values():
@@ -46,7 +46,7 @@ def test_every_crystal_is_in_the_parity_plot(many, tmp_path) -> None:
     assert points.get_offsets().tolist() == [[0, 0.5], [1, 1], [2.5, 2]]
 
 
-def test_every_crystal_is_in_the_histogram_or_counted_beside_it(many) -> None:
+def test_every_crystal_is_in_the_histogram_or_counted_outside(many) -> None:
     axes = plots._errors(many).axes[0]
     shown = sum(bar.get_height() for bar in axes.patches)
     (text,) = (text.get_text() for text in axes.texts)
@@ -82,12 +82,12 @@ def test_the_periodic_table_says_error_and_number_of_crystals(tmp_path) -> None:
     ("labels", "predictions"),
     [([1.0], [1.0]), ([0.0] * 12, [0.0] * 12), ([1.0, 1.0], [2.0, 2.0]), ([-1e6, 1e6], [1e6, -1e6])],
 )
-def test_degenerate_data_have_pictures_too(tmp_path, labels, predictions) -> None:
+def test_degenerate_data_can_be_plotted(tmp_path, labels, predictions) -> None:
     images = plots.plots_of(score_of(tmp_path, labels, predictions, ["NaCl"] * len(labels)))
     assert all(png.startswith(b"\x89PNG") for png in images.values())
 
 
-def test_a_unit_is_text_and_no_formula(tmp_path) -> None:
+def test_a_unit_is_not_parsed_as_a_formula(tmp_path) -> None:
     prop = replace(GAP, name="price", label="price_of {it", unit="$\\frac{$ µ")
     assert plots.plots_of(score_of(tmp_path, [1.0, 2.0], [2.0, 2.0], prop=prop))["parity"].startswith(b"\x89PNG")
 
@@ -100,7 +100,7 @@ def test_a_loss_curve_marks_the_least_error_of_each_property() -> None:
     assert moved != png
 
 
-def test_the_shares_inside_intervals_are_drawn_over_their_levels(many) -> None:
+def test_interval_coverage_is_drawn_over_the_levels(many) -> None:
     coverage = Coverage({50: 0.4, 90: 0.95}, {50: 0.1, 90: 0.3}, (), 90)
     score = replace(many, coverage=coverage)
     _, line = plots._coverage(score, coverage).axes[0].lines

@@ -1,4 +1,4 @@
-"""The page is well-formed, needs nothing else, holds the numbers, and lets no text of a table become markup."""
+"""The page is well-formed and self-contained, has all numbers, and escapes all text."""
 
 import re
 from base64 import b64decode
@@ -9,7 +9,7 @@ import pytest
 
 from crystalpredict.data.labels import Dropped
 from crystalpredict.evaluation.evaluate import evaluate
-from crystalpredict.evaluation.report import fraction, number, page_of, span
+from crystalpredict.evaluation.report import fraction, number, render_report, span
 from tests.scored import BULK, GAP, labelled, said
 
 HOSTILE = '<script>alert("1")</script> & Co'
@@ -57,9 +57,9 @@ def report(tmp_path):
     return evaluate(table, models)
 
 
-def test_the_page_is_well_formed_and_asks_for_nothing(report) -> None:
+def test_the_page_is_well_formed_and_loads_nothing(report) -> None:
     png = b"\x89PNG not really"
-    text = page_of(report, {"bandgap": {"parity": png}})
+    text = render_report(report, {"bandgap": {"parity": png}})
     page = Page(text)
     assert "script" not in {tag for tag, _ in page.tags}
     sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
@@ -73,7 +73,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing(report) -> None:
 
 
 def test_the_page_holds_the_scores_of_every_model(report) -> None:
-    page = Page(page_of(report, {}))
+    page = Page(render_report(report, {}))
     for score in report.scores:
         row, *beside = (
             cells for cells in page.cells if cells[:3] == [score.prop.label, score.unit, score.model]
@@ -89,14 +89,14 @@ def test_the_page_holds_the_scores_of_every_model(report) -> None:
 
 
 def test_reasons_are_listed_up_to_a_number_and_the_rest_counted(report) -> None:
-    page = Page(page_of(report, {}))
+    page = Page(render_report(report, {}))
     assert sum(HOSTILE in cells[0] and cells[1:2] == ["1"] for cells in page.cells if cells) == 30
     assert "5 other reasons, 5 rows" in page.text
 
 
 def test_the_page_of_a_report_without_scores_says_so(tmp_path) -> None:
     nothing = evaluate(labelled(tmp_path, [1.0]), [said([np.nan], reasons=["broken"])])
-    page = Page(page_of(nothing, {}))
+    page = Page(render_report(nothing, {}))
     assert "No crystal with a label was predicted" in page.text
     assert ["broken", "1", "1"] in page.cells
 
@@ -120,5 +120,5 @@ def test_signs_intervals_and_fractions() -> None:
 
 
 def test_a_page_is_the_same_whenever_it_is_made(report) -> None:
-    assert page_of(report, {}) == page_of(report, {})
-    assert not re.search(r"20\d\d-\d\d-\d\d", page_of(report, {}))
+    assert render_report(report, {}) == render_report(report, {})
+    assert not re.search(r"20\d\d-\d\d-\d\d", render_report(report, {}))

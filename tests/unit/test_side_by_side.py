@@ -1,4 +1,4 @@
-"""Batches computed by several threads are those of one thread, in their order, and none is wrongly too large."""
+"""Batches computed in several threads equal those of one thread, and only crystals too large for memory fail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_several_threads_give_the_rows_of_one_in_order() -> None:
         assert row.intervals.keys() == expected.intervals.keys()
 
 
-def test_what_does_not_fit_beside_another_batch_is_computed_alone() -> None:
+def test_a_batch_that_does_not_fit_in_parallel_is_computed_alone() -> None:
     model = predictor(3)
     crystals = [random_crystal(seed) for seed in range(7)]
     neighbors = [find_neighbors(crystal.lattice, crystal.positions, 6.0) for crystal in crystals]
@@ -56,7 +56,7 @@ def test_what_does_not_fit_beside_another_batch_is_computed_alone() -> None:
     assert sorted(done) == list(range(7))
 
 
-def test_a_batch_that_fits_nowhere_costs_its_own_rows() -> None:
+def test_a_crystal_that_never_fits_is_the_only_one_to_fail() -> None:
     model = predictor(3)
     crystals = [random_crystal(seed) for seed in range(4)]
     neighbors = [find_neighbors(crystal.lattice, crystal.positions, 6.0) for crystal in crystals]

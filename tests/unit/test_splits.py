@@ -25,13 +25,13 @@ def test_groups_stay_together_and_shares_are_kept() -> None:
     assert not np.array_equal(splits, split_groups(FORMULAS, 0.1, 0.2, seed=2))
 
 
-def test_a_part_that_is_not_wanted_is_empty_and_one_that_is_has_a_row() -> None:
+def test_a_part_with_fraction_0_is_empty_and_any_other_has_a_row() -> None:
     splits = split_groups(range(5), validation=0.01, test=0.0, seed=0)
     assert Counter(splits.tolist()) == {TRAIN: 4, VALIDATION: 1}
 
 
 @pytest.mark.parametrize("groups", [["A"] * 50, ["A"] * 30 + ["B"] * 30, ["A"]])
-def test_what_cannot_be_split_says_so(groups: list[str]) -> None:
+def test_groups_that_cannot_be_split_are_an_error(groups: list[str]) -> None:
     with pytest.raises(UsageError, match="--split-by random"):
         split_groups(groups, 0.1, 0.1, seed=0)
 

@@ -79,7 +79,7 @@ def test_a_run_killed_between_the_last_step_of_an_epoch_and_its_end_goes_on(data
     assert (resumed.epoch, resumed.step, resumed.position) == (1, 0, 0)
 
 
-def test_the_loss_falls_and_the_log_tells(data, tmp_path: Path) -> None:
+def test_the_loss_decreases_and_is_logged(data, tmp_path: Path) -> None:
     training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=12))
     seen: list[Progress] = []
     training.run(seen.append)
@@ -98,7 +98,7 @@ def test_a_property_may_have_the_name_of_a_column_of_the_log(tmp_path: Path) -> 
     assert (float(row["loss"]), float(row["loss_error"]), float(row["gap"])) == (0.25, 2.0, 3.0)
 
 
-def test_a_missing_label_pulls_at_nothing(data, tmp_path: Path) -> None:
+def test_a_missing_label_has_no_gradient(data, tmp_path: Path) -> None:
     """Only the modulus has a label in row 3; the weights that make the energy alone must not feel it, nor a NaN."""
     table, neighbors = data
     labels = table.labels.copy()
@@ -112,7 +112,7 @@ def test_a_missing_label_pulls_at_nothing(data, tmp_path: Path) -> None:
     assert all(torch.isfinite(parameter).all() for parameter in training.model.parameters())
 
 
-def test_how_a_step_is_split_does_not_change_it(data, tmp_path: Path) -> None:
+def test_the_split_of_a_step_does_not_change_it(data, tmp_path: Path) -> None:
     rows = np.arange(30)
     weights = []
     for atoms in (5, 1000):
@@ -123,7 +123,7 @@ def test_how_a_step_is_split_does_not_change_it(data, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attention", ["real", "framed"])
-def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path, attention: str) -> None:
+def test_a_batch_of_fixed_shape_does_not_change_a_step(data, tmp_path: Path, attention: str) -> None:
     """As a CUDA graph takes it (tests/gpu): with empty slots and room for more crystals than there are."""
     table, _ = data
     model = replace(MODEL, attention=attention)
@@ -137,7 +137,7 @@ def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path, atten
             assert batches.place(np.arange(40)) is None
             training.captured = CapturedStep(batches, 2, training._captured_update)
         losses = [float(training._update(rows, 1e-5)) for rows in steps[:2]]
-        outputs.append(training.predicted(np.arange(40), training.average))
+        outputs.append(training.predict(np.arange(40), training.average))
         assert not training.captured or training.captured.steps == 2
         weights.append(torch.cat([p.detach().flatten() for p in training.average.parameters()]))
     assert losses[0] != losses[1]
@@ -145,7 +145,7 @@ def test_a_batch_of_one_shape_does_not_change_a_step(data, tmp_path: Path, atten
     assert np.allclose(outputs[0], outputs[1], rtol=1e-4)
 
 
-def test_a_batch_of_one_shape_holds_the_steps_that_decided_it_where_crystals_share_no_bin(data) -> None:
+def test_a_batch_of_fixed_shape_holds_its_example_steps_if_crystals_share_no_bin(data) -> None:
     table, neighbors = data
     rows = np.flatnonzero(np.diff(neighbors.sites) > 2)
     assert len(rows) > 15
@@ -154,29 +154,29 @@ def test_a_batch_of_one_shape_holds_the_steps_that_decided_it_where_crystals_sha
     assert batches.place(rows) is not None
 
 
-def test_crystals_too_large_for_a_batch_of_one_shape_are_predicted_all_the_same(data, tmp_path: Path) -> None:
+def test_crystals_too_large_for_a_batch_of_fixed_shape_are_predicted(data, tmp_path: Path) -> None:
     """Bins of the size of the largest crystals, and one bin a batch, which each of them more than half fills."""
     table, neighbors = data
     training = Trainer(tmp_path, table, neighbors, MODEL, CONFIG)
-    expected = training.predicted(np.arange(40), training.average)
+    expected = training.predict(np.arange(40), training.average)
     batches = FixedBatches(table, neighbors, [np.array([0])], torch.device("cpu"))
     assert (batches.bins, batches.slots) == (1, 5)
     batches.fitting &= batches.sizes < 5
     training.captured = CapturedStep(batches, 2, training._captured_update)
-    assert np.allclose(training.predicted(np.arange(40), training.average), expected, rtol=1e-4)
+    assert np.allclose(training.predict(np.arange(40), training.average), expected, rtol=1e-4)
     for row in range(5):
-        one = training.predicted(np.array([row]), training.average)
+        one = training.predict(np.array([row]), training.average)
         assert np.allclose(one, expected[row], rtol=1e-4)
 
 
-def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crystalpredict.training.trainer.LEAST_SHARE", 1)
+def test_the_number_of_threads_does_not_change_a_step(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crystalpredict.training.trainer.MIN_THREAD_ATOMS", 1)
     steps, errors = [], []
     for threads in (1, 3):
         torch.set_num_threads(threads)
         training = Trainer(tmp_path / str(threads), *data, MODEL, CONFIG)
-        assert len(training._shares(np.arange(30))) == threads
-        loss = training._accumulate(np.arange(30))
+        assert len(training._positions_of_threads(np.arange(30))) == threads
+        loss = training._compute_gradients(np.arange(30))
         gradients = [parameter.grad.flatten() for parameter in training.model.parameters()]
         steps.append(torch.cat([loss.view(1), *gradients]))
         errors.append(training.errors(training.data.validation_rows)[0])
@@ -186,19 +186,19 @@ def test_threads_side_by_side_do_not_change_a_step(data, tmp_path: Path, monkeyp
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 7))
-def test_crystals_are_dealt_out_evenly_and_each_once(weights: list[int], hands: int) -> None:
-    shares = balanced_split(np.array(weights, dtype=int), hands)
+def test_balanced_split_is_even_and_uses_each_item_once(weights: list[int], groups: int) -> None:
+    shares = balanced_split(np.array(weights, dtype=int), groups)
     assert sorted(np.concatenate(shares).tolist()) == list(range(len(weights)))
     sums = [sum(weights[position] for position in share) for share in shares]
     assert max(sums) - min(sums) <= max(weights, default=0)
 
 
-def test_a_weight_makes_a_property_pull_more(data, tmp_path: Path) -> None:
+def test_the_gradient_is_proportional_to_the_weight_of_a_property(data, tmp_path: Path) -> None:
     """The gradient of a weighted mean: of two labels with weights 3 and 1, three quarters and a quarter."""
     gradients = []
     for weights in ({}, {"formation_energy": 3.0}):
         training = Trainer(tmp_path / str(len(weights)), *data, MODEL, replace(CONFIG, weights=weights))
-        training._accumulate(np.array([3]))  # has both labels
+        training._compute_gradients(np.array([3]))  # has both labels
         gradients.append(training.model.readout[2].bias.grad)
     assert gradients[1] / gradients[0] == pytest.approx([1.5, 0.5], rel=1e-5)
     with pytest.raises(UsageError, match="bandgap"):
@@ -223,7 +223,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 
 
-def test_training_needs_torch_and_numpy_only_and_goes_on_when_started_again(data, tmp_path: Path) -> None:
+def test_training_needs_torch_and_numpy_only_and_resumes(data, tmp_path: Path) -> None:
     data[0].save(tmp_path / "crystals.npz")
     script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
     for epochs in (1, 2):
@@ -249,7 +249,7 @@ def test_learning_rates_of_both_schedules() -> None:
     assert learning_rate(cycle, 0, 1.0) == pytest.approx(0, abs=1e-12)
 
 
-def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
+def test_unusable_labels_and_settings_are_named(data, tmp_path: Path) -> None:
     table, neighbors = data
     with pytest.raises(UsageError, match="unknown target 'bandgap'"):
         Trainer(tmp_path, table, neighbors, MODEL, replace(CONFIG, properties=("bandgap",)))
@@ -276,7 +276,7 @@ def test_what_cannot_be_trained_on_is_named(data, tmp_path: Path) -> None:
         TrainingConfig.from_dict({"epoch": 3})
 
 
-def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Path) -> None:
+def test_a_run_is_resumed_only_with_the_same_data_and_settings(data, tmp_path: Path) -> None:
     table, neighbors = data
     Trainer(tmp_path, *data, MODEL, CONFIG)
     Trainer(tmp_path, *data, MODEL, replace(CONFIG, split_atoms=7, epochs=9))
@@ -295,7 +295,7 @@ def test_a_run_goes_on_with_what_it_began_with_or_not_at_all(data, tmp_path: Pat
         Trainer(tmp_path, *data, MODEL, CONFIG)
 
 
-def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path: Path) -> None:
+def test_a_step_that_does_not_fit_is_halved_after_its_memory_is_freed(data, tmp_path: Path) -> None:
     config = replace(CONFIG, batch_atoms=400, split_atoms=400)
     whole, halved = (Trainer(tmp_path / name, *data, MODEL, config) for name in ("whole", "halved"))
     held: list[weakref.ref[Tensor]] = []
@@ -317,13 +317,13 @@ def test_a_step_without_room_is_halved_once_what_it_held_is_free(data, tmp_path:
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_an_epoch_too(
+def test_an_interruption_does_not_change_the_log_and_also_works_during_validation(
     data, tmp_path: Path, stop_at: int
 ) -> None:
     config = replace(CONFIG, epochs=3, batch_atoms=60)
     whole, broken = (Trainer(tmp_path / name, *data, MODEL, config) for name in ("whole", "broken"))
     whole.run(lambda progress: None)
-    update, predicted = broken._update, broken.predicted
+    update, predicted = broken._update, broken.predict
 
     def stop_after_step(rows: IntArray, rate: float) -> torch.Tensor:
         broken.interrupted |= broken.step == stop_at
@@ -339,7 +339,7 @@ def test_an_interruption_leaves_no_trace_in_the_log_and_is_heard_at_the_end_of_a
     broken = Trainer(tmp_path / "broken", *data, MODEL, config)
     for _ in range(3):
         if not broken.finished:
-            predicted, broken.predicted = broken.predicted, stop_while_validating
+            predicted, broken.predict = broken.predict, stop_while_validating
             with pytest.raises(Interrupted):
                 broken.run(lambda progress: None)
             broken = Trainer(tmp_path / "broken", *data, MODEL, config)
@@ -359,7 +359,7 @@ def test_a_run_killed_before_its_first_state_begins_again(data, tmp_path: Path, 
     assert Trainer(tmp_path, *data, MODEL, CONFIG).step == 0
 
 
-def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
+def test_errors_match_the_predictions(data, tmp_path: Path) -> None:
     """Never below the least that physics allows."""
     table = replace(data[0], properties=tuple(replace(prop, minimum=10.0) for prop in data[0].properties))
     training = Trainer(tmp_path, table, data[1], MODEL, CONFIG)
@@ -374,22 +374,22 @@ def test_errors_are_those_of_what_is_predicted(data, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"freeze_encoder": "False"}, {"epochs": 2.5}, {"learning_rate": ".001"}, {"seed": ""}, {"epochs": True}]
 )
-def test_a_setting_of_another_kind_is_refused(wrong: dict[str, object]) -> None:
+def test_a_setting_of_another_type_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(DataError, match=f"{next(iter(wrong))} is .* which is no"):
         TrainingConfig.from_dict(wrong)
     assert TrainingConfig.from_dict({"learning_rate": 1, "properties": ["bandgap"]}).learning_rate == 1
 
 
-def test_without_patience_the_last_weights_are_kept(data, tmp_path: Path) -> None:
+def test_without_early_stopping_the_last_weights_are_kept(data, tmp_path: Path) -> None:
     training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, epochs=12, learning_rate=5e-3, ema=0.0))
     best: list[int] = []
     training.run(lambda progress: best.append(progress.epoch) if progress.best else None)
-    assert best[-1] < training.kept_epoch == training.epoch == 12
-    for one, two in zip(training.kept().parameters(), training.average.parameters(), strict=True):
+    assert best[-1] < training.final_epoch == training.epoch == 12
+    for one, two in zip(training.final_network().parameters(), training.average.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
-def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interruption(data, tmp_path: Path) -> None:
+def test_early_stopping_keeps_the_best_weights_also_after_an_interruption(data, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=60, patience=3, learning_rate=5e-3, schedule="inverse_sqrt", ema=0.0)
     seen: list[Progress] = []
     whole = Trainer(tmp_path / "whole", *data, MODEL, config)
@@ -397,27 +397,32 @@ def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interrupti
     ends = [progress for progress in seen if progress.errors]
     assert [end.epoch for end in ends] == list(range(whole.epoch + 1))  # that of the start is the first
     assert whole.epoch < 60
-    assert [end.epoch for end in ends if end.best][-1] == whole.kept_epoch == whole.epoch - 3
-    last, whole.average = whole.average, whole.kept()  # the errors are those of the best epoch, not of the last
-    assert whole.errors(whole.data.validation_rows)[0] == pytest.approx(ends[whole.kept_epoch].errors)
+    assert [end.epoch for end in ends if end.best][-1] == whole.final_epoch == whole.epoch - 3
+    last, whole.average = (
+        whole.average,
+        whole.final_network(),
+    )  # errors of the best epoch, not of the last
+    assert whole.errors(whole.data.validation_rows)[0] == pytest.approx(ends[whole.final_epoch].errors)
     assert whole.errors(whole.data.validation_rows)[0] != pytest.approx(ends[-1].errors)
     whole.average = last
 
     broken = Trainer(tmp_path / "broken", *data, MODEL, config)
 
     def stop(progress: Progress) -> None:
-        broken.interrupted = progress.epoch == whole.kept_epoch and progress.errors is not None
+        broken.interrupted = progress.epoch == whole.final_epoch and progress.errors is not None
 
     with pytest.raises(Interrupted):
         broken.run(stop)
     resumed = Trainer(tmp_path / "broken", *data, MODEL, config)
-    assert (resumed.kept_epoch, resumed.step) == (whole.kept_epoch, broken.step)
+    assert (resumed.final_epoch, resumed.step) == (whole.final_epoch, broken.step)
     resumed.run(lambda progress: None)
-    assert (resumed.epoch, resumed.kept_epoch) == (whole.epoch, whole.kept_epoch)
-    for one, two in zip(whole.kept().state_dict().values(), resumed.kept().state_dict().values(), strict=True):
+    assert (resumed.epoch, resumed.final_epoch) == (whole.epoch, whole.final_epoch)
+    for one, two in zip(
+        whole.final_network().state_dict().values(), resumed.final_network().state_dict().values(), strict=True
+    ):
         assert torch.equal(one, two)
     for name, weights in kept_state(tmp_path / "whole").items():  # what scripts/export.py takes
-        assert torch.equal(weights, whole.kept().state_dict()[name])
+        assert torch.equal(weights, whole.final_network().state_dict()[name])
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "broken")]
     errors = [[row.split(",")[4:] for row in log] for log in logs]
     assert errors[0][1][1:] == errors[1][1][1:]
@@ -428,7 +433,9 @@ def test_patience_ends_a_run_and_keeps_the_best_weights_also_after_an_interrupti
 def start(data, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     training = Trainer(tmp_path_factory.mktemp("start"), *data, MODEL, CONFIG)
     training.run(lambda progress: None)
-    return Checkpoint("start", training.kept(), training.properties, training.data.mean, training.data.deviation, {})
+    return Checkpoint(
+        "start", training.final_network(), training.properties, training.data.mean, training.data.deviation, {}
+    )
 
 
 def test_a_run_that_starts_from_a_checkpoint_begins_with_its_predictions(data, start, tmp_path: Path) -> None:
@@ -457,7 +464,7 @@ def test_directions_added_to_a_checkpoint_change_nothing_at_first_and_then_learn
     training = Trainer(tmp_path, table, edges, framed, replace(CONFIG, epochs=1), start=start)
     rows = np.arange(10)
     plain = Trainer(tmp_path / "plain", table, neighbors, start.model.config, replace(CONFIG, epochs=1), start=start)
-    assert training.predicted(rows, training.model) == pytest.approx(plain.predicted(rows, plain.model), abs=1e-4)
+    assert training.predict(rows, training.model) == pytest.approx(plain.predict(rows, plain.model), abs=1e-4)
     training.run(lambda progress: None)
     learnt = [value.abs().max() for name, value in training.model.named_parameters() if "direction" in name]
     assert len(learnt) == MODEL.blocks
@@ -470,7 +477,7 @@ def test_a_frozen_encoder_stays_as_it_was(data, start, tmp_path: Path) -> None:
     config = replace(CONFIG, freeze_encoder=True, epochs=1)
     training = Trainer(tmp_path, *data, start.model.config, config, start=start)
     training.run(lambda progress: None)
-    for name, value in training.kept().state_dict().items():
+    for name, value in training.final_network().state_dict().items():
         assert torch.equal(value, start.model.state_dict()[name]) != name.startswith("readout"), name
     assert training.step == Trainer(tmp_path, *data, start.model.config, config, start=start).step > 0
 
@@ -479,7 +486,7 @@ def test_a_frozen_encoder_stays_as_it_was(data, start, tmp_path: Path) -> None:
     ("loss", "ratio"),
     [("l1", 200), ("mse", 200**2), ("huber", (20 - 0.5) / (0.5 * 0.1**2)), ("log", np.log(41) / np.log(1.2))],
 )
-def test_losses_grow_with_the_error_as_they_should(data, tmp_path: Path, loss: str, ratio: float) -> None:
+def test_losses_have_the_right_values(data, tmp_path: Path, loss: str, ratio: float) -> None:
     training = Trainer(tmp_path, *data, MODEL, replace(CONFIG, loss=loss))
     output = torch.zeros(2, 1)
     small, large = (float(training._loss(output, torch.tensor([[size], [torch.nan]]))) for size in (0.1, 20.0))
@@ -540,7 +547,7 @@ assert loss.untyped_storage().nbytes() == loss.nbytes
     run_in_two_processes(data[0], tmp_path, "TrainingConfig()", lines)
 
 
-def test_processes_stop_together_when_one_is_asked_to(data, tmp_path: Path) -> None:
+def test_all_processes_stop_if_one_is_interrupted(data, tmp_path: Path) -> None:
     lines = """
 training.interrupted = distributed.rank() == 1
 try:
@@ -554,7 +561,7 @@ distributed.leave_group()
     assert int(np.load(tmp_path / "run" / "state.npz")["position"][1]) == 1
 
 
-def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path: Path) -> None:
+def test_the_encoder_rate_scales_the_steps_of_the_encoder(data, tmp_path: Path) -> None:
     """Adam's first step is the rate for every weight, whatever its gradient."""
     config = replace(CONFIG, epochs=1, schedule="inverse_sqrt", learning_rate=1e-3, encoder_rate=0.1, weight_decay=0.0)
     training = Trainer(tmp_path, *data, MODEL, config)
@@ -566,7 +573,7 @@ def test_an_encoder_with_a_share_of_the_rate_moves_by_that_share(data, tmp_path:
         assert moved == pytest.approx(expected, rel=0.01), name
 
 
-def test_muon_moves_the_blocks_matrices_alike_in_all_directions(data, tmp_path: Path) -> None:
+def test_muon_steps_are_nearly_orthogonal_matrices(data, tmp_path: Path) -> None:
     """Its step is nearly orthogonal: singular values within 0.5 to 1.5 of 0.2 sqrt(largest side) times its rate."""
     config = replace(CONFIG, schedule="inverse_sqrt", learning_rate=1e-3, muon_rate=5.0, weight_decay=0.0)
     training = Trainer(tmp_path, *data, MODEL, config)
@@ -582,7 +589,7 @@ def test_muon_moves_the_blocks_matrices_alike_in_all_directions(data, tmp_path: 
             assert float(moved.abs().max()) == pytest.approx(1e-3, rel=0.01), name
 
 
-def test_muon_in_single_precision_goes_where_that_of_torch_goes() -> None:
+def test_muon_in_single_precision_agrees_with_that_of_torch() -> None:
     random = torch.Generator().manual_seed(0)
     shapes = [(384, 128), (128, 128), (128, 512), (384, 128)]
     ours, theirs = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
@@ -602,12 +609,12 @@ def test_muon_in_single_precision_goes_where_that_of_torch_goes() -> None:
         assert torch.allclose(mean, expected, atol=1e-6)
 
 
-def test_a_start_that_no_epoch_beats_is_kept(data, start, tmp_path: Path) -> None:
+def test_initial_weights_are_kept_if_no_epoch_improves_them(data, start, tmp_path: Path) -> None:
     config = replace(CONFIG, properties=("formation_energy",), patience=2, learning_rate=1.0, schedule="inverse_sqrt")
     training = Trainer(tmp_path, *data, start.model.config, config, start)
     with suppress(DataError):  # the loss may be no number any more
         training.run(lambda progress: None)
-    assert training.kept_epoch == 0
+    assert training.final_epoch == 0
     for name, value in start.model.state_dict().items():
         if not name.startswith("readout.2."):
-            assert torch.equal(training.kept().state_dict()[name], value), name
+            assert torch.equal(training.final_network().state_dict()[name], value), name

@@ -28,7 +28,7 @@ from crystalpredict.errors import UsageError
 
 if TYPE_CHECKING:
     from crystalpredict.data.labels import LabelledTable
-    from crystalpredict.evaluation.evaluate import Predicted
+    from crystalpredict.evaluation.evaluate import ModelPredictions
     from crystalpredict.evaluation.scores import Report, Score
     from crystalpredict.io.worker_pool import Limits
     from crystalpredict.properties import Property
@@ -125,7 +125,7 @@ def evaluate(
     if not quiet:
         say(f"{data}: {', '.join(table.notes)}")
     from crystalpredict.evaluation.evaluate import evaluate as evaluated
-    from crystalpredict.evaluation.evaluate import records
+    from crystalpredict.evaluation.evaluate import prediction_rows
 
     limits = limits_of(timeout_per_file, memory_per_process)
     answers = predict_rows(table, models, device, jobs or cores(), limits, quiet=quiet)
@@ -134,7 +134,7 @@ def evaluate(
         say_losses(found, len(table.notes))
     if predictions:
         with opened(predictions) as stream:
-            write_records(records(table, answers), kind_of_rows, stream)
+            write_records(prediction_rows(table, answers), kind_of_rows, stream)
     draw(found, plots, report)
     write_report(found, format, sys.stdout)
     sys.stdout.flush()
@@ -247,9 +247,9 @@ def shared(table: LabelledTable, model: Model) -> list[str]:
 
 def predict_rows(
     table: LabelledTable, models: Sequence[Model], device: str, jobs: int, limits: Limits, *, quiet: bool
-) -> list[Predicted]:
+) -> list[ModelPredictions]:
     """What each model says of the rows; structures are read once for all models of like neighbour lists."""
-    from crystalpredict.evaluation.evaluate import gather
+    from crystalpredict.evaluation.evaluate import collect_predictions
     from crystalpredict.io.reader import Reader
 
     kinds = [model.lists for model in models]
@@ -278,7 +278,7 @@ def predict_rows(
         answers = list(with_progress(rows, total, lambda row: row[0].index == 0, quiet=quiet, what="rows"))
     columns = [prop.column for prop in table.properties]
     return [
-        gather(model.name, weights_sha256(model.folder), columns, [row[number] for row in answers])
+        collect_predictions(model.name, weights_sha256(model.folder), columns, [row[number] for row in answers])
         for number, model in enumerate(models)
     ]
 
@@ -307,10 +307,10 @@ def draw(report: Report, plots: Path | None, page: Path | None) -> None:
                 with write_atomically(plots / f"{score.prop.name}_{kind}{ending}.png") as file:
                     file.write(png)
     if page:
-        from crystalpredict.evaluation.report import page_of
+        from crystalpredict.evaluation.report import render_report
 
         with write_atomically(page) as file:
-            file.write(page_of(report, images).encode())
+            file.write(render_report(report, images).encode())
 
 
 def pictures(report: Report, *, all_models: bool) -> Iterator[tuple[Score, dict[str, bytes]]]:

@@ -220,14 +220,14 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     from crystalpredict.checkpoints.checkpoint import load_checkpoint
     from crystalpredict.data.labelled import parts_of, read_crystals
     from crystalpredict.data.labels import read_labelled
-    from crystalpredict.data.summary import lines_of_data, lines_of_split
+    from crystalpredict.data.summary import describe_data, describe_split
     from crystalpredict.nn import ModelConfig
     from crystalpredict.properties import PROPERTIES
     from crystalpredict.training.finetune import (
-        lay_out,
+        check_labels,
+        describe_start,
         learnt_targets,
-        lines_of_start,
-        refuse_unlearnable,
+        prepare_run,
         settings_for,
     )
     from crystalpredict.training.plan import Plan
@@ -254,20 +254,20 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     )  # fmt: skip
     validation, test = wishes.shares
     splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])
-    refuse_unlearnable(crystals.table, splits)
+    check_labels(crystals.table, splits)
     trained = splits[0] == 0
     atoms = float(crystals.table.sizes[trained].mean())
     config = settings_for(int(trained.sum()), atoms, scratch=base is None, directions=added)
     config = replace(config, **wishes.settings)
     notes = [
-        f"{data}: {', '.join(labelled.notes)}", *lines_of_data(crystals),
-        *(lines_of_start(crystals, base) if base else []),
-        *lines_of_split(crystals, splits, wishes.split_by.value),
+        f"{data}: {', '.join(labelled.notes)}", *describe_data(crystals),
+        *(describe_start(crystals, base) if base else []),
+        *describe_split(crystals, splits, wishes.split_by.value),
     ]  # fmt: skip
     command = ["crystalpredict", *sys.argv[1:]]
     start = (wishes.base, base, learnt_targets(crystals.table.properties, base)) if wishes.base and base else None
     plan = Plan.new(command, data, start, network, config, wishes.folds, notes, wishes.members)
-    lay_out(folder, crystals, splits, plan)
+    prepare_run(folder, crystals, splits, plan)
     if not quiet:
         for note in notes:
             say(note)
@@ -291,7 +291,7 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     from crystalpredict._files import write_json
     from crystalpredict.training import distributed
     from crystalpredict.training.finetune import finish, mean_of_folds, open_trainings, run_folders
-    from crystalpredict.training.model_card import kept_weights
+    from crystalpredict.training.model_card import describe_saved_weights
     from crystalpredict.training.plan import Plan
 
     plan = Plan.load(folder)
@@ -310,7 +310,7 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
         if not distributed.rank():
             draw_losses(own, plan, quiet=quiet)
         if not quiet:
-            say(kept_weights([training.kept_epoch for training in trainings]))
+            say(describe_saved_weights([training.final_epoch for training in trainings]))
             for part, name, scale, figures in figures_of(reports[-1]):
                 low, high = figures["interval"]
                 interval = f" [{low:.4g}, {high:.4g}]" if isfinite(low) else ""  # of one crystal there is none

@@ -1,9 +1,9 @@
-"""Equivalent atoms are computed once: the network cannot tell them apart, so one of each kind stands for all.
+"""Merge equivalent atoms, which a network cannot distinguish, so that one of each kind is computed.
 
-Two atoms of a cell are equivalent if their neighbours are of the same kinds at the same distances, and those
-neighbours are equivalent in turn: the colour refinement of Weisfeiler and Leman on the neighbour list. Symmetry makes
-atoms equivalent, and so does a cell larger than the primitive one. Their states are the same in every block of the
-network, whose mean over atoms becomes a mean weighted by counts [M6].
+Two atoms of a cell are equivalent if they have equivalent neighbours at the same distances. This is the colour
+refinement of Weisfeiler and Leman on the neighbour list. Atoms are equivalent by symmetry, or because the cell is
+larger than the primitive one. Their states are the same in every block of the network, so its mean over atoms becomes a
+mean weighted by counts [M6].
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ import numpy as np
 from crystalpredict._warnings import silence
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
 
-Merging = Literal["distances", "rotations", "nothing"]  # that of equivalent atoms: by which of the functions below
+Merging = Literal["distances", "rotations", "nothing"]
+"""How equivalent atoms are merged: by `merge_equivalent`, by `merge_rotated`, or not."""
 
-FINGERPRINT_TOLERANCE = 3e-4  # of fingerprints: distances of equivalent atoms differ by some 1e-4 Å at most
-SAME_ORBIT = 1e-3  # Å, within which an operation maps an atom to another
-MAX_ATOMS_ROTATIONS = 400  # of a cell whose rotations are looked for: spglib takes long for larger ones
-FREQUENCIES = (5.0, 10.0, 16.0)  # per radius, of the fingerprints
+FINGERPRINT_TOLERANCE = 3e-4  # difference of fingerprints; distances of equivalent atoms differ by up to 1e-4 Å
+SAME_ORBIT = 1e-3  # Å, largest distance between an atom and the image of an equivalent one
+MAX_ATOMS_ROTATIONS = 400  # of a cell whose rotations are searched; spglib is slow for larger cells
+FREQUENCIES = (5.0, 10.0, 16.0)  # of the fingerprints, radians per radius
 
 
 def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], radius: float) -> list[Neighbors]:
-    """The neighbour lists (radius in Å, all atoms listed) with one atom of each kind of equivalent atoms.
+    """Return neighbour lists with one atom for each kind of equivalent atoms.
 
-    Many crystals at once, since the work on one is small; the result for one does not depend on the others. Atoms of a
-    kind differ by what FINGERPRINT_TOLERANCE lets pass: the one in the middle stands for them, whatever their order.
-    Lists with vectors belong to networks that see more than distances, for which such atoms differ: they are returned
-    as they are.
+    The result for a crystal does not depend on the others; processing many together is faster. Of a kind, the atom with
+    the middle fingerprint is listed, which does not depend on the order of the atoms. Lists with vectors are returned
+    unchanged: networks that use more than distances can distinguish such atoms.
+
+    Args:
+        crystals: B crystals.
+        neighbors: their neighbour lists with all atoms, (B,).
+        radius: of the neighbour lists, Å.
     """
     if not crystals or any(edges.vectors is not None for edges in neighbors):
         return list(neighbors)
@@ -43,10 +48,14 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
 
 
 def merge_rotated(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -> list[Neighbors]:
-    """The neighbour lists (all atoms listed) with one of all atoms that rotations of the crystal map onto each other.
+    """Return neighbour lists with one of all atoms that rotations of the crystal map onto each other.
 
-    For networks that see directions in frames that turn with the crystal, but that may tell a mirror image: proper
-    rotations and translations, by spglib, in cells of up to MAX_ATOMS_ROTATIONS atoms. It takes milliseconds a crystal.
+    This suits networks with directions in frames that rotate with the crystal but may distinguish mirror images. The
+    proper rotations and translations come from spglib, for cells of up to MAX_ATOMS_ROTATIONS atoms, in milliseconds.
+
+    Args:
+        crystals: B crystals.
+        neighbors: their neighbour lists with all atoms, (B,).
     """
     if not crystals:
         return []
@@ -58,9 +67,14 @@ def merge_rotated(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -
 
 @dataclass(frozen=True)
 class _Lists:
-    """Neighbour lists of many crystals, all atoms listed, one after the other; indices count over all atoms.
+    """Concatenated neighbour lists of B crystals with all atoms; indices count over all crystals.
 
-    starts (B + 1,), first atom of each crystal; else as Neighbors.
+    Attributes:
+        starts: first atom of each crystal, and the number of atoms, (B + 1,).
+        first: first edge of each atom, and the number of edges, (N + 1,).
+        indices: atom at the other end of each edge, (E,).
+        distances: Å, (E,).
+        vectors: Å, (E, 3), or None.
     """
 
     starts: IntArray
@@ -71,7 +85,7 @@ class _Lists:
 
     @classmethod
     def of(cls, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -> _Lists:
-        """Those of some crystals."""
+        """Return the concatenated lists of some crystals."""
         starts = np.concatenate([[0], np.cumsum([crystal.n_atoms for crystal in crystals])])
         vectors = [edges.vectors for edges in neighbors if edges.vectors is not None]
         return cls(
@@ -83,14 +97,16 @@ class _Lists:
         )
 
     def merged(self, kinds: IntArray, values: FloatArray) -> list[Neighbors]:
-        """The lists with that atom of each kind which has the middle one of their values (N,), of equal ones the first.
+        """Return the lists with one atom of each kind, the one with the middle value.
 
-        kinds (N,), any numbers, never those of another crystal.
+        Args:
+            kinds: of each atom, any numbers, different between crystals, (N,).
+            values: that order the atoms of a kind; of equal values the first atom counts, (N,).
         """
         _, kinds, multiplicity = np.unique(kinds, return_inverse=True, return_counts=True)
         listed = np.lexsort((values, kinds))[np.cumsum(multiplicity) - multiplicity // 2 - 1]
         order = np.argsort(listed)
-        listed, multiplicity = listed[order], multiplicity[order]  # atoms in their order, crystal after crystal
+        listed, multiplicity = listed[order], multiplicity[order]  # in the order of the atoms
         position = np.empty(len(listed), dtype=np.int64)  # of each kind among the listed atoms
         position[kinds[listed]] = np.arange(len(listed))
         bounds = np.searchsorted(listed, self.starts)
@@ -101,7 +117,7 @@ class _Lists:
         return Neighbors.of_many(
             bounds,
             np.concatenate([[0], np.cumsum(widths)]),
-            position[kinds[self.indices[rows]]] - np.repeat(bounds[owners], widths),  # its kind's place in the own list
+            position[kinds[self.indices[rows]]] - np.repeat(bounds[owners], widths),  # in the list of the crystal
             self.distances[rows],
             listed - self.starts[owners],
             multiplicity,
@@ -110,18 +126,18 @@ class _Lists:
 
 
 def _orbits(crystal: Crystal) -> IntArray:
-    """For each atom (n,) the first of those that proper rotations and translations of the crystal map it to."""
+    """Return for each atom (n,) the first atom that proper rotations and translations map it to."""
     own = np.arange(crystal.n_atoms)
-    os.environ.setdefault("SPGLIB_WARNING", "OFF")  # on stderr, of cells that it understands at its second try
+    os.environ.setdefault("SPGLIB_WARNING", "OFF")  # hides messages on stderr about a first attempt that fails
     try:
         import spglib
-    except ImportError:  # a machine that trains needs torch and NumPy only
+    except ImportError:  # training needs torch and NumPy only
         return own
     if crystal.n_atoms > MAX_ATOMS_ROTATIONS:
         return own
     fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
     kinds = np.unique(occupant_labels([crystal]), return_inverse=True)[1].reshape(-1)
-    with silence():  # of how it will tell of errors one day
+    with silence():  # it announces how it will report errors in future
         found = spglib.get_symmetry((crystal.lattice, fractional, kinds), symprec=SAME_ORBIT)  # type: ignore[arg-type]
     if not found:
         return own
@@ -134,23 +150,28 @@ def _orbits(crystal: Crystal) -> IntArray:
         squares = np.square(apart @ crystal.lattice).sum(axis=2)
         squares[kinds[:, None] != kinds] = np.inf
         orbits = np.minimum(orbits, squares.argmin(axis=1))
-    # operations that spglib found are a group, so that all of an orbit name its first atom; if not, nothing is sure
+    # the operations form a group, so all atoms of an orbit have the same first atom; if not, they are unreliable
     return orbits if (orbits[orbits] == orbits).all() else own
 
 
 def refine(
     kinds: IntArray, starts: IntArray, first: IntArray, indices: IntArray, distances: FloatArray
 ) -> tuple[IntArray, FloatArray]:
-    """Kinds (N,), 0 to their number - 1, split until atoms of one kind have neighbours of the same kinds and distances.
+    """Split kinds until all atoms of a kind have neighbours of the same kinds at the same distances.
 
-    Also the last sums (N,) by which they were split: those of atoms of one kind are nearly the same.
+    For each frequency, a round sums over the neighbours a smooth function of the distance times a random number of the
+    neighbour's kind. Atoms with different sums have different neighbours. The function is 0 at the radius, so that an
+    additional edge there does not matter.
 
-    kinds (N,), to begin with, in ascending order of crystals; starts (B + 1,), first atom of each crystal; first
-    (N + 1,), indices (E,) and distances (E,), in units of the radius, over all atoms.
+    Args:
+        kinds: initial kinds, in ascending order of crystals, (N,).
+        starts: first atom of each crystal, and the number of atoms, (B + 1,).
+        first: first edge of each atom, and the number of edges, (N + 1,).
+        indices: atom at the other end of each edge, (E,).
+        distances: in units of the radius, (E,).
 
-    A round sums over the neighbours, for each frequency, a smooth function of the distance times a random number that
-    belongs to the neighbour's kind; atoms whose sums differ have different neighbours. The function falls to 0 at the
-    radius, so an edge more or less there does not matter.
+    Returns:
+        Kinds (N,), from 0 on, and the last sums (N,), which are nearly the same for the atoms of a kind.
     """
     kinds = np.unique(kinds, return_inverse=True)[1].reshape(-1)
     distances = distances.astype(np.float32)
@@ -165,17 +186,17 @@ def refine(
         for wave, weight in zip(waves, weights, strict=True):
             lowest = np.full(len(starts) - 1, len(kinds))
             np.minimum.at(lowest, crystals, kinds)
-            own = weight[kinds - lowest[crystals]]  # numbered from 0 in each crystal, whatever comes before it
+            own = weight[kinds - lowest[crystals]]  # numbered from 0 in each crystal, independent of the others
             sums = np.add.reduceat(wave * own[indices], first[:-1], dtype=np.float64)
             kinds = _split(kinds, sums)
     return kinds, sums
 
 
 def _split(kinds: IntArray, values: FloatArray) -> IntArray:
-    """Kinds split where the values (N,) of a kind have a gap above FINGERPRINT_TOLERANCE.
+    """Return kinds (N,), split where the values (N,) of a kind have a gap above FINGERPRINT_TOLERANCE.
 
-    A run of values without a gap that is wider than three tolerances is cut into pieces of that width: in a large
-    disordered cell values lie so densely that there are no gaps.
+    Values without gaps over more than three tolerances are cut into pieces of that width: in a large disordered cell
+    the values are too dense for gaps.
     """
     order = np.lexsort((values, kinds))
     values, sorted_kinds = values[order], kinds[order]
@@ -191,7 +212,7 @@ def _split(kinds: IntArray, values: FloatArray) -> IntArray:
 
 
 def occupant_labels(crystals: Sequence[Crystal]) -> IntArray:
-    """A number (N,) for each atom of all crystals, the same for atoms of one crystal with the same occupants."""
+    """Return a label (N,) for each atom of all crystals, equal for atoms of a crystal with the same occupants."""
     columns = max(crystal.numbers.shape[1] for crystal in crystals)
     owners = np.repeat(np.arange(len(crystals)), [crystal.n_atoms for crystal in crystals])
     numbers, occupancies = (

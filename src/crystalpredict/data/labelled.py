@@ -1,4 +1,4 @@
-"""Labelled crystals: a table whose structures are read, and how it is split."""
+"""Labelled crystals: read the structures of a labelled table, and split them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,15 @@ PARTS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
 
 @dataclass(frozen=True)
 class LabelledCrystals:
-    """C crystals of a labelled table, all in one part, with what is needed to split them, and what was left out.
+    """Crystals of a labelled table, with what is needed to split them.
 
-    formulas (C,), reduced; fingerprints (C, 4); splits (C,), as a column of the table names them, or empty.
+    Attributes:
+        table: C crystals and their labels, all in the training part.
+        formulas: reduced formulas, (C,).
+        fingerprints: (C, 4).
+        splits: content of the table's split column, or empty, (C,).
+        dropped: rows that were left out, with reasons.
+        holes: labels that were left out, with reasons.
     """
 
     table: CrystalTable
@@ -40,15 +46,21 @@ class LabelledCrystals:
 
 
 def read_crystals(
-    labelled: LabelledTable,
-    radius: float,
-    jobs: int = 1,
+    labelled: LabelledTable, radius: float, jobs: int = 1,
     watch: Callable[[Iterable[Entry]], Iterable[Entry]] = iter,
     limits: Limits | None = None,
-) -> LabelledCrystals:
-    """The ordered crystals of a labelled table, read by `jobs` processes; radius, Å, of the neighbours looked at.
+) -> LabelledCrystals:  # fmt: skip
+    """Return the ordered crystals of a labelled table.
 
-    `watch` sees the structures pass; `limits` of reading one.
+    Args:
+        labelled: table of labels and structure sources.
+        radius: of the neighbour lists that the fingerprints are computed from, Å.
+        jobs: reader processes.
+        watch: wraps the iterator over the structures, for example in a progress bar.
+        limits: of time and memory for each file.
+
+    Raises:
+        DataError: no row has a structure to train on.
     """
     rows: list[int] = []
     formulas: list[str] = []
@@ -61,14 +73,14 @@ def read_crystals(
             crystal, neighbors = entry.crystal, entry.neighbors
             reason = entry.error
             if len(found) > 1:
-                reason = f"{len(found)} structures: a labelled row needs one"
+                reason = f"{len(found)} structures: a labelled row must have one"
             elif crystal and (crystal.occupancies != 1).any():
                 reason = "partly occupied sites: give an ordered model to train on"
             if reason or crystal is None or neighbors is None:
                 dropped.append(Dropped(labelled.path, int(labelled.rows[row]), labelled.ids[row], reason))
                 continue
             rows.append(row)
-            formulas.append(entry.formula)  # not the entry: its neighbours would fill the memory
+            formulas.append(entry.formula)  # not the entry, whose neighbour list would fill the memory
             crystals.append(crystal)
             prints.append(fingerprint(crystal.numbers[neighbors.atoms, 0], neighbors))
     if not rows:
@@ -95,7 +107,7 @@ def read_crystals(
 
 
 def _by_source(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
-    """Entries of one source after the other."""
+    """Yield the entries of each source together."""
     own: list[Entry] = []
     for entry in entries:
         if entry.index == 0 and own:
@@ -109,9 +121,18 @@ def _by_source(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
 def parts_of(
     crystals: LabelledCrystals, by: str, validation: float, test: float, folds: int, seed: int
 ) -> list[IntArray]:
-    """TRAIN, VALIDATION or TEST of each crystal (C,), for each fold; `by` formula, random or column.
+    """Return TRAIN, VALIDATION or TEST of each crystal (C,), for each fold.
 
-    `validation` and `test` are shares. A column without validation rows gets them from its training rows, by formula.
+    Args:
+        crystals: C labelled crystals.
+        by: formula, random or column. A column without validation rows gets them from its training rows, by formula.
+        validation: fraction of the crystals.
+        test: fraction of the crystals; not used by a column.
+        folds: number of folds of a cross-validation; 0: one split.
+        seed: of the random order.
+
+    Raises:
+        UsageError: the split is impossible.
     """
     if by == "column":
         if folds:

@@ -1,4 +1,4 @@
-"""What a training says of its data before it begins."""
+"""Describe labelled data before a training: sizes, labels, dropped rows, suspicious units, duplicates."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from crystalpredict.data.labelled import PARTS, LabelledCrystals
 from crystalpredict.data.splits import repeated_rows
 from crystalpredict.properties import Property
 
-SHOWN = 8  # reasons, elements or pairs that are named; the rest is counted
+MAX_LISTED = 8  # reasons or pairs that are named; the rest is counted
 
 
-def lines_of_data(crystals: LabelledCrystals) -> list[str]:
-    """Rows kept and dropped, by reason; labels of each property; what looks wrong with them."""
+def describe_data(crystals: LabelledCrystals) -> list[str]:
+    """Return messages about crystals, dropped rows by reason, labels of each property, and suspicious labels."""
     table = crystals.table
     lines = [f"{len(table):,} crystals of {table.sizes.min()} to {table.sizes.max()} atoms"]
     reasons = Counter(drop.reason for drop in crystals.dropped)
-    for reason, count in reasons.most_common(SHOWN):
+    for reason, count in reasons.most_common(MAX_LISTED):
         first = next(drop for drop in crystals.dropped if drop.reason == reason)
         lines.append(f"dropped {count:,}: {reason} (first: row {first.row}, {first.id})")
-    if len(reasons) > SHOWN:
-        rest = sum(reasons.values()) - sum(count for _, count in reasons.most_common(SHOWN))
-        lines.append(f"dropped {rest:,} for {len(reasons) - SHOWN} other reasons: see dropped.csv")
+    if len(reasons) > MAX_LISTED:
+        rest = sum(reasons.values()) - sum(count for _, count in reasons.most_common(MAX_LISTED))
+        lines.append(f"dropped {rest:,} for {len(reasons) - MAX_LISTED} other reasons: see dropped.csv")
     if crystals.holes:
         hole = crystals.holes[0]
         lines.append(f"{len(crystals.holes):,} labels left out (first: row {hole.row}, {hole.id}, {hole.reason})")
@@ -39,22 +39,28 @@ def lines_of_data(crystals: LabelledCrystals) -> list[str]:
     return lines + warnings_of_labels(table.labels, table.properties, table.sizes)
 
 
-def lines_of_split(crystals: LabelledCrystals, splits: Sequence[IntArray], by: str) -> list[str]:
-    """Sizes of the parts, of several folds from the least to the largest, and crystals that are in two of them."""
+def describe_split(crystals: LabelledCrystals, splits: Sequence[IntArray], by: str) -> list[str]:
+    """Return messages about the sizes of the parts of a split, and about crystals that are in two of them.
+
+    Args:
+        crystals: C labelled crystals.
+        splits: part of each crystal, (C,), for each fold.
+        by: how they were split: formula, random or column.
+    """
     sizes = ", ".join(f"{_span([int((s == part).sum()) for s in splits])} {name}" for part, name in PARTS.items())
     lines = [f"split by {by}{f', {len(splits)} folds' * (len(splits) > 1)}: {sizes}"]
     if by != "column" and any(crystals.splits):
-        lines[0] += "; the column split is not used, --split-by column would"
+        lines[0] += "; the column split is not used (use it with --split-by column)"
     groups = repeated_rows(crystals.formulas, crystals.fingerprints)
     apart = {
         group[0]: row for parts in splits for group in groups for row in group if parts[row] != parts[group[0]]
-    }  # a row of each that is in another part than the first
+    }  # first crystal of a group, and one that is in another part
     if apart:
         ids = crystals.table.ids
-        named = ", ".join(f"{ids[one]} and {ids[two]}" for one, two in list(apart.items())[:SHOWN])
-        lines.append(f"{len(apart):,} crystals are in two parts, which flatters the errors: {named}")
+        named = ", ".join(f"{ids[one]} and {ids[two]}" for one, two in list(apart.items())[:MAX_LISTED])
+        lines.append(f"{len(apart):,} crystals are in two parts, which makes the errors too small: {named}")
     elif groups:
-        lines.append(f"{len(groups):,} crystals are there more than once, each in one part")
+        lines.append(f"{len(groups):,} crystals occur more than once, each in one part only")
     return lines
 
 
@@ -64,18 +70,24 @@ def _span(counts: Sequence[int]) -> str:
 
 
 def warnings_of_labels(labels: FloatArray, properties: Sequence[Property], sizes: IntArray) -> list[str]:
-    """What looks wrong with labels (C, P) of crystals of `sizes` atoms (C,): another unit than theirs."""
+    """Return messages about labels that seem to have another unit.
+
+    Args:
+        labels: in the properties' units, not a number where missing, (C, P).
+        properties: P of them.
+        sizes: atoms of each crystal, (C,).
+    """
     lines = []
     for prop, column in zip(properties, labels.T, strict=True):
         known = np.isfinite(column)
         values = column[known].astype(float)
-        for complaint in _suspicions(prop, values, sizes[known]):
-            lines.append(f"{prop.name}: {complaint}")
+        for suspicion in _suspicions(prop, values, sizes[known]):
+            lines.append(f"{prop.name}: {suspicion}")
     return lines
 
 
 def _suspicions(prop: Property, values: FloatArray, sizes: IntArray) -> list[str]:
-    """Complaints about labels (n,) of one property, in its unit."""
+    """Return what is suspicious about the labels (n,) of a property, in its unit."""
     if not len(values):
         return []
     found = []
@@ -92,5 +104,5 @@ def _suspicions(prop: Property, values: FloatArray, sizes: IntArray) -> list[str
         found.append(f"labels up to {largest:.4g} eV/atom: {guess}")
     if prop.minimum is not None and (values < prop.minimum).any():
         count = int((values < prop.minimum).sum())
-        found.append(f"{count:,} labels are below {prop.minimum:g} {prop.unit}, which physics does not allow")
+        found.append(f"{count:,} labels are below {prop.minimum:g} {prop.unit}, which is physically impossible")
     return found

@@ -1,4 +1,4 @@
-"""How good models are on labelled crystals: labels and predictions to a Report, a few numbers for each row kept."""
+"""Score the predictions of one or more models against labels."""
 
 from __future__ import annotations
 
@@ -28,17 +28,24 @@ if TYPE_CHECKING:
     from crystalpredict.data.labels import LabelledTable
     from crystalpredict.prediction.rows import Prediction
 
-SIZES = ((1, 8), (9, 40), (41, None))  # atoms in the cell, as the model cards have them
-NO_BOUNDS = np.full((len(LEVELS), 2), np.nan)
-WORST = 10  # crystals with the largest errors that a score keeps
+SIZE_RANGES = ((1, 8), (9, 40), (41, None))  # atoms in the cell, the same as in the model cards
+NO_BOUNDS = np.full((len(LEVELS), 2), np.nan)  # of a prediction without intervals
+MAX_OUTLIERS = 10  # crystals with the largest errors in a score
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What the model `name` says of R crystals, in their order.
+class ModelPredictions:
+    """Predictions of a model for R rows of a table, in order.
 
-    sha256 of its weights; values (R, P), in each property's unit, not a number where it failed; reasons (R,), why it
-    failed, else ""; n_atoms (R,), 0 where no structure was read.
+    Attributes:
+        name: of the model.
+        sha256: of its weights.
+        values: in the properties' units, not a number where the prediction failed, (R, P).
+        formulas: (R,).
+        n_atoms: atoms in the cell, 0 if no structure was read, (R,).
+        warnings: of each prediction, (R,).
+        reasons: why the prediction failed, else "", (R,).
+        bounds: ends of the intervals, not a number where missing, (R, P, levels, 2); None without intervals.
     """
 
     name: str
@@ -49,15 +56,23 @@ class Predicted:
     warnings: tuple[tuple[str, ...], ...]
     reasons: tuple[str, ...]
     bounds: FloatArray | None = None
-    """Ends of the intervals (R, P, levels, 2), not a number where there are none."""
 
 
-def gather(name: str, sha256: str, columns: Sequence[str], predictions: Iterable[Prediction]) -> Predicted:
-    """What a model says of the sources of a table, from the predictions for all of their structures, in order."""
-    rows = list(_one_each(predictions))
+def collect_predictions(
+    name: str, sha256: str, columns: Sequence[str], predictions: Iterable[Prediction]
+) -> ModelPredictions:
+    """Return the predictions of a model for the rows of a table.
+
+    Args:
+        name: of the model.
+        sha256: of its weights.
+        columns: of the P properties.
+        predictions: for all structures of the sources of the rows, in order.
+    """
+    rows = list(_first_of_each_source(predictions))
     values = [[row.values.get(column, np.nan) for column in columns] for row in rows]
     bounds = [[row.bounds.get(column, NO_BOUNDS) for column in columns] for row in rows]
-    return Predicted(
+    return ModelPredictions(
         name=name,
         sha256=sha256,
         values=np.array(values, dtype=float).reshape(len(rows), len(columns)),
@@ -69,12 +84,12 @@ def gather(name: str, sha256: str, columns: Sequence[str], predictions: Iterable
     )
 
 
-def _one_each(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-    """One prediction for each source; several structures in it are an error, since the label is that of one."""
+def _first_of_each_source(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Yield one prediction for each source; several structures are an error, because there is one label."""
     last: Prediction | None = None
     for row in predictions:
         if last and row.index:
-            last = replace(last, values={}, error="several structures for one label: give one structure a row")
+            last = replace(last, values={}, error="several structures for one label: each row must have one structure")
             continue
         if last:
             yield last
@@ -83,37 +98,49 @@ def _one_each(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
         yield last
 
 
-def evaluate(table: LabelledTable, models: Sequence[Predicted]) -> Report:
-    """The report on models, each with predictions for the rows of the table; the first is what the others stand beside.
+def evaluate(table: LabelledTable, models: Sequence[ModelPredictions]) -> Report:
+    """Return the report on one or more models.
 
-    Several models are compared on the crystals that all of them predict, those that have the property. A property of
-    which no labelled crystal was predicted has no score.
+    Several models are compared on the crystals for which all of them have a prediction. A property without labelled and
+    predicted crystals has no score.
+
+    Args:
+        table: R rows with labels.
+        models: predictions of each model for the R rows; differences are taken from the first.
     """
-    from crystalpredict.data.summary import warnings_of_labels  # which imports torch, as the table is read before it is
+    from crystalpredict.data.summary import warnings_of_labels  # here: it imports torch
 
-    path, reasons = Path(table.path), _reasons(models)
+    path, reasons = Path(table.path), _failure_reasons(models)
     suspicions = warnings_of_labels(table.labels, table.properties, models[0].n_atoms)
     lost = [(drop.row, drop.reason) for drop in table.dropped]
     lost += [(row, reason) for row, reason in zip(table.rows.tolist(), reasons, strict=True) if reason]
     scores = tuple(_scores(table, models))
     scored = {score.prop for score in scores}
-    blank = [
+    unscored = [
         f"{prop.label}: no row has both a label and a prediction" for prop in table.properties if prop not in scored
     ]
-    blank += _without_scale(table, models)
+    unscored += _models_without_score(table, models)
     return Report(
         path=table.path,
         sha256=file_sha256(path / ID_PROP if path.is_dir() else path),
         rows=len(table.ids) + len(table.dropped),
-        lost=_losses(lost),
-        notes=(*table.notes, *_gaps(table), *suspicions, *blank),
+        lost=_count_reasons(lost),
+        notes=(*table.notes, *_missing_labels(table), *suspicions, *unscored),
         models={model.name: model.sha256 for model in models},
         scores=scores,
     )
 
 
 def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
-    """The rows that the table's column of splits puts into one; UsageError if there are none."""
+    """Return the rows of one part of the table's split column.
+
+    Args:
+        table: with a split column.
+        split: name of the part.
+
+    Raises:
+        UsageError: no row is in this part.
+    """
     wanted = PARTS.get(split.strip().lower(), split.strip())
     chosen = [number for number, name in enumerate(table.splits) if name == wanted]
     if not chosen:
@@ -133,32 +160,33 @@ def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
         labels=table.labels[chosen],
         splits=(wanted,) * len(chosen),
         holes=tuple(hole for hole in table.holes if hole.row in rows),
-        notes=(*table.notes, note + (", and all that were dropped" if table.dropped else "")),
+        notes=(*table.notes, note + (", and all dropped rows" if table.dropped else "")),
     )
 
 
-def _gaps(table: LabelledTable) -> Iterator[str]:
-    """Labels that rows lack, by property, and those that were left out, by reason."""
+def _missing_labels(table: LabelledTable) -> Iterator[str]:
+    """Yield messages about missing labels by property, and about labels that were left out by reason."""
     for column, prop in enumerate(table.properties):
         if missing := int(np.isnan(table.labels[:, column]).sum()):
             yield f"{prop.label}: {missing:,} of {len(table.ids):,} rows have no label"
-    for loss in _losses([(hole.row, hole.reason) for hole in table.holes]):
+    for loss in _count_reasons([(hole.row, hole.reason) for hole in table.holes]):
         yield f"{loss.count:,} label(s) left out: {loss.reason} (first: row {loss.row})"
 
 
-def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score]:
+def _scores(table: LabelledTable, models: Sequence[ModelPredictions]) -> Iterator[Score]:
+    """Yield the scores by property, scale and model."""
     elements = _elements(models[0].formulas)
     for column, prop in enumerate(table.properties):
-        for unit, scaled in scales(prop):
-            able = [model for model in models if _beyond(model, table.labels, column, scaled) == 0]
-            able = [model for model in able if np.isfinite(model.values[:, column]).any()]
-            on_scale = scaled(np.stack([table.labels[:, column], *(model.values[:, column] for model in able)]))
+        for unit, convert in scales(prop):
+            scored = [model for model in models if _count_undefined(model, table.labels, column, convert) == 0]
+            scored = [model for model in scored if np.isfinite(model.values[:, column]).any()]
+            on_scale = convert(np.stack([table.labels[:, column], *(model.values[:, column] for model in scored)]))
             rows = np.flatnonzero(np.isfinite(on_scale).all(axis=0))  # of (1 + models, R)
-            if not able or not len(rows):
+            if not scored or not len(rows):
                 continue
             labels, *predictions = on_scale[:, rows]
             errors = np.abs(predictions - labels)
-            for model, ours, misses in zip(able, predictions, errors, strict=True):
+            for model, ours, misses in zip(scored, predictions, errors, strict=True):
                 change = misses - errors[0]
                 yield Score(
                     model=model.name,
@@ -169,30 +197,32 @@ def _scores(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[Score
                     by_element=_by_element(misses, elements[rows]),
                     confusion=_confusion(prop, labels, ours),
                     difference=None
-                    if model is models[0] or able[0] is not models[0]
+                    if model is models[0] or scored[0] is not models[0]
                     else (float(change.mean()), *interval_of_mean(change)),
                     worst=tuple(
                         Outlier(table.ids[row], int(table.rows[row]), models[0].formulas[row], label, value)
-                        for row, label, value in _furthest(rows, labels, ours)
+                        for row, label, value in _largest_errors(rows, labels, ours)
                     ),
                     labels=labels,
                     predictions=ours,
-                    coverage=_coverage(model, column, labels, rows, scaled),
+                    coverage=_coverage(model, column, labels, rows, convert),
                 )
 
 
-def _beyond(model: Predicted, labels: FloatArray, column: int, scaled: Callable[[FloatArray], FloatArray]) -> int:
-    """How many of a model's values for the labels (R, properties) have none on a scale: no logarithm, say."""
+def _count_undefined(
+    model: ModelPredictions, labels: FloatArray, column: int, convert: Callable[[FloatArray], FloatArray]
+) -> int:
+    """Return how many predictions for labels (R, P) of a property do not exist on a scale, such as logarithms."""
     values = model.values[np.isfinite(labels[:, column]), column]
-    return int((np.isfinite(values) & ~np.isfinite(scaled(values))).sum())
+    return int((np.isfinite(values) & ~np.isfinite(convert(values))).sum())
 
 
-def _without_scale(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[str]:
-    """Which models are left out of the scores on a scale, rather than the rows of which they say what it has not."""
+def _models_without_score(table: LabelledTable, models: Sequence[ModelPredictions]) -> Iterator[str]:
+    """Yield messages about models without a log score, because some predictions are not positive."""
     for column, prop in enumerate(table.properties):
-        for unit, scaled in scales(prop):
+        for unit, convert in scales(prop):
             for model in models:
-                if count := _beyond(model, table.labels, column, scaled):
+                if count := _count_undefined(model, table.labels, column, convert):
                     yield f"{prop.label}: {count:,} predictions of {model.name} are not positive: no score in {unit}"
 
 
@@ -201,23 +231,23 @@ def _confusion(prop: Property, labels: FloatArray, predictions: FloatArray) -> C
     return confusion_of(labels <= decision.limit, predictions <= decision.limit) if decision else None
 
 
-def _furthest(rows: IntArray, labels: FloatArray, predictions: FloatArray) -> Iterator[tuple[int, float, float]]:
-    """Rows with labels and predictions, the largest errors first."""
-    order = np.argsort(-np.abs(predictions - labels), kind="stable")[:WORST]
+def _largest_errors(rows: IntArray, labels: FloatArray, predictions: FloatArray) -> Iterator[tuple[int, float, float]]:
+    """Return row, label and prediction of the largest errors, the largest first."""
+    order = np.argsort(-np.abs(predictions - labels), kind="stable")[:MAX_OUTLIERS]
     return zip(rows[order].tolist(), labels[order].tolist(), predictions[order].tolist(), strict=True)
 
 
 def scales(prop: Property) -> list[tuple[str, Callable[[FloatArray], FloatArray]]]:
-    """Units in which a property is compared, and what leads to them from its own: first that of the literature."""
+    """Return the units of a property's scores and the conversions to them; the first is that of the literature."""
     if prop.transform == "log10":
         return [(prop.trained_unit, prop.encode), (prop.unit, lambda values: values)]
     return [(prop.unit, lambda values: values)]
 
 
 def _by_size(
-    errors: FloatArray, n_atoms: IntArray, sizes: Sequence[tuple[int, int | None]] = SIZES
+    errors: FloatArray, n_atoms: IntArray, sizes: Sequence[tuple[int, int | None]] = SIZE_RANGES
 ) -> tuple[Group, ...]:
-    """Errors (n,) of crystals by their number of atoms (n,), in ranges whose last is open."""
+    """Return the mean errors (n,) of crystals by their number of atoms (n,), in ranges; the last is open."""
     groups = []
     for low, high in sizes:
         name = str(low) if high == low else f"{low}-{high}" if high else f">{low - 1}"
@@ -226,19 +256,23 @@ def _by_size(
 
 
 def _thirds(n_atoms: IntArray) -> list[tuple[int, int | None]]:
-    """Sizes that divide crystals into thirds, as far as crystals of one size stay together."""
+    """Return ranges of sizes with about a third of the crystals each; crystals of one size are in one range."""
     one, two = np.quantile(n_atoms, [1 / 3, 2 / 3], method="lower").tolist()
     return [(1, one), (one + 1, two), (two + 1, None)]
 
 
 def _coverage(
-    model: Predicted, column: int, labels: FloatArray, rows: IntArray, scaled: Callable[[FloatArray], FloatArray]
+    model: ModelPredictions,
+    column: int,
+    labels: FloatArray,
+    rows: IntArray,
+    convert: Callable[[FloatArray], FloatArray],
 ) -> Coverage | None:
-    """How a model's intervals hold the labels (n,) of some rows, on the scale that `scaled` leads to."""
+    """Return the coverage of the labels (n,) of some rows by a model's intervals; None without intervals."""
     if model.bounds is None or not np.isfinite(bounds := model.bounds[rows, column]).all():
         return None
-    ends = np.nan_to_num(scaled(bounds), nan=-np.inf)  # (n, levels, 2); of what has no logarithm
-    slack = 1e-9 * np.abs(labels)[:, None]  # a label at an end is inside, whatever the rounding
+    ends = np.nan_to_num(convert(bounds), nan=-np.inf)  # (n, levels, 2); 0 and less have no logarithm
+    slack = 1e-9 * np.abs(labels)[:, None]  # a label at an end is inside, despite rounding
     inside = (ends[..., 0] - slack <= labels[:, None]) & (labels[:, None] <= ends[..., 1] + slack)
     shares, widths = inside.mean(axis=0).tolist(), np.diff(ends, axis=-1)[..., 0].mean(axis=0).tolist()
     misses, sizes = 1.0 - inside[:, LEVELS.index(SHOWN)], model.n_atoms[rows]
@@ -252,7 +286,7 @@ def _coverage(
 
 
 def _by_element(errors: FloatArray, elements: NDArray[np.bool_]) -> tuple[Group, ...]:
-    """Errors (n,) of the crystals with an element; elements (n, 98)."""
+    """Return the mean errors of the crystals with each element; errors (n,), elements (n, 98)."""
     groups = (_group(symbol, errors[having]) for symbol, having in zip(ELEMENTS, elements.T, strict=True))
     return tuple(group for group in groups if group.count >= FEWEST)
 
@@ -262,7 +296,7 @@ def _group(name: str, errors: FloatArray) -> Group:
 
 
 def _elements(formulas: Sequence[str]) -> NDArray[np.bool_]:
-    """Which elements (R, 98) the formulas (R,) have."""
+    """Return which elements (R, 98) are in each formula (R,)."""
     found = np.zeros((len(formulas), len(ELEMENTS)), dtype=bool)
     for row, formula in enumerate(formulas):
         numbers = (ATOMIC_NUMBERS.get(symbol) for symbol in re.findall("[A-Z][a-z]?", formula))
@@ -270,13 +304,13 @@ def _elements(formulas: Sequence[str]) -> NDArray[np.bool_]:
     return found
 
 
-def _reasons(models: Sequence[Predicted]) -> list[str]:
-    """Why a row has no prediction (R,): what the first model says to which it happened, else ""."""
-    return [next(filter(None, said), "") for said in zip(*(model.reasons for model in models), strict=True)]
+def _failure_reasons(models: Sequence[ModelPredictions]) -> list[str]:
+    """Return why each row has no prediction (R,), by the first model that failed; "" if all have one."""
+    return [next(filter(None, reasons), "") for reasons in zip(*(model.reasons for model in models), strict=True)]
 
 
-def _losses(lost: Sequence[tuple[int, str]]) -> tuple[Loss, ...]:
-    """Reasons of rows and reasons, counted: the most frequent first."""
+def _count_reasons(lost: Sequence[tuple[int, str]]) -> tuple[Loss, ...]:
+    """Return the reasons of lost rows with their counts, the most frequent first."""
     rows: dict[str, list[int]] = {}
     for row, reason in lost:
         rows.setdefault(reason, []).append(row)
@@ -284,12 +318,16 @@ def _losses(lost: Sequence[tuple[int, str]]) -> tuple[Loss, ...]:
     return tuple(sorted(losses, key=lambda loss: (-loss.count, loss.row)))
 
 
-def records(table: LabelledTable, models: Sequence[Predicted]) -> Iterator[dict[str, Any]]:
-    """Every row of the table in its order: labels, predictions, predicted minus label; or the reason why not.
+def prediction_rows(table: LabelledTable, models: Sequence[ModelPredictions]) -> Iterator[dict[str, Any]]:
+    """Yield each row of the table, dropped ones too: labels, predictions, errors, or the reason of the failure.
 
-    The same keys in every row, None where there is no value; those of a model other than the first end in its name.
+    Every row has the same keys; a missing value is None. Keys of all models but the first end in the model's name.
+
+    Args:
+        table: R rows with labels.
+        models: predictions of each model for the R rows.
     """
-    reasons, first = _reasons(models), models[0]
+    reasons, first = _failure_reasons(models), models[0]
     endings = ["", *(f"_{model.name}" for model in models[1:])]
     blank: dict[str, float | None] = {
         key: None

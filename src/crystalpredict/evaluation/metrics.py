@@ -1,4 +1,4 @@
-"""Errors of predictions against labels, and how sure one can be of them. NumPy only."""
+"""Error metrics with bootstrap intervals, and confusion counts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.floating]
 
-RESAMPLES = 2000
+RESAMPLES = 2000  # of the bootstrap
 SEED = 0
-AT_ONCE = 2**20  # values drawn at a time: it bounds the memory
+RESAMPLED_VALUES_PER_CHUNK = 2**20  # bounds the memory
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Errors of `count` predictions in the unit of their labels; not a number where undefined.
+    """Error metrics of predictions, in the unit of their labels; not a number where undefined.
 
-    interval: 95 %, by bootstrap, of the mean absolute error; deviation: mean absolute deviation of the labels, which is
-    the error of always predicting their mean.
+    Attributes:
+        count: number of predictions.
+        mae: mean absolute error.
+        interval: 95 % bootstrap interval of `mae`.
+        median: median absolute error.
+        rmse: root mean square error.
+        r2: coefficient of determination.
+        largest: largest absolute error.
+        deviation: mean absolute deviation of the labels, the error of always predicting their mean.
     """
 
     count: int
@@ -34,14 +41,18 @@ class Metrics:
 
     @property
     def relative(self) -> float:
-        """The mean absolute error over the mean absolute deviation of the labels: 0 is perfect, 1 knows nothing."""
+        """MAE over the mean absolute deviation of the labels: 0 is perfect, 1 is no better than their mean."""
         return self.mae / self.deviation if self.deviation > 0 else NAN
 
 
 def metrics_of(labels: FloatArray, predictions: FloatArray) -> Metrics:
-    """The errors of predictions (n,) against labels (n,), all of them numbers, n at least 1.
+    """Return the error metrics of at least one prediction.
 
-    R² is 1 - sum (y - p)² / sum (y - mean y)²; it and the deviation are undefined where all labels are the same.
+    R² is 1 - sum (y - p)² / sum (y - mean y)². R² and the deviation are undefined if all labels y are the same.
+
+    Args:
+        labels: y, finite, (n,).
+        predictions: p, finite, (n,).
     """
     errors = np.abs(predictions - labels)
     spread = labels - labels.mean()
@@ -59,16 +70,22 @@ def metrics_of(labels: FloatArray, predictions: FloatArray) -> Metrics:
 
 
 def interval_of_mean(values: FloatArray) -> tuple[float, float]:
-    """95 % interval of the mean of values (n,): percentiles of the means of resamples (Efron's bootstrap), seeded.
+    """Return the 95 % interval of a mean by the percentile bootstrap (Efron, Ann. Stat. 7, 1, 1979), seeded.
 
-    Of differences between the errors of two models on the same crystals, it is the paired bootstrap. Not a number for
-    one value. Too narrow for few values: below 20 take it as a hint.
+    For differences between the errors of two models on the same crystals, this is the paired bootstrap. The interval is
+    too narrow for fewer than about 20 values. scipy.stats.bootstrap gives the same, but takes a second to import.
+
+    Args:
+        values: (n,).
+
+    Returns:
+        Lower and upper end; not a number for one value.
     """
     count = len(values)
     if count < 2:
         return NAN, NAN
     random = np.random.default_rng(SEED)
-    step = max(1, AT_ONCE // count)
+    step = max(1, RESAMPLED_VALUES_PER_CHUNK // count)
     parts = []
     for start in range(0, RESAMPLES, step):
         rows = random.integers(0, count, (min(step, RESAMPLES - start), count), dtype=np.uint32)
@@ -79,7 +96,7 @@ def interval_of_mean(values: FloatArray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often a yes or no is right: a positive is a crystal said to be so, a true one is said what it is."""
+    """Confusion counts of a yes-or-no prediction."""
 
     true_positives: int
     false_positives: int
@@ -88,24 +105,25 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Fraction that is said what it is."""
+        """Fraction of correct predictions."""
         right = self.true_positives + self.true_negatives
         return _ratio(right, right + self.false_positives + self.false_negatives)
 
     @property
     def precision(self) -> float:
-        """Fraction of those said to be so that are."""
+        """Fraction of the predicted positives that are positive."""
         return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Fraction of those that are so that were said to be."""
+        """Fraction of the positives that are predicted."""
         return _ratio(self.true_positives, self.true_positives + self.false_negatives)
 
 
-def confusion_of(so: NDArray[np.bool_], said: NDArray[np.bool_]) -> Confusion:
-    """Counts of what is (n,) and what was said of it (n,)."""
-    return Confusion(*(int(part.sum()) for part in (so & said, ~so & said, so & ~said, ~so & ~said)))
+def confusion_of(labels: NDArray[np.bool_], predictions: NDArray[np.bool_]) -> Confusion:
+    """Return the confusion counts of predictions (n,) against labels (n,)."""
+    counted = (labels & predictions, ~labels & predictions, labels & ~predictions, ~labels & ~predictions)
+    return Confusion(*(int(part.sum()) for part in counted))
 
 
 def _ratio(part: int, whole: int) -> float:

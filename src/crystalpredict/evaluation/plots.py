@@ -1,4 +1,4 @@
-"""Pictures of how good a model is, as PNG. The only door to matplotlib, without the state of its pyplot."""
+"""Plots of errors, intervals and losses as PNG, by matplotlib without pyplot and its global state."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from crystalpredict.evaluation.metrics import Metrics
 from crystalpredict.evaluation.scores import FEWEST, Coverage, Group, Score
 
 DPI = 150
-SIZE = (5.4, 4.4)  # inches
-FEW = 300  # crystals, up to which each is a point; more are counted in hexagons
+FIGURE_SIZE = (5.4, 4.4)  # inches
+MAX_POINTS = 300  # crystals drawn as points; more are counted in hexagons
 COLOUR, LINE = "#2a5b8f", "#b3402a"
 SHADES = "viridis"
-RANGE = 20  # of errors that have shades of their own in the periodic table; smaller ones share the darkest
+COLOUR_RANGE = 20  # largest error over the smallest with a colour of its own in the periodic table
 RGBA = tuple[float, float, float, float]
-STYLE: dict[Any, Any] = {  # also against what a user's matplotlibrc may say
+STYLE: dict[Any, Any] = {  # overrides the matplotlibrc of the user
     "text.usetex": False,
-    "text.parse_math": False,  # a unit may have a dollar sign
+    "text.parse_math": False,  # a unit may contain a dollar sign
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,
@@ -37,11 +37,11 @@ STYLE: dict[Any, Any] = {  # also against what a user's matplotlibrc may say
     "savefig.facecolor": "white",
     "savefig.bbox": None,
 }
-NOBLE = (2, 10, 18, 36, 54, 86, 118)  # atomic numbers at which a row of the periodic table ends
+NOBLE_GASES = (2, 10, 18, 36, 54, 86, 118)  # atomic numbers at the ends of the rows of the periodic table
 
 
 def plots_of(score: Score) -> dict[str, bytes]:
-    """PNG images for a score: `parity`, `errors`; `elements`, with enough crystals; `coverage`, if it has intervals."""
+    """Return PNG images of a score by kind: `parity`, `errors`, `elements` and `coverage`, the last two if possible."""
     with matplotlib.rc_context(STYLE):
         images = {"parity": _png(_parity(score)), "errors": _png(_errors(score))}
         if score.by_element:
@@ -52,9 +52,15 @@ def plots_of(score: Score) -> dict[str, bytes]:
 
 
 def loss_curve(epochs: Sequence[float], losses: Sequence[float], errors: Mapping[str, Sequence[float]]) -> bytes:
-    """PNG of a training: loss and validation errors, by name, after each of the epochs; least errors are marked."""
+    """Return a PNG of a training run; the smallest errors are marked.
+
+    Args:
+        epochs: numbers of the epochs, (n,).
+        losses: training loss after each epoch, (n,).
+        errors: validation errors after each epoch, (n,), by name of the property.
+    """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(SIZE[0], 5.6), layout="constrained")
+        figure = Figure(figsize=(FIGURE_SIZE[0], 5.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.plot(epochs, losses, color=COLOUR)
         upper.set_ylabel("training loss")
@@ -75,15 +81,15 @@ def _png(figure: Figure) -> bytes:
 
 
 def _parity(score: Score) -> Figure:
-    """Predictions over labels, with the line on which they are equal; a colour for the number of crystals."""
-    figure = Figure(figsize=SIZE, layout="constrained")
+    """Draw predictions over labels with the line of equality; colours are numbers of crystals."""
+    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
     axes = figure.add_subplot()
     labels, predictions = score.labels, score.predictions
     low, high = float(min(labels.min(), predictions.min())), float(max(labels.max(), predictions.max()))
     margin = 0.03 * (high - low) or 0.5
     limits = (low - margin, high + margin)
     axes.plot(limits, limits, color=LINE, linewidth=1, zorder=3)
-    if len(labels) <= FEW:
+    if len(labels) <= MAX_POINTS:
         axes.scatter(labels, predictions, s=16, color=COLOUR, alpha=0.6, linewidths=0)
     else:
         hexagons = axes.hexbin(
@@ -108,8 +114,8 @@ def _parity(score: Score) -> Figure:
 
 
 def _errors(score: Score) -> Figure:
-    """How many crystals have which error; the outer hundredth is left out of the picture, and counted."""
-    figure = Figure(figsize=SIZE, layout="constrained")
+    """Draw a histogram of the errors; the largest 1 % are outside the axes, and counted."""
+    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
     axes = figure.add_subplot()
     errors = score.predictions - score.labels
     reach = float(np.quantile(np.abs(errors), 0.99)) or 1.0
@@ -128,12 +134,12 @@ def _errors(score: Score) -> Figure:
 
 
 def _coverage(score: Score, found: Coverage) -> Figure:
-    """Share of labels inside the intervals over the share promised, with what chance alone makes of the latter."""
-    figure = Figure(figsize=SIZE, layout="constrained")
+    """Draw interval coverage over nominal coverage, with the 95 % range of exact intervals by chance."""
+    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
     axes = figure.add_subplot()
-    promised = np.linspace(0, 1, 101)
-    chance = 1.96 * np.sqrt(promised * (1 - promised) / score.metrics.count)  # normal approximation of a binomial
-    axes.fill_between(promised * 100, (promised - chance) * 100, (promised + chance) * 100, color="0.88", linewidth=0)
+    nominal = np.linspace(0, 1, 101)
+    chance = 1.96 * np.sqrt(nominal * (1 - nominal) / score.metrics.count)  # normal approximation of a binomial
+    axes.fill_between(nominal * 100, (nominal - chance) * 100, (nominal + chance) * 100, color="0.88", linewidth=0)
     axes.plot((0, 100), (0, 100), color=LINE, linewidth=1)
     axes.plot(list(found.shares), [share * 100 for share in found.shares.values()], "o-", color=COLOUR)
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
@@ -146,12 +152,12 @@ def _coverage(score: Score, found: Coverage) -> Figure:
 
 
 def _periodic_table(score: Score) -> Figure:
-    """Mean absolute error of the crystals with each element, and their number, on the periodic table."""
+    """Draw the mean absolute error of the crystals with each element, and their number, on the periodic table."""
     figure = Figure(figsize=(9.6, 5.4), layout="constrained")
     axes = figure.add_subplot()
     groups = {group.name: group for group in score.by_element}
     errors = [group.mae for group in groups.values() if group.mae > 0] or [1.0]
-    low, high = max(min(errors), max(errors) / RANGE) * 0.999, max(errors) * 1.001
+    low, high = max(min(errors), max(errors) / COLOUR_RANGE) * 0.999, max(errors) * 1.001
     norm = LogNorm(low, high)
     shades = matplotlib.colormaps[SHADES]
     for symbol in ELEMENTS:
@@ -170,9 +176,9 @@ def _periodic_table(score: Score) -> Figure:
 
 
 def place_in_periodic_table(number: int) -> tuple[int, int]:
-    """Row and column of an element: columns 1 to 18; lanthanides in row 8, actinides in row 9, below their places."""
-    row = next(row for row, end in enumerate(NOBLE, start=1) if number <= end)
-    end, start = NOBLE[row - 1], NOBLE[row - 2] + 1 if row > 1 else 1
+    """Return row and column (1 to 18) of an element; lanthanides are in row 8, actinides in row 9."""
+    row = next(row for row, end in enumerate(NOBLE_GASES, start=1) if number <= end)
+    end, start = NOBLE_GASES[row - 1], NOBLE_GASES[row - 2] + 1 if row > 1 else 1
     offset = number - start
     if number == end:
         return row, 18
@@ -185,7 +191,7 @@ def _cell(axes: Axes, symbol: str, group: Group | None, colour: Callable[[float]
     row, column = place_in_periodic_table(ATOMIC_NUMBERS[symbol])
     y = row + (0.35 if row > 7 else 0)
     face = colour(group.mae) if group else (1.0, 1.0, 1.0, 1.0)
-    dark = np.dot(face[:3], (0.299, 0.587, 0.114)) < 0.55  # how bright the eye finds it
+    dark = np.dot(face[:3], (0.299, 0.587, 0.114)) < 0.55  # perceived brightness
     ink = "white" if dark else "black" if group else "0.6"
     axes.add_patch(Rectangle((column - 0.47, y - 0.47), 0.94, 0.94, facecolor=face, edgecolor="0.8", linewidth=0.5))
     axes.text(column, y - (0.2 if group else 0), symbol, color=ink, ha="center", va="center", fontsize=9.5)
@@ -195,7 +201,7 @@ def _cell(axes: Axes, symbol: str, group: Group | None, colour: Callable[[float]
 
 
 def _two_digits(value: float) -> str:
-    """A positive number to two digits, and never as a power of ten."""
+    """Return a positive number with two significant digits and without an exponent."""
     return f"{value:.{max(0, 1 - floor(log10(value)))}f}" if value else "0"
 
 

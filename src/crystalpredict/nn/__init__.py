@@ -1,4 +1,4 @@
-"""The network: torch only, no files, no printing. Names are imported when asked for: ModelConfig needs no torch."""
+"""Networks in torch, without file access. Names are imported lazily, because ModelConfig does not need torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when something that needs it is asked for."""
+    """Import a name, and with it torch, on first use."""
     if name in MODULES:
         return getattr(import_module(f"crystalpredict.nn.{MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

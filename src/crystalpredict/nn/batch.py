@@ -1,8 +1,8 @@
-"""Crystals in, one CrystalBatch of tensors out: atoms packed into bins, neighbours padded to one width in each part.
+"""Pack crystals into a CrystalBatch: atoms in bins, neighbours padded to one width in each part.
 
-Attention needs q.k for every pair of atoms that are neighbours. Crystals are packed into bins of T slots, so that
-one dense product per bin gives all of them without a gather of vectors; pairs of different crystals that share a bin
-are computed and never looked at. Bins of crystals with alike neighbour counts form a part, padded to its own width.
+Attention needs q.k for every pair of neighbours. Crystals are packed into bins of T slots, so that one dense product
+per bin gives these products without gathering vectors. Products between different crystals of a bin are not used. Bins
+of crystals with similar neighbour counts form a part, which is padded to its own width.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from torch import Tensor
 
 from crystalpredict.crystals.crystal import Crystal, IntArray, Neighbors
 
-FAR = 1.0e3  # Å; the distance of a missing neighbour: its Gaussian is exactly 0
-FEW_EMPTY = 1.02  # slots for an atom, of which there is no need to look for fewer
-MIN_SLOTS = 48  # a bin holds at least this many atoms, so that small crystals share one
-PART_ATOMS = 192  # atoms of a part: fewer pad less, more keep the products large
+MISSING_DISTANCE = 1.0e3  # Å, stands for a missing neighbour: its Gaussian is exactly 0
+GOOD_SLOTS_PER_ATOM = 1.02  # a packing with so few slots is not improved further
+MIN_SLOTS = 48  # of a bin, so that small crystals share one
+PART_ATOMS = 192  # atoms of a part: a smaller part has less padding, a larger one larger matrix products
 
 
 @dataclass(frozen=True)
 class Part:
-    """G bins of T slots, M neighbours a slot.
+    """G bins of T slots with M neighbours each.
 
-    neighbors (G, T, M), slot of the neighbour inside its bin; distances (G, T, M), Å, `FAR` for a missing neighbour;
-    vectors (G, T, M, 3), Å, 0 for a missing neighbour, or None where the neighbour lists have none.
+    Attributes:
+        neighbors: slot of each neighbour inside its bin, (G, T, M).
+        distances: Å, MISSING_DISTANCE for a missing neighbour, (G, T, M).
+        vectors: from an atom to its neighbour, Å, 0 for a missing one, (G, T, M, 3); None if the neighbour lists have
+            no vectors.
     """
 
     neighbors: Tensor
@@ -36,16 +39,18 @@ class Part:
     vectors: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Part:
-        """The part on another device, real numbers in another precision."""
+        """Return the part on another device, with real numbers in another precision."""
         vectors = None if self.vectors is None else _moved(self.vectors, device, dtype)
         return Part(_moved(self.neighbors, device), _moved(self.distances, device, dtype), vectors)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Where the atoms of a batch are: positions (N, 3), 0 in an empty slot, and lattices (B, 3, 3), rows a, b, c; Å.
+    """Positions and lattices of a batch, always in double precision on the CPU, where the phases of waves are computed.
 
-    In double precision and in the host's memory, whatever the rest of the batch has: phases are made of them there.
+    Attributes:
+        positions: Cartesian, Å, 0 in an empty slot, (N, 3).
+        lattices: rows a, b, c, Å, (B, 3, 3).
     """
 
     positions: Tensor
@@ -54,11 +59,16 @@ class Cells:
 
 @dataclass(frozen=True)
 class CrystalBatch:
-    """B crystals in the N slots of all parts, one part after the other; some slots are empty.
+    """B crystals in N slots, those of all parts in order; some slots are empty.
 
-    elements (N, S), atomic number - 1; occupancies (N, S), 0 in an empty slot; crystals (N,), the crystal of a slot, B
-    for an empty one; counts (N,), atoms that a slot stands for, 0 for an empty one; n_atoms (B,). cells, where the
-    neighbour lists have vectors and every atom.
+    Attributes:
+        elements: atomic number - 1 of each species on a site, (N, S).
+        occupancies: of each species, 0 in an empty slot, (N, S).
+        crystals: index of the crystal of each slot, B for an empty slot, (N,).
+        counts: number of equivalent atoms that a slot represents, 0 for an empty slot, (N,).
+        n_atoms: atoms of each crystal, (B,).
+        parts: the bins.
+        cells: positions and lattices; None unless the neighbour lists have vectors and list every atom.
     """
 
     elements: Tensor
@@ -70,7 +80,7 @@ class CrystalBatch:
     cells: Cells | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> CrystalBatch:
-        """The batch on another device, its real numbers in another precision."""
+        """Return the batch on another device, with real numbers in another precision."""
         return CrystalBatch(
             _moved(self.elements, device),
             _moved(self.occupancies, device, dtype),
@@ -83,7 +93,7 @@ class CrystalBatch:
 
 
 def _moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
-    """The tensor on a device; a copy to a GPU does not make the host wait."""
+    """Return the tensor on a device; a copy to a GPU does not block the CPU."""
     if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, dtype, non_blocking=True)
@@ -95,7 +105,14 @@ def collate(
     dtype: torch.dtype = torch.float32,
     part_atoms: int = PART_ATOMS,
 ) -> CrystalBatch:
-    """One batch of the crystals, in their order, in parts of about `part_atoms` atoms."""
+    """Return one batch of crystals.
+
+    Args:
+        crystals: B crystals.
+        neighbors: their neighbour lists, (B,).
+        dtype: of real numbers.
+        part_atoms: about so many listed atoms in a part.
+    """
     sizes = np.array([edges.size for edges in neighbors])
     widths = np.array([edges.widest for edges in neighbors])
     starts = np.empty(len(crystals), dtype=np.int64)  # first slot of each crystal
@@ -133,7 +150,10 @@ def collate(
 
 
 def _cells(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], slot: IntArray, slots: int) -> Cells | None:
-    """Cells of a batch of so many slots, `slot` (atoms,) being that of each atom; None without vectors or all atoms."""
+    """Return the cells of a batch of `slots` slots; None without vectors or if equivalent atoms are merged.
+
+    `slot` (listed atoms,) is the slot of each atom.
+    """
     if any(edges.vectors is None or edges.size < edges.counts.sum() for edges in neighbors):
         return None
     positions = np.zeros((slots, 3))
@@ -143,7 +163,7 @@ def _cells(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], slot: In
 
 
 def _part(neighbors: Sequence[Neighbors], starts: IntArray, shape: tuple[int, int, int], dtype: torch.dtype) -> Part:
-    """The part whose crystals begin at the slots `starts` (crystals,); shape (bins, slots, width)."""
+    """Return the part whose crystals start at the slots `starts` (crystals,); shape is (bins, slots, width)."""
     bins, slots, width = shape
     sizes = np.array([edges.size for edges in neighbors])
     slot = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
@@ -151,7 +171,7 @@ def _part(neighbors: Sequence[Neighbors], starts: IntArray, shape: tuple[int, in
     cell = np.repeat(slot * width - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
     home = np.repeat(starts % slots, [len(edges.indices) for edges in neighbors])  # first slot inside the bin
     indices = np.zeros(bins * slots * width, dtype=np.int64)
-    distances = np.full(bins * slots * width, FAR)
+    distances = np.full(bins * slots * width, MISSING_DISTANCE)
     indices[cell] = np.concatenate([edges.indices for edges in neighbors]) + home
     distances[cell] = np.concatenate([edges.distances for edges in neighbors])
     found = [edges.vectors for edges in neighbors if edges.vectors is not None]
@@ -168,10 +188,13 @@ def _part(neighbors: Sequence[Neighbors], starts: IntArray, shape: tuple[int, in
 
 
 def pack(sizes: IntArray) -> tuple[IntArray, int, int]:
-    """First slot of each crystal, number of bins, slots per bin; first-fit by decreasing size.
+    """Return first slot of each crystal (B,), number of bins, and slots per bin.
 
-    sizes (B,), atoms of each crystal. No crystal straddles two bins. Of several numbers of slots that with the
-    fewest slots in all is taken, or the first that leaves hardly any empty.
+    First-fit decreasing bin packing. Several bin sizes are tried; the one with the fewest slots in total is used, or
+    the first that leaves almost no slot empty.
+
+    Args:
+        sizes: atoms of each crystal, (B,).
     """
     total = int(sizes.sum())
     least = max(int(sizes.max()), min(total, MIN_SLOTS))
@@ -182,13 +205,18 @@ def pack(sizes: IntArray) -> tuple[IntArray, int, int]:
         filled = int((offsets + sizes).max())
         count = int(bins.max()) + 1
         packings.append((bins * filled + offsets, count, filled))
-        if count * filled <= FEW_EMPTY * total:
+        if count * filled <= GOOD_SLOTS_PER_ATOM * total:
             break
     return min(packings, key=lambda packing: packing[1] * packing[2])
 
 
 def first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, IntArray]:
-    """Bin of each crystal and its first slot there, in bins of so many slots; sizes (B,), none above `slots`."""
+    """Return the bin of each crystal (B,) and its first slot in the bin (B,).
+
+    Args:
+        sizes: atoms of each crystal, at most `slots`, (B,).
+        slots: of a bin.
+    """
     used: list[int] = []
     bins, offsets = [0] * len(sizes), [0] * len(sizes)
     all_sizes = sizes.tolist()
@@ -205,7 +233,7 @@ def first_fit(sizes: IntArray, slots: int) -> tuple[IntArray, IntArray]:
 def batches_of(
     crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], atoms: int, part_atoms: int = PART_ATOMS
 ) -> Iterator[tuple[IntArray, CrystalBatch]]:
-    """Batches of about `atoms` listed atoms, each with the indices of its crystals; little is padded in any of them."""
+    """Yield batches of about `atoms` listed atoms, each with the indices of its crystals."""
     sizes = np.array([edges.size for edges in neighbors])
     widths = np.array([edges.widest for edges in neighbors])
     for rows in split_by_atoms(sizes, widths, atoms):
@@ -213,9 +241,12 @@ def batches_of(
 
 
 def split_by_atoms(sizes: IntArray, widths: IntArray, atoms: int) -> list[IntArray]:
-    """Indices of the crystals of each group, about `atoms` atoms in each; alike neighbour counts stay together.
+    """Return the indices of the crystals of each group; crystals with similar neighbour counts are together.
 
-    sizes (B,), atoms; widths (B,), most neighbours of an atom. A crystal larger than `atoms` has a group of its own.
+    Args:
+        sizes: listed atoms of each crystal, (B,).
+        widths: largest neighbour count of an atom, (B,).
+        atoms: about so many in a group. A larger crystal has a group of its own.
     """
     order = np.lexsort((sizes, widths))
     groups: list[list[int]] = []

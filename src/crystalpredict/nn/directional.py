@@ -1,4 +1,4 @@
-"""Attention whose values depend on the directions of edges (CrystalFramer; Ito et al., ICLR 2025) [M8]."""
+"""Attention with directions in frames (CrystalFramer; Ito et al., ICLR 2025) [M8]."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crystalpredict.nn.frames import direction_moments, frames_of
 
 
 class FramedAttention(InfinitelyConnectedAttention):
-    """Attention whose values encode the directions of edges beside their lengths [M8]."""
+    """Attention whose values encode the directions and the lengths of edges [M8]."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -20,7 +20,7 @@ class FramedAttention(InfinitelyConnectedAttention):
         self.direction_weights = nn.Parameter(torch.empty(3, config.heads, channels, config.direction_basis))
 
     def _moments(self, logits: Tensor, weights: Tensor, part: Geometry) -> Tensor:
-        """Moments of lengths, then of the cosines with each axis (G, T, H, K' + 3 L); L = I J."""
+        """Return moments of the lengths, then of the cosines with each axis, (G, T, H, K' + 3 L) with L = I J."""
         assert part.directions is not None
         radial = super()._moments(logits, weights, part)
         logits, weights = logits.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)  # (R, H, M)
@@ -31,6 +31,7 @@ class FramedAttention(InfinitelyConnectedAttention):
         return torch.cat([radial, found.view(*radial.shape[:3], -1)], dim=3)
 
     def _encoding(self, moments: Tensor) -> Tensor:
+        """Return the value encoding (N, H, d) of moments (N, H, K' + 3 L)."""
         gaussians = self._gaussians(moments).flatten(0, 1)  # (L, D)
         terms = len(gaussians)
         directional = moments[..., -3 * terms :].view(*moments.shape[:2], 3, terms)  # (N, H, 3, L)
@@ -40,5 +41,5 @@ class FramedAttention(InfinitelyConnectedAttention):
         return encoding if radial is None else encoding + self.config.radial_factor * radial
 
     def _gaussians(self, like: Tensor) -> Tensor:
-        """phi_k as sums of products of Chebyshev polynomials (I, J, D)."""
+        """Return the coefficients of phi_k in products of Chebyshev polynomials (I, J, basis functions)."""
         return gaussians(self.config.direction_basis, self.config.direction_width, like.dtype, like.device)

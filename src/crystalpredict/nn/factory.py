@@ -1,4 +1,4 @@
-"""The Crystalformer family: which attention each block of a network has, and what it needs to know of the crystals."""
+"""Build the attention layers and the geometry of each kind of network."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from crystalpredict.nn.frames import directions_of, kernels_on
 from crystalpredict.nn.reciprocal import DualSpaceAttention, waves_of
 
 
-def attention_of(config: ModelConfig, number: int) -> InfinitelyConnectedAttention:
-    """A new attention layer for the block of a number, counted from 0."""
+def make_attention(config: ModelConfig, block: int) -> InfinitelyConnectedAttention:
+    """Return a new attention layer for a block, counted from 0."""
     if config.attention == "framed":
         return FramedAttention(config)
     real_heads = {
         "real": config.heads,
         "dual": config.heads // 2,
-        "alternating": 0 if number % 2 else config.heads,
+        "alternating": 0 if block % 2 else config.heads,
         "reciprocal": 0,
     }[config.attention]
     if real_heads == config.heads:
@@ -28,15 +28,19 @@ def attention_of(config: ModelConfig, number: int) -> InfinitelyConnectedAttenti
 
 
 def needs_host(config: ModelConfig, device: torch.device) -> bool:
-    """Whether a step of the network has the host compute, or wait for the device.
+    """Return whether a training step needs the CPU between GPU operations, so that it cannot be a CUDA graph.
 
-    Waves are made by the host; without kernels it also counts the edges that tie for an axis of a frame.
+    The CPU computes waves; without Triton kernels, it also counts the edges that tie for an axis of a frame.
     """
     return kernels_on(device) is None if config.attention == "framed" else config.vectors
 
 
 def geometry_of_family(batch: CrystalBatch, config: ModelConfig) -> list[Geometry]:
-    """Geometry of each part, with what the network's attention needs beside distances."""
+    """Return the geometry of each part, with directions or waves if the attention of the network needs them.
+
+    Raises:
+        ValueError: the batch has no vectors, or equivalent atoms are merged, but the network needs all of them.
+    """
     geometry = geometry_of(batch, config)
     if not config.vectors:
         return geometry

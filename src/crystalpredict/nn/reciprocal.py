@@ -1,7 +1,7 @@
-"""Attention in reciprocal space, beside or instead of that in real space (Taniai et al., ICLR 2024) [M7].
+"""Attention heads in reciprocal space (Taniai et al., ICLR 2024) [M7].
 
 A reciprocal head has a wide Gaussian, whose lattice sum converges faster over plane waves than over images. The sum
-over waves is a product of matrices, so no table of pairs times waves exists.
+over waves is a matrix product, which avoids a table of pairs times waves.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention, 
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 
-LEAST_SUM = 1e-6  # below which a sum over waves is rounding, or cut off; its logarithm is taken of this
-WAVES_AT_ONCE = 2**22  # numbers of a table of atoms, heads and waves: 16 MiB in single precision
+MIN_WAVE_SUM = 1e-6  # smaller sums over waves are rounding or truncation errors
+WAVE_VALUES_PER_CHUNK = 2**22  # atoms times heads times waves: 16 MiB in single precision
 
 
 class DualSpaceAttention(InfinitelyConnectedAttention):
     """Attention whose first heads are in real space and whose other heads are in reciprocal space [M7].
 
-    The projections, the width's argument and the output are those of all heads; a reciprocal head encodes no distances.
+    Both kinds of heads share projections, widths and output. Reciprocal heads have no value encoding.
     """
 
     def __init__(self, config: ModelConfig, real_heads: int) -> None:
@@ -34,7 +34,7 @@ class DualSpaceAttention(InfinitelyConnectedAttention):
             self.radial_weights = nn.Parameter(torch.empty(shape)) if real_heads else None
 
     def forward(self, state: Tensor, geometry: Sequence[Geometry]) -> Tensor:
-        """The attention term of each atom, to be added to its state; state (N, D) to (N, D)."""
+        """Return the attention term of each atom (N, D), which the block adds to its state (N, D)."""
         projected = self.query_key_value(state).view(len(state), 3, self.config.heads, -1)
         rho = self._rho(projected[:, 0])
         real = self.real_heads
@@ -46,10 +46,14 @@ class DualSpaceAttention(InfinitelyConnectedAttention):
 
 
 def reciprocal_heads(projected: Tensor, variance: Tensor, geometry: Sequence[Geometry]) -> Tensor:
-    """Sums over the atoms of each crystal (N, H, d) of heads in reciprocal space.
+    """Return the sums over atoms (N, H, d) of heads in reciprocal space.
 
-    projected (N, 3, H, d); variance (N, H), sigma^2 of the Gaussian in real space, Å^2. What does not depend on the key
-    leaves the softmax as it is, the volume of the cell among it: a left-handed lattice is no different from another.
+    Factors that do not depend on the key, such as the volume of the cell, cancel in the softmax and are left out.
+
+    Args:
+        projected: query, key and value, (N, 3, H, d).
+        variance: sigma^2 of the Gaussian in real space, Å^2, (N, H).
+        geometry: of each part.
     """
     sizes = [part.neighbors.shape[0] * part.neighbors.shape[1] for part in geometry]
     pieces = zip(torch.split(projected, sizes), torch.split(variance, sizes), geometry, strict=True)
@@ -57,7 +61,7 @@ def reciprocal_heads(projected: Tensor, variance: Tensor, geometry: Sequence[Geo
 
 
 def _attend(projected: Tensor, variance: Tensor, part: Geometry) -> Tensor:
-    """Weighted values (G, T, H, d) of a part, some atoms at a time; projected (G T, 3, H, d), variance (G T, H)."""
+    """Return weighted values (G, T, H, d) of a part; projected (G T, 3, H, d), variance (G T, H)."""
     assert part.waves is not None
     bins, slots = part.neighbors.shape[:2]
     grouped = projected.view(bins, slots, *projected.shape[1:])
@@ -65,20 +69,25 @@ def _attend(projected: Tensor, variance: Tensor, part: Geometry) -> Tensor:
     query = query * query.shape[-1] ** -0.5
     variance = variance.view(bins, slots, -1).transpose(1, 2)  # (G, H, T)
     heads, waves = query.shape[1], part.waves.phases.shape[2]
-    step = max(1, WAVES_AT_ONCE // (bins * heads * waves))
+    step = max(1, WAVE_VALUES_PER_CHUNK // (bins * heads * waves))
     rows = []
     for start in range(0, slots, step):
         own = slice(start, start + step)
         sums = wave_sums(variance[:, :, own], part.waves, own)
-        logits = query[:, :, own] @ key.transpose(2, 3) + sums.clamp(min=LEAST_SUM).log()
+        logits = query[:, :, own] @ key.transpose(2, 3) + sums.clamp(min=MIN_WAVE_SUM).log()
         rows.append(logits.masked_fill(part.waves.apart[:, :, own], -torch.inf).softmax(dim=3) @ value)
     return torch.cat(rows, dim=2).transpose(1, 2)
 
 
 def wave_sums(variance: Tensor, waves: Waves, own: slice) -> Tensor:
-    """sum_m exp(-sigma_i^2 omega_m^2 / 2) cos(omega_m . (r_j - r_i)) (G, H, R, T), i among R atoms of a bin, j all.
+    """Return sum_m exp(-sigma_i^2 omega_m^2 / 2) cos(omega_m . (r_j - r_i)), (G, H, R, T), i in `own`, j in the bin.
 
-    variance (G, H, R), Å^2. cos(a - b) = cos a cos b + sin a sin b makes a product of two tables of it.
+    Because cos(a - b) = cos a cos b + sin a sin b, it is a product of two tables.
+
+    Args:
+        variance: sigma_i^2, Å^2, (G, H, R).
+        waves: of all atoms of the part.
+        own: R slots of each bin.
     """
     damping = torch.exp(-0.5 * variance[..., None] * waves.squares[:, None, own])  # (G, H, R, W)
     damped = torch.cat([damping, damping], dim=3) * waves.phases[:, None, own]
@@ -87,7 +96,7 @@ def wave_sums(variance: Tensor, waves: Waves, own: slice) -> Tensor:
 
 
 def waves_of(batch: CrystalBatch, config: ModelConfig) -> list[Waves]:
-    """The waves of each part, padded to the most of one crystal of it; phases are computed in double precision."""
+    """Return the waves of each part, padded to its largest number of waves; phases are computed in double precision."""
     assert batch.cells is not None
     vectors = [wave_vectors(lattice, config) for lattice in batch.cells.lattices]
     found, start = [], 0
@@ -103,7 +112,7 @@ def waves_of(batch: CrystalBatch, config: ModelConfig) -> list[Waves]:
         for crystal in crystals:
             mine, waves = owner == crystal, vectors[crystal]
             angles = positions[mine] @ waves.T
-            # waves come in pairs of opposite vectors, of which one is listed; the constant comes alone
+            # of two opposite vectors one is listed, with multiplicity 2; the zero vector has multiplicity 1
             amplitude = (2.0 - (waves == 0).all(dim=1).double()).sqrt()
             phases[mine, 0, : len(waves)] = angles.cos() * amplitude
             phases[mine, 1, : len(waves)] = angles.sin() * amplitude
@@ -122,10 +131,14 @@ def waves_of(batch: CrystalBatch, config: ModelConfig) -> list[Waves]:
 
 
 def wave_vectors(lattice: Tensor, config: ModelConfig) -> Tensor:
-    """Vectors omega (W, 3) of the reciprocal lattice, Å^-1, 2 pi included, one of each pair of opposite ones [M7].
+    """Return vectors omega (W, 3) of the reciprocal lattice, Å^-1, with the factor 2 pi, one of two opposite ones [M7].
 
-    Those whose indices are up to `reciprocal_reach`; or, without one, those up to `reciprocal_cutoff` in length, which
-    are the same waves whatever cell describes the crystal. lattice (3, 3), rows a, b, c, Å.
+    The indices are up to `reciprocal_reach`. If it is 0, the length is up to `reciprocal_cutoff`; these waves do not
+    depend on the choice of the cell.
+
+    Args:
+        lattice: rows a, b, c, Å, (3, 3).
+        config: of the network.
     """
     reciprocal = 2 * math.pi * torch.linalg.inv(lattice).T
     reach = config.reciprocal_reach

@@ -1,7 +1,7 @@
-"""Batches computed side by side, each by a thread with one core to itself.
+"""Compute several batches at the same time, each in a thread that uses one core.
 
-The same cores inside every operation are slower: a batch takes hundreds of short ones, and at the end of each its
-threads wait for one another. Asleep, they wake late; awake, they keep a core from whoever needs it (docs/log.md).
+Multi-threaded operations are slower: a batch runs hundreds of short operations, and after each one the threads have to
+synchronise (docs/log.md).
 """
 
 from __future__ import annotations
@@ -21,36 +21,44 @@ from crystalpredict.crystals.crystal import IntArray
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-LARGE = 1500  # atoms of one batch, above which several threads in each operation are quicker than one
+MIN_ATOMS_MULTITHREADED = 1500  # of a single batch: from here on, multi-threaded operations are faster
 
 
 class BatchThreads:
-    """The threads of this process for torch, on a CPU; elsewhere only the caller's own."""
+    """A pool of torch's threads on a CPU; on other devices only the caller's thread.
+
+    Attributes:
+        threads: batches to compute at the same time; lower it to save memory.
+        max_threads: threads of the pool.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.threads = self.most = torch.get_num_threads() if device.type == "cpu" else 1
+        self.threads = self.max_threads = torch.get_num_threads() if device.type == "cpu" else 1
         self.pool: ThreadPoolExecutor | None = None
         self.process = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "pool": None}  # another process, or a copy, has threads of its own
+        return {**self.__dict__, "pool": None}  # a copy, or another process, creates its own pool
 
     def map(self, compute: Callable[[Item], Result], items: Sequence[Item], atoms: int = 0) -> list[Result]:
-        """Results in the order of the items; one alone of very many `atoms` has all threads in each operation.
+        """Return the results in the order of the items.
 
-        What holds for one thread, such as no_grad, `compute` must set itself.
+        Args:
+            compute: called in a thread. It must itself enter contexts such as `no_grad`, which torch keeps per thread.
+            items: arguments of the calls.
+            atoms: of all items. A single large item is computed with multi-threaded operations.
         """
-        if self.most == 1 or (len(items) == 1 and atoms > LARGE):
+        if self.max_threads == 1 or (len(items) == 1 and atoms > MIN_ATOMS_MULTITHREADED):
             return [compute(item) for item in items]
-        if self.pool is None or self.process != os.getpid():  # a fork has the pool, but not its threads
-            self.pool = ThreadPoolExecutor(self.most, initializer=partial(torch.set_num_threads, 1))
+        if self.pool is None or self.process != os.getpid():  # a forked process has a pool without threads
+            self.pool = ThreadPoolExecutor(self.max_threads, initializer=partial(torch.set_num_threads, 1))
             self.process = os.getpid()
         return list(self.pool.map(compute, items))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """In the block, torch has one thread in each operation."""
+    """Run torch's operations in the block with one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -59,8 +67,15 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def balanced_split(weights: IntArray, hands: int) -> list[IntArray]:
-    """Positions of the crystals for each hand, with about the same sum of `weights` (crystals,): dealt to and fro."""
+def balanced_split(weights: IntArray, groups: int) -> list[IntArray]:
+    """Return the indices of each of some groups with nearly equal sums of weights.
+
+    Items in order of decreasing weight go to the groups 1, 2, ..., n, n, ..., 2, 1, 1, 2, ...
+
+    Args:
+        weights: (items,).
+        groups: number of groups.
+    """
     heaviest_first = np.argsort(-weights, kind="stable")
-    turn = np.arange(len(weights)) % (2 * hands)
-    return [np.sort(heaviest_first[(turn == hand) | (turn == 2 * hands - 1 - hand)]) for hand in range(hands)]
+    turn = np.arange(len(weights)) % (2 * groups)
+    return [np.sort(heaviest_first[(turn == group) | (turn == 2 * groups - 1 - group)]) for group in range(groups)]

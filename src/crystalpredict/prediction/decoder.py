@@ -1,4 +1,4 @@
-"""What the outputs of a network say: values of the properties asked for, their intervals, and what is odd."""
+"""Decode the outputs of a network into property values, intervals and applicability warnings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derive
 from crystalpredict.uncertainty.intervals import ErrorModel, bounds
 
 
-class Answers:
-    """Reads the outputs of a checkpoint's network, for some of its properties or what is derived from them."""
+class OutputDecoder:
+    """Decodes the outputs of a checkpoint's network into some of its properties or derived ones."""
 
     def __init__(self, checkpoint: Checkpoint, targets: Sequence[str] = (), *, uncertainty: bool = True) -> None:
-        """`targets`: names or aliases, none for all of the checkpoint; `uncertainty`: with intervals, if there are."""
+        """Choose the properties.
+
+        Args:
+            checkpoint: its network's outputs are decoded.
+            targets: names or aliases of properties; none: all of the checkpoint.
+            uncertainty: whether to compute intervals, if the checkpoint is calibrated.
+        """
         self.checkpoint = checkpoint
         self.properties = asked_for(checkpoint.properties, targets)
         calibration = checkpoint.calibration
@@ -29,7 +35,7 @@ class Answers:
         self._own = [names.index(prop.name) if prop.name in names else -1 for prop in self.properties]
 
     def values(self, outputs: FloatArray) -> FloatArray:
-        """Values (B, properties) in their units, of standardised outputs (B, outputs)."""
+        """Return values (B, properties) in their units from standardised outputs (B, outputs)."""
         decoded = self.checkpoint.decode(outputs)
         columns = [
             decoded[prop.name] if prop.name in decoded else derive(prop.name, *(decoded[name] for name in PARENTS))
@@ -38,7 +44,15 @@ class Answers:
         return np.stack(columns, axis=1)
 
     def bounds(self, outputs: FloatArray, features: FloatArray, crystals: Sequence[Crystal]) -> FloatArray:
-        """Ends of the intervals (B, properties, levels, 2) in the properties' units; no column without calibration."""
+        """Return the ends of the intervals (B, properties, levels, 2) in the properties' units.
+
+        Without a calibration the array has no properties.
+
+        Args:
+            outputs: standardised outputs, (B, outputs).
+            features: network features, (B, D).
+            crystals: the B crystals.
+        """
         if not self.errors or not crystals:
             return np.empty((len(crystals), 0, 0, 2))
         checkpoint = self.checkpoint
@@ -59,6 +73,8 @@ class Answers:
             columns.append(derived_bounds(prop.name, *moduli, both, float(correlation)))
         return np.stack(columns, axis=1)
 
-    def oddities(self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray) -> list[str]:
-        """What is unlike the training data in each crystal (B,), "" where nothing is or nothing is known of them."""
-        return self.domain.reasons(crystals, neighbors, features) if self.domain else [""] * len(crystals)
+    def domain_warnings(
+        self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray
+    ) -> list[str]:
+        """Return how each of B crystals differs from the training data; "" if it does not, or without a calibration."""
+        return self.domain.warnings(crystals, neighbors, features) if self.domain else [""] * len(crystals)

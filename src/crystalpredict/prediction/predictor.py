@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.io.entries import Entry, entries_of_structures
 from crystalpredict.io.reader import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
-from crystalpredict.nn.batch import CrystalBatch, collate, split_by_atoms
-from crystalpredict.nn.devices import atoms_at_once, choose_device, is_out_of_memory
+from crystalpredict.nn.batch import CrystalBatch
+from crystalpredict.nn.devices import choose_device, max_batch_atoms
+from crystalpredict.nn.inference import no_busy_cores, run_in_batches
 from crystalpredict.nn.threads import BatchThreads
-from crystalpredict.prediction.decoder import Answers
+from crystalpredict.prediction.decoder import OutputDecoder
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
 
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
 PART_ATOMS = 288  # padded together: more than in training, for there are more alike to choose from
-
-
-def _nobody() -> int:
-    """Cores that others use, where there are no others."""
-    return 0
 
 
 class Predictor:
@@ -54,12 +49,12 @@ class Predictor:
         """
         self.checkpoint = checkpoint
         self.device = choose_device(device)
-        self.batch_atoms = batch_atoms or atoms_at_once(self.device)
+        self.batch_atoms = batch_atoms or max_batch_atoms(self.device)
         self.model = checkpoint.model.to(self.device).eval()
         self.batch_threads = BatchThreads(self.device)
-        self.busy = _nobody
-        self.answers = Answers(checkpoint, targets, uncertainty=uncertainty)
-        self.properties = self.answers.properties
+        self.busy = no_busy_cores
+        self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty)
+        self.properties = self.decoder.properties
         self.columns = [prop.column for prop in self.properties]
         """Columns of the predicted values, each with its unit in its name."""
 
@@ -81,11 +76,13 @@ class Predictor:
         """
         return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
 
-    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody) -> Iterator[Prediction]:
+    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores) -> Iterator[Prediction]:
         """Predictions in the order of the entries, a window of them in memory at a time; `busy` as for `windows`."""
         return chain.from_iterable(self.windows(entries, busy))
 
-    def windows(self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody) -> Iterator[Iterator[Prediction]]:
+    def windows(
+        self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores
+    ) -> Iterator[Iterator[Prediction]]:
         """The predictions of `stream` by windows: what is computed together depends on nothing before it.
 
         `busy` says how many cores others use at present; the rest is used here.
@@ -94,7 +91,7 @@ class Predictor:
             yield self.predictions(window)
 
     def stream_embeddings(
-        self, entries: Iterable[Entry], busy: Callable[[], int] = _nobody, *, per_atom: bool = False
+        self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores, *, per_atom: bool = False
     ) -> Iterator[Embedding]:
         """Features in the order of the entries, as `stream` gives predictions; per atom, no atoms may be merged."""
         for window in self._windows(entries, busy):
@@ -116,9 +113,9 @@ class Predictor:
             features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
 
         too_large = self._in_batches(crystals, neighbors, compute)
-        table = self.answers.values(outputs)  # (crystals, properties)
-        ends = self.answers.bounds(outputs, features, crystals)
-        oddities = self.answers.oddities(crystals, neighbors, features)
+        table = self.decoder.values(outputs)  # (crystals, properties)
+        ends = self.decoder.bounds(outputs, features, crystals)
+        domain_warnings = self.decoder.domain_warnings(crystals, neighbors, features)
         rows = enumerate(table.tolist())
         for entry in entries:
             values: dict[str, float] = {}
@@ -129,7 +126,7 @@ class Predictor:
                 if all(map(isfinite, numbers)):
                     values = dict(zip(self.columns, numbers, strict=True))
                     bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
-                    notes += (oddities[row],) if oddities[row] else ()
+                    notes += (domain_warnings[row],) if domain_warnings[row] else ()
                 else:
                     error = self._complaint(edges, row in too_large)
             yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds)
@@ -179,42 +176,16 @@ class Predictor:
     def _in_batches(
         self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]
     ) -> set[int]:
-        """Call `compute` with the rows of some crystals and their batch, for all; rows that do not fit into memory."""
-        part_atoms = PART_ATOMS if self.device.type == "cpu" else self.batch_atoms
-        sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
-        batches = split_by_atoms(sizes, widths, self.batch_atoms)
-        too_large: set[int] = set()
+        """Call `compute` with the indices and the batch of some crystals, until all are computed.
 
-        def attempt(rows: IntArray) -> bool:
-            """Whether there was memory enough."""
-            try:
-                batch = collate(
-                    [crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms
-                )
-                with torch.inference_mode():
-                    compute(rows, batch.to(self.device))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                return False
-            return True
-
-        while batches:
-            at_once = max(1, self.batch_threads.threads - self.busy())
-            now, batches = batches[-at_once:], batches[:-at_once]
-            atoms = sum(int(sizes[rows].sum()) for rows in now)
-            for rows, done in zip(now, self.batch_threads.map(attempt, now, atoms), strict=True):
-                if done:
-                    continue
-                if len(now) > 1:  # alone, it may fit
-                    self.batch_threads.threads = 1
-                    batches.append(rows)
-                    continue
-                if len(rows) == 1:
-                    too_large.add(int(rows[0]))
-                    continue
-                self.batch_atoms = max(1, int(sizes[rows].sum()) // 2)
-                batches += np.array_split(rows, 2)
+        Returns:
+            Indices of the crystals that do not fit into memory.
+        """
+        too_large, self.batch_atoms = run_in_batches(
+            crystals, neighbors, lambda rows, batch: compute(rows, batch.to(self.device)), self.batch_threads,
+            batch_atoms=self.batch_atoms, busy_cores=self.busy,
+            part_atoms=PART_ATOMS if self.device.type == "cpu" else self.batch_atoms,
+        )  # fmt: skip
         return too_large
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:

@@ -1,31 +1,36 @@
-"""The calibration of a trained network: its errors on crystals it was not trained on, and what it was trained on."""
+"""Calibrate a trained network: error model from the validation set, applicability domain from the training set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
-from crystalpredict.nn.batch import PART_ATOMS, collate, split_by_atoms
+from crystalpredict.errors import DataError
+from crystalpredict.nn.batch import PART_ATOMS, CrystalBatch
+from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.uncertainty.applicability import fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
 from crystalpredict.uncertainty.intervals import LEAST, fit_errors
 
-BATCH_ATOMS = 2000
+BATCH_ATOMS = 2000  # listed atoms of a batch
 
 
 def calibrate(
     checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, *, domain: bool
 ) -> Calibration | None:
-    """The calibration by the validation part of a table; None if a property has fewer than LEAST labels there.
+    """Return the calibration of a network; None if the validation set has fewer than LEAST labels of a property.
 
-    `domain`: with statistics of the training part, whose features are computed too.
+    Args:
+        checkpoint: with the network.
+        table: crystals, labels and splits that the network was trained with.
+        neighbors: neighbour lists of the crystals of the table.
+        domain: whether to include the statistics of the training set; this computes the features of all of it.
     """
     validation, train = (np.flatnonzero(table.splits == part).tolist() for part in (VALIDATION, TRAIN))
     labels = encoded_labels(table, checkpoint.properties)[validation]
@@ -46,21 +51,32 @@ def calibrate(
 def outputs_and_features(
     checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, rows: Sequence[int]
 ) -> tuple[FloatArray, FloatArray]:
-    """Standardised outputs (R, outputs) and features (R, D) of the crystals in some rows."""
+    """Return standardised outputs (R, outputs) and network features (R, D) of some crystals.
+
+    Args:
+        checkpoint: its network computes them.
+        table: of crystals.
+        neighbors: neighbour lists of the crystals of the table.
+        rows: of the table, R of them.
+
+    Raises:
+        DataError: a crystal does not fit into memory.
+    """
     model = checkpoint.model
     weight = next(model.parameters())
     outputs = np.empty((len(rows), model.config.outputs), dtype=np.float32)
     features = np.empty((len(rows), model.config.features), dtype=np.float32)
-    edges = [neighbors.neighbors(row) for row in rows]
-    sizes, widths = np.array([own.size for own in edges]), np.array([own.widest for own in edges])
 
-    def compute(some: IntArray) -> None:
-        crystals = [table.crystal(rows[row]) for row in some]
-        batch = collate(crystals, [edges[row] for row in some], part_atoms=2 * PART_ATOMS)
-        with torch.inference_mode():
-            found = model.features(batch.to(weight.device, weight.dtype))
-            features[some] = found.cpu().numpy()
-            outputs[some] = model.readout(found).cpu().numpy()
+    def compute(some: IntArray, batch: CrystalBatch) -> None:
+        found = model.features(batch.to(weight.device, weight.dtype))
+        features[some] = found.cpu().numpy()
+        outputs[some] = model.readout(found).cpu().numpy()
 
-    BatchThreads(weight.device).map(compute, split_by_atoms(sizes, widths, BATCH_ATOMS))
+    too_large, _ = run_in_batches(
+        [table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows], compute,
+        BatchThreads(weight.device), batch_atoms=BATCH_ATOMS, part_atoms=2 * PART_ATOMS,
+    )  # fmt: skip
+    if too_large:
+        name = table.ids[rows[min(too_large)]]
+        raise DataError(f"not enough memory for {len(too_large)} crystals, the first: id {name}")
     return outputs, features

@@ -1,4 +1,4 @@
-"""One training over several processes, started by torchrun; a process that was not is a group of its own."""
+"""Training in several processes started by torchrun. Without torchrun, the group is this process alone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from crystalpredict.nn.devices import choose_device
 
 
 def join_group(device: str) -> torch.device:
-    """The device of this process: `device`, or under torchrun the GPU of its local rank; joins the others there."""
+    """Join the processes of torchrun; return the device of this one.
+
+    Args:
+        device: name of a device. Under torchrun, any CUDA device stands for the GPU of the local rank.
+    """
     on_cuda = device.startswith("cuda")
     if on_cuda:
-        # products in TF32 change an output by 2e-4 of a deviation on average (docs/log.md), far less than its error
+        # TF32 changes an output by 2e-4 standard deviations on average (docs/log.md), far less than its error
         torch.set_float32_matmul_precision("high")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return choose_device(device)
@@ -29,37 +33,37 @@ def join_group(device: str) -> torch.device:
 
 
 def leave_group() -> None:
-    """Say goodbye to the other processes, if there are any."""
+    """Leave the group of processes, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """Number of this process; 0 writes files and speaks. Known before the group is joined."""
+    """Return the number of this process. Process 0 writes files and messages."""
     return int(os.environ.get("RANK", "0"))
 
 
 def size() -> int:
-    """Processes that share the work."""
+    """Return the number of processes in the group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def wait_for_all() -> None:
-    """Return when every process is here."""
+    """Block until every process has called this."""
     if dist.is_initialized():
         dist.barrier()
 
 
-def any_of(flag: bool, device: torch.device) -> bool:
-    """Whether the flag of some process is set: the same answer in all of them."""
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag of any process is set; the result is the same in all processes."""
     if size() == 1:
         return flag
-    (flags,) = summed_together([torch.tensor(float(flag), device=device)])
+    (flags,) = sum_over_processes([torch.tensor(float(flag), device=device)])
     return bool(flags)
 
 
-def summed_together(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Sums of the tensors over the processes: in one exchange, for each has to wait for all."""
+def sum_over_processes(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the sums of the tensors over the processes. One exchange for all tensors is faster than one for each."""
     if size() == 1:
         return tensors
     together = torch.cat([tensor.flatten() for tensor in tensors])

@@ -1,12 +1,12 @@
-"""A labelled table and a checkpoint to start from in, a checkpoint folder out; killed at any moment, it goes on.
+"""Fine-tune a checkpoint on a labelled table, or train from scratch; a run that was killed can be resumed.
 
-A run's folder is a checkpoint folder at its end. Beside the checkpoint's files it holds
-provenance.json    what the run was told, of what data and which model, with which versions: enough to go on
-metrics.json       errors on the validation and the test part
-dropped.csv        rows and labels left out, and why
-splits.csv         the part of each row
-training/          crystals.npz, config.json, state.npz, log.csv; the last three for each member of an ensemble
-or, with folds, one such folder for each, fold-1 and so on, and the errors over all of them.
+The folder of a finished run is a checkpoint folder. Besides the checkpoint it holds
+provenance.json    options, data, base model and versions of the run; it is enough to resume
+metrics.json       errors on the validation and the test set
+dropped.csv        rows and labels that were left out, with reasons
+splits.csv         part of the split of each row
+training/          crystals.npz, config.json, state.npz and log.csv; the last three for each ensemble member
+With cross-validation there is one such folder for each fold (fold-1, fold-2, ...), and metrics.json of all folds.
 """
 
 from __future__ import annotations
@@ -42,41 +42,54 @@ from crystalpredict.properties import Property
 from crystalpredict.training import distributed
 from crystalpredict.training.calibrate import calibrate
 from crystalpredict.training.config import TrainingConfig
-from crystalpredict.training.model_card import card_of
+from crystalpredict.training.model_card import model_card
 from crystalpredict.training.plan import Plan
 from crystalpredict.training.trainer import Trainer
 
-FEW = 1000  # training crystals, below which an encoder learns slowly
-GOLDEN_CRYSTALS, GOLDEN_ATOMS = 8, 60  # of golden.json: few and small
+MIN_CRYSTALS_FULL_RATE = 1000  # training crystals; with fewer, a pre-trained encoder has a lower learning rate
+GOLDEN_CRYSTALS, GOLDEN_ATOMS = 8, 60  # number and largest size of the crystals in golden.json
 
 
 def settings_for(crystals: int, atoms: float, *, scratch: bool, directions: bool = False) -> TrainingConfig:
-    """Settings that suit so many training crystals of so many `atoms` on average: found by trial, see docs/log.md.
+    """Return settings for a training set, found by trial (docs/log.md).
 
-    16 to 64 crystals a step, so that an epoch of few crystals still has some; steps grow with the root of the number of
-    crystals; a quarter of the epochs without a better validation error ends the run. From few crystals an encoder that
-    was trained before learns little but their accidents, so that it learns slowly. One with new `directions`, whose
-    steps are six times as long, has learnt what there is in a quarter of them; it first gets worse than what it started
-    from, and goes on to the end.
+    A step has 16 to 64 crystals. The number of steps grows with the square root of the number of crystals. Early
+    stopping ends the run after a quarter of the epochs without a smaller validation error. A pre-trained encoder
+    overfits a small training set, so its learning rate is lower there.
+
+    Args:
+        crystals: in the training set.
+        atoms: mean number of atoms of a crystal.
+        scratch: whether the weights start at random.
+        directions: whether new direction weights are added. Their steps take six times as long, and a quarter of the
+            steps is enough; the error first rises, so there is no early stopping.
     """
-    at_once = min(64, max(16, crystals // 25))
+    step_crystals = min(64, max(16, crystals // 25))
     steps = (120 if scratch else 15 if directions else 60) * sqrt(crystals)
-    epochs = max(10, round(steps * at_once / crystals))
-    few = not scratch and crystals < FEW
+    epochs = max(10, round(steps * step_crystals / crystals))
+    slow = not scratch and crystals < MIN_CRYSTALS_FULL_RATE
     return TrainingConfig(
         epochs=epochs,
         patience=epochs if directions else max(5, epochs // 4),
-        batch_atoms=max(1, round(at_once * atoms)),
-        learning_rate=2e-3 if few else 1e-3,
-        encoder_rate=0.1 if few else 1.0,
+        batch_atoms=max(1, round(step_crystals * atoms)),
+        learning_rate=2e-3 if slow else 1e-3,
+        encoder_rate=0.1 if slow else 1.0,
         muon_rate=1.0,
         schedule="one_cycle",
         ema=0.99 if steps < 2000 else 0.998,
     )
 
 
-def refuse_unlearnable(table: CrystalTable, splits: Sequence[IntArray]) -> None:
-    """DataError if in some fold a property has too few labels to train on, or none to choose the epoch by."""
+def check_labels(table: CrystalTable, splits: Sequence[IntArray]) -> None:
+    """Check that every property has training and validation labels.
+
+    Args:
+        table: C crystals with labels.
+        splits: part of each crystal, (C,), for each fold.
+
+    Raises:
+        DataError: in some fold, a property has too few training labels or no validation label.
+    """
     encoded = encoded_labels(table, table.properties)
     for parts in splits:
         scale_of_labels(encoded[parts == TRAIN], table.properties)
@@ -84,8 +97,8 @@ def refuse_unlearnable(table: CrystalTable, splits: Sequence[IntArray]) -> None:
             rows_with_labels(parts == VALIDATION, encoded[:, [column]], f"validation ({prop.name})")
 
 
-def lay_out(folder: Path, crystals: LabelledCrystals, splits: Sequence[IntArray], plan: Plan) -> None:
-    """Write all that the run or its folds need; provenance.json, which makes it resumable, comes last."""
+def prepare_run(folder: Path, crystals: LabelledCrystals, splits: Sequence[IntArray], plan: Plan) -> None:
+    """Write the files that the run or its folds need; provenance.json, which makes it resumable, is the last."""
     for own, parts in zip(run_folders(folder, plan), splits, strict=True):
         replace(crystals.table, splits=parts).save(own / "training" / "crystals.npz")
         _write_csv(own / "splits.csv", ("id", "split"), zip(crystals.table.ids, map(PARTS.get, parts), strict=True))
@@ -95,24 +108,31 @@ def lay_out(folder: Path, crystals: LabelledCrystals, splits: Sequence[IntArray]
 
 
 def run_folders(folder: Path, plan: Plan) -> list[Path]:
-    """Folders of the folds, or the folder itself."""
+    """Return the folders of the folds, or the folder itself without folds."""
     return [folder / f"fold-{number}" for number in range(1, plan.folds + 1)] or [folder]
 
 
 def open_trainings(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Iterator[Trainer]:
-    """The training of a run's folder, or of each member of its ensemble, at its beginning or where it was."""
+    """Yield the trainer of each ensemble member, new or in its last saved state.
+
+    Args:
+        folder: of a run, or of one of its folds.
+        plan: of the run.
+        device: name of the device to train on.
+        jobs: processes that compute neighbour lists.
+    """
     config = replace(TrainingConfig.from_dict(plan.training), device=device)
     table = CrystalTable.load(folder / "training" / "crystals.npz")
     model = ModelConfig.from_dict(plan.model)
     neighbors = neighbor_table(table, model.radius, jobs=jobs, merging=model.merging)
     for number, run in enumerate(training_folders(folder, plan)):
         own = replace(config, seed=config.seed + number)
-        begun = (run / "state.npz").exists()
-        yield Trainer(run, table, neighbors, model, own, start=None if begun else plan.base_checkpoint())
+        resumed = (run / "state.npz").exists()
+        yield Trainer(run, table, neighbors, model, own, start=None if resumed else plan.base_checkpoint())
 
 
 def training_folders(folder: Path, plan: Plan) -> list[Path]:
-    """Where a run, or each member of its ensemble, keeps what it needs to go on."""
+    """Return the folder of the training state of each ensemble member."""
     training = folder / "training"
     if plan.members == 1:
         return [training]
@@ -120,23 +140,24 @@ def training_folders(folder: Path, plan: Plan) -> list[Path]:
 
 
 def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, dict[str, Any]]:
-    """Write what was trained, one network or several as one, as a checkpoint into the run's folder.
+    """Write the trained network or ensemble as a checkpoint into the folder of the run.
 
-    Returns the errors, by part and property, that metrics.json keeps.
+    Returns:
+        Content of metrics.json: metrics by part of the split, property and unit.
     """
     training = trainings[0]
-    networks = [member.kept() for member in trainings]
+    networks = [member.final_network() for member in trainings]
     table = training.data.table
     report: dict[str, dict[str, Any]] = {}
     for part in (VALIDATION, TEST):
         rows = np.flatnonzero(table.splits == part)
         if len(rows):
-            values = np.mean([training.predicted(rows, network) for network in networks], axis=0)
+            values = np.mean([training.predict(rows, network) for network in networks], axis=0)
             report[PARTS[part]] = errors_of(training.properties, training.data.encoded[rows], values)
     if distributed.rank():
         return report
     small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
-    epochs = [member.kept_epoch for member in trainings]
+    epochs = [member.final_epoch for member in trainings]
     base = plan.base or {}
     trained = np.unique(table.numbers[np.repeat(table.splits, table.sizes) == TRAIN])
     facts = {
@@ -151,18 +172,24 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     checkpoint = Checkpoint(
         name, ensemble_of(networks).cpu(), training.properties, training.data.mean, training.data.deviation, facts
     )
-    if not plan.learnt:  # else the model knows crystals of the validation part, and intervals would be far too narrow
+    if not plan.learnt:  # else the base model was trained on validation crystals, and intervals would be too narrow
         checkpoint = replace(
             checkpoint, calibration=calibrate(checkpoint, table, training.data.neighbors, domain=False)
         )
     write_json(folder / "metrics.json", report)
-    card = card_of(name, plan, report, epochs, calibrated=checkpoint.calibration is not None)
+    card = model_card(name, plan, report, epochs, calibrated=checkpoint.calibration is not None)
     save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
     return report
 
 
 def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatArray) -> dict[str, Any]:
-    """Errors by property of values (R, P) against labels (R, P), both on the trained scale: there and in the unit."""
+    """Return metrics by property, on the trained scale and in the property's unit.
+
+    Args:
+        properties: P of them.
+        labels: on the trained scale, not a number where missing, (R, P).
+        values: predictions on the trained scale, (R, P).
+    """
     report: dict[str, Any] = {}
     for column, prop in enumerate(properties):
         known = np.isfinite(labels[:, column])
@@ -176,9 +203,9 @@ def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatA
 
 
 def mean_of_folds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample deviation over the folds of the mean absolute error on test, by property and scale.
+    """Return mean and sample standard deviation over the folds of the test error (MAE), by property and unit.
 
-    A fold without test labels of a property has None.
+    The error of a fold without test labels of a property is None.
     """
     summary: dict[str, Any] = {}
     tests = [report["test"] for report in reports]
@@ -201,22 +228,24 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     writer.writerow(header)
     writer.writerows(rows)
     with write_atomically(path) as file:
-        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # ids of JSON may be no text
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # ids from JSON may contain lone surrogates
 
 
-def lines_of_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
-    """What of the data is new to the model that the training starts from, and what it may know already."""
+def describe_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
+    """Return messages about the data and the base model: elements new to it, and targets that it was trained on."""
     lines = []
     seen = start.training.get("elements_seen", ())
     new = sorted(set(np.unique(crystals.table.numbers).tolist()) - set(seen)) if seen else []
     if new:
         lines.append(f"elements new to {start.name}: {', '.join(ELEMENTS[number - 1] for number in new)}")
     if known := learnt_targets(crystals.table.properties, start):
-        lines.append(f"{start.name} learnt {', '.join(known)} itself: crystals that it knows flatter the errors below")
+        lines.append(
+            f"{start.name} was itself trained on {', '.join(known)}: errors on crystals it was trained on are too small"
+        )
     return lines
 
 
 def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[str]:
-    """Names of the properties that the model to start from has learnt itself."""
-    learnt = {name for name, *_ in start.learnt}  # in whatever unit, or as a logarithm
+    """Return the names of the properties that the base model was itself trained on."""
+    learnt = {name for name, *_ in start.learnt}  # in any unit, or as a logarithm
     return [prop.name for prop in properties if prop.name in learnt]

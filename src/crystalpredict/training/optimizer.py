@@ -1,4 +1,4 @@
-"""The optimiser of a training: AdamW, and Muon for the matrices of the blocks."""
+"""The optimiser: AdamW, and Muon for the matrices of the blocks."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from torch import Tensor, nn
 from crystalpredict.nn import Crystalformer
 from crystalpredict.training.config import TrainingConfig
 
-READOUT = "readout."
+READOUT = "readout."  # prefix of the parameters of the readout
 
 
-def learns_by_muon(name: str, parameter: nn.Parameter) -> bool:
-    """Whether it is a matrix between states of atoms: tables (embedding, widths) and the readout are not."""
+def uses_muon(name: str, parameter: nn.Parameter) -> bool:
+    """Return whether Muon trains a parameter: the matrices of the blocks, but no tables (embedding, widths)."""
     return parameter.ndim == 2 and name.endswith("weight") and name.startswith("blocks.")
 
 
-def move_towards(tensors: list[Tensor], targets: list[Tensor], share: float | Tensor) -> None:
-    """Move each tensor towards its target by a share of the way."""
+def move_towards(tensors: list[Tensor], targets: list[Tensor], fraction: float | Tensor) -> None:
+    """Replace each tensor t in place by t + fraction (target - t); a fraction on the GPU suits a CUDA graph."""
     with torch.no_grad():
-        if not isinstance(share, Tensor):
-            torch._foreach_lerp_(tensors, targets, share)
+        if not isinstance(fraction, Tensor):
+            torch._foreach_lerp_(tensors, targets, fraction)
             return
-        apart = torch._foreach_sub(targets, tensors)
-        torch._foreach_mul_(apart, share)
-        torch._foreach_add_(tensors, apart)
+        differences = torch._foreach_sub(targets, tensors)
+        torch._foreach_mul_(differences, fraction)
+        torch._foreach_add_(tensors, differences)
 
 
 def nearest_orthogonal(matrices: Tensor) -> Tensor:
-    """Nearly the nearest orthogonal matrices to some of one shape (B, m, n): singular values between 0.6 and 1.2.
+    """Return approximations of the nearest orthogonal matrices, with singular values between 0.6 and 1.2.
 
-    Five steps of the Newton-Schulz iteration of Jordan et al., in the precision of the matrices.
+    Five steps of the Newton-Schulz iteration of Muon (K. Jordan et al., 2024), in the precision of the matrices.
+
+    Args:
+        matrices: (B, m, n).
     """
     if matrices.shape[1] > matrices.shape[2]:
         return nearest_orthogonal(matrices.mT).mT
@@ -44,9 +47,9 @@ def nearest_orthogonal(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """torch.optim.Muon, with momentum 0.95 and steps as large as AdamW's, in single precision.
+    """Muon in single precision for CPUs: torch.optim.Muon with momentum 0.95 and steps as large as AdamW's.
 
-    torch's has products in half precision, which take ten times as long on a processor without instructions for them.
+    torch.optim.Muon multiplies matrices in bfloat16, which takes ten times as long on a CPU without such instructions.
     """
 
     def __init__(self, groups: list[dict[str, Any]], weight_decay: float) -> None:
@@ -54,13 +57,13 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Change the parameters along their gradients; those of one shape together."""
+        """Update all parameters, those of one shape in one batch."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 shapes.setdefault(parameter.shape, []).append(parameter)
             for shape, own in shapes.items():
-                gradients = [tensor.grad for tensor in own if tensor.grad is not None]  # which all have
+                gradients = [tensor.grad for tensor in own if tensor.grad is not None]  # all of them have one
                 means = [self._mean(tensor) for tensor in own]
                 torch._foreach_lerp_(means, gradients, 0.05)
                 directions = nearest_orthogonal(torch.stack(torch._foreach_lerp(gradients, means, 0.95)))
@@ -68,6 +71,7 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_add_(own, list(directions), alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
 
     def _mean(self, parameter: Tensor) -> Tensor:
+        """Return the running mean of a parameter's gradient."""
         if not self.state[parameter]:
             self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         mean: Tensor = self.state[parameter]["momentum_buffer"]
@@ -75,9 +79,9 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimiser:
-    """AdamW, and with `muon_rate` Muon, each on its parameters that are to be trained.
+    """AdamW, and Muon for the matrices of the blocks if `muon_rate` is not 0; frozen parameters are left out.
 
-    Muon steps along the nearest orthogonal matrix to the averaged gradient (Jordan et al.,
+    Muon steps along the nearest orthogonal matrix to the averaged gradient (K. Jordan et al.,
     https://kellerjordan.github.io/posts/muon), scaled to the size of a step of AdamW (Liu et al., arXiv:2502.16982).
     """
 
@@ -87,18 +91,18 @@ class Optimiser:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            if config.muon_rate and learns_by_muon(name, parameter):
+            if config.muon_rate and uses_muon(name, parameter):
                 matrices.append(parameter)
             else:
                 groups.setdefault((name.startswith(READOUT), name.endswith("bias")), []).append(parameter)
         self.named = dict(model.named_parameters())
-        self.parts: list[torch.optim.Optimizer] = [
+        self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
                 [
                     {
                         "params": parameters,
                         "weight_decay": 0.0 if is_bias else config.weight_decay,
-                        "share": 1.0 if in_readout else config.encoder_rate,
+                        "rate_factor": 1.0 if in_readout else config.encoder_rate,
                     }
                     for (in_readout, is_bias), parameters in groups.items()
                 ],
@@ -106,51 +110,53 @@ class Optimiser:
             )
         ]  # fmt: skip
         if matrices:
-            group = {"params": matrices, "share": config.encoder_rate * config.muon_rate}
-            self.parts.append(
+            group = {"params": matrices, "rate_factor": config.encoder_rate * config.muon_rate}
+            self.optimisers.append(
                 torch.optim.Muon([group], weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
                 if matrices[0].is_cuda
                 else Muon([group], config.weight_decay)
             )
 
     def step(self, rate: float | Tensor) -> None:
-        """Change the parameters along their gradients, each group at its share of the rate; biases do not decay.
+        """Update all parameters; biases have no weight decay.
 
-        A rate on the device, as a CUDA graph needs it, is a share of a step at the rate 1.
+        Args:
+            rate: learning rate, which each group multiplies by its own factor. As a tensor on the GPU, which a CUDA
+                graph needs, it scales a step of the rate 1.
         """
         changed: list[Tensor] = []
         if isinstance(rate, Tensor):
             changed = [
                 parameter.detach()
-                for part in self.parts
-                for group in part.param_groups
+                for optimiser in self.optimisers
+                for group in optimiser.param_groups
                 for parameter in group["params"]
             ]
         before = [parameter.clone() for parameter in changed]
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = (1.0 if isinstance(rate, Tensor) else rate) * group["share"]
-            part.step()
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = (1.0 if isinstance(rate, Tensor) else rate) * group["rate_factor"]
+            optimiser.step()
         if changed:
             move_towards(before, changed, rate)
             torch._foreach_copy_(changed, before)
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
-        """What it remembers of each parameter, by kind and by the parameter's name."""
+        """Return the state of the optimisers: tensors by kind, by name of the parameter."""
         kinds: dict[str, dict[str, Tensor]] = {}
         for name, parameter in self.named.items():
-            for part in self.parts:
-                for kind, value in part.state.get(parameter, {}).items():
+            for optimiser in self.optimisers:
+                for kind, value in optimiser.state.get(parameter, {}).items():
                     kinds.setdefault(kind, {})[name] = value
         return kinds
 
     def load(self, kinds: dict[str, dict[str, Tensor]]) -> None:
-        """Go on with the `moments` of another."""
-        for part in self.parts:
-            own = {parameter for group in part.param_groups for parameter in group["params"]}
+        """Restore the state that `moments` returned."""
+        for optimiser in self.optimisers:
+            own = {parameter for group in optimiser.param_groups for parameter in group["params"]}
             for name, parameter in self.named.items():
                 values: dict[str, Any] = {
                     kind: moments[name].to(parameter.device) for kind, moments in kinds.items() if name in moments
                 }
                 if parameter in own and values:
-                    part.state[parameter] = values
+                    optimiser.state[parameter] = values
