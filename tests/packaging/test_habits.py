@@ -59,9 +59,9 @@ def test_forms_of_issues(path: Path) -> None:
 def test_hooks_run_what_make_lint_and_make_types_run() -> None:
     hooks = load_config(str(ROOT / ".pre-commit-config.yaml"))["repos"][0]["hooks"]
     for hook in hooks:
-        program, *rest = hook["entry"].removeprefix(".venv/bin/").split()
-        assert f"$(BIN)/{' '.join([program, *rest[:1]])}" in MAKEFILE.replace(" .\n", "\n") + "$(BIN)/mypy"
-        assert hook["language"] == "system"
+        program = " ".join(hook["entry"].removeprefix(".venv/bin/").split()[:2]).removesuffix(" --force-exclude")
+        assert f"$(BIN)/{program}" in MAKEFILE
+        assert hook["language"] in ("system", "unsupported")  # the same; pre-commit renames it
 
 
 def test_make_help_lists_the_five_commands_first() -> None:
@@ -79,9 +79,7 @@ def test_files_that_a_contributor_is_sent_to_exist() -> None:
         room = ""
         for name in re.findall(r"`([\w/]+(?:\.py|/))`", cell):
             room = name.rpartition("/")[0] or room
-            paths.add(name if "/" in name else f"{room}/{name}")
+            paths.add(name if "/" in name else f"{room}/{name}".lstrip("/"))
     assert len(paths) > 15
     source = ROOT / "src" / "crystalpredict"
-    assert {
-        path for path in paths if not (source / path).exists() and not (source / Path(path).name).exists()
-    } <= PLANNED
+    assert {path for path in paths if not (source / path).exists()} <= PLANNED
