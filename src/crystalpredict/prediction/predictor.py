@@ -31,7 +31,11 @@ PART_ATOMS = 288  # padded together: more than in training, for there are more a
 
 
 class Predictor:
-    """A checkpoint on a device, ready to predict."""
+    """A model on a device, ready to predict; `load_model` makes one.
+
+    Attributes:
+        columns: Names of the columns of `Prediction.values`, which end with their units.
+    """
 
     def __init__(
         self,
@@ -56,23 +60,34 @@ class Predictor:
         self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty)
         self.properties = self.decoder.properties
         self.columns = [prop.column for prop in self.properties]
-        """Columns of the predicted values, each with its unit in its name."""
 
     def predict(
         self, structures: Iterable[str | PathLike[str] | Structure], *, reduce: bool = True
     ) -> list[Prediction]:
-        """Predictions for files, pymatgen structures and ASE atoms, in their order; failures are rows with an `error`.
+        """Predictions for structures, one row each, in their order.
 
-        A file of several structures gives several rows. `reduce`: compute one of each kind of equivalent atoms only.
+        Args:
+            structures: Paths of files, pymatgen structures or ASE atoms, mixed as you like; or one of these. A file of
+                several structures gives several rows.
+            reduce: Compute one of each kind of equivalent atoms only. It is faster, and the predictions are the same
+                but for rounding.
+
+        Returns:
+            Rows with values, intervals and warnings. A structure that cannot be read or predicted has an `error`.
         """
         return list(self.stream(self._entries(structures, reduce)))
 
     def embed(
         self, structures: Iterable[str | PathLike[str] | Structure], *, per_atom: bool = False
     ) -> list[Embedding]:
-        """The network's features of files, structures and ASE atoms, in their order, for a regressor of one's own.
+        """The network's features of structures, one row each, in their order, for a regressor of one's own.
 
-        Those of a crystal, from which the readout makes the properties; or those of every atom, whose mean they are.
+        Args:
+            structures: As for `predict`.
+            per_atom: Give the features of every atom, (n, D), instead of their mean over the atoms, (D,).
+
+        Returns:
+            Rows with features. A structure that cannot be read or computed has an `error`.
         """
         return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
 
@@ -213,7 +228,24 @@ def load_model(
     *,
     uncertainty: bool = True,
 ) -> Predictor:
-    """A Predictor of a bundled or installed model or of a folder, which a Path always means; None: the default."""
+    """A model, ready to predict.
+
+    Args:
+        name: Name of a bundled or installed model, or a checkpoint folder, which a Path always is. None: the default
+            model, `crystalformer-mp`.
+        device: `auto`, `cpu` or `cuda`.
+        targets: Names or short forms of properties, which become the columns in this order, such as `["bandgap", "K"]`.
+            None given: all properties of the model.
+        batch_atoms: Number of atoms that are computed at once. None: chosen by the memory of the device.
+        uncertainty: Whether rows have intervals, if the model is calibrated.
+
+    Returns:
+        The Predictor.
+
+    Raises:
+        UsageError: No model has this name, no such property is known, or the device is missing.
+        CheckpointError: The checkpoint is damaged or of an unknown format.
+    """
     folder = find_model(name if name is None or isinstance(name, str) else str(Path(name).absolute()))
     checkpoint = load_checkpoint(folder)
     return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty)

@@ -11,9 +11,20 @@ from crystalpredict.uncertainty.intervals import LEVELS, SHOWN
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row: a structure asked for, its predicted values by column name, or the reason why there are none.
+    """The predicted values of one structure, or the reason why there are none.
 
-    bounds: by column, lower and upper ends (levels, 2) of the intervals of LEVELS; none if the model is not calibrated.
+    `row["bandgap_eV"]` is the value of a column.
+
+    Attributes:
+        path: The file, or the name of the member of an archive or of the row of a table.
+        index: Position of the structure in a file of several, from 0.
+        formula: Reduced formula; empty if the structure was not read.
+        n_atoms: Number of atoms of the cell as given; None if the structure was not read.
+        values: Predictions by column, whose names end with their units; empty if there is an error.
+        warnings: Reasons to doubt the values, such as a crystal unlike the training data.
+        error: Why there are no values; empty if there are.
+        bounds: By column, lower and upper ends (levels, 2) of the intervals of 50, 68, 80, 90 and 95 %, in the unit of
+            the column; empty if the model is not calibrated.
     """
 
     path: str
@@ -27,11 +38,19 @@ class Prediction:
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """By column, the interval that holds the true value in 90 % of cases."""
+        """By column, the interval that holds the true value in 90 % of cases, in the unit of the column."""
         return {column: self.interval(column) for column in self.bounds}
 
     def interval(self, column: str, level: int = SHOWN) -> tuple[float, float]:
-        """Lower and upper end of the interval of a column; percent, one of LEVELS; UsageError without one."""
+        """Lower and upper end of the interval of a column, in its unit.
+
+        Args:
+            column: Name of a column of `values`.
+            level: Share of true values inside, in percent: 50, 68, 80, 90 or 95.
+
+        Raises:
+            UsageError: The column has no interval, or there is none of this level.
+        """
         if column not in self.bounds:
             raise UsageError(f"no interval of {column!r}: there are those of {', '.join(self.bounds) or 'nothing'}")
         if level not in LEVELS:
@@ -40,15 +59,24 @@ class Prediction:
         return low, high
 
     def __getitem__(self, column: str) -> float:
+        """The predicted value of a column, in its unit; KeyError without one, as in rows with an error."""
         return self.values[column]
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """One row: a structure asked for and the network's features of it, or the reason why there are none.
+    """The network's features of one structure, or the reason why there are none.
 
-    features (D,), the mean over the atoms; or (n, D), of each atom in the order of the cell, with `numbers` (n,), the
-    atomic number of each, or of the site's main occupant.
+    Attributes:
+        path: The file, or the name of the member of an archive or of the row of a table.
+        index: Position of the structure in a file of several, from 0.
+        formula: Reduced formula; empty if the structure was not read.
+        n_atoms: Number of atoms n of the cell as given; None if the structure was not read.
+        features: (D,), the mean over the atoms; with `per_atom` (n, D), each atom in the order of the cell. D is 128
+            for the bundled models. None if there is an error.
+        numbers: With `per_atom` (n,), the atomic number of each atom, or of the main occupant of its site.
+        warnings: Reasons to doubt the features.
+        error: Why there are no features; empty if there are.
     """
 
     path: str
