@@ -2,13 +2,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint types check accuracy bench fuzz docs wheel clean
+.PHONY: demo test check docs bench help lint types coverage accuracy fuzz cli-docs wheel clean
 
 demo: $(VENV)/installed        ## set everything up and predict the examples
 	$(BIN)/crystalpredict predict examples --format table
 
 test: $(VENV)/installed-dev    ## run the tests
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadscope
+
+check: lint types test         ## everything that must pass before a change lands: style, types, tests
+
+docs: cli-docs                 ## docs/cli.md from the commands, then the site in build/docs; a broken link fails
+	rm -rf build/docs docs/generated
+	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs build/docs
+
+bench: $(VENV)/installed-dev   ## where the time goes, on a folder of CIFs: make bench CIFS=folder
+	$(BIN)/python benchmarks/speed.py $(CIFS)
+
+help:                          ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 12
 
 lint: $(VENV)/installed-dev    ## style and import layers
 	$(BIN)/ruff check .
@@ -18,21 +30,19 @@ lint: $(VENV)/installed-dev    ## style and import layers
 types: $(VENV)/installed-dev   ## mypy, strict, on src
 	$(BIN)/mypy
 
-check: lint types test
+coverage: $(VENV)/installed-dev ## run the tests and list the lines that none of them runs
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadscope --cov --cov-report=term-missing --cov-report=html
 
 accuracy: $(VENV)/installed    ## errors of the bundled model on labelled crystals: make accuracy DATA=table
 	$(BIN)/crystalpredict evaluate $(DATA) --format table
 
-bench: $(VENV)/installed-dev   ## where the time goes, on a folder of CIFs: make bench CIFS=folder
-	$(BIN)/python benchmarks/speed.py $(CIFS)
-
 fuzz: $(VENV)/installed-dev    ## damaged files by the hundred thousand: make fuzz COUNT=1000 SEED=7 FROM=folder
 	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0) $(FROM)
 
-docs: $(VENV)/installed-dev    ## docs/cli.md, from the commands
+cli-docs: $(VENV)/installed-dev ## docs/cli.md alone
 	$(BIN)/python scripts/cli_docs.py
 
-wheel: $(VENV)/installed-dev
+wheel: $(VENV)/installed-dev   ## build the wheel in dist
 	$(BIN)/python -m build --wheel
 
 $(VENV)/bin/pip:
@@ -46,5 +56,5 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+clean:                         ## remove the environment and everything that was built
+	rm -rf $(VENV) dist build docs/generated htmlcov .coverage* .pytest_cache .mypy_cache .ruff_cache

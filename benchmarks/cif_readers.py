@@ -18,12 +18,12 @@ from provenance import provenance
 from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifParser
 
-from crystalpredict.crystal import Crystal
-from crystalpredict.files import read_text
-from crystalpredict.neighbors import find_neighbors
-from crystalpredict.plain_cif import read_plain_cif
-from crystalpredict.silence import silence
-from crystalpredict.structures import crystal_of_structure
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.errors import suppress_warnings
+from crystalpredict.io.entries import crystal_of_structure
+from crystalpredict.io.fast_cif import read_plain_cif
+from crystalpredict.io.text import read_text
 
 RADIUS = 5.0
 TOLERANCE = 1e-4  # Å
@@ -52,7 +52,7 @@ def difference(one: Crystal, two: Crystal) -> str:
 
 def by_pymatgen(text: str) -> list[Structure]:
     """The structures that pymatgen's own parser finds."""
-    with silence():
+    with suppress_warnings():
         return CifParser.from_str(text).parse_structures(primitive=False, on_error="ignore")
 
 

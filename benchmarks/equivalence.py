@@ -16,11 +16,11 @@ import torch
 from provenance import provenance
 
 from crystalpredict import load_model
-from crystalpredict.batching import batches_of
-from crystalpredict.crystal import Crystal, Neighbors
-from crystalpredict.dataset import read_jsonl, table_of_rows
-from crystalpredict.equivalence import merge_equivalent
-from crystalpredict.neighbors import find_neighbors
+from crystalpredict.crystals.crystal import Crystal, Neighbors
+from crystalpredict.crystals.equivalence import merge_equivalent
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.data.dataset import read_jsonl, table_of_rows
+from crystalpredict.nn.batch import batches_of
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from provenance import provenance
 from speed import children, private_megabytes
 
-from crystalpredict.crystal import ELEMENTS
+from crystalpredict.crystals.crystal import ELEMENTS
 
 DAMAGED = 20  # one in so many is cut off
 LIMIT_MB = 1500

@@ -36,10 +36,10 @@ def crystalpredict_models() -> Iterator[tuple[str, str, Predict]]:
     import numpy as np
 
     from crystalpredict import load_model
-    from crystalpredict.crystal import Crystal
-    from crystalpredict.equivalence import merge_equivalent
-    from crystalpredict.neighbors import find_neighbors_of_many
-    from crystalpredict.reading import CHUNK_FILES
+    from crystalpredict.crystals.crystal import Crystal
+    from crystalpredict.crystals.equivalence import merge_equivalent
+    from crystalpredict.crystals.neighbors import find_neighbors_of_many
+    from crystalpredict.io.reader import CHUNK_FILES
 
     model = load_model(device="cpu")
     network, radius = model.model, model.model.config.radius

@@ -24,16 +24,16 @@ from provenance import provenance
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from crystalpredict.batching import FAR, batches_of
-from crystalpredict.cli.render import CsvWriter
-from crystalpredict.crystal import ELEMENTS, Crystal
-from crystalpredict.equivalence import merge_equivalent
-from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
+from crystalpredict.crystals.crystal import ELEMENTS, Crystal
+from crystalpredict.crystals.equivalence import merge_equivalent
+from crystalpredict.crystals.neighbors import find_neighbors, find_neighbors_of_many
+from crystalpredict.io.entries import Entry
+from crystalpredict.io.fast_cif import read_plain_cif
+from crystalpredict.io.reader import CHUNK_FILES, read_chunk, windows_of
 from crystalpredict.nn import Crystalformer
-from crystalpredict.plain_cif import read_plain_cif
-from crystalpredict.predict import PART_ATOMS, Predictor, load_model
-from crystalpredict.reading import CHUNK_FILES, read_chunk, windows_of
-from crystalpredict.structures import Entry
+from crystalpredict.nn.batch import MISSING_DISTANCE, batches_of
+from crystalpredict.prediction.predictor import PART_ATOMS, Predictor, load_model
+from crystalpredict.prediction.writers import CsvWriter
 from tests.brute_force import network
 
 STAGE_CELLS = {2: 400, 20: 200, 200: 20, 2000: 2}  # atoms of a cell: how many cells
@@ -198,7 +198,7 @@ def padding(paths: list[str], model: Predictor) -> dict[str, float]:
         neighbors = [entry.neighbors for entry in window if entry.neighbors]
         for _, batch in batches_of(crystals, neighbors, model.batch_atoms, PART_ATOMS) if crystals else ():
             cells = [part.distances.numel() for part in batch.parts]
-            edges = [int((part.distances < FAR).sum()) for part in batch.parts]
+            edges = [int((part.distances < MISSING_DISTANCE).sum()) for part in batch.parts]
             sums += len(batch.counts), int((batch.counts > 0).sum()), sum(cells), sum(edges)
     slots, atoms, cells, edges = sums.tolist()
     return {"atoms": round(slots / atoms - 1, 3), "edges": round(cells / edges - 1, 3)}

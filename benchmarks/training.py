@@ -23,15 +23,15 @@ import torch
 from provenance import provenance
 from torch import Tensor
 
-from crystalpredict.batching import batches_of
-from crystalpredict.crystal import Crystal, IntArray, Neighbors
-from crystalpredict.dataset import CrystalTable, neighbor_table
-from crystalpredict.equivalence import merge_equivalent, merge_rotated
-from crystalpredict.neighbors import find_neighbors, find_neighbors_of_many
+from crystalpredict.crystals.crystal import Crystal, IntArray, Neighbors
+from crystalpredict.crystals.equivalence import merge_equivalent, merge_rotated
+from crystalpredict.crystals.neighbors import find_neighbors, find_neighbors_of_many
+from crystalpredict.data.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.attention import radial_basis
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.nn.batch import batches_of
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Trainer
 
 CRYSTALS = 128  # of a step, the paper's batch
 STEPS = 8
@@ -119,7 +119,7 @@ def whole_steps(table: CrystalTable, cache: Path, device: str, framed: bool) -> 
     for rows in steps[:STEPS]:
         crystals = [table.crystal(row) for row in rows]
         edges = [find_neighbors(crystal.lattice, crystal.positions, 6.0) for crystal in crystals]
-        labels, _ = training._labels(rows)
+        labels, _ = training.data.labels(rows)
         flat.append((flat_batch(crystals, edges, device), torch.from_numpy(labels).to(device)))
 
     def plain(number: int) -> None:
@@ -141,13 +141,13 @@ def whole_steps(table: CrystalTable, cache: Path, device: str, framed: bool) -> 
 
 def our_steps(
     table: CrystalTable, cache: Path, device: str, model: ModelConfig
-) -> tuple[Training, list[IntArray], dict[str, float | bool]]:
+) -> tuple[Trainer, list[IntArray], dict[str, float | bool]]:
     """A training of some steps, their rows, and what was measured of them."""
     config = TrainingConfig(device=device, epochs=1, batch_atoms=28 * CRYSTALS)
     neighbors = neighbor_table(table, model.radius, cache, 8, model.merging)
     with tempfile.TemporaryDirectory() as folder:
-        training = Training(Path(folder), table, neighbors, model, config)
-    steps = [rows for _, rows in zip(range(3 * STEPS), training._steps(training._order(0)), strict=False)]
+        training = Trainer(Path(folder), table, neighbors, model, config)
+    steps = [rows for _, rows in zip(range(3 * STEPS), training.data.steps(training.data.order(0)), strict=False)]
 
     def step(number: int) -> None:
         training._update(steps[number], 1e-4)

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from provenance import provenance
 
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Trainer
 
 TIMED, STEPS, ROUNDS = 300, 3, 3  # crystals that steps are timed on, steps of a round, rounds
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -59,9 +59,9 @@ def run(folder: Path, table: CrystalTable, model: ModelConfig, config: TrainingC
         found: dict[str, Any] = json.loads(result.read_text())
         return found
     neighbors = neighbor_table(table, model.radius, jobs=os.cpu_count() or 1, merging=model.merging)
-    training = Training(folder, table, neighbors, model, config)
+    training = Trainer(folder, table, neighbors, model, config)
     training.run(lambda progress: None)
-    errors, _ = training.errors(training.validation_rows)
+    errors, _ = training.errors(training.data.validation_rows)
     found = {
         "errors": errors,
         "steps": training.step,
@@ -79,8 +79,8 @@ def ms_of_steps(table: CrystalTable, variants: list[str], config: TrainingConfig
             model = ModelConfig(**VARIANTS[name])
             neighbors = neighbor_table(table, model.radius, merging=model.merging)
             (Path(folder) / name).mkdir()
-            trainings[name] = Training(Path(folder) / name, table, neighbors, model, config)
-        steps = list(trainings[variants[0]]._steps(trainings[variants[0]]._order(0)))[: STEPS + 1]
+            trainings[name] = Trainer(Path(folder) / name, table, neighbors, model, config)
+        steps = list(trainings[variants[0]].data.steps(trainings[variants[0]].data.order(0)))[: STEPS + 1]
         best = dict.fromkeys(variants, float("inf"))
         for _ in range(ROUNDS):
             for name, training in trainings.items():

@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 from export import refresh_index
 
-from crystalpredict.answers import Answers
-from crystalpredict.calibrate import calibrate, outputs_and_features
-from crystalpredict.calibration import Calibration
-from crystalpredict.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
-from crystalpredict.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
-from crystalpredict.derived import PARENTS, derivable, derive
-from crystalpredict.domain import Domain
-from crystalpredict.equivalence import primitive_size
-from crystalpredict.uncertainty import LEVELS, SHOWN, conformal_quantile, fit_errors
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
+from crystalpredict.crystals.primitive import primitive_size
+from crystalpredict.data.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
+from crystalpredict.prediction.decoder import OutputDecoder
+from crystalpredict.prediction.derived import PARENTS, derivable, derive
+from crystalpredict.training.calibrate import calibrate, outputs_and_features
+from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
+from crystalpredict.uncertainty.applicability import Domain
+from crystalpredict.uncertainty.calibration import Calibration
+from crystalpredict.uncertainty.intervals import conformal_quantile, fit_errors
 
 FOLDS = 10
 
@@ -42,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     began = load_checkpoint(options.began) if options.began else None
     if began and began.calibration is None:
-        parser.error(f"{options.began}: not calibrated itself, so that nobody knows what crystals it has seen")
+        parser.error(f"{options.began}: not calibrated itself, so its training crystals are not known")
     checkpoint = load_checkpoint(options.folder)
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
@@ -70,7 +71,7 @@ def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTabl
     rows = np.flatnonzero(table.splits == VALIDATION).tolist()
     outputs, features = outputs_and_features(checkpoint, table, neighbors, rows)
     crystals = [table.crystal(row) for row in rows]
-    reasons = checkpoint.calibration.domain.reasons(crystals, [neighbors.neighbors(row) for row in rows], features)
+    warnings = checkpoint.calibration.domain.warnings(crystals, [neighbors.neighbors(row) for row in rows], features)
     labels = encoded_labels(table, checkpoint.properties)[rows]
     ends, constant = in_turns(checkpoint, crystals, outputs, features, labels)
     known = {prop.name: prop.in_unit(labels[:, i]) for i, prop in enumerate(checkpoint.properties)}
@@ -80,20 +81,22 @@ def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTabl
     correlation = checkpoint.calibration.errors.correlation
     found: dict[str, Any] = {
         "crystals": len(rows),
-        "without_warning": round(1 - float(np.mean([bool(reason) for reason in reasons])), 4),
+        "without_warning": round(1 - float(np.mean([bool(warning) for warning in warnings])), 4),
         "correlations": correlation.round(3).tolist(),
     }
     for column, prop in enumerate((*checkpoint.properties, *derivable(checkpoint.properties))):
         having = np.flatnonzero(np.isfinite(known[prop.name]))
         label, own = known[prop.name][having], ends[having, column]
         inside = (label[:, None] >= own[..., 0] - 1e-9) & (label[:, None] <= own[..., 1] + 1e-9)
-        shown = LEVELS.index(SHOWN)
+        shown = LEVELS.index(DEFAULT_LEVEL)
         sizes = table.sizes[rows][having]
         third = np.searchsorted(np.quantile(sizes, [1 / 3, 2 / 3]), sizes)  # crystals of one size are in one
         found[prop.name] = {
             "crystals": len(having),
             "coverage": dict(zip(map(str, LEVELS), inside.mean(axis=0).round(4).tolist(), strict=True)),
-            f"coverage{SHOWN}_by_third": [round(float(inside[third == part, shown].mean()), 4) for part in range(3)],
+            f"coverage{DEFAULT_LEVEL}_by_third": [
+                round(float(inside[third == part, shown].mean()), 4) for part in range(3)
+            ],
             "mean_width": mean_width(prop.encode(own[:, shown])),
         }
         if column < constant.shape[1]:
@@ -126,11 +129,11 @@ def in_turns(
     for fold in range(FOLDS):
         out, own = np.flatnonzero(folds == fold), folds != fold
         errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.floors)
-        answers = Answers(replace(checkpoint, calibration=Calibration(errors)), targets)
-        ends[out] = answers.bounds(outputs[out], features[out], [crystals[row] for row in out])
+        decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets)
+        ends[out] = decoder.bounds(outputs[out], features[out], [crystals[row] for row in out])
         for column, prop in enumerate(checkpoint.properties):
             misses = np.abs(labels[own, column] - centres[own, column])
-            half = conformal_quantile(misses[np.isfinite(misses)], SHOWN / 100)
+            half = conformal_quantile(misses[np.isfinite(misses)], DEFAULT_LEVEL / 100)
             constant[out, column] = prop.raised(centres[out, column, None] + np.array([-half, half]))
     return ends, constant
 

@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crystalpredict.checkpoints.registry import default_model
 from crystalpredict.properties import PROPERTIES, find_property
-from crystalpredict.registry import default_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ELEMENTS_SHOWN = 8

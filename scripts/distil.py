@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.calibrate import outputs_and_features
-from crystalpredict.checkpoint import Checkpoint, load_checkpoint
-from crystalpredict.crystal import FloatArray, IntArray
-from crystalpredict.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table, read_jsonl, table_of_rows
-from crystalpredict.registry import find_model
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.crystals.crystal import FloatArray, IntArray
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table, read_jsonl, table_of_rows
+from crystalpredict.training.calibrate import outputs_and_features
 
 Composition = frozenset[tuple[int, float]]
 

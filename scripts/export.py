@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
-from crystalpredict.checkpoint_files import TrainedProperty
-from crystalpredict.dataset import CrystalTable
+from crystalpredict._files import file_sha256
+from crystalpredict._schema import record
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
+from crystalpredict.checkpoints.files import TrainedProperty
+from crystalpredict.data.dataset import CrystalTable
+from crystalpredict.io.entries import read_entries
 from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of
-from crystalpredict.registry import file_sha256
-from crystalpredict.run_files import kept_state
-from crystalpredict.schema import record
-from crystalpredict.structures import read_entries
+from crystalpredict.training.run_folder import kept_state
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crystalpredict.dataset import TRAIN, VALIDATION, read_jsonl, table_of_rows
+from crystalpredict.data.dataset import TRAIN, VALIDATION, read_jsonl, table_of_rows
 from crystalpredict.errors import CrystalPredictError
 
 

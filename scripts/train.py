@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from crystalpredict import distributed
-from crystalpredict.dataset import CrystalTable, neighbor_table
+from crystalpredict._schema import SchemaError, record
+from crystalpredict.data.dataset import CrystalTable, neighbor_table
 from crystalpredict.errors import CrystalPredictError
 from crystalpredict.nn import ModelConfig
-from crystalpredict.run_files import Progress
-from crystalpredict.schema import SchemaError, record
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
+from crystalpredict.training import distributed
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.run_folder import Progress
+from crystalpredict.training.trainer import Trainer
 
 
 def show(progress: Progress, begun: list[float]) -> None:
@@ -75,7 +75,7 @@ def main() -> None:
     start = None
     model = record(settings(options.model), ModelConfig)
     if options.start:
-        from crystalpredict.checkpoint import load_checkpoint  # needs safetensors
+        from crystalpredict.checkpoints.checkpoint import load_checkpoint  # needs safetensors
 
         start = load_checkpoint(options.start)
         model = record({**asdict(start.model.config), **settings(options.model)}, ModelConfig)
@@ -83,7 +83,7 @@ def main() -> None:
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, model.radius, cache, jobs=os.cpu_count() or 1, merging=model.merging)
-    training = Training(options.folder, table, neighbors, model, config, start)
+    training = Trainer(options.folder, table, neighbors, model, config, start)
     begun: list[float] = []
     training.run(lambda progress: None if distributed.rank() else show(progress, begun))
     distributed.leave_group()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict import side_by_side
-from crystalpredict.registry import default_model
+from crystalpredict.checkpoints.registry import default_model
+from crystalpredict.nn import threads
 
 
 def pytest_configure() -> None:
@@ -30,7 +30,7 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Small networks are faster so, above all on a busy machine."""
-    with side_by_side.one_thread():
+    with threads.one_thread():
         yield
 
 

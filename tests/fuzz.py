@@ -26,10 +26,10 @@ import pymatgen.io.vasp.inputs  # noqa: F401  before the workers start: a file i
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.tally import reason_of
 from crystalpredict.errors import LONGEST_MESSAGE
-from crystalpredict.reading import CHUNK_FILES, NO_MEMORY, merge_entries, read_source
-from crystalpredict.sources import sources_of
-from crystalpredict.structures import Entry, Inline, Source
-from crystalpredict.workers import DIED, Limits, Stage, Workers
+from crystalpredict.io.entries import Entry, Inline, Source
+from crystalpredict.io.reader import CHUNK_FILES, NO_MEMORY, merge_entries, read_source
+from crystalpredict.io.sources import sources_of
+from crystalpredict.io.worker_pool import DIED, Limits, Stage, Workers
 from tests.mutants import mutant, originals
 
 RADIUS = 6.0
@@ -133,7 +133,7 @@ def main() -> int:
 
     workers = start(options.jobs)
     try:
-        from crystalpredict.predict import load_model  # torch, which the workers do without
+        from crystalpredict.prediction.predictor import load_model  # torch, which the workers do without
 
         warnings.simplefilter("error")
         for row in load_model(device="cpu").stream(judged(read_all(workers, sources))):

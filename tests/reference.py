@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystalpredict.crystal import ATOMIC_NUMBERS, Crystal
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal
 from crystalpredict.nn import Crystalformer, ModelConfig
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "nn"
 
 
 def reference() -> dict[str, Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalpredict.evaluate import Predicted
+from crystalpredict.data.labels import Dropped, LabelledTable
+from crystalpredict.evaluation.evaluate import ModelPredictions
+from crystalpredict.io.entries import Inline
 from crystalpredict.properties import PROPERTIES, Property, find_property
-from crystalpredict.structures import Inline
-from crystalpredict.tables import Dropped, LabelledTable
 
 GAP, HULL, BULK, FORMATION = (
     find_property(name) for name in ("bandgap", "e_above_hull", "bulk_modulus", "formation_energy")
@@ -37,10 +37,10 @@ def labelled(
 def said(
     values: object, name: str = "one", *, properties: int = 1, formulas: Sequence[str] = (),
     n_atoms: Sequence[int] = (), reasons: Sequence[str] = (),
-) -> Predicted:  # fmt: skip
+) -> ModelPredictions:  # fmt: skip
     """What a model says of R rows: values (R, P)."""
     table = np.array(values, dtype=float).reshape(-1, properties)
     count = len(table)
     names = tuple(formulas) or tuple(FORMULAS[row % len(FORMULAS)] for row in range(count))
     sizes = np.array(n_atoms or [2] * count)
-    return Predicted(name, name * 8, table, names, sizes, ((),) * count, tuple(reasons) or ("",) * count)
+    return ModelPredictions(name, name * 8, table, names, sizes, ((),) * count, tuple(reasons) or ("",) * count)

@@ -1,30 +1,32 @@
-"""crystalpredict: properties of inorganic crystals from their structures.
+"""Predict properties of inorganic crystals from their structures.
 
 >>> from crystalpredict import load_model
 >>> model = load_model()
 >>> rows = model.predict(["NaCl.cif"])
 """
 
-from crystalpredict.safe_path import leave_working_directory, started_as_module
+from crystalpredict._safe_path import leave_working_directory, started_as_module
 
-if started_as_module(__name__):  # before anything else is imported, which the working directory might have too
+if started_as_module(__name__):  # before other imports, which a file in the working directory could replace
     leave_working_directory()
 
 from typing import TYPE_CHECKING, Any
 
+from crystalpredict._version import __version__ as __version__
 from crystalpredict.errors import CrystalPredictError
 
 if TYPE_CHECKING:
-    from crystalpredict.predict import Embedding, Prediction, Predictor, load_model
+    from crystalpredict.prediction.predictor import Predictor, load_model
+    from crystalpredict.prediction.rows import Embedding, Prediction
 
-__version__ = "0.1.0"
 __all__ = ["CrystalPredictError", "Embedding", "Prediction", "Predictor", "__version__", "load_model"]
+_MODULES = {"Embedding": "rows", "Prediction": "rows", "Predictor": "predictor", "load_model": "predictor"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and pymatgen only when something that needs them is asked for."""
-    if name in ("Embedding", "Prediction", "Predictor", "load_model"):
-        from crystalpredict import predict
+    """Import torch and pymatgen only when something that needs them is used."""
+    if name in _MODULES:
+        from importlib import import_module
 
-        return getattr(predict, name)
+        return getattr(import_module(f"crystalpredict.prediction.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

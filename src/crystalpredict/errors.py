@@ -1,6 +1,11 @@
-"""Errors that a user can act on: every message names the thing at fault and says what to do next."""
+"""Errors that a user can act on: every message names what is wrong and what to do; and third-party warnings hidden."""
 
 from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LONGEST_MESSAGE = 400  # characters, of those that quote a file
 
@@ -36,3 +41,14 @@ class OutputError(CrystalPredictError):
 def printable(text: str, kept: str = "") -> str:
     """The text without control characters but those `kept`: in what others wrote they may be commands to a terminal."""
     return "".join(letter if letter.isprintable() or letter in kept else repr(letter)[1:-1] for letter in text)
+
+
+_FILTERS_LOCK = threading.RLock()  # warning filters belong to the process: two threads would restore each other's
+
+
+@contextmanager
+def suppress_warnings() -> Iterator[None]:
+    """Hide third-party warnings in the block; the filters of the program are restored afterwards."""
+    with _FILTERS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -13,8 +13,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from crystalpredict._schema import Letters, Number, Text, Word
 from crystalpredict.errors import UsageError
-from crystalpredict.schema import Letters, Number, Text, Word
 
 Transform = Literal["none", "log10"]
 OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")  # of a row, beside its properties
@@ -104,7 +104,7 @@ PROPERTIES = (
     ),
 )  # fmt: skip
 
-# of bulk and shear modulus (crystalpredict.derived), for models that have both
+# of bulk and shear modulus (crystalpredict.prediction.derived), for models that have both
 DERIVED = (
     Property(
         "youngs_modulus", "Young's modulus", "GPa", "GPa", ("young", "youngs", "young_modulus", "e_modulus"), "log10",

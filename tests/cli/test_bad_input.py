@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import complaint
+from tests.io.test_entries import NO_LOOP, Entry, cell, cif, poscar
 from tests.mutants import mutant, originals
-from tests.unit.test_structures import NO_LOOP, Entry, cell, cif, poscar
 
 GOOD = "Na Na 0 0 0 1"
 HALF = "Cl Cl 0.5 0.5 0.5 1"

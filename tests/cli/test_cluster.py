@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from crystalpredict.checkpoints.registry import default_model, identity_of
 from crystalpredict.errors import CheckpointError
-from crystalpredict.registry import default_model, identity_of
 from tests.same import alike
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'crystalpredict[dask]'")
@@ -78,7 +78,7 @@ def test_a_worker_killed_while_it_works_costs_nothing(program, cluster, inputs) 
 
 
 def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluster, inputs, monkeypatch) -> None:
-    from crystalpredict.predict import Predictor
+    from crystalpredict.prediction.predictor import Predictor
 
     wanted = ["predict", *inputs, "--where", "n_atoms == 2 and index != 1"]
     assert program(*wanted, "-q", "-o", "plain.jsonl").code == 3
@@ -110,7 +110,7 @@ def test_a_file_that_ends_every_worker_is_a_row_with_an_error(program, cluster, 
 
 
 def test_a_worker_with_another_model_is_refused() -> None:
-    from crystalpredict.cluster import Job, predict_sources
+    from crystalpredict.prediction.dask_cluster import Job, predict_sources
 
     folder = default_model().folder
     identity = {**identity_of(folder), "model": "0" * 64}
@@ -134,7 +134,7 @@ def test_without_dask_it_is_said_how_to_get_it(program, inputs, monkeypatch) -> 
     ],
 )
 def test_what_is_no_cluster_is_one_line(program, inputs, monkeypatch, options, said) -> None:
-    monkeypatch.setattr("crystalpredict.cluster.CONNECT", 0.5)
+    monkeypatch.setattr("crystalpredict.prediction.dask_cluster.CONNECT", 0.5)
     outcome = program("predict", "0.cif", *options)
     assert (outcome.code, outcome.stdout) == (2, "")
     (line,) = outcome.stderr.splitlines()

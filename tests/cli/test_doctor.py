@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import crystalpredict
-from crystalpredict.registry import bundled_models
+from crystalpredict.checkpoints.registry import bundled_models
 
 
 def test_a_sound_installation_is_all_lines_of_ok(program) -> None:
@@ -58,7 +58,7 @@ def test_the_device_and_the_model_that_are_used_are_looked_at(program, folder, m
 
 
 def test_a_library_that_cannot_be_imported_is_named(program, monkeypatch) -> None:
-    monkeypatch.setattr("crystalpredict.doctor.LIBRARIES", ("torch", "nonexistent_library"))
+    monkeypatch.setattr("crystalpredict.cli.checks.LIBRARIES", ("torch", "nonexistent_library"))
     outcome = program("doctor")
     assert outcome.code == 1
     assert "WRONG libraries: ModuleNotFoundError: No module named 'nonexistent_library'; install" in outcome.stdout

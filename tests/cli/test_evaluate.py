@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import crystalpredict
-from crystalpredict.registry import default_model, file_sha256
+from crystalpredict._files import file_sha256
+from crystalpredict.checkpoints.registry import default_model
 from tests.same import alike
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,7 +196,7 @@ def test_every_row_is_in_the_file_of_predictions_and_what_is_lost_is_said(progra
 
 
 def test_models_side_by_side(program, table, shifted, tmp_path, predicted) -> None:
-    options = ("-t", "gap,eform,K", "--compare", shifted, "--predictions", tmp_path / "p.json", "--force")
+    options = ("-t", "gap,eform,K", "--compare", shifted, "--predictions", tmp_path / "p.json")
     outcome = program("evaluate", table, "-f", "json", *options)
     assert outcome.code == 0
     scores = json.loads(outcome.stdout)["scores"]

@@ -22,7 +22,7 @@ def code_that_writes(name: str) -> str:
 
 def command_with(*parts: str) -> list[str]:
     """Arguments of the one command of the page that has all of the parts."""
-    lines = (line for line in PAGE.splitlines() if line.startswith("    crystalpredict "))
+    lines = (line for line in PAGE.splitlines() if line.startswith("crystalpredict "))
     (line,) = (line for line in lines if all(part in line for part in parts))
     return shlex.split(line, comments=True)[1:]
 

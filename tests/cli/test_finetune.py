@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.batching import collate
-from crystalpredict.checkpoint import Checkpoint, save_checkpoint
+from crystalpredict.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from crystalpredict.cli.finetune import with_directions
-from crystalpredict.crystal import Crystal
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import UsageError
-from crystalpredict.finetune import mean_of_folds
-from crystalpredict.neighbors import find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig, network_of
-from crystalpredict.predict import load_model
+from crystalpredict.nn.batch import collate
+from crystalpredict.prediction.predictor import load_model
 from crystalpredict.properties import find_property
+from crystalpredict.training.finetune import mean_of_folds
 from tests.labelled import METALS, PARTNERS, cif, rows, write
 from tests.same import alike
 
@@ -47,7 +47,7 @@ def test_validation_labels_enough_calibrate_the_model(program, tmp_path: Path, m
     outcome = program("finetune", "mine.csv", *SMALL, "-t", "bandgap", "--split-by", "column")
     assert outcome.code == 0
     assert (tmp_path / "finetuned-mine" / "calibration.safetensors").is_file()
-    assert "calibrated by the `val` part" in (tmp_path / "finetuned-mine" / "README.md").read_text()
+    assert "calibrated on the `val` part" in (tmp_path / "finetuned-mine" / "README.md").read_text()
     (tmp_path / "one.cif").write_text(lines[1]["cif"])
     (row,) = program("predict", "one.cif", "--model", "finetuned-mine").rows
     assert float(row["bandgap_eV_lo90"]) < float(row["bandgap_eV"]) < float(row["bandgap_eV_hi90"])
@@ -56,7 +56,7 @@ def test_validation_labels_enough_calibrate_the_model(program, tmp_path: Path, m
     outcome = program("finetune", "mine.csv", "--epochs", "1", "-t", "bandgap", "--split-by", "column", "-o", run)
     assert outcome.code == 0
     assert not (run / "calibration.safetensors").exists()
-    assert "crystalformer-mp had learnt bandgap itself" in (run / "README.md").read_text()
+    assert "crystalformer-mp was itself trained on bandgap" in (run / "README.md").read_text()
 
 
 def test_directions_are_added_to_a_model_without_them(program, tmp_path: Path, monkeypatch) -> None:
@@ -105,7 +105,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     for said in (
         "mine.csv: 60 rows, structures in cif", "59 crystals of 2 to 2 atoms", "dropped 1: no unit cell",
         "1 labels left out (first: row 4, x3, bandgap is not a number ('unknown'))", "bandgap: 58 labels, 2 to 3.8",
-        "split by formula: 47 train, 6 val, 6 test", "crystalformer-mp learnt bandgap, bulk_modulus itself",
+        "split by formula: 47 train, 6 val, 6 test", "crystalformer-mp was itself trained on bandgap, bulk_modulus",
         "from crystalformer-mp: at most 3 epochs", "before training: validation error", "test: bandgap",
     ):  # fmt: skip
         assert said in outcome.stderr
@@ -135,7 +135,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     by_name = program("predict", "one.cif", "--model", "mine")
     assert alike(by_name.rows, predicted.rows)
     assert not any(column.endswith("_lo90") for column in predicted.rows[0])  # 6 labels are too few to calibrate
-    assert "It gives no intervals" in (run / "README.md").read_text()
+    assert "It has no intervals" in (run / "README.md").read_text()
     assert "mine  installed in" in program("models", "list").stdout
     again = program("models", "install", "finetuned-mine", "--name", "mine")
     assert (again.code, "installed already" in again.stderr) == (2, True)
@@ -156,7 +156,7 @@ def test_a_property_of_ones_own_with_its_unit_and_logarithm(program, tmp_path: P
     options = ("--target", "kappa", "--unit", "W/m K", "--log", "--freeze", "encoder", "--epochs", "1")
     outcome = program("finetune", tmp_path / "mine.csv", *options, "-o", run)
     assert outcome.code == 0, outcome.stderr
-    assert "learnt" not in outcome.stderr
+    assert "itself trained" not in outcome.stderr
     (tmp_path / "one.cif").write_text(cif("Na", "Cl", 5.64))
     (row,) = program("predict", tmp_path / "one.cif", "--model", run, "--target", "kappa").rows
     assert 0.1 < float(row["kappa_W_per_m_K"]) < 100
@@ -228,7 +228,7 @@ def test_members_are_one_model_that_says_the_mean_of_runs_with_their_seeds(progr
     assert said["both"] == pytest.approx((said["5"] + said["6"]) / 2, rel=1e-4)
     assert said["5"] != pytest.approx(said["6"], rel=1e-3)
     assert "member 2 of 2" in trained.stderr
-    assert "the mean of 2 networks" in (tmp_path / "both" / "README.md").read_text()
+    assert "the mean of 2 ensemble members" in (tmp_path / "both" / "README.md").read_text()
     assert "mine" in program("evaluate", table, "-m", tmp_path / "both", "-t", "mine").stdout
 
 
@@ -236,11 +236,11 @@ def test_what_a_base_learnt_is_not_forgotten_on_the_way(program, tmp_path: Path)
     lines = [row | {"mine": row["bandgap"]} for row in rows(40)]
     table = write(tmp_path / "mine.csv", lines)
     first = program("finetune", table, "-t", "mine", "--freeze", "encoder", "--epochs", "1", "-o", tmp_path / "first")
-    assert (first.code, "crystalformer-mp learnt" in first.stderr) == (0, False)
+    assert (first.code, "crystalformer-mp was itself trained" in first.stderr) == (0, False)
     options = ("-t", "bandgap", "--epochs", "1", "--model", tmp_path / "first", "-o", tmp_path / "second")
     second = program("finetune", table, *options)
     assert second.code == 0, second.stderr
-    assert "first learnt bandgap itself" in second.stderr
+    assert "first was itself trained on bandgap" in second.stderr
     assert "elements new" not in second.stderr
     assert not (tmp_path / "second" / "calibration.safetensors").exists()
     seen = [json.loads((tmp_path / run / "config.json").read_text())["training"] for run in ("first", "second")]
@@ -291,17 +291,21 @@ def test_a_card_does_not_say_that_an_epoch_was_chosen_where_the_last_is_kept(pro
     table = write(tmp_path / "mine.csv", rows(40))
     for name, options, part in (
         ("last", ("--patience", "0"), "In brackets"),
-        ("chosen", ("--test", "0"), "Those of `val` chose the epoch, which flatters them. In brackets"),
+        (
+            "chosen",
+            ("--test", "0"),
+            "The crystals of `val` chose the epoch, which makes their errors too small. In brackets",
+        ),
         (
             "frozen",
             ("--freeze", "encoder"),
-            "Those of `val` chose the epoch, which flatters them: `test` is the fairer figure. In",
+            "The crystals of `val` chose the epoch, which makes their errors too small: use those of `test`. In",
         ),
     ):
         outcome = program("finetune", table, "-t", "bandgap", "--epochs", "1", *options, "-o", tmp_path / name)
         assert outcome.code == 0, outcome.stderr
         card = (tmp_path / name / "README.md").read_text()
-        assert f"which the run did not train on. {part}" in card
+        assert f"that the run was not trained on. {part}" in card
         assert ("Muon" in card, "(none for the encoder)" in outcome.stderr) == (name != "frozen", name == "frozen")
 
 

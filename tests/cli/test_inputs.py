@@ -72,7 +72,7 @@ def test_a_database_of_ase_is_a_row_for_each_of_its_rows(program, tmp_path) -> N
 
 
 def test_without_zstd_it_is_said_how_to_get_it(program, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("crystalpredict.files.zstd", None)
+    monkeypatch.setattr("crystalpredict.io.text.zstd", None)
     (tmp_path / "b.cif.zst").write_bytes(zstd.compress(CSCL.encode()))
     (tmp_path / "c.csv.zst").write_bytes(zstd.compress(b"id,poscar\n"))
     outcome = program("predict", "--jobs", "1", *(tmp_path / name for name in ("b.cif.zst", "c.csv.zst")))
@@ -150,7 +150,7 @@ def test_results_in_a_directory_are_no_inputs_of_the_next_run(program, tmp_path,
     (tmp_path / "empty.json").write_text("[\n]\n")
     (tmp_path / "evaluated.json").write_text('[\n  {"id": "mp-1", "row": 1, "bandgap_eV": 0.5}\n]\n')
     for run in range(2):
-        outcome = program("predict", tmp_path, "-o", tmp_path / name, "--force")
+        outcome = program("predict", tmp_path, "-o", tmp_path / name)
         assert outcome.code == 3, run
         assert list(expand([str(tmp_path)])) == [structure, str(tmp_path / "broken.json")]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict.registry import bundled_models, default_model
-from tests.unit.test_upstream import ANGLES, PLAIN, changed, written
+from crystalpredict.checkpoints.registry import bundled_models, default_model
+from tests.checkpoints.test_import_upstream import ANGLES, PLAIN, changed, written
 
 
 def failed(outcome, *parts: str) -> None:

@@ -17,7 +17,7 @@ from pymatgen.core import Lattice, Structure
 
 import crystalpredict
 from crystalpredict import load_model
-from crystalpredict.cli.render import TableWriter
+from crystalpredict.cli.terminal import TableWriter
 from tests.same import alike
 
 VALUES = {
@@ -238,7 +238,7 @@ def test_an_output_file_is_replaced_and_the_same_to_the_byte_again(program, tmp_
     output = tmp_path / "a.csv.gz"
     contents = []
     for _ in range(2):
-        program("predict", cscl, "-o", output, "--force")
+        program("predict", cscl, "-o", output)
         contents.append(output.read_bytes())
     assert contents[0] == contents[1]
     text = tmp_path / "a.txt"
@@ -515,7 +515,7 @@ def test_no_reader_outlives_the_program(tmp_path, cscl, ending) -> None:
 
 def test_an_interrupt_while_the_names_are_read_is_exit_code_130(program, monkeypatch) -> None:
     class Interrupted(io.BytesIO):
-        def readline(self, *_):
+        def __next__(self):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Interrupted(b"a.cif\n")))

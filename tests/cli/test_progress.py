@@ -16,8 +16,8 @@ import pytest
 
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.progress import Forecast, count_sources
-from crystalpredict.shards import Shard
-from crystalpredict.sources import sources_of
+from crystalpredict.io.sources import sources_of
+from crystalpredict.prediction.shards import Shard
 
 FRAME = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1"\nCs 0 0 0\nCl 2.05 2.05 2.05\n'
 

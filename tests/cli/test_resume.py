@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict.journal import Position
-from crystalpredict.partial_output import Cursor, PartialFile
+from crystalpredict.prediction.journal import Position
+from crystalpredict.prediction.resume import Cursor, PartialFile
 from tests.same import alike
 
 CSCL = "CsCl\n{}\n1 0 0\n0 1 0\n0 0 1\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
@@ -109,7 +109,7 @@ def test_a_whole_file_is_not_begun_again_and_a_new_run_starts_at_once(program, t
 @pytest.fixture
 def begun(tmp_path, monkeypatch) -> Path:
     """The output of a run that stopped in its second window."""
-    from crystalpredict.predict import Predictor
+    from crystalpredict.prediction.predictor import Predictor
 
     (tmp_path / "a.vasp").write_text(CSCL.format(4))
     (tmp_path / "list").write_text(f"{tmp_path}/a.vasp\n" * 1500)

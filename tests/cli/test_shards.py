@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from crystalpredict.errors import UsageError
-from crystalpredict.shards import Shard, last_line
-from crystalpredict.sources import sources_of
-from crystalpredict.structures import start_of
+from crystalpredict.io.entries import start_of
+from crystalpredict.io.sources import sources_of
+from crystalpredict.prediction.shards import Shard, last_line
 from tests.same import alike
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -121,7 +121,7 @@ def test_rows_of_a_condition_keep_their_places(program, inputs, tmp_path) -> Non
     program("predict", *inputs, "-q", "--jobs", "1", *condition, "-o", tmp_path / "whole.csv")
     assert program("merge", *paths, "-o", tmp_path / "all.csv").code == 0
     assert alike((tmp_path / "all.csv").read_bytes(), (tmp_path / "whole.csv").read_bytes())
-    plain = run(program, inputs, tmp_path, 3, ".csv", "--force")
+    plain = run(program, inputs, tmp_path, 3)
     assert alike(program("merge", *plain, *condition).stdout, (tmp_path / "whole.csv").read_text())
 
 
@@ -137,8 +137,8 @@ def test_merge_sorts_and_writes_parquet(program, inputs, tmp_path) -> None:
 
 
 def test_an_interrupted_shard_goes_on_with_the_places_of_its_rows(program, tmp_path, monkeypatch) -> None:
-    from crystalpredict import reading
-    from crystalpredict.predict import Predictor
+    from crystalpredict.io import reader as reading
+    from crystalpredict.prediction.predictor import Predictor
 
     monkeypatch.setattr(reading, "WINDOW_ENTRIES", 10)
     cif = str(EXAMPLES / "NaCl.cif")
@@ -246,7 +246,7 @@ def test_shards_of_other_runs_are_not_mixed(program, two, tmp_path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(3):
         shutil.copy(EXAMPLES / "NaCl.cif", tmp_path / "in" / f"{number}.cif")
-    first = run(program, [str(tmp_path / "in")], tmp_path, 2, ".csv", "--force")[0]
+    first = run(program, [str(tmp_path / "in")], tmp_path, 2)[0]
     (tmp_path / "in" / "2.cif").rename(tmp_path / "in" / "3.cif")
     refused(program("merge", first, another("2/2", tmp_path / "in")), "the inputs changed")
 

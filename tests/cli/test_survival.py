@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,7 @@ def test_rows_do_not_depend_on_a_reader_of_stderr(tmp_path, listed, name, stderr
 def endless(folder: Path, name: str) -> subprocess.Popen[bytes]:
     """A run that has computed its first rows, and goes on until its stdin ends."""
     command = [*PROGRAM, "predict", "-j1", "-", "-o", str(folder / name)]
-    default = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whatever the shell of the tests ignores
-    program = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=default)
+    program = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     program.stdin.write(f"nowhere.cif\n{EXAMPLE}\n".encode() * 1000)
     program.stdin.flush()
     while b"nowhere.cif" not in program.stderr.readline():
@@ -120,8 +118,8 @@ def test_to_resume_and_to_replace_exclude_each_other(program, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.json"])
 def test_what_was_not_foreseen_is_one_line_and_keeps_the_rows(program, tmp_path, monkeypatch, name) -> None:
-    from crystalpredict import reading
-    from crystalpredict.predict import Predictor
+    from crystalpredict.io import reader as reading
+    from crystalpredict.prediction.predictor import Predictor
 
     monkeypatch.setattr(reading, "WINDOW_ENTRIES", 10)
     (tmp_path / "list").write_text(f"{EXAMPLE}\n" * 15)

@@ -35,7 +35,7 @@ TRACE = "open(__file__ + '.executed', 'w').close()\nraise SystemExit('code of th
 PROGRAM = """
 import os, signal
 from crystalpredict.cli import program
-from crystalpredict.workers import Workers
+from crystalpredict.io.worker_pool import Workers
 
 def submit(workers, sources, first=Workers.submit):
     Workers.submit = first
@@ -49,9 +49,10 @@ if __name__ == "__main__":
 SCRIPT = """
 import os, signal, sys
 import numpy as np
-from crystalpredict import dataset, load_model
-from crystalpredict.reading import Reader
-from tests.crystals import random_table
+from crystalpredict import load_model
+from crystalpredict.data import dataset
+from crystalpredict.io.reader import Reader
+from tests.sample_crystals import random_table
 
 if __name__ == "__main__":
     with Reader(sys.argv[1:] * 70, 6.0, jobs=2) as reader:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from crystalpredict.dataset import CrystalTable, neighbor_table
+from crystalpredict.data.dataset import CrystalTable, neighbor_table
 from crystalpredict.nn import ModelConfig
 from crystalpredict.nn.config import Attention
-from crystalpredict.nn.family import needs_host
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
-from tests.crystals import random_table
+from crystalpredict.nn.factory import needs_host
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Trainer
+from tests.sample_crystals import random_table
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -27,12 +27,12 @@ def losses_and_weights(
 ) -> tuple[list[float], torch.Tensor]:
     neighbors = neighbor_table(table, 6.0, merging=model.merging)
     config = TrainingConfig(device="cuda", muon_rate=2.0, learning_rate=1e-4, batch_atoms=40, epochs=1)
-    training = Training(folder, table, neighbors, model, config)
+    training = Trainer(folder, table, neighbors, model, config)
     assert training.captured
     if not captured:
         training.captured = None
     losses = []
-    for step, rows in enumerate(training._steps(training._order(0))):
+    for step, rows in enumerate(training.data.steps(training.data.order(0))):
         losses.append(training._update(rows, 1e-4 / (1 + step)))
         training.step += 1
     assert not captured or (training.captured and training.captured.graph)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from crystalpredict import load_model
-from crystalpredict.checkpoint import load_checkpoint, verify_golden
+from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
+from crystalpredict.checkpoints.registry import default_model
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.config import Attention
-from crystalpredict.registry import default_model
-from tests.crystals import batch_of, random_crystal
+from tests.sample_crystals import batch_of, random_crystal
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from crystalpredict.checkpoint import load_checkpoint, verify_golden
+from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.nn.frames import direction_moments, frames_of, kernels_on
-from crystalpredict.registry import find_model
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() or kernels_on(torch.device("cuda")) is None, reason="no CUDA device, or no Triton"

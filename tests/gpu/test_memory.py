@@ -10,11 +10,11 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from crystalpredict import load_model
-from crystalpredict.dataset import neighbor_table
+from crystalpredict.data.dataset import neighbor_table
 from crystalpredict.nn import ModelConfig
-from crystalpredict.training import Training
-from crystalpredict.training_config import TrainingConfig
-from tests.crystals import random_table
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.trainer import Trainer
+from tests.sample_crystals import random_table
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -65,9 +65,9 @@ def test_a_training_goes_on_in_smaller_parts(tmp_path: Path) -> None:
     neighbors = neighbor_table(table, 6.0)
     config = TrainingConfig(device="cuda", learning_rate=1e-4, batch_atoms=2500, split_atoms=2500, epochs=1)
 
-    def losses(folder: str, megabytes: float) -> tuple[list[float], Training]:
-        training = Training(tmp_path / folder, table, neighbors, ModelConfig(), config)
-        steps = list(training._steps(training._order(0)))
+    def losses(folder: str, megabytes: float) -> tuple[list[float], Trainer]:
+        training = Trainer(tmp_path / folder, table, neighbors, ModelConfig(), config)
+        steps = list(training.data.steps(training.data.order(0)))
         with memory_left(megabytes):
             found = []
             for rows in steps:

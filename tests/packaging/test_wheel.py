@@ -41,7 +41,9 @@ def run(installed: Path, *arguments: str) -> str:
 
 
 def test_the_wheel_predicts_from_another_directory_with_the_weights_it_carries(installed: Path) -> None:
-    where = run(installed, "-c", "from crystalpredict.registry import default_model; print(default_model().folder)")
+    where = run(
+        installed, "-c", "from crystalpredict.checkpoints.registry import default_model; print(default_model().folder)"
+    )
     assert Path(where.strip()).is_relative_to(installed)
     files = [str(path) for path in sorted((ROOT / "examples").iterdir())]
     rows = run(installed, "-m", "crystalpredict", "predict", *files, "--target", "bandgap", "-f", "jsonl").splitlines()

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from crystalpredict import __version__
+from crystalpredict._safe_path import leave_working_directory, safe_environment
+from crystalpredict._version import __version__
 from crystalpredict.cli.config import config
 from crystalpredict.cli.doctor import doctor
 from crystalpredict.cli.embed import embed
@@ -24,11 +25,10 @@ from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import predict
-from crystalpredict.cli.render import say
 from crystalpredict.cli.settings import apply_settings, read_settings
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
+from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
-from crystalpredict.safe_path import leave_working_directory, safe_environment
 
 EXIT_BROKEN_PIPE = 141
 # threads of torch that wait do not spin, or they take the cores from whoever else computes; and NumPy's products are

@@ -11,7 +11,7 @@ from crystalpredict.errors import CrystalPredictError
 
 def model_names(incomplete: str) -> list[str]:
     """Models that come with the program or were installed; folders are left to the shell."""
-    from crystalpredict.registry import bundled_models, installed_models
+    from crystalpredict.checkpoints.registry import bundled_models, installed_models
 
     with suppress(CrystalPredictError):
         return [name for name in (*bundled_models(), *installed_models()) if name.startswith(incomplete)]
@@ -22,8 +22,8 @@ def target_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Properties of the model that is named, or of the default one, and what can be derived; after a last comma."""
     before, comma, start = incomplete.rpartition(",")
     with suppress(CrystalPredictError):
-        from crystalpredict.derived import derivable
-        from crystalpredict.registry import find_model, properties_of_model
+        from crystalpredict.checkpoints.registry import find_model, properties_of_model
+        from crystalpredict.prediction.derived import derivable
 
         properties = properties_of_model(find_model(ctx.params.get("model")))
         names = [prop.name for prop in (*properties, *derivable(properties))]

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
+from crystalpredict.checkpoints.registry import CACHE_VARIABLE, MODELS_VARIABLE, user_models_folder
 from crystalpredict.cli.failures import DEBUG_VARIABLE
 from crystalpredict.cli.settings import FILE_VARIABLE, PREFIX, SETTINGS, nearest, settings_file, variable_of
-from crystalpredict.registry import CACHE_VARIABLE, MODELS_VARIABLE, user_models_folder
 
 
 def config(ctx: typer.Context) -> None:

@@ -33,7 +33,7 @@ def doctor(
 
     Exit code 0: all is well; 1: a line says what is not, and what to do.
     """  # fmt: skip
-    from crystalpredict.doctor import Check, examine
+    from crystalpredict.cli.checks import Check, examine
 
     path = settings_file()
     wrong = ctx.obj or wrong_setting(ctx)

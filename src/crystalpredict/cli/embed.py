@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalpredict.cli.engine import atoms_of, limits_of, opened_model, quick_imports
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
@@ -29,13 +29,14 @@ from crystalpredict.cli.options import (
 )
 from crystalpredict.cli.output import place_of, refuse_unwritable, text_in
 from crystalpredict.cli.progress import Forecast, count_sources
-from crystalpredict.cli.render import say
+from crystalpredict.cli.startup import atoms_of, limits_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
+from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model
+from crystalpredict.prediction.pipeline import Pipeline, no_garbage_collection
 
 if TYPE_CHECKING:
-    from crystalpredict.prediction import Embedding
+    from crystalpredict.prediction.rows import Embedding
 
 KINDS = (".npz", ".csv", ".csv.gz", ".parquet")
 
@@ -75,15 +76,15 @@ def embed(
     rows: list[Embedding] = []
     interrupted, failure = False, None
     with one_interrupt() as interrupts, ExitStack() as stack:
-        stack.enter_context(quick_imports())
-        from crystalpredict.partial_output import Cursor
-        from crystalpredict.sources import sources_of
+        stack.enter_context(messages(quiet=quiet))
+        stack.enter_context(no_garbage_collection())
+        from crystalpredict.io.sources import sources_of
+        from crystalpredict.prediction.resume import Cursor
 
         cursor = Cursor(sources_of(names, structure_column))
         limits = limits_of(timeout_per_file, memory_per_process)
-        load, reader = stack.enter_context(
-            opened_model(cursor, folder, device, at_once, jobs, merge=not per_atom, limits=limits, quiet=quiet)
-        )
+        pipeline = Pipeline(folder, (), device, at_once, jobs, merge=not per_atom, limits=limits)
+        load, reader = stack.enter_context(pipeline.open(cursor))
         predictor = load()
         found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
         forecast = Forecast(lambda: count_sources(inputs, structure_column, null=null), lambda: cursor.begun)
@@ -117,7 +118,7 @@ def embed(
 
 def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per_atom: bool) -> None:
     """The file of a kind, which appears when it is complete; `width` features in a row."""
-    from crystalpredict.atomic_write import write_atomically
+    from crystalpredict._files import write_atomically
 
     with write_atomically(output) as file:
         if kind == ".npz":
@@ -167,7 +168,7 @@ def write_parquet(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per
     import pyarrow
     from pyarrow import parquet
 
-    from crystalpredict.cli.parquet import as_text
+    from crystalpredict.prediction.writers import as_text
 
     names = column_names(width, per_atom=per_atom)
     columns = list(zip(*cells(rows, width, per_atom=per_atom), strict=True)) or [()] * len(names)
@@ -189,7 +190,7 @@ def column_names(width: int, *, per_atom: bool) -> list[str]:
 
 def cells(rows: Sequence[Embedding], width: int, *, per_atom: bool) -> Iterator[list[str | int | None]]:
     """Rows of a table of features: one for each structure, or for each atom; one, without features, for a failure."""
-    from crystalpredict.crystal import ELEMENTS
+    from crystalpredict.crystals.crystal import ELEMENTS
 
     for row in rows:
         head: list[str | int | None] = [row.path, row.index, row.formula, row.n_atoms]

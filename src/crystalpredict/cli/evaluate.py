@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalpredict.checkpoints.registry import find_model, needs_vectors, properties_of_model, radius_of_model
 from crystalpredict.cli.completion import model_names, target_names
-from crystalpredict.cli.engine import cores, limits_of
+from crystalpredict.cli.evaluation_tables import ReportFormat, write_records, write_report
 from crystalpredict.cli.options import (
     Device,
     Force,
@@ -29,18 +30,18 @@ from crystalpredict.cli.options import (
 )
 from crystalpredict.cli.output import format_of, opened, refuse_unwritable
 from crystalpredict.cli.progress import with_progress
-from crystalpredict.cli.render import NO_MATPLOTLIB, Format, say
-from crystalpredict.cli.scores import ReportFormat, write_records, write_report
+from crystalpredict.cli.startup import limits_of
 from crystalpredict.cli.tally import EXIT_ALL_FAILED
+from crystalpredict.cli.terminal import NO_MATPLOTLIB, say
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model, needs_vectors, properties_of_model, radius_of_model
+from crystalpredict.prediction.writers import Format
 
 if TYPE_CHECKING:
-    from crystalpredict.evaluate import Predicted
+    from crystalpredict.data.labels import LabelledTable
+    from crystalpredict.evaluation.evaluate import ModelPredictions
+    from crystalpredict.evaluation.scores import Report, Score
+    from crystalpredict.io.worker_pool import Limits
     from crystalpredict.properties import Property
-    from crystalpredict.scores import Report, Score
-    from crystalpredict.tables import LabelledTable
-    from crystalpredict.workers import Limits
 
 REASONS_SAID = 10  # why rows were lost; --predictions and --format json have all of them
 
@@ -134,17 +135,18 @@ def evaluate(
     table = read_table(data, models, target, structure_column, split)
     if not quiet:
         say(f"{data}: {', '.join(table.notes)}")
-    from crystalpredict.evaluate import evaluate as evaluated
-    from crystalpredict.evaluate import records
+    from crystalpredict.evaluation.evaluate import evaluate as evaluated
+    from crystalpredict.evaluation.evaluate import prediction_rows
+    from crystalpredict.io.worker_pool import available_cores
 
     limits = limits_of(timeout_per_file, memory_per_process)
-    answers = predict_rows(table, models, device, jobs or cores(), limits, quiet=quiet)
+    answers = predict_rows(table, models, device, jobs or available_cores(), limits, quiet=quiet)
     found = evaluated(table, answers)
     if not quiet:
         say_losses(found, len(table.notes))
     if predictions:
         with opened(predictions) as stream:
-            write_records(records(table, answers), kind_of_rows, stream)
+            write_records(prediction_rows(table, answers), kind_of_rows, stream)
     draw(found, plots, report)
     write_report(found, format, sys.stdout)
     sys.stdout.flush()
@@ -189,7 +191,7 @@ def find_models(first: str | None, others: Sequence[str]) -> list[Model]:
     for name, asked, folder in zip(names, (first, *others), folders, strict=True):
         properties, radius = properties_of_model(folder), radius_of_model(folder)
         if not properties or not radius:
-            from crystalpredict.checkpoint import load_checkpoint
+            from crystalpredict.checkpoints.checkpoint import load_checkpoint
 
             load_checkpoint(folder)  # which says what is wrong
         unique = name if names.count(name) == 1 else asked or name
@@ -215,10 +217,10 @@ def read_table(
     parts = [part.partition("=") for option in target or [] for part in option.split(",") if part.strip()]
     if target and not parts:
         raise UsageError("--target names no property")
-    from crystalpredict.derived import derivable
-    from crystalpredict.evaluate import rows_of_split
+    from crystalpredict.data.labels import logarithm_of, read_labelled, refuse_other_unit
+    from crystalpredict.evaluation.evaluate import rows_of_split
+    from crystalpredict.prediction.derived import derivable
     from crystalpredict.properties import find_property, match_property
-    from crystalpredict.tables import logarithm_of, read_labelled, refuse_other_unit
 
     asked: set[str] = set()
     columns: list[str] = []
@@ -259,10 +261,10 @@ def shared(table: LabelledTable, model: Model) -> list[str]:
 
 def predict_rows(
     table: LabelledTable, models: Sequence[Model], device: str, jobs: int, limits: Limits, *, quiet: bool
-) -> list[Predicted]:
+) -> list[ModelPredictions]:
     """What each model says of the rows; structures are read once for all models of like neighbour lists."""
-    from crystalpredict.evaluate import gather
-    from crystalpredict.reading import Reader
+    from crystalpredict.evaluation.evaluate import collect_predictions
+    from crystalpredict.io.reader import Reader
 
     kinds = [model.lists for model in models]
     with ExitStack() as stack:
@@ -271,8 +273,8 @@ def predict_rows(
             (radius, vectors): stack.enter_context(Reader(table.sources, radius, jobs, vectors=vectors, limits=limits))
             for radius, vectors in sorted(set(kinds))
         }
-        from crystalpredict.predict import load_model
-        from crystalpredict.provenance import weights_sha256
+        from crystalpredict.checkpoints.registry import weights_sha256
+        from crystalpredict.prediction.predictor import load_model
 
         copies = {kind: list(tee(reader.entries(), kinds.count(kind))) for kind, reader in readers.items()}
         predictors = [load_model(model.folder, device, shared(table, model)) for model in models]
@@ -290,7 +292,7 @@ def predict_rows(
         answers = list(with_progress(rows, total, lambda row: row[0].index == 0, quiet=quiet, what="rows"))
     columns = [prop.column for prop in table.properties]
     return [
-        gather(model.name, weights_sha256(model.folder), columns, [row[number] for row in answers])
+        collect_predictions(model.name, weights_sha256(model.folder), columns, [row[number] for row in answers])
         for number, model in enumerate(models)
     ]
 
@@ -308,7 +310,7 @@ def say_losses(report: Report, notes_said: int) -> None:
 
 def draw(report: Report, plots: Path | None, page: Path | None) -> None:
     """Write the pictures into a directory and the page, as far as they are asked for."""
-    from crystalpredict.atomic_write import write_atomically
+    from crystalpredict._files import write_atomically
 
     images: dict[str, dict[str, bytes]] = {}
     for score, drawn in pictures(report, all_models=bool(plots)) if plots or (page and find_spec("matplotlib")) else ():
@@ -319,15 +321,15 @@ def draw(report: Report, plots: Path | None, page: Path | None) -> None:
                 with write_atomically(plots / f"{score.prop.name}_{kind}{ending}.png") as file:
                     file.write(png)
     if page:
-        from crystalpredict.report import page_of
+        from crystalpredict.evaluation.report import render_report
 
         with write_atomically(page) as file:
-            file.write(page_of(report, images).encode())
+            file.write(render_report(report, images).encode())
 
 
 def pictures(report: Report, *, all_models: bool) -> Iterator[tuple[Score, dict[str, bytes]]]:
     """Scores on the literature's scale with their pictures; those of the first model, or of all."""
-    from crystalpredict.plots import plots_of
+    from crystalpredict.evaluation.plots import plots_of
 
     for first in report.leading:
         for score in report.beside(first) if all_models else (first,):

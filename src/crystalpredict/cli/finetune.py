@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.completion import model_names
-from crystalpredict.cli.engine import cores, limits_of, refuse_numbers
 from crystalpredict.cli.interrupts import handled
 from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile, given
 from crystalpredict.cli.output import refuse_folder
 from crystalpredict.cli.progress import with_progress
-from crystalpredict.cli.render import NO_MATPLOTLIB, say
+from crystalpredict.cli.startup import limits_of, refuse_numbers
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
+from crystalpredict.cli.terminal import NO_MATPLOTLIB, say
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model
 
 if TYPE_CHECKING:
+    from crystalpredict.data.labels import NewTargets
+    from crystalpredict.io.worker_pool import Limits
     from crystalpredict.nn import ModelConfig
-    from crystalpredict.provenance import Plan
-    from crystalpredict.run_files import Progress
-    from crystalpredict.tables import NewTargets
-    from crystalpredict.training import Training
-    from crystalpredict.workers import Limits
+    from crystalpredict.training.plan import Plan
+    from crystalpredict.training.run_folder import Progress
+    from crystalpredict.training.trainer import Trainer
 
 OF_RESUME = {"resume", "device", "jobs", "timeout_per_file", "memory_per_process", "quiet"}  # change no weight
 
@@ -161,14 +161,15 @@ def finetune(
         raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")
     if resume and (others := sorted(given(ctx) - OF_RESUME)):
         raise UsageError(f"--resume goes on as the run began: leave out --{others[0].replace('_', '-')}")
-    from crystalpredict import distributed
-    from crystalpredict.devices import choose_device
-    from crystalpredict.tables import NewTargets
+    from crystalpredict.data.labels import NewTargets
+    from crystalpredict.io.worker_pool import available_cores
+    from crystalpredict.nn.devices import choose_device
+    from crystalpredict.training import distributed
 
     quiet = quiet or distributed.rank() > 0
     where = str(choose_device(device))
     distributed.join_group(where)
-    readers = jobs or cores()
+    readers = jobs or available_cores()
     folder = resume or output or Path(f"finetuned-{data.name.split('.')[0]}" if data and data.name else "finetuned")
     if data is not None and distributed.rank() == 0:
         if scratch and (model or freeze):
@@ -218,13 +219,20 @@ class Wishes:
 
 def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *, quiet: bool) -> None:
     """Read the table, say what is in it, and lay out the run's folder."""
-    from crystalpredict.briefing import learnt_targets, lines_of_data, lines_of_split, lines_of_start
-    from crystalpredict.checkpoint import load_checkpoint
-    from crystalpredict.finetune import lay_out, parts_of, read_crystals, refuse_unlearnable, settings_for
+    from crystalpredict.checkpoints.checkpoint import load_checkpoint
+    from crystalpredict.data.labelled import parts_of, read_crystals
+    from crystalpredict.data.labels import read_labelled
+    from crystalpredict.data.summary import describe_data, describe_split
     from crystalpredict.nn import ModelConfig
     from crystalpredict.properties import PROPERTIES
-    from crystalpredict.provenance import Plan
-    from crystalpredict.tables import read_labelled
+    from crystalpredict.training.finetune import (
+        check_labels,
+        describe_start,
+        learnt_targets,
+        prepare_run,
+        settings_for,
+    )
+    from crystalpredict.training.plan import Plan
 
     refuse_folder(folder)
     base = load_checkpoint(wishes.base) if wishes.base else None
@@ -248,20 +256,20 @@ def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *
     )  # fmt: skip
     validation, test = wishes.shares
     splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])
-    refuse_unlearnable(crystals.table, splits)
+    check_labels(crystals.table, splits)
     trained = splits[0] == 0
     atoms = float(crystals.table.sizes[trained].mean())
     config = settings_for(int(trained.sum()), atoms, scratch=base is None, directions=added)
     config = replace(config, **wishes.settings)
     notes = [
-        f"{data}: {', '.join(labelled.notes)}", *lines_of_data(crystals),
-        *(lines_of_start(crystals, base) if base else []),
-        *lines_of_split(crystals, splits, wishes.split_by.value),
+        f"{data}: {', '.join(labelled.notes)}", *describe_data(crystals),
+        *(describe_start(crystals, base) if base else []),
+        *describe_split(crystals, splits, wishes.split_by.value),
     ]  # fmt: skip
     command = ["crystalpredict", *sys.argv[1:]]
     start = (wishes.base, base, learnt_targets(crystals.table.properties, base)) if wishes.base and base else None
     plan = Plan.new(command, data, start, network, config, wishes.folds, notes, wishes.members)
-    lay_out(folder, crystals, splits, plan)
+    prepare_run(folder, crystals, splits, plan)
     if not quiet:
         for note in notes:
             say(note)
@@ -282,10 +290,11 @@ def with_directions(network: ModelConfig, name: str) -> ModelConfig:
 
 def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     """Train all folds of a run, or the one model, from where they are; write what comes of it."""
-    from crystalpredict import distributed
-    from crystalpredict.card import kept_weights
-    from crystalpredict.finetune import finish, mean_of_folds, open_trainings, run_folders
-    from crystalpredict.provenance import Plan, write_json
+    from crystalpredict._files import write_json
+    from crystalpredict.training import distributed
+    from crystalpredict.training.finetune import finish, mean_of_folds, open_trainings, run_folders
+    from crystalpredict.training.model_card import describe_saved_weights
+    from crystalpredict.training.plan import Plan
 
     plan = Plan.load(folder)
     reports = []
@@ -303,7 +312,7 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
         if not distributed.rank():
             draw_losses(own, plan, quiet=quiet)
         if not quiet:
-            say(kept_weights([training.kept_epoch for training in trainings]))
+            say(describe_saved_weights([training.final_epoch for training in trainings]))
             for part, name, scale, figures in figures_of(reports[-1]):
                 low, high = figures["interval"]
                 interval = f" [{low:.4g}, {high:.4g}]" if isfinite(low) else ""  # of one crystal there is none
@@ -327,10 +336,10 @@ def draw_losses(folder: Path, plan: Plan, *, quiet: bool) -> None:
         if not quiet:
             say(f"no picture of the loss: {NO_MATPLOTLIB}")
         return
-    from crystalpredict.atomic_write import write_atomically
-    from crystalpredict.finetune import training_folders
-    from crystalpredict.plots import loss_curve
-    from crystalpredict.run_files import LOG_COLUMNS
+    from crystalpredict._files import write_atomically
+    from crystalpredict.evaluation.plots import loss_curve
+    from crystalpredict.training.finetune import training_folders
+    from crystalpredict.training.run_folder import LOG_COLUMNS
 
     runs = training_folders(folder, plan)
     for number, training in enumerate(runs, start=1):
@@ -351,9 +360,9 @@ def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str
                 yield part, name, scale, figures
 
 
-def run(training: Training, folder: Path, *, quiet: bool) -> None:
+def run(training: Trainer, folder: Path, *, quiet: bool) -> None:
     """Train to the end; after Ctrl-C, or SIGTERM, save, say how to go on, and end the program."""
-    from crystalpredict.training import Interrupted
+    from crystalpredict.training.trainer import Interrupted
 
     def stop(*_: object) -> None:
         training.interrupted = True

@@ -13,7 +13,7 @@ from stat import S_ISREG
 from typing import IO
 
 from crystalpredict.errors import UsageError
-from crystalpredict.file_names import is_found
+from crystalpredict.io.file_types import is_found
 
 BLOCK = 2**16  # bytes of a list that are read at a time
 LONGEST_NAME = 2**16  # bytes of a path, more than any system has
@@ -84,7 +84,7 @@ def _is_result(path: str) -> bool:
     """Whether a file is JSON that `predict` wrote, told from its beginning; one that cannot be read is not."""
     if ".json" not in path[-9:].lower():
         return False
-    from crystalpredict.files import CANNOT_UNPACK, opened_text
+    from crystalpredict.io.text import CANNOT_UNPACK, opened_text
 
     try:
         with opened_text(Path(path), "utf-8") as file:
@@ -109,7 +109,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _names_in_file(name: str, null: bool) -> Iterator[str]:
-    from crystalpredict.files import encoding_of
+    from crystalpredict.io.text import encoding_of
 
     try:
         with Path(name).open("rb") as file:
@@ -122,7 +122,7 @@ def _names_in_file(name: str, null: bool) -> Iterator[str]:
 
 def _names(file: IO[bytes], null: bool) -> Iterator[str]:
     """The paths in a list, as the system has them, whatever their encoding."""
-    from crystalpredict.files import MOST_BLANK_LINES
+    from crystalpredict.io.text import MOST_BLANK_LINES
 
     empty = 0
     for number, name in enumerate(_ended_by_null(file) if null else _lines(file)):

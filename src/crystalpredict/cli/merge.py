@@ -11,8 +11,9 @@ import typer
 
 from crystalpredict.cli.options import Force, Quiet, Sort, Top, Where
 from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse_unwritable
-from crystalpredict.cli.render import Format, say
+from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
+from crystalpredict.prediction.writers import Format
 
 
 def merge(
@@ -42,8 +43,8 @@ def merge(
             raise UsageError(f"{output}: one of the shards; name another file")
         if not force:
             refuse_existing(output)
-    from crystalpredict.selection import Selection
-    from crystalpredict.shards import Shards
+    from crystalpredict.prediction.selection import Selection
+    from crystalpredict.prediction.shards import Shards
 
     parts = Shards(shards)
     kind = Format(parts.format) if output is None else format_of(Format.auto, output)
@@ -58,7 +59,7 @@ def merge(
         write: Callable[[str], object] = stream.write
         close: Callable[[], object] = stream.flush
         if kind == Format.parquet:
-            from crystalpredict.cli.parquet import ParquetWriter
+            from crystalpredict.prediction.writers import ParquetWriter
 
             names = ["path", "index", "formula", "n_atoms", *parts.columns, "warnings", "error"]
             table = ParquetWriter(stream, (), names=names)

@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from crystalpredict.cli.completion import model_names
-from crystalpredict.cli.options import Device
-from crystalpredict.cli.output import refuse_long
-from crystalpredict.errors import UsageError, printable
-from crystalpredict.registry import (
+from crystalpredict.checkpoints.registry import (
     bundled_models,
     find_model,
     install_model,
     installed_models,
     remove_model,
 )
+from crystalpredict.cli.completion import model_names
+from crystalpredict.cli.options import Device
+from crystalpredict.cli.output import refuse_long
+from crystalpredict.errors import UsageError, printable
 
 models_app = typer.Typer(help="The models at hand: list, describe, verify, install, import.", no_args_is_help=True)
 
@@ -44,8 +44,8 @@ def info(
     ] = None,
 ) -> None:
     """Print the card of a model: data, split, errors, schedule, licence."""
-    from crystalpredict.checkpoint_files import read_config
-    from crystalpredict.schema import LARGEST_JSON, checkpoint_file
+    from crystalpredict._schema import LARGEST_JSON, checkpoint_file
+    from crystalpredict.checkpoints.files import read_config
 
     folder = find_model(name)
     read_config(folder)  # a folder without one is no model
@@ -70,8 +70,8 @@ def verify(
     device: Device = "auto",
 ) -> None:
     """Check the files of models against their checksums, and their outputs against golden.json."""
-    from crystalpredict.checkpoint import load_checkpoint, verify_golden
-    from crystalpredict.devices import choose_device
+    from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
+    from crystalpredict.nn.devices import choose_device
 
     for wanted in name or list(bundled_models()):
         folder = find_model(wanted)
@@ -88,7 +88,7 @@ def install(
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a model of that name.")] = False,
 ) -> None:
     """Verify a model and copy it to your data folder, so that `--model NAME` finds it everywhere."""
-    from crystalpredict.checkpoint import load_checkpoint, verify_golden
+    from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
 
     if not os.path.isdir(folder):
         raise UsageError(f"{str(folder)[:200]}: no such folder: name one that finetune wrote")
@@ -133,8 +133,8 @@ def import_model(
         raise UsageError(f"{folder}: exists; name another folder with --output")
     if not folder.parent.is_dir():
         raise UsageError(f"{folder}: there is no directory {folder.parent}; create it first")
-    from crystalpredict.checkpoint import save_checkpoint
-    from crystalpredict.upstream import card_of, golden_crystals, read_upstream
+    from crystalpredict.checkpoints.checkpoint import save_checkpoint
+    from crystalpredict.checkpoints.import_upstream import card_of, golden_crystals, read_upstream
 
     targets = [name for option in target or [] for name in option.split(",") if name.strip()]
     checkpoint = read_upstream(file, targets)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crystalpredict.cli.completion import model_names
-from crystalpredict.cli.engine import atoms_of
+from crystalpredict.cli.startup import atoms_of
 from crystalpredict.errors import UsageError
 
 

@@ -11,11 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from crystalpredict.atomic_write import followed, write_atomically
-from crystalpredict.cli.render import Format
+from crystalpredict._files import followed, write_atomically
+from crystalpredict.cli.terminal import TableWriter
 from crystalpredict.errors import OutputError, UsageError
+from crystalpredict.prediction.writers import Format
+
+if TYPE_CHECKING:
+    from crystalpredict.properties import Property
+
+from crystalpredict.prediction.writers import CsvWriter, JsonLinesWriter, JsonWriter, ParquetWriter, Writer
 
 LONGEST_ENDING = ".part-journal.new"  # of the names of files beside an output
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
@@ -133,3 +139,16 @@ def text_in(file: IO[bytes], *, packed: bool) -> Iterator[IO[str]]:
     text.detach()  # flushes, and leaves the file below open
     if binary is not file:
         binary.close()
+
+
+def writer_of(kind: Format, stream: IO[Any], properties: Sequence[Property], *, intervals: bool = False) -> Writer:
+    """The writer of a format to a stream, of bytes for Parquet, of text otherwise; `intervals`: with their columns."""
+    if kind == Format.parquet:
+        return ParquetWriter(stream, properties, intervals)
+    writers: dict[Format, type[CsvWriter | JsonWriter | JsonLinesWriter | TableWriter]] = {
+        Format.csv: CsvWriter,
+        Format.json: JsonWriter,
+        Format.jsonl: JsonLinesWriter,
+        Format.table: TableWriter,
+    }
+    return writers[kind](stream, properties, intervals)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict.atomic_write import followed
+from crystalpredict._files import followed
+from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.cli.completion import target_names
-from crystalpredict.cli.computing import Computing, Windows
-from crystalpredict.cli.engine import atoms_of, limits_of, quick_imports
 from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.interrupts import Interrupts, one_interrupt
 from crystalpredict.cli.options import (
@@ -33,19 +32,22 @@ from crystalpredict.cli.options import (
     Where,
     given,
 )  # fmt: skip
-from crystalpredict.cli.output import format_of, opened, place_of, refuse_existing, refuse_unwritable
+from crystalpredict.cli.output import format_of, opened, place_of, refuse_existing, refuse_unwritable, writer_of
 from crystalpredict.cli.progress import Forecast, count_sources
-from crystalpredict.cli.render import Format, record, say, writer_of
+from crystalpredict.cli.startup import atoms_of, limits_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
+from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
-from crystalpredict.registry import find_model
-from crystalpredict.shards import JOURNAL, PART, Shard, refuse_other
+from crystalpredict.prediction.pipeline import Pipeline, Windows, no_garbage_collection
+from crystalpredict.prediction.rows import record
+from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
+from crystalpredict.prediction.writers import Format
 
 if TYPE_CHECKING:
-    from crystalpredict.partial_output import Cursor, PartialFile
-    from crystalpredict.prediction import Prediction
+    from crystalpredict.prediction.resume import Cursor, PartialFile
+    from crystalpredict.prediction.rows import Prediction
+    from crystalpredict.prediction.selection import Selection
     from crystalpredict.properties import Property
-    from crystalpredict.selection import Selection
 
 Row = TypeVar("Row")
 
@@ -151,28 +153,28 @@ def predict(
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
+    if scheduler and cache:
+        raise UsageError("--scheduler does not go with --cache")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
     folder = find_model(model)
     with one_interrupt() as interrupts, ExitStack() as stack:
-        stack.enter_context(quick_imports())
-        from crystalpredict.partial_output import Cursor, PartialFile
-        from crystalpredict.selection import Selection
-        from crystalpredict.sources import sources_of
+        stack.enter_context(messages(quiet=quiet))
+        stack.enter_context(no_garbage_collection())
+        from crystalpredict.io.sources import sources_of
+        from crystalpredict.prediction.resume import Cursor, PartialFile
+        from crystalpredict.prediction.selection import Selection
 
         limits = limits_of(timeout_per_file, memory_per_process)
-        computing = Computing(
-            folder, model, device, at_once, jobs, targets, not no_reduce, not no_uncertainty, limits, cache, scheduler,
-            quiet,
-        )  # fmt: skip
+        pipeline = Pipeline(folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits)
         cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
-        columns, part = computing.columns, None
+        columns, part = pipeline.columns, None
         if grows and output is not None:
-            facts = {**computing.facts, "columns": columns, "inputs": list(inputs), "null": null}
+            facts = {**pipeline.facts, "columns": columns, "inputs": list(inputs), "null": null}
             facts |= {"structure column": structure_column, "format": kind.value, "where": where}
             facts |= {"shard": str(share) if share else None}
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
-        windows = stack.enter_context(computing.windows(cursor))
+        windows = stack.enter_context(windows_of(pipeline, cursor, cache, scheduler, model))
         selection = Selection.of(where, sort, top, columns)
         if part and part.position.rows and not quiet:
             say(f"{output}: going on after {part.position.rows} rows")
@@ -186,7 +188,7 @@ def predict(
         forecast = Forecast(lambda: count_sources(inputs, structure_column, another, null=null), lambda: cursor.begun)
         outcome = run(
             Run(
-                windows, cursor, forecast, part, stream, kind, computing.properties, computing.intervals, selection,
+                windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
                 share, quiet, ending, interrupts, output,
             )
         )  # fmt: skip
@@ -194,6 +196,15 @@ def predict(
         raise ending.error
     if outcome:
         raise typer.Exit(outcome)
+
+
+def windows_of(
+    pipeline: Pipeline, cursor: Cursor, cache: str | None, scheduler: str | None, model: str | None
+) -> AbstractContextManager[Windows]:
+    """Rows of the pipeline, from where the options say."""
+    if scheduler:
+        return pipeline.windows_on_cluster(cursor, scheduler, model)
+    return pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
 
 
 def refuse_earlier(output: Path, share: Shard | None, *, resume: bool, force: bool) -> None:

@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from crystalpredict.cli.inputs import expand
-from crystalpredict.cli.render import say
+from crystalpredict.cli.terminal import say
 
 if TYPE_CHECKING:
-    from crystalpredict.shards import Shard
+    from crystalpredict.prediction.shards import Shard
 
 Row = TypeVar("Row")
 COUNT_AFTER = 5.0  # seconds: nobody asks how long a shorter run will take
@@ -111,7 +111,7 @@ def count_sources(
 
     None if they cannot be read a second time. No structure is parsed, and no member of a zip archive unpacked.
     """
-    from crystalpredict.sources import sources_of
+    from crystalpredict.io.sources import sources_of
 
     if any(item == "-" or (item.startswith("@") and not os.path.isfile(item[1:])) for item in inputs):
         return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from crystalpredict.errors import DataError
 
 if TYPE_CHECKING:
-    from crystalpredict.prediction import Embedding, Prediction
+    from crystalpredict.prediction.rows import Embedding, Prediction
 
 EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
 REASONS_SAID = 5
@@ -35,7 +35,7 @@ class Tally:
     @classmethod
     def of_file(cls, path: Path) -> Tally:
         """That of the rows in a file of CSV or JSON lines; nothing has failed in a file that holds something else."""
-        from crystalpredict.table_files import rows_of
+        from crystalpredict.io.table_formats import rows_of
 
         tally = cls()
         with suppress(DataError):  # an empty one, too

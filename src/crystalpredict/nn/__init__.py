@@ -1,23 +1,27 @@
-"""The network: torch only, no files, no printing. Its config needs no torch, which is imported with the rest."""
+"""Networks in torch, without file access. Names are imported lazily, because ModelConfig does not need torch."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from crystalpredict.nn.config import ModelConfig as ModelConfig
-
 if TYPE_CHECKING:
-    from crystalpredict.nn.crystalformer import Crystalformer as Crystalformer
-    from crystalpredict.nn.ensemble import Network as Network
-    from crystalpredict.nn.ensemble import ensemble_of as ensemble_of
-    from crystalpredict.nn.ensemble import network_of as network_of
+    from crystalpredict.nn.config import ModelConfig
+    from crystalpredict.nn.crystalformer import Crystalformer
+    from crystalpredict.nn.ensemble import Network, ensemble_of, network_of
 
-_MODULES = {"Crystalformer": "crystalformer", **dict.fromkeys(("Network", "ensemble_of", "network_of"), "ensemble")}
+__all__ = ["Crystalformer", "ModelConfig", "Network", "ensemble_of", "network_of"]
+MODULES = {
+    "ModelConfig": "config",
+    "Crystalformer": "crystalformer",
+    "Network": "ensemble",
+    "ensemble_of": "ensemble",
+    "network_of": "ensemble",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    """Import a name, and with it torch, on first use."""
+    if name in MODULES:
+        return getattr(import_module(f"crystalpredict.nn.{MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

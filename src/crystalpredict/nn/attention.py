@@ -1,7 +1,7 @@
-"""Infinitely connected attention over a neighbour list: the heart of Crystalformer (Taniai et al., ICLR 2024).
+"""Infinitely connected attention of Crystalformer (Taniai et al., ICLR 2024) over a neighbour list.
 
-The paper sums over atoms j of the cell and, inside each pair, over the lattice images n of j. Both sums belong to one
-softmax over the atoms of the infinite crystal, so it runs over the edges of a neighbour list (docs/method.md, [M5]).
+The paper sums over the atoms j of the cell and over the lattice images n of each j. Both sums are one softmax over the
+atoms of the infinite crystal. Here it runs over the edges of a neighbour list (docs/method.md, [M5]).
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crystalpredict.batching import CrystalBatch
+from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 
-DENSE_SLOTS = 384  # above this many atoms in a bin, q.k is computed for neighbours only: cost is linear in the atoms
-EDGES_AT_ONCE = 2**13  # whose keys and values are gathered at a time in such a bin
-PSI_EXPONENT = 46.0  # psi is never below exp(-46) = 1e-20, for subnormal numbers make a step 3 times slower
+MAX_DENSE_SLOTS = 384  # of a bin; in a larger one q.k is computed for neighbours only, at a cost linear in the atoms
+EDGES_PER_CHUNK = 2**13  # whose keys and values are gathered at a time in a larger bin
+MAX_PSI_EXPONENT = 46.0  # psi is at least exp(-46) = 1e-20: subnormal numbers make a step 3 times slower
 
 
 class Waves(NamedTuple):
     """Plane waves of the reciprocal lattice of each atom's crystal [M7].
 
-    phases (G, T, 2 W), cosines and then sines of omega . r, times the square root of how often a wave counts; squares
-    (G, T, W), omega^2, Å^-2; apart (G, 1, T, T), True for two atoms of different crystals.
+    Attributes:
+        phases: cosines, then sines, of omega . r, times the square root of the multiplicity of a wave, (G, T, 2 W).
+        squares: omega^2, Å^-2, (G, T, W).
+        apart: True for two atoms of different crystals, (G, 1, T, T).
     """
 
     phases: Tensor
@@ -34,11 +36,15 @@ class Waves(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What the blocks share of a part: it depends on the crystals alone, not on the state of the atoms.
+    """Quantities of a part that depend on the crystals only; all blocks use the same.
 
-    neighbors (G, T, M), slot of the neighbour; squared_distances (G, 1, T, M), Å^2; basis (G, T, M, K'), psi of each
-    edge, or None for K = 0. Of networks that see more than distances: directions (G, T, M, 3), unit vectors of the
-    edges, 0 for the self edge and a missing one; waves of the atoms.
+    Attributes:
+        neighbors: slot of each neighbour, (G, T, M).
+        squared_distances: Å^2, (G, 1, T, M).
+        basis: psi of each edge, (G, T, M, K'); None for K = 0.
+        directions: unit vectors of the edges, 0 for the self edge and a missing one, (G, T, M, 3); None unless the
+            network uses directions.
+        waves: of the atoms; None unless the network has reciprocal heads.
     """
 
     neighbors: Tensor
@@ -48,7 +54,7 @@ class Geometry(NamedTuple):
     waves: Waves | None = None
 
     def rows(self, bin: int, own: slice) -> Geometry:
-        """The edges of some slots of a bin, as a part of one bin."""
+        """Return the geometry of some slots of a bin, as a part of one bin."""
         basis, directions = (
             None if table is None else table[bin, None, own] for table in (self.basis, self.directions)
         )
@@ -56,7 +62,7 @@ class Geometry(NamedTuple):
 
 
 def radial_columns(config: ModelConfig) -> int:
-    """K', the leading basis functions that are not 0 for every edge: centres up to 4 widths beyond the radius."""
+    """Return K', the number of basis functions that matter: those with a centre up to 4 widths beyond the radius."""
     if config.radial_basis == 0:
         return 0
     spacing = config.r_max / config.radial_basis
@@ -69,20 +75,22 @@ def bytes_per_edge(config: ModelConfig) -> int:
 
 
 def radial_basis(distances: Tensor, config: ModelConfig) -> Tensor:
-    """psi_k(r) = exp(-(r - mu_k)^2 / 2 s^2) with mu_k = k s, s = r_max / K, k = 1..K' [M4].
+    """Return psi_k(r) = exp(-(r - mu_k)^2 / 2 s^2), (..., K'), with mu_k = k s, s = r_max / K, k = 1..K' [M4].
 
-    distances (...), Å. Returns (..., K').
+    Args:
+        distances: r, Å, (...).
+        config: of the network.
     """
     scale = 0.5**0.5
     spacing = config.r_max / config.radial_basis
     centres = torch.arange(1, radial_columns(config) + 1, device=distances.device, dtype=distances.dtype) * scale
     offsets = (distances * (scale / spacing))[..., None] - centres
-    psi: Tensor = offsets.square_().clamp_(max=PSI_EXPONENT).neg_().exp_()
+    psi: Tensor = offsets.square_().clamp_(max=MAX_PSI_EXPONENT).neg_().exp_()
     return psi
 
 
 def geometry_of(batch: CrystalBatch, config: ModelConfig) -> list[Geometry]:
-    """Indices, squared distances and radial basis of the edges of each part."""
+    """Return neighbour slots, squared distances and radial basis of the edges of each part."""
     return [
         Geometry(
             part.neighbors,
@@ -94,7 +102,7 @@ def geometry_of(batch: CrystalBatch, config: ModelConfig) -> list[Geometry]:
 
 
 class InfinitelyConnectedAttention(nn.Module):
-    """Multi-head attention of each atom over the infinite crystal, one softmax over the edges [M2]-[M5]."""
+    """Multi-head attention of each atom over the infinite crystal, by one softmax over its edges [M2]-[M5]."""
 
     width_norm: Tensor
 
@@ -108,13 +116,21 @@ class InfinitelyConnectedAttention(nn.Module):
             nn.Parameter(torch.empty(config.heads, channels, config.radial_basis)) if config.radial_basis else None
         )
         self.output = nn.Linear(config.width, config.width)
-        # scale and shift of the width's argument; not a number until `fit_width_norm`, so that nothing runs without
+        # scale and shift of the argument of the width; nan until `fit_width_norm`, so that a network without it fails
         self.register_buffer("width_norm", torch.full((2,), torch.nan))
 
     def forward(self, state: Tensor, geometry: Sequence[Geometry]) -> Tensor:
-        """The attention term of each atom, to be added to its state; state (N, D) to (N, D).
+        """Return the attention term of each atom, which the block adds to its state.
 
-        Exact up to edges beyond the list's radius r_c, whose weight is below exp(-r_c^2 / 2 sigma^2).
+        It is exact except for edges longer than the radius r_c of the list, whose weight is below
+        exp(-r_c^2 / 2 sigma^2).
+
+        Args:
+            state: of the atoms, (N, D).
+            geometry: of each part.
+
+        Returns:
+            (N, D).
         """
         projected = self.query_key_value(state).view(len(state), 3, self.config.heads, -1)
         heads = self._real_heads(projected, self._rho(projected[:, 0]), geometry)
@@ -122,7 +138,7 @@ class InfinitelyConnectedAttention(nn.Module):
         return term
 
     def _real_heads(self, projected: Tensor, rho: Tensor, geometry: Sequence[Geometry]) -> Tensor:
-        """Sums over the edges (N, H, d) of heads in real space; projected (N, 3, H, d), rho (N, H)."""
+        """Return the sums over edges (N, H, d) of heads in real space; projected (N, 3, H, d), rho (N, H)."""
         decay = rho / (2 * self.config.r0**2)  # 1 / 2 sigma^2
         query = projected[:, 0]
         scaled = torch.cat([query[:, None] * query.shape[-1] ** -0.5, projected[:, 1:]], dim=1)
@@ -132,48 +148,48 @@ class InfinitelyConnectedAttention(nn.Module):
             for pieces in zip(torch.split(scaled, sizes), torch.split(decay, sizes), geometry, strict=True)
         ]
         heads = torch.cat([values.flatten(0, 1) for values, _ in attended])  # (N, H, d)
-        # sum_e p_e psi(d_e) first and W^E after: the matrix leaves the sum over edges
+        # W^E is applied after the sum over edges, sum_e p_e psi(d_e), because it does not depend on the edge
         encoding = self._encoding(torch.cat([moments.flatten(0, 1) for _, moments in attended]))
         return heads if encoding is None else heads + encoding
 
     def _encoding(self, moments: Tensor) -> Tensor | None:
-        """The value encoding (N, H, d) of the moments (N, H, K') of the edges; None if there is none."""
+        """Return the value encoding (N, H, d) of moments (N, H, K'); None for K = 0."""
         if self.radial_weights is None:
             return None
         return torch.einsum("nhk,hdk->nhd", moments, self.radial_weights[..., : moments.shape[-1]])
 
     def _moments(self, logits: Tensor, weights: Tensor, part: Geometry) -> Tensor:
-        """sum_e p_e psi(d_e) (G, T, H, K') of the edges of a part; logits and weights (G, H, T, M). K = 0: K' = 0."""
+        """Return moments sum_e p_e psi(d_e), (G, T, H, K'), of a part; logits and weights p are (G, H, T, M)."""
         weights = weights.transpose(1, 2)
         return weights[..., :0] if part.basis is None else weights @ part.basis
 
     def _attend(self, projected: Tensor, decay: Tensor, part: Geometry) -> tuple[Tensor, Tensor]:
-        """Weighted values (G, T, H, d) and moments (G, T, H, K'); projected (G T, 3, H, d), decay (G T, H)."""
+        """Return weighted values (G, T, H, d) and moments (G, T, H, K'); projected (G T, 3, H, d), decay (G T, H)."""
         bins, slots = part.neighbors.shape[:2]
         grouped = projected.view(bins, slots, *projected.shape[1:])
         query, key, value = grouped.permute(2, 0, 3, 1, 4).contiguous()  # (G, H, T, d)
-        attend = self._attend_to_all if slots <= DENSE_SLOTS else self._attend_to_neighbors
+        attend = self._attend_to_all if slots <= MAX_DENSE_SLOTS else self._attend_to_neighbors
         return attend(query, key, value, decay.view(bins, slots, -1).transpose(1, 2)[..., None], part)
 
     def _attend_to_all(
         self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, part: Geometry
     ) -> tuple[Tensor, Tensor]:
-        """By dense products of all atoms in a bin; query, key, value (G, H, T, d), decay (G, H, T, 1)."""
+        """As `_attend`, by dense products of all atoms of a bin; query, key, value (G, H, T, d), decay (G, H, T, 1)."""
         neighbors = part.neighbors[:, None].expand(-1, query.shape[1], -1, -1)
         products = query @ key.transpose(2, 3)  # (G, H, T, T)
         logits = torch.addcmul(products.gather(3, neighbors), decay, part.squared_distances, value=-1)
         weights = logits.softmax(dim=3)  # (G, H, T, M)
-        # the images of one atom share its value, so their weights are summed first
+        # the images of an atom have the same value, so their weights are summed first
         atom_weights = torch.zeros_like(products).scatter_add(3, neighbors, weights)
         return (atom_weights @ value).transpose(1, 2), self._moments(logits, weights, part)
 
     def _attend_to_neighbors(
         self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, part: Geometry
     ) -> tuple[Tensor, Tensor]:
-        """The same by products of neighbours alone, for some atoms of a large bin at a time."""
+        """As `_attend_to_all`, by products of neighbours only, for a chunk of the atoms of a large bin at a time."""
         slots, width = part.neighbors.shape[1:]
         heads, channels = query.shape[1], query.shape[3]
-        step = max(1, EDGES_AT_ONCE // width)
+        step = max(1, EDGES_PER_CHUNK // width)
         values, moments = [], []
         for bin, neighbors in enumerate(part.neighbors):
             for start in range(0, slots, step):
@@ -193,7 +209,7 @@ class InfinitelyConnectedAttention(nn.Module):
         return torch.cat(values).view(shape), torch.cat(moments).view(shape)
 
     def _rho(self, query: Tensor) -> Tensor:
-        """rho(u) = r0^2 / sigma^2 of each atom and head [M3]; query (N, H, d) to (N, H)."""
+        """Return rho(u) = r0^2 / sigma^2 of each atom and head, (N, H) [M3]; query (N, H, d)."""
         config = self.config
         scale, shift = self.width_norm
         u = (self._width_argument(query) + shift) * scale
@@ -201,14 +217,18 @@ class InfinitelyConnectedAttention(nn.Module):
         return room * F.elu(config.rho_slope / room * u) + 1
 
     def _width_argument(self, query: Tensor) -> Tensor:
-        """Q . w of each head, before its normalisation; (N, H, d) to (N, H)."""
+        """Return q . w of each atom and head, (N, H), before normalisation; query (N, H, d)."""
         return (query * self.width_weights).sum(dim=2)
 
     @torch.no_grad()
     def fit_width_norm(self, state: Tensor, counts: Tensor) -> None:
-        """Set scale and shift so that the width's argument has mean 0 and deviation 1 over atoms and heads [M3].
+        """Set scale and shift so that the argument of the width has mean 0 and standard deviation 1 [M3].
 
-        state (N, D); counts (N,), atoms that a slot stands for. Done once, before training; constant from then on.
+        This is done once, before training.
+
+        Args:
+            state: of the atoms, (N, D).
+            counts: atoms that each slot represents, (N,).
         """
         query = self.query_key_value(state)[:, : self.config.width].unflatten(1, (self.config.heads, -1))
         argument = self._width_argument(query)  # (N, H)

@@ -1,8 +1,8 @@
-"""Weighted sums of smooth functions of cosines, by Chebyshev polynomials: what makes directions affordable [M8].
+"""Fast weighted sums of smooth functions of cosines, by Chebyshev polynomials [M8].
 
-A Gaussian of the width that frames use is a sum of some 40 polynomials to single precision, T_0 to T_(I J - 1). Of
-these only J and I are made, by recurrence: T_0 to T_(J - 1) and T_0, T_J, ..., T_((I - 1) J). Their I J products span
-the same functions, for T_a T_b = (T_(a + b) + T_|a - b|) / 2, and sums of products are one small matrix product.
+In single precision, a Gaussian of the width that frames use is a sum of about 40 polynomials, T_0 to T_(I J - 1). Only
+T_0 to T_(J - 1) and T_0, T_J, ..., T_((I - 1) J) are computed, by recurrence. Their I J products span the same
+functions, because T_a T_b = (T_(a + b) + T_|a - b|) / 2, and a weighted sum of products is one small matrix product.
 """
 
 from __future__ import annotations
@@ -16,34 +16,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-NODES = 1024  # of the quadrature
+QUADRATURE_NODES = 1024
 
 
 @cache
 def gaussians(count: int, width: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Coefficients (I, J, count), of T_(i J) T_j, of phi_k(c) = exp(-(c - nu_k)^2 / 2 w^2), nu_k evenly from -1 to 1.
+    """Return coefficients (I, J, count) of T_(i J) T_j in the Gaussians phi_k(c) = exp(-(c - nu_k)^2 / 2 w^2).
 
-    `width` is w over the spacing of the centres. By Gauss-Chebyshev quadrature, in double precision; there are as many
-    as are not negligible: those of T_l fall as exp(-(l w)^2 / 2).
+    Gauss-Chebyshev quadrature in double precision. Negligible terms are left out: the coefficient of T_l decreases as
+    exp(-(l w)^2 / 2).
+
+    Args:
+        count: number of Gaussians, with centres nu_k evenly from -1 to 1.
+        width: w over the spacing of the centres.
+        dtype: of the result.
+        device: of the result.
     """
     spacing = 2 / (count - 1)
-    odd = 2 * np.arange(NODES) + 1
-    offsets = np.cos(odd * np.pi / (2 * NODES))[:, None] - (-1 + spacing * np.arange(count))
-    values = np.exp(-0.5 * (offsets / (width * spacing)) ** 2)  # (NODES, count)
-    # whole turns are taken off in whole numbers: the cosine of a large angle is not exact
-    turns = np.outer(np.arange(NODES), odd) % (4 * NODES)
-    terms = 2 / NODES * np.cos(turns * np.pi / (2 * NODES)) @ values
+    odd = 2 * np.arange(QUADRATURE_NODES) + 1
+    offsets = np.cos(odd * np.pi / (2 * QUADRATURE_NODES))[:, None] - (-1 + spacing * np.arange(count))
+    values = np.exp(-0.5 * (offsets / (width * spacing)) ** 2)  # (nodes, count)
+    # whole turns are removed in integer arithmetic: the cosine of a large angle is not exact
+    turns = np.outer(np.arange(QUADRATURE_NODES), odd) % (4 * QUADRATURE_NODES)
+    terms = 2 / QUADRATURE_NODES * np.cos(turns * np.pi / (2 * QUADRATURE_NODES)) @ values
     terms[0] /= 2
     needed = int(np.flatnonzero(np.abs(terms).max(axis=1) > 8 * torch.finfo(dtype).eps)[-1]) + 1
     fine = math.isqrt(needed - 1) + 1
     coarse = -(-needed // fine)
     found = np.linalg.solve(_products(coarse, fine).T, terms[: coarse * fine])
-    with torch.inference_mode(False):  # what is kept may be asked for in training next
+    with torch.inference_mode(False):  # the cached tensor must also be usable in training
         return torch.from_numpy(found.reshape(coarse, fine, count)).to(device, dtype)
 
 
 def _products(coarse: int, fine: int) -> NDArray[np.float64]:
-    """Each product T_(i J) T_j as a sum of T_l (I J, I J); I coarse, J fine."""
+    """Return the matrix (I J, I J) that writes each product T_(i J) T_j as a sum of T_l; I is coarse, J is fine."""
     matrix = np.zeros((coarse * fine, coarse * fine))
     for i in range(coarse):
         for j in range(fine):
@@ -53,12 +59,12 @@ def _products(coarse: int, fine: int) -> NDArray[np.float64]:
 
 
 class ProductMoments(torch.autograd.Function):
-    """sum_e p_e T_(i J)(c_e) T_j(c_e) (Q, I, J), with the gradient for p; p and c (Q, M), c in [-1, 1]."""
+    """Moments sum_e p_e T_(i J)(c_e) T_j(c_e), (Q, I, J), with the gradient for p; p and c are (Q, M), c in [-1, 1]."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, weights: Tensor, cosines: Tensor, coarse: int, fine: int) -> Tensor:
-        """By T_l+1 = 2 c T_l - T_l-1, and T_(i J)(c) = T_i(T_J(c))."""
-        assert not ctx.needs_input_grad[1], "directions are given, not learnt"  # type: ignore[attr-defined]
+        """Return the moments, by T_l+1 = 2 c T_l - T_l-1 and T_(i J)(c) = T_i(T_J(c))."""
+        assert not ctx.needs_input_grad[1], "cosines have no gradient"  # type: ignore[attr-defined]
         ctx.save_for_backward(cosines)
         ctx.coarse, ctx.fine = coarse, fine  # type: ignore[attr-defined]
         low = _polynomials(torch.ones_like(cosines), cosines, fine + 1)
@@ -68,7 +74,7 @@ class ProductMoments(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """The polynomials are made again: they would fill the memory."""
+        """Return the gradient of p. The polynomials are computed again: storing them would need too much memory."""
         (cosines,) = ctx.saved_tensors  # type: ignore[attr-defined]
         low = _polynomials(torch.ones_like(cosines), cosines, ctx.fine + 1)  # type: ignore[attr-defined]
         high = _polynomials(torch.ones_like(cosines), low[-1], ctx.coarse)  # type: ignore[attr-defined]
@@ -80,7 +86,7 @@ class ProductMoments(torch.autograd.Function):
 
 
 def _polynomials(factor: Tensor, cosines: Tensor, count: int) -> Tensor:
-    """Factor times T_0(c) to T_(count - 1)(c) (count, Q, M); factor and c (Q, M)."""
+    """Return factor times T_0(c) to T_(count - 1)(c), (count, Q, M); factor and c are (Q, M)."""
     found = cosines.new_empty(count, *cosines.shape)
     rows = found.unbind()
     rows[0].copy_(factor)

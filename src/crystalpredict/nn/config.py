@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from crystalpredict.crystal import ELEMENTS
-from crystalpredict.equivalence import Merging
+from crystalpredict.crystals.crystal import ELEMENTS
+from crystalpredict.crystals.equivalence import Merging
 
 # a config from anywhere must not make a network, or lists of neighbours, that fill the memory
 MOST_WEIGHTS = 2**27

@@ -1,4 +1,4 @@
-"""Crystalformer (Taniai et al., ICLR 2024): blocks, network and initialisation, in reading order."""
+"""Crystalformer (Taniai et al., ICLR 2024): blocks, network and initialisation."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from crystalpredict.batching import CrystalBatch
-from crystalpredict.crystal import ELEMENTS
+from crystalpredict.crystals.crystal import ELEMENTS
 from crystalpredict.nn.attention import Geometry
+from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
-from crystalpredict.nn.family import attention_of, geometry_of_family
-from crystalpredict.nn.frames import FramedAttention
+from crystalpredict.nn.directional import FramedAttention
+from crystalpredict.nn.factory import geometry_of_family, make_attention
 
 
 class Block(nn.Module):
-    """One layer: attention, then feed-forward, each added to the state; no normalisation [M1]."""
+    """One block: attention, then a feed-forward network, each with a residual connection and no normalisation [M1]."""
 
     def __init__(self, config: ModelConfig, number: int = 0) -> None:
         super().__init__()
-        self.attention = attention_of(config, number)
+        self.attention = make_attention(config, number)
         self.feedforward = nn.Sequential(
             nn.Linear(config.width, config.feedforward),
             nn.ReLU(),
@@ -29,16 +29,16 @@ class Block(nn.Module):
         )
 
     def forward(self, state: Tensor, geometry: Sequence[Geometry]) -> Tensor:
-        """(N, D) to (N, D)."""
+        """Return the new states of the atoms (N, D) from their states (N, D)."""
         state = state + self.attention(state, geometry)
         out: Tensor = state + self.feedforward(state)
         return out
 
 
 class Crystalformer(nn.Module):
-    """Elements and lattice sums in, one row of standardised properties per crystal out [M1].
+    """Network that predicts standardised properties from elements and lattice sums [M1].
 
-    Before its first use a new network needs `fit_width_norm`; a loaded one has it in its weights.
+    A new network needs `fit_width_norm` before its first use; a trained one has the result in its weights.
     """
 
     def __init__(self, config: ModelConfig | None = None) -> None:
@@ -54,16 +54,16 @@ class Crystalformer(nn.Module):
         initialise(self)
 
     def forward(self, batch: CrystalBatch) -> Tensor:
-        """Standardised properties (B, outputs)."""
+        """Return standardised properties (B, outputs) of a batch."""
         out: Tensor = self.readout(self.features(batch))
         return out
 
     def features(self, batch: CrystalBatch) -> Tensor:
-        """What the readout sees of each crystal: the mean state of its atoms after the last block (B, D)."""
+        """Return the input of the readout: the mean state of each crystal's atoms after the last block (B, D)."""
         return mean_over_atoms(self.encode(batch), batch)
 
     def encode(self, batch: CrystalBatch, geometry: Sequence[Geometry] | None = None) -> Tensor:
-        """State after the last block (N, D); `geometry` of the batch, if it is at hand."""
+        """Return the states of the atoms after the last block (N, D); a known `geometry` is not computed again."""
         geometry = geometry or geometry_of_family(batch, self.config)
         state = self.embed(batch)
         for block in self.blocks:
@@ -71,13 +71,13 @@ class Crystalformer(nn.Module):
         return state
 
     def embed(self, batch: CrystalBatch) -> Tensor:
-        """State before the first block (N, D): the occupancy-weighted mix of a site's elements."""
+        """Return the states before the first block (N, D): embeddings of a site's elements, weighted by occupancy."""
         embedded: Tensor = self.embedding(batch.elements)  # (N, S, D)
         return (embedded * batch.occupancies[..., None]).sum(dim=1)
 
     @torch.no_grad()
     def fit_width_norm(self, batch: CrystalBatch) -> None:
-        """Fix scale and shift of every block's Gaussian widths from one batch, block after block."""
+        """Set scale and shift of the Gaussian widths of each block from one batch [M3]."""
         geometry = geometry_of_family(batch, self.config)
         state = self.embed(batch)
         for block in self.blocks:
@@ -87,16 +87,16 @@ class Crystalformer(nn.Module):
 
 
 def mean_over_atoms(state: Tensor, batch: CrystalBatch) -> Tensor:
-    """Mean state of the atoms of each crystal; (N, D) to (B, D) [M6]."""
+    """Return the mean state (B, D) of the atoms of each crystal from their states (N, D) [M6]."""
     count = len(batch.n_atoms)
     weighted = state * batch.counts[:, None]
-    sums = state.new_zeros(count + 1, state.shape[1]).index_add(0, batch.crystals, weighted)  # row B: the empty slots
+    sums = state.new_zeros(count + 1, state.shape[1]).index_add(0, batch.crystals, weighted)  # row B: empty slots
     return sums[:count] / batch.n_atoms[:, None]
 
 
 @torch.no_grad()
 def initialise(model: Crystalformer) -> None:
-    """T-Fixup initialisation (Huang et al., ICML 2020), which makes normalisation layers unnecessary.
+    """Initialise the weights by T-Fixup (Huang et al., ICML 2020), which makes normalisation layers unnecessary.
 
     With n blocks, width D and f = 0.67 n^(-1/4):
     embedding                 Normal(0, D^(-1/2) (9 n)^(-1/4))

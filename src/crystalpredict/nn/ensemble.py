@@ -1,4 +1,4 @@
-"""Several networks as one: their mean, which is nearer the truth than they are, as far as their errors differ."""
+"""Ensembles: the mean of several networks, whose error is smaller if the errors of the members differ."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from crystalpredict.batching import CrystalBatch
+from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.crystalformer import Crystalformer, mean_over_atoms
-from crystalpredict.nn.family import geometry_of_family
+from crystalpredict.nn.factory import geometry_of_family
 
 
 class Ensemble(nn.Module):
-    """Networks of one shape, each trained on its own: outputs are the mean of theirs, features stand side by side."""
+    """Ensemble of networks of one shape: the mean of their outputs, and their features concatenated."""
 
     def __init__(self, networks: Sequence[Crystalformer]) -> None:
         super().__init__()
@@ -24,25 +24,25 @@ class Ensemble(nn.Module):
 
     @property
     def networks(self) -> list[Crystalformer]:
-        """The members."""
+        """The ensemble members."""
         return [member for member in self.members if isinstance(member, Crystalformer)]
 
     def forward(self, batch: CrystalBatch) -> Tensor:
-        """Standardised properties (B, outputs)."""
+        """Return standardised properties (B, outputs) of a batch."""
         return self.readout(self.features(batch))
 
     def readout(self, features: Tensor) -> Tensor:
-        """Standardised properties (B, outputs) of features (B, M D)."""
+        """Return standardised properties (B, outputs) of features (B, members D)."""
         parts = torch.split(features, self.config.width, dim=1)
         outputs = [member.readout(own) for member, own in zip(self.networks, parts, strict=True)]
         return torch.stack(outputs).mean(dim=0)
 
     def features(self, batch: CrystalBatch) -> Tensor:
-        """What the readouts see of each crystal (B, M D)."""
+        """Return the inputs of the readouts for each crystal (B, members D)."""
         return mean_over_atoms(self.encode(batch), batch)
 
     def encode(self, batch: CrystalBatch) -> Tensor:
-        """State after the last block (N, M D)."""
+        """Return the states of the atoms after the last block (N, members D)."""
         geometry = geometry_of_family(batch, self.config)
         return torch.cat([member.encode(batch, geometry) for member in self.networks], dim=1)
 
@@ -51,10 +51,10 @@ Network = Crystalformer | Ensemble
 
 
 def network_of(config: ModelConfig) -> Network:
-    """A new network of a shape."""
+    """Return a new network, or ensemble, of the shape that a config describes."""
     return ensemble_of([Crystalformer(replace(config, members=1)) for _ in range(config.members)])
 
 
 def ensemble_of(networks: Sequence[Crystalformer]) -> Network:
-    """Networks of one shape, with their weights, as one; one stays what it is."""
+    """Return networks of one shape as an ensemble; a single network is returned as it is."""
     return networks[0] if len(networks) == 1 else Ensemble(networks)

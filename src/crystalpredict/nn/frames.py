@@ -1,6 +1,6 @@
-"""Attention that sees directions, in a frame of each atom and head (CrystalFramer; Ito et al., ICLR 2025) [M8].
+"""Frames of each atom and head, and moments of directions in them (CrystalFramer; Ito et al., ICLR 2025) [M8].
 
-The frame's axes are those in which the head attends most, so it turns with the crystal. It carries no gradient.
+The axes of a frame are the directions with the largest attention, so it rotates with the crystal. It has no gradient.
 """
 
 from __future__ import annotations
@@ -11,76 +11,41 @@ from importlib.util import find_spec
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from crystalpredict.batching import CrystalBatch
-from crystalpredict.nn.attention import Geometry, InfinitelyConnectedAttention
-from crystalpredict.nn.chebyshev import ProductMoments, gaussians
-from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.batch import CrystalBatch
+from crystalpredict.nn.chebyshev import ProductMoments
 
-TIE = 1e-4  # of logits, within which edges are equally good: more than rounding in single precision
-LEAST_SINE = 1e-5  # of 1 - |cos|, below which its logarithm is taken of this
-COLLINEAR = 0.9999  # cosine above which two directions span no plane
-MIX = (1.0, 1.3, 1.7)  # of the axes, in what tells tied frames apart: each axis, and its sign, counts differently
-COSINES_AT_ONCE = 2**16  # what the caches of a CPU hold a few tables of
-ON_A_GPU = 2**7  # times as many at once on a GPU, where a launch costs more than what it computes
-
-
-class FramedAttention(InfinitelyConnectedAttention):
-    """Attention whose values encode the directions of edges beside their lengths [M8]."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        channels = config.width // config.heads
-        self.direction_weights = nn.Parameter(torch.empty(3, config.heads, channels, config.direction_basis))
-
-    def _moments(self, logits: Tensor, weights: Tensor, part: Geometry) -> Tensor:
-        """Moments of lengths, then of the cosines with each axis (G, T, H, K' + 3 L); L = I J."""
-        assert part.directions is not None
-        radial = super()._moments(logits, weights, part)
-        logits, weights = logits.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)  # (R, H, M)
-        directions = part.directions.flatten(0, 1)  # (R, M, 3)
-        frames = frames_of(logits.detach(), weights.detach(), directions)
-        coarse, fine, _ = self._gaussians(weights).shape
-        found = direction_moments(weights, directions, frames, coarse, fine)
-        return torch.cat([radial, found.view(*radial.shape[:3], -1)], dim=3)
-
-    def _encoding(self, moments: Tensor) -> Tensor:
-        gaussians = self._gaussians(moments).flatten(0, 1)  # (L, D)
-        terms = len(gaussians)
-        directional = moments[..., -3 * terms :].view(*moments.shape[:2], 3, terms)  # (N, H, 3, L)
-        weights = self.config.direction_factor * self.direction_weights @ gaussians.T  # (3, H, d, L)
-        encoding = torch.einsum("nhal,ahdl->nhd", directional, weights)
-        radial = super()._encoding(moments[..., : -3 * terms])
-        return encoding if radial is None else encoding + self.config.radial_factor * radial
-
-    def _gaussians(self, like: Tensor) -> Tensor:
-        """phi_k as sums of products of Chebyshev polynomials (I, J, D)."""
-        return gaussians(self.config.direction_basis, self.config.direction_width, like.dtype, like.device)
+TIE_TOLERANCE = 1e-4  # difference of logits up to which edges are tied: more than rounding in single precision
+MIN_ONE_MINUS_COSINE = 1e-5  # lower bound of 1 - |cos| inside the logarithm
+COLLINEAR_COSINE = 0.9999  # from here on, two directions span no plane
+AXIS_WEIGHTS = (1.0, 1.3, 1.7)  # in the score of tied frames; different, so that each axis and its sign matter
+COSINES_PER_CHUNK = 2**16  # on a CPU, whose caches hold a few such tables
+GPU_CHUNK_FACTOR = 2**7  # larger chunks on a GPU, where launching a kernel is expensive
 
 
 def kernels_for(tensor: Tensor) -> ModuleType | None:
-    """The module of GPU kernels, where they can compute what is like this tensor."""
+    """Return the module of GPU kernels if they can compute tensors like this one, else None."""
     return kernels_on(tensor.device) if tensor.dtype == torch.float32 else None
 
 
 @cache
 def kernels_on(device: torch.device) -> ModuleType | None:
-    """The same for a device; None without Triton, or where it cannot compile: it needs a C compiler."""
+    """Return the module of GPU kernels; None on a CPU, without Triton, or without the C compiler that Triton needs."""
     if device.type != "cuda" or not find_spec("triton"):
         return None
     from crystalpredict.nn import kernels
 
-    return kernels if kernels.work(device) else None
+    return kernels if kernels.can_run(device) else None
 
 
-def _at_once(tensor: Tensor) -> int:
-    """Cosines that are computed at a time where the tensor is."""
-    return COSINES_AT_ONCE * (ON_A_GPU if tensor.is_cuda else 1)
+def _chunk_size(tensor: Tensor) -> int:
+    """Return the number of cosines to compute at a time on the device of a tensor."""
+    return COSINES_PER_CHUNK * (GPU_CHUNK_FACTOR if tensor.is_cuda else 1)
 
 
 def directions_of(batch: CrystalBatch) -> list[Tensor]:
-    """Unit vectors of the edges of each part (G, T, M, 3); 0 for the self edge and a missing one."""
+    """Return the unit vectors of the edges of each part (G, T, M, 3), 0 for the self edge and a missing one."""
     found = []
     for part in batch.parts:
         assert part.vectors is not None
@@ -90,21 +55,27 @@ def directions_of(batch: CrystalBatch) -> list[Tensor]:
 
 
 def direction_moments(weights: Tensor, directions: Tensor, frames: Tensor, coarse: int, fine: int) -> Tensor:
-    """sum_e p_e T_(i J)(c_e) T_j(c_e), c_e = r_e . e_a, of each axis a (R, H, 3 I J); the self edge adds nothing.
+    """Return sum_e p_e T_(i J)(c_e) T_j(c_e), (R, H, 3 I J), of the cosines c_e = r_e . e_a with each axis a.
 
-    weights (R, H, M), p; directions (R, M, 3); frames (R, H, 3, 3), rows e_1, e_2, e_3; T, Chebyshev polynomials with
-    i up to I, coarse, and j up to J, fine.
+    T are Chebyshev polynomials, i < I, j < J. The self edge does not contribute.
+
+    Args:
+        weights: p, (R, H, M).
+        directions: r_e, unit vectors, (R, M, 3).
+        frames: rows e_1, e_2, e_3, (R, H, 3, 3).
+        coarse: I.
+        fine: J.
     """
     if kernels := kernels_for(weights):
         found: Tensor = kernels.direction_moments(weights, directions, frames, coarse, fine)
         return found
-    step = max(1, _at_once(weights) // (3 * weights.shape[1] * weights.shape[2]))
+    step = max(1, _chunk_size(weights) // (3 * weights.shape[1] * weights.shape[2]))
     pieces = zip(torch.split(weights, step), torch.split(directions, step), torch.split(frames, step), strict=True)
     return torch.cat([_moments_of(*piece, coarse, fine) for piece in pieces])
 
 
 def _moments_of(weights: Tensor, directions: Tensor, frames: Tensor, coarse: int, fine: int) -> Tensor:
-    """The same for as many atoms as are computed at a time."""
+    """Return the moments of one chunk of atoms."""
     cosines = torch.einsum("rhax,rmx->rham", frames, directions)
     weights = torch.where((directions != 0).any(dim=2)[:, None], weights, 0.0)
     weights = weights[:, :, None].expand_as(cosines)
@@ -114,12 +85,15 @@ def _moments_of(weights: Tensor, directions: Tensor, frames: Tensor, coarse: int
 
 @torch.no_grad()
 def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
-    """Frame (R, H, 3, 3) of each atom and head, rows e_1, e_2, e_3; axes that no edge defines are 0 [M8].
+    """Return the frame (R, H, 3, 3) of each atom and head, rows e_1, e_2, e_3; axes that no edge defines are 0 [M8].
 
-    logits (R, H, M), of which the greatest gives e_1; weights (R, H, M); directions (R, M, 3), 0 where there is none.
+    In symmetric surroundings several frames tie. The one whose axes point to most of the attention is used, which does
+    not depend on rotation, reflection or order of the atoms. Frames that still tie give the same values.
 
-    Of several frames that are equally good, as symmetry has it, the one is taken whose axes point to more of the
-    attention: what a rotated, mirrored or reordered crystal would choose too. What is equal even so gives equal values.
+    Args:
+        logits: e_1 is the direction of the largest, (R, H, M).
+        weights: of the attention, (R, H, M).
+        directions: unit vectors, 0 for the self edge and a missing one, (R, M, 3).
     """
     if kernels := kernels_for(logits):
         found: Tensor = kernels.frames_of(logits, weights, directions)
@@ -131,21 +105,21 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     columns = directions.permute(2, 0, 1).contiguous()  # (3, R, M)
     frames = logits.new_zeros(atoms * heads, 3, 3)
     best = logits.new_full((atoms * heads,), -torch.inf)
-    step = max(1, _at_once(logits) // width)
+    step = max(1, _chunk_size(logits) // width)
     for queries, edge in _split(step, *_tied(first)):
         atom = queries // heads
         axis = directions[atom, edge]
         cosine = _products(columns, atom, axis).abs_()
-        second = (1 - cosine).clamp_(min=LEAST_SINE).log_().add_(first.index_select(0, queries))
-        rows, others = _tied(second.masked_fill_(cosine >= COLLINEAR, -torch.inf))
+        second = (1 - cosine).clamp_(min=MIN_ONE_MINUS_COSINE).log_().add_(first.index_select(0, queries))
+        rows, others = _tied(second.masked_fill_(cosine >= COLLINEAR_COSINE, -torch.inf))
         for row, other in _split(step, rows, others):
             chosen, home = queries[row], atom[row]
             frame = _frame(axis[row], directions[home, other])
-            mixed = (frame * frame.new_tensor(MIX)[:, None]).sum(dim=1)  # (t, 3)
+            mixed = (frame * frame.new_tensor(AXIS_WEIGHTS)[:, None]).sum(dim=1)  # (t, 3)
             pull = (_products(columns, home, mixed).exp_() * weights.index_select(0, chosen)).sum(dim=1)
             greatest = best.scatter_reduce(0, chosen, pull, "amax")
             winners = ((pull == greatest[chosen]) & (pull > best[chosen])).nonzero()[:, 0]
-            # one for each query, the first: threads that write several into one place would mix them
+            # only the first for each query: several writes to one place would mix on a GPU
             own = chosen[winners]
             winners = winners[own.diff(prepend=own.new_full((1,), -1)) != 0]
             best = greatest
@@ -154,7 +128,13 @@ def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
 
 
 def _products(columns: Tensor, atoms: Tensor, vectors: Tensor) -> Tensor:
-    """Each vector (t, 3) times the directions of the edges of its atom (t, M); columns (3, R, M), atoms (t,)."""
+    """Return the products (t, M) of vectors (t, 3) with the directions of their atoms' edges.
+
+    Args:
+        columns: x, y and z of the directions, (3, R, M).
+        atoms: of each vector, (t,).
+        vectors: (t, 3).
+    """
     found = columns[0].index_select(0, atoms).mul_(vectors[:, :1])
     for axis in (1, 2):
         found.addcmul_(columns[axis].index_select(0, atoms), vectors[:, axis, None])
@@ -162,23 +142,27 @@ def _products(columns: Tensor, atoms: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _tied(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (t,) and columns (t,) of all best edges of each row of scores (Q, M), -inf where there is no edge.
+    """Return rows (t,) and columns (t,) of the edges that tie for the best score in each row.
 
-    A row without any has column 0, the self edge, whose direction is 0.
+    A row without edges gives column 0, the self edge, whose direction is 0.
+
+    Args:
+        scores: -inf for a missing edge, (Q, M).
     """
-    least = scores.max(dim=1, keepdim=True).values - TIE
+    least = scores.max(dim=1, keepdim=True).values - TIE_TOLERANCE
     tied = scores >= least.clamp(min=torch.finfo(scores.dtype).min)
-    tied[:, 0] |= ~(least[:, 0] > -torch.inf)  # not a number either
+    tied[:, 0] |= ~(least[:, 0] > -torch.inf)  # true for nan, too
     rows, columns = tied.nonzero(as_tuple=True)
     return rows, columns
 
 
 def _split(step: int, rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield chunks of `step` rows with their columns."""
     return zip(torch.split(rows, step), torch.split(columns, step), strict=True)
 
 
 def _frame(first: Tensor, second: Tensor) -> Tensor:
-    """Right-handed frames (q, 3, 3), rows e_1, e_2, e_3, of e_1 (q, 3) and a unit vector (q, 3) between e_1 and e_2."""
+    """Return right-handed frames (q, 3, 3) with e_1 = first (q, 3) and e_2 in the plane of first and second (q, 3)."""
     across = second - (second * first).sum(dim=1, keepdim=True) * first
     across = across / across.norm(dim=1, keepdim=True).clamp(min=1e-3)
     return torch.stack([first, across, torch.linalg.cross(first, across)], dim=1)

@@ -1,7 +1,7 @@
-"""Triton kernels of attention with directions: on a GPU one launch for each frame and moment of a layer [M8].
+"""Triton kernels of attention with directions: one launch for the frames of a layer and one for its moments [M8].
 
-In torch they are hundreds of short operations, and the ties between edges have the host wait for how many there are.
-The same numbers as `frames_of` and `direction_moments` of nn/frames.py, which remain the reference.
+In torch these are hundreds of short operations, and the CPU has to wait for the number of tied edges. The kernels
+compute the same as `frames_of` and `direction_moments` of nn/frames.py, which are the reference.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, index, operator, assignment"
@@ -14,43 +14,44 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from crystalpredict.nn.frames import COLLINEAR, LEAST_SINE, MIX, TIE
+from crystalpredict.nn.frames import AXIS_WEIGHTS, COLLINEAR_COSINE, MIN_ONE_MINUS_COSINE, TIE_TOLERANCE
 
-COLUMNS = 64  # edges of an atom that are looked at together, in sums over them
+COLUMNS = 64  # edges of an atom that a kernel sums over at a time
 
 
-def work(device: torch.device) -> bool:
-    """Whether a kernel can be compiled and run there."""
+def can_run(device: torch.device) -> bool:
+    """Return whether a kernel can be compiled and run on a device."""
     try:
         nothing = torch.zeros(1, 1, 3, device=device)
         frames_of(nothing[..., :1], nothing[..., :1], nothing)
-    except Exception:  # of Triton, of the compiler that it calls, or of CUDA: whichever it is, torch alone must do
+    except Exception:  # of Triton, its compiler or CUDA: in any case torch is used instead
         return False
     return True
 
 
 @torch.no_grad()
 def frames_of(logits: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
-    """`frames_of` of nn/frames.py, in single precision, without ever waiting for the device."""
+    """Return the same as `frames_of` of nn/frames.py, in single precision, without blocking the CPU."""
     atoms, heads, width = logits.shape
     frames = logits.new_empty(atoms, heads, 3, 3)
     logits, weights, directions = logits.contiguous(), weights.contiguous(), directions.contiguous()
     block = triton.next_power_of_2(width)
     _frames[(atoms * heads,)](
-        logits, weights, directions, frames, heads, width, TIE, LEAST_SINE, COLLINEAR, *MIX,
+        logits, weights, directions, frames, heads, width, TIE_TOLERANCE, MIN_ONE_MINUS_COSINE,
+        COLLINEAR_COSINE, *AXIS_WEIGHTS,
         BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
     return frames
 
 
 def direction_moments(weights: Tensor, directions: Tensor, frames: Tensor, coarse: int, fine: int) -> Tensor:
-    """`direction_moments` of nn/frames.py, in single precision."""
+    """Return the same as `direction_moments` of nn/frames.py, in single precision."""
     found: Tensor = _Moments.apply(weights.contiguous(), directions.contiguous(), frames.contiguous(), coarse, fine)
     return found
 
 
 class _Moments(torch.autograd.Function):
-    """Moments (R, H, 3 I J) with the gradient for the weights (R, H, M)."""
+    """Moments (R, H, 3 I J), with the gradient of the weights (R, H, M)."""
 
     @staticmethod
     def forward(
@@ -81,13 +82,13 @@ class _Moments(torch.autograd.Function):
 
 
 def _warps(block: int) -> int:
-    """Threads for a row, in 32s: eight numbers for each, at most four of them."""
+    """Return the warps (of 32 threads) for a row: eight numbers for each thread, at most four warps."""
     return min(max(block // 256, 1), 4)
 
 
 @triton.jit
 def _edges(directions, atom, width, column):
-    """Directions of some edges of an atom, 0 where there is none, and which there are."""
+    """Return the directions of some edges of an atom, 0 for missing edges, and which edges exist."""
     edges = directions + (atom * width + column) * 3
     inside = column < width
     x = tl.load(edges, inside, 0.0)
@@ -101,7 +102,7 @@ def _frames(  # noqa: PLR0913
     logits, weights, directions, frames, heads, width, tie, least_sine, collinear, mix_1, mix_2, mix_3,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One atom and head: over all best first edges, and all best second ones of each, the frame with most pull."""
+    """Write the frame of one atom and head: the best of all pairs of tied first and tied second edges."""
     query = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     x, y, z, there = _edges(directions, query // heads, width, column)
@@ -159,7 +160,7 @@ def _frames(  # noqa: PLR0913
 
 @triton.jit
 def _cosines(directions, frames, atom, query, axis, width, column):
-    """Cosines of an atom's edges with an axis of a frame, and which edges there are."""
+    """Return the cosines of an atom's edges with an axis of a frame, and which edges exist."""
     x, y, z, there = _edges(directions, atom, width, column)
     row = frames + query * 9 + axis * 3
     cosine = x * tl.load(row) + y * tl.load(row + 1) + z * tl.load(row + 2)
@@ -168,7 +169,7 @@ def _cosines(directions, frames, atom, query, axis, width, column):
 
 @triton.jit
 def _polynomial(cosine, degree):
-    """T_degree, the Chebyshev polynomial, of each cosine: T_-1 = T_1 begins the recurrence."""
+    """Return the Chebyshev polynomial T_degree of each cosine; the recurrence starts with T_-1 = T_1."""
     before, now = cosine, tl.full(cosine.shape, 1.0, tl.float32)
     for _ in range(degree):
         before, now = now, 2.0 * cosine * now - before
@@ -179,7 +180,7 @@ def _polynomial(cosine, degree):
 def _moments(  # noqa: PLR0913
     weights, directions, frames, found, heads, width, coarse, fine, COLUMNS: tl.constexpr, ROOM: tl.constexpr
 ):  # fmt: skip
-    """One atom, head and axis: sum_e p_e T_(i J)(c_e) T_j(c_e), all i, j."""
+    """Write sum_e p_e T_(i J)(c_e) T_j(c_e) for all i, j of one atom, head and axis."""
     query, axis = tl.program_id(0).to(tl.int64), tl.program_id(1)
     term = tl.arange(0, ROOM)
     sums = tl.zeros([ROOM], tl.float32)
@@ -204,7 +205,7 @@ def _moments(  # noqa: PLR0913
 def _moments_backward(  # noqa: PLR0913
     gradient, directions, frames, found, heads, width, coarse, fine, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """Some edges of an atom and head: sum_aij g_aij T_(i J)(c_ea) T_j(c_ea)."""
+    """Write sum_aij g_aij T_(i J)(c_ea) T_j(c_ea) for some edges of one atom and head."""
     query = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros([COLUMNS], tl.float32)

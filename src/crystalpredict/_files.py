@@ -1,0 +1,121 @@
+"""Files: written whole or not at all, JSON with nulls, checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from math import isfinite
+from pathlib import Path
+from typing import IO, Any
+
+from crystalpredict.errors import UsageError
+
+BLOCK = 2**20  # bytes copied at a time
+NAME_LENGTH = 40  # characters of a file's name that the name of its temporary file has: a name may be only so long
+
+
+def followed(path: Path) -> Path:
+    """The file that a symbolic link leads to, which is there or is not; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def permissions_of(path: Path) -> int:
+    """The permissions of a file, or those that it would get as a new one."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask
+
+
+def write_all(handle: int, content: bytes) -> None:
+    """Write all of the content: a system call may write only a part of it, as when a disk fills."""
+    while content:
+        content = content[os.write(handle, content) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where the system can do that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def is_file_at(handle: int, path: Path) -> bool:
+    """Whether a path leads to the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
+
+
+def restore(handle: int, path: Path) -> None:
+    """Write an open file again at an absolute path, if its folder was removed or renamed since it was opened."""
+    if is_file_at(handle, path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.lseek(handle, 0, os.SEEK_SET)
+    with path.open("xb") as copy:
+        while block := os.read(handle, BLOCK):
+            copy.write(block)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+@contextmanager
+def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
+    """A binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    `place` is asked at that end for another path in the same folder. A symbolic link stays one: the file that it leads
+    to is replaced, and keeps its permissions.
+    """
+    import tempfile  # takes longer than all else here, and most programs that import this write nothing
+
+    path = followed(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:NAME_LENGTH]}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(handle)
+            restore(handle, temporary)
+        temporary.chmod(permissions_of(path))  # mkstemp is for its owner alone
+        temporary.replace(followed(place()).absolute() if place else path)
+        sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all; what is no number is null, for JSON has no word for it."""
+    with write_atomically(path) as file:
+        file.write((json.dumps(_with_nulls(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _with_nulls(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _with_nulls(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None

@@ -1,0 +1,1 @@
+"""Checkpoint folders: reading, writing, and finding them by name."""

@@ -1,0 +1,124 @@
+"""What the JSON files of a checkpoint hold, as records; read without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from crystalpredict._schema import AtomicNumber, Number, Positive, Sha256, Text, read_json_file, record, record_of
+from crystalpredict._version import __version__
+from crystalpredict.checkpoints.model_index import FORMAT_VERSION, FormatVersion
+from crystalpredict.errors import CheckpointError, printable
+from crystalpredict.nn.config import ModelConfig
+from crystalpredict.properties import OUTPUT_COLUMNS, Property
+
+Coordinate = Annotated[float, Meta(ge=-1e5, le=1e5)]  # Å
+Vector = tuple[Coordinate, Coordinate, Coordinate]
+Identity = tuple[Text, Text, Text]  # Property.identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedProperty(Property):
+    """A property of a checkpoint, with mean and deviation of the labels that it was trained on."""
+
+    mean: Number
+    deviation: Positive
+
+    @property
+    def plain(self) -> Property:
+        """The property alone."""
+        return Property(**{each.name: getattr(self, each.name) for each in fields(Property)})
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of what config.json says of the training, that which is computed with."""
+
+    learnt: tuple[Identity, ...] = ()
+    elements_seen: tuple[AtomicNumber, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """config.json of a checkpoint. training: free text and figures, but for what Facts has."""
+
+    format_version: FormatVersion
+    model: ModelConfig
+    properties: Annotated[tuple[TrainedProperty, ...], Meta(min_length=1, max_length=4096)]
+    weights_sha256: Sha256
+    crystalpredict: Text = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    calibration_sha256: Sha256 | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError for parts that do not belong together."""
+        record(
+            {name: self.training[name] for name in ("learnt", "elements_seen") if name in self.training},
+            Facts,
+            "training",
+        )
+        if len(self.properties) != self.model.outputs:
+            raise ValueError(f"{len(self.properties)} properties for {self.model.outputs} outputs")
+        if format_version(self.model) > self.format_version:
+            missing = "ensembles" if self.model.members > 1 else f"{self.model.attention} attention"
+            raise ValueError(f"format {self.format_version} has no {missing}")
+        for names in ([prop.name for prop in self.properties], [prop.column for prop in self.properties]):
+            if len({name.lower() for name in names}) < len(names):
+                raise ValueError("two of the properties have the same name")
+            if taken := [name for name in names if name.lower() in OUTPUT_COLUMNS]:
+                raise ValueError(f"a property is called {taken[0]!r}, which is another column of a row")
+
+
+@dataclass(frozen=True)
+class GoldenCrystal:
+    """An ordered crystal of golden.json with the standardised outputs of the network."""
+
+    lattice: tuple[Vector, Vector, Vector]
+    positions: Annotated[tuple[Vector, ...], Meta(min_length=1, max_length=1000)]
+    numbers: Annotated[tuple[AtomicNumber, ...], Meta(min_length=1, max_length=1000)]
+    outputs: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=4096)]
+
+    def __post_init__(self) -> None:
+        """ValueError for positions that are not those of the atoms."""
+        if len(self.positions) != len(self.numbers):
+            raise ValueError(f"{len(self.positions)} positions for {len(self.numbers)} numbers")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """golden.json."""
+
+    crystals: Annotated[tuple[GoldenCrystal, ...], Meta(min_length=1, max_length=1000)]
+
+
+def format_version(config: ModelConfig) -> int:
+    """Format of a network's checkpoint: the oldest that has what it needs, which older programs can read."""
+    return 3 if config.members > 1 else 2 if config.vectors else 1
+
+
+def json_bytes(config: dict[str, Any]) -> bytes:
+    """Content of a JSON file of a checkpoint."""
+    return (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()
+
+
+def read_config(folder: Path) -> CheckpointConfig:
+    """config.json of a checkpoint folder; CheckpointError if it is none, or of a format that is unknown here."""
+    path = folder / "config.json"
+    values = read_json_file(path)
+    version = values.get("format_version", 0) if isinstance(values, dict) else 1
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}: checkpoint format {printable(repr(version)[:40])}, but this crystalpredict {__version__} reads "
+            f"1 to {FORMAT_VERSION}; use the version that wrote it, or a newer one"
+        )
+    return record_of(values, CheckpointConfig, path)
+
+
+def read_golden(folder: Path) -> Golden:
+    """golden.json of a checkpoint folder; CheckpointError if it is none."""
+    path = folder / "golden.json"
+    return record_of(read_json_file(path), Golden, path)

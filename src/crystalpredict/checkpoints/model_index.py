@@ -1,0 +1,52 @@
+"""models/index.json: the bundled models with the checksums of their files, as records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from crystalpredict._schema import Count, FileName, Sha256, Summary, Word
+
+# of checkpoints; 2 added `attention` and what belongs to it, 3 `members`; the paper's model is written as 1
+FORMAT_VERSION = 3
+FormatVersion = Annotated[int, Meta(ge=1, le=FORMAT_VERSION)]
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """A file of a bundled model."""
+
+    sha256: Sha256
+    bytes: Count
+
+
+@dataclass(frozen=True)
+class IndexModel:
+    """A bundled model."""
+
+    folder: FileName
+    summary: Summary
+    properties: Annotated[tuple[Word, ...], Meta(min_length=1)]
+    format_version: FormatVersion
+    files: Annotated[dict[FileName, IndexFile], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        """ValueError without the files that make a checkpoint."""
+        for name in ("config.json", "model.safetensors", "golden.json"):
+            if name not in self.files:
+                raise ValueError(f"files: {name} is missing")
+
+
+@dataclass(frozen=True)
+class Index:
+    """index.json, the bundled models by name; `default` is one of them."""
+
+    default: FileName
+    models: Annotated[dict[FileName, IndexModel], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        """ValueError for a default that is not there."""
+        if self.default not in self.models:
+            raise ValueError(f"default is {self.default!r}, which is none of the models")

@@ -1,0 +1,37 @@
+"""Values of options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from crystalpredict.errors import UsageError
+
+if TYPE_CHECKING:
+    from crystalpredict.io.worker_pool import Limits
+
+LARGEST = 1e12  # of numbers in options
+
+
+def atoms_of(batch_atoms: str) -> int | None:
+    """What --batch-atoms says; None for auto."""
+    if batch_atoms == "auto":
+        return None
+    if not re.fullmatch(r"0*[1-9][0-9]{0,11}", batch_atoms):
+        raise UsageError(f"--batch-atoms {batch_atoms[:60]}: give a number of atoms, or auto")
+    return int(batch_atoms)
+
+
+def limits_of(timeout_per_file: float, memory_per_process: float | None) -> Limits:
+    """What --timeout-per-file, seconds, and --memory-per-process, GiB, say."""
+    from crystalpredict.io.worker_pool import Limits
+
+    return Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
+
+
+def refuse_numbers(params: Mapping[str, object]) -> None:
+    """UsageError for an option whose number is beyond all that is counted or measured here."""
+    for name, value in params.items():
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise UsageError(f"--{name.replace('_', '-')}: give a number below {LARGEST:.0e}")

@@ -1,0 +1,1 @@
+"""Labelled crystals: tables, datasets and splits."""

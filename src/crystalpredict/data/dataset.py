@@ -1,0 +1,309 @@
+"""Labelled crystals as arrays: one table for any number of them, one file to train on another machine."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from crystalpredict._files import write_atomically
+from crystalpredict._safe_path import leave_working_directory, safe_children
+from crystalpredict._schema import read_record
+from crystalpredict.crystals.cell import MIN_DISTANCE, cell_error, cells_fit
+from crystalpredict.crystals.crystal import (
+    ATOMIC_NUMBERS,
+    Crystal,
+    FloatArray,
+    IntArray,
+    Neighbors,
+    lattice_of_parameters,
+)
+from crystalpredict.crystals.equivalence import (
+    FINGERPRINT_TOLERANCE,
+    FREQUENCIES,
+    SAME_ORBIT,
+    Merging,
+    merge_equivalent,
+    merge_rotated,
+)
+from crystalpredict.crystals.neighbors import ROUNDING, find_neighbors_of_many
+from crystalpredict.errors import DataError
+from crystalpredict.properties import PROPERTIES, Property
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+FEW = 5000  # crystals, below which starting processes takes longer than finding their neighbours
+
+
+@dataclass(frozen=True)
+class CrystalTable:
+    """C ordered crystals with labels, their N atoms one after the other.
+
+    ids (C,); splits (C,), TRAIN, VALIDATION or TEST; first (C + 1,), first atom of each crystal; lattices (C, 3, 3),
+    rows a, b, c, Å; fractional (N, 3); numbers (N,); labels (C, P), in the properties' units, not a number where
+    missing; properties (P,).
+    """
+
+    ids: np.ndarray
+    splits: IntArray
+    first: IntArray
+    lattices: FloatArray
+    fractional: FloatArray
+    numbers: IntArray
+    labels: FloatArray
+    properties: tuple[Property, ...]
+
+    def __len__(self) -> int:
+        return len(self.lattices)
+
+    @property
+    def sizes(self) -> IntArray:
+        """Atoms of each crystal (C,)."""
+        return np.diff(self.first)
+
+    def crystal(self, index: int) -> Crystal:
+        """The crystal of a row, in float64."""
+        atoms = slice(self.first[index], self.first[index + 1])
+        lattice = self.lattices[index].astype(float)
+        return Crystal.ordered(lattice, self.fractional[atoms].astype(float) @ lattice, self.numbers[atoms])
+
+    def take(self, rows: IntArray) -> CrystalTable:
+        """The table of some rows, in their order."""
+        atoms = np.concatenate([np.arange(self.first[row], self.first[row + 1]) for row in rows])
+        first = np.concatenate([[0], np.cumsum(self.sizes[rows])])
+        return CrystalTable(
+            self.ids[rows], self.splits[rows], first, self.lattices[rows], self.fractional[atoms], self.numbers[atoms],
+            self.labels[rows], self.properties,
+        )  # fmt: skip
+
+    def checksum(self) -> str:
+        """Of crystals, labels and splits, as a file of them has them."""
+        digest = hashlib.sha256()
+        for array in (self.splits, self.first, self.lattices, self.fractional, self.numbers, self.labels):
+            digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+        return digest.hexdigest()[:16]
+
+    def refuse_cells(self) -> None:
+        """ValueError for a cell that no crystal has, before a search sees it."""
+        sizes = self.sizes.tolist()
+        for row in np.flatnonzero(~cells_fit(self.lattices.astype(float), sizes, MIN_DISTANCE)):
+            if error := cell_error(self.lattices[row].astype(float), sizes[row]):
+                raise ValueError(f"{self.ids[row]}: {error}")
+
+    def save(self, path: Path) -> None:
+        """One compressed .npz file, float32 coordinates: 104,000 crystals take some 30 MB."""
+        arrays = {
+            "ids": self.ids.astype(str),
+            "splits": self.splits.astype(np.uint8),
+            "first": self.first.astype(np.int64),
+            "lattices": self.lattices.astype(np.float32),
+            "fractional": self.fractional.astype(np.float32),
+            "numbers": self.numbers.astype(np.uint8),
+            "labels": self.labels,
+            "properties": np.array([json.dumps(asdict(prop)) for prop in self.properties]),
+        }
+        with write_atomically(path) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> CrystalTable:
+        """The table of a file that `save` wrote; DataError if it is none."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                columns = {name: arrays[name] for name in arrays.files}
+            properties = tuple(read_record(str(text), Property) for text in columns.pop("properties"))
+            table = cls(**columns, properties=properties)
+            table.refuse_cells()
+            return table
+        except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
+            hint = "make one with scripts/prepare.py"
+            raise DataError(f"{path}: not a prepared table of crystals ({error}); {hint}") from error
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file, gzipped or not."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
+    """Table of (row, split) pairs.
+
+    A row has `id`, `lattice` (a, b, c in Å, alpha, beta, gamma in degrees), `species`, `frac_coords` and labels under
+    the names of PROPERTIES. Properties without any label are left out.
+    """
+    ids: list[str] = []
+    splits: list[int] = []
+    sizes: list[int] = []
+    lattices: list[FloatArray] = []
+    fractional: list[FloatArray] = []
+    numbers: list[int] = []
+    labels: list[list[float]] = []
+    for row, split in rows:
+        try:
+            ids.append(str(row["id"]))
+            splits.append(split)
+            sizes.append(len(row["species"]))
+            lattices.append(lattice_of_parameters(row["lattice"]))
+            coordinates = np.asarray(row["frac_coords"], dtype=float).reshape(sizes[-1], 3)
+            fractional.append(coordinates - np.floor(coordinates))  # far from the cell single precision is too coarse
+            numbers.extend(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
+            if not sizes[-1] or not np.isfinite(fractional[-1]).all():
+                raise ValueError("no atoms, or a coordinate that is not a number")
+            if error := cell_error(lattices[-1], sizes[-1]):
+                raise ValueError(error)
+            labels.append([np.nan if row.get(prop.name) is None else float(row[prop.name]) for prop in PROPERTIES])
+        except (KeyError, TypeError, ValueError) as error:
+            name = row.get("id") if isinstance(row, dict) else row
+            raise DataError(f"row {len(ids)} ({name}): {type(error).__name__}: {error}") from error
+    if not ids:
+        raise DataError("no crystals in the data")
+    matrix = np.array(labels)
+    labelled = np.isfinite(matrix).any(axis=0)
+    return CrystalTable(
+        np.array(ids), np.array(splits), np.concatenate([[0], np.cumsum(sizes)]), np.array(lattices),
+        np.concatenate(fractional), np.array(numbers), matrix[:, labelled],
+        tuple(prop for prop, wanted in zip(PROPERTIES, labelled, strict=True) if wanted),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NeighborTable:
+    """Neighbour lists of all crystals of a table, equivalent atoms merged, one after the other.
+
+    sites (C + 1,), first listed atom of each crystal; atoms (S,), counts (S,), first (S + 1,), indices (E,),
+    distances (E,) and vectors (E, 3) as in Neighbors.
+    """
+
+    sites: IntArray
+    atoms: IntArray
+    counts: IntArray
+    first: IntArray
+    indices: IntArray
+    distances: FloatArray
+    vectors: FloatArray | None = None
+
+    def neighbors(self, row: int) -> Neighbors:
+        """List of the crystal in a row of the table."""
+        own = slice(self.sites[row], self.sites[row + 1])
+        first = self.first[self.sites[row] : self.sites[row + 1] + 1]
+        edges = slice(first[0], first[-1])
+        vectors = None if self.vectors is None else self.vectors[edges]
+        return Neighbors(
+            first - first[0], self.indices[edges], self.distances[edges], self.atoms[own], self.counts[own], vectors
+        )
+
+
+def neighbor_table(
+    table: CrystalTable, radius: float, cache: Path | None = None, jobs: int = 1, merging: Merging = "distances"
+) -> NeighborTable:
+    """Neighbour lists within `radius` (Å), found by `jobs` processes; with vectors but where `merging` is by distances.
+
+    With a folder `cache`, read from there if they are there, else kept there; it is keyed by the crystals themselves,
+    the radius and what merges atoms, so it can not be stale.
+    """
+    if cache is None:
+        return _find_all(table, radius, jobs, merging)
+    keys = {
+        "distances": (FINGERPRINT_TOLERANCE, FREQUENCIES, "middle", "alone"),
+        "rotations": ("rotations", SAME_ORBIT, find_spec("spglib") is not None),
+        "nothing": ("vectors",),
+    }
+    key = (radius, ROUNDING, *keys[merging])
+    digest = hashlib.sha256(repr(key).encode())
+    for array in (table.first, table.lattices, table.fractional, table.numbers):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    folder = cache / f"neighbors-{digest.hexdigest()[:16]}"
+    names = [f.name for f in fields(NeighborTable) if merging != "distances" or f.name != "vectors"]
+    if not (folder / f"{names[-1]}.npy").exists():
+        found = _find_all(table, radius, jobs, merging)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            with write_atomically(folder / f"{name}.npy") as file:
+                np.save(file, getattr(found, name))
+    return NeighborTable(*(np.load(folder / f"{name}.npy") for name in names))
+
+
+def _find_all(table: CrystalTable, radius: float, jobs: int, merging: Merging) -> NeighborTable:
+    chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 200))
+    crystals = ([table.crystal(row) for row in rows] for rows in chunks)
+    if jobs == 1 or len(table) < FEW:
+        parts = [_merged_edges(part, radius, merging) for part in crystals]
+    else:
+        # spawned, not forked: a fork of a process with threads may hang
+        with safe_children():  # all start as the work is handed out
+            pool = ProcessPoolExecutor(jobs, get_context("spawn"), leave_working_directory)
+            results = pool.map(_merged_edges, crystals, repeat(radius), repeat(merging))
+        with pool:
+            parts = list(results)
+    sites, atoms, counts, widths, *edges = (np.concatenate(part) for part in zip(*parts, strict=True))
+    sites, first = (np.concatenate([[0], np.cumsum(part)]) for part in (sites, widths))
+    return NeighborTable(sites, atoms, counts, first, *edges)
+
+
+def _merged_edges(crystals: list[Crystal], radius: float, merging: Merging) -> tuple[np.ndarray, ...]:
+    """Listed atoms of each crystal, then atom, count and edges of each, then indices and distances of the edges.
+
+    Last the vectors of the edges, if `merging` is not by distances.
+    """
+    vectors = merging != "distances"
+    lists = find_neighbors_of_many([(each.lattice, each.positions) for each in crystals], radius, vectors=vectors)
+    if merging == "distances":
+        lists = merge_equivalent(crystals, lists, radius)
+    elif merging == "rotations":
+        lists = merge_rotated(crystals, lists)
+    found = [edges.vectors for edges in lists if edges.vectors is not None]
+    return (
+        np.array([edges.size for edges in lists]),
+        _small(np.concatenate([edges.atoms for edges in lists])),
+        _small(np.concatenate([edges.counts for edges in lists])),
+        np.concatenate([edges.widths for edges in lists]),
+        _small(np.concatenate([edges.indices for edges in lists])),
+        np.concatenate([edges.distances for edges in lists]).astype(np.float32),
+        *([np.concatenate(found).astype(np.float32)] if found else []),
+    )
+
+
+def _small(numbers: IntArray) -> IntArray:
+    """The numbers in two bytes each, if they go into them."""
+    return numbers.astype(np.uint16 if numbers.max() < 2**16 else np.uint32)
+
+
+def encoded_labels(table: CrystalTable, properties: Sequence[Property]) -> FloatArray:
+    """Labels of some of the table's properties (C, outputs) on the trained scale, not a number where missing."""
+    columns = [table.labels[:, table.properties.index(prop)].astype(float) for prop in properties]
+    return np.stack([prop.encode(column) for prop, column in zip(properties, columns, strict=True)], axis=1)
+
+
+def scale_of_labels(encoded: FloatArray, properties: Sequence[Property]) -> tuple[FloatArray, FloatArray]:
+    """Mean and population deviation (outputs,) of the training labels (rows, outputs); DataError if one is constant."""
+    for prop, column in zip(properties, encoded.T, strict=True):
+        different = np.unique(column[np.isfinite(column)])
+        if len(different) < 2:
+            there = f"all are {prop.in_unit(different)[0]:g}" if len(different) else "there are none"
+            raise DataError(f"{prop.name}: no two different labels to train on ({there})")
+    return np.nanmean(encoded, axis=0), np.nanstd(encoded, axis=0)
+
+
+def rows_with_labels(wanted: np.ndarray, encoded: FloatArray, part: str) -> IntArray:
+    """Rows that are `wanted` (C,), a `part` of the data, and have at least one label; encoded (C, P)."""
+    rows = np.flatnonzero(wanted & np.isfinite(encoded).any(axis=1))
+    if not len(rows):
+        raise DataError(f"no crystal with a usable label in the {part} part of the data")
+    return rows

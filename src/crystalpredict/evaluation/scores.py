@@ -1,0 +1,196 @@
+"""What evaluating models finds: their scores for each property, the rows that were lost, and the report of both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from typing import Any
+
+from crystalpredict.crystals.crystal import FloatArray
+from crystalpredict.evaluation.metrics import Confusion, Metrics
+from crystalpredict.properties import Property
+
+FEWEST = 10  # crystals with an element, below which their mean error says little about it
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A yes or no that a property stands for: a crystal is `name` where its value is at most `limit`, in its unit."""
+
+    name: str
+    limit: float
+
+
+DECISIONS = {
+    # labels just above 0 are as good as metals: the errors of any model are larger
+    "bandgap": Decision("metal", 0.1),
+    # what is made in a laboratory lies, as a rule, that close to the hull
+    "e_above_hull": Decision("stable", 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Crystals that have something in common, and the mean absolute error for them."""
+
+    name: str
+    count: int
+    mae: float
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A crystal that a model is wrong about, by far."""
+
+    id: str
+    row: int
+    formula: str
+    label: float
+    prediction: float
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How the intervals of predictions hold: by level, percent, the share of labels inside; mean width by level.
+
+    by_third: of a third of the crystals by size, its name, their number, and the share inside the intervals in tables,
+    at the level `shown`.
+    """
+
+    shares: dict[int, float]
+    widths: dict[int, float]
+    by_third: tuple[tuple[str, int, float], ...]
+    shown: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "coverage": {str(level): _brief(share) for level, share in self.shares.items()},
+            "mean_width": {str(level): _brief(width) for level, width in self.widths.items()},
+            f"coverage{self.shown}_by_atoms": {
+                name: {"crystals": count, "coverage": _brief(share)} for name, count, share in self.by_third
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a property on one scale, `unit`; labels, predictions (n,) on it.
+
+    difference: its mean absolute error minus that of the first model, with a paired 95 % interval; None for the first,
+    and where that has none.
+    worst: the crystals with the largest errors, largest first. coverage: of the intervals, if the model has them.
+    """
+
+    model: str
+    prop: Property
+    unit: str
+    metrics: Metrics
+    by_size: tuple[Group, ...]
+    by_element: tuple[Group, ...]
+    confusion: Confusion | None
+    difference: tuple[float, float, float] | None
+    worst: tuple[Outlier, ...]
+    labels: FloatArray = field(repr=False, compare=False)
+    predictions: FloatArray = field(repr=False, compare=False)
+    coverage: Coverage | None = None
+
+    @property
+    def decision(self) -> Decision | None:
+        """The yes or no that `confusion` counts."""
+        return DECISIONS.get(self.prop.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score for JSON: null where undefined, without the crystals' values."""
+        found = self.metrics
+        entry: dict[str, Any] = {
+            "model": self.model,
+            "property": self.prop.name,
+            "unit": self.unit,
+            "crystals": found.count,
+            "mae": _brief(found.mae),
+            "mae_interval95": [_brief(bound) for bound in found.interval],
+            "median_error": _brief(found.median),
+            "rmse": _brief(found.rmse),
+            "r2": _brief(found.r2),
+            "max_error": _brief(found.largest),
+            "mad_of_labels": _brief(found.deviation),
+            "mae_over_mad": _brief(found.relative),
+        }
+        if self.difference:
+            entry["mae_difference"], *entry["mae_difference_interval95"] = map(_brief, self.difference)
+        if self.decision and (counts := self.confusion):
+            entry[self.decision.name] = {
+                "at_most": self.decision.limit,
+                "accuracy": _brief(counts.accuracy),
+                "precision": _brief(counts.precision),
+                "recall": _brief(counts.recall),
+                **asdict(counts),
+            }
+        if self.coverage:
+            entry["intervals"] = self.coverage.to_dict()
+        entry["worst"] = [
+            asdict(crystal) | {"label": _brief(crystal.label), "prediction": _brief(crystal.prediction)}
+            for crystal in self.worst
+        ]
+        for key, groups in (("by_atoms", self.by_size), ("by_element", self.by_element)):
+            entry[key] = {group.name: {"crystals": group.count, "mae": _brief(group.mae)} for group in groups}
+        return entry
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Rows that could not be used, for one reason, and the first of them."""
+
+    reason: str
+    count: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What evaluating models on a table found. scores: by property, scale and model, in this order.
+
+    rows: all of them, of which `lost` were dropped or failed; notes: what else there is to know about them; models:
+    name to sha256 of the weights.
+    """
+
+    path: str
+    sha256: str
+    rows: int
+    lost: tuple[Loss, ...]
+    notes: tuple[str, ...]
+    models: dict[str, str]
+    scores: tuple[Score, ...]
+
+    @property
+    def predicted(self) -> int:
+        """Rows that were predicted."""
+        return self.rows - sum(loss.count for loss in self.lost)
+
+    @property
+    def leading(self) -> tuple[Score, ...]:
+        """The first model's score for each property, on the scale of the literature."""
+        found: dict[str, Score] = {}
+        for score in self.scores:
+            found.setdefault(score.prop.name, score)
+        return tuple(found.values())
+
+    def beside(self, score: Score) -> tuple[Score, ...]:
+        """Every model's score for the same property on the same scale."""
+        return tuple(other for other in self.scores if (other.prop, other.unit) == (score.prop, score.unit))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report for JSON."""
+        return {
+            "data": {"path": self.path, "sha256": self.sha256, "rows": self.rows, "predicted": self.predicted},
+            "notes": list(self.notes),
+            "lost": [{"reason": loss.reason, "rows": loss.count, "first_row": loss.row} for loss in self.lost],
+            "models": [{"name": name, "sha256": sha256} for name, sha256 in self.models.items()],
+            "scores": [score.to_dict() for score in self.scores],
+        }
+
+
+def _brief(value: float) -> float | None:
+    """Six digits, which no error bar exceeds; None where undefined."""
+    return float(f"{value:.6g}") if isfinite(value) else None

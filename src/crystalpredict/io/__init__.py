@@ -1,0 +1,1 @@
+"""Files to entries: a crystal with its neighbours, or the reason why there is none."""

@@ -1,0 +1,288 @@
+"""Sites of a CIF block: their elements, numbers and images, and which of them are one atom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from math import isnan
+
+import gemmi
+import numpy as np
+
+from crystalpredict.crystals.crystal import FloatArray, IntArray
+from crystalpredict.errors import StructureError
+from crystalpredict.io.cif_symmetry import UNKNOWN, CifItems, Symmetry
+
+# Images of one site are one atom within some units of the last decimal written, which is what rounding moves them, but
+# not beyond these limits in Å: no atoms that fill their sites are so close to each other (gemmi's limit too), while one
+# that is there in part may be split over such places
+SPECIAL_UNITS, SPECIAL_LEAST, SPECIAL_FULL, SPECIAL_PARTIAL = 3, 0.05, 0.4, 0.1
+SAME_PLACE = 0.02  # Å between sites that share a place: three decimals in a cell of 20 Å
+FULL = 1.005  # rounded thirds may add up to a little more than 1
+EXACT = 1e-4  # of fractional coordinates: by what rounded thirds are known, and images of an exact place apart
+FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
+IMAGES_AT_ONCE = 2**20
+_AXES = ("fract_x", "fract_y", "fract_z")
+_NEEDED = (*_AXES, "label", "type_symbol", "occupancy")
+_COLUMNS = {name: f"_atom_site_{name}" for name in (*_NEEDED, "calc_flag", "attached_hydrogens")}
+_CHECK = "check the atom loop"
+_SYMBOLS = frozenset(
+    """
+    H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo
+    Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl
+    Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
+    """.split()  # noqa: SIM905  as a table it can be read
+)
+_NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?:\([0-9]*\))?")
+_OF_FORMULA = re.compile(r"([A-Z][a-z]?)([0-9]+\.?[0-9]*|\.[0-9]+)?")
+_TYPE = re.compile(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*")
+# an element and a charge, a number (with a letter or two, as C1A has), or a number in brackets; SiT1, whose T is no
+# element, is no group of atoms either
+_LABEL = re.compile(
+    r"([A-Za-z]{1,2})(?:[0-9]*[+-]?[0-9]*|[0-9]+[A-Za-z]{1,2}[0-9]*|\([0-9]+[A-Za-z]?\)[A-Za-z]?|_[0-9]+[A-Za-z]?"
+    r"|(?<=[a-z])[AEGJLMQRTXZ][0-9]*)['\"*#]*"
+)
+_GROUP = re.compile(r"[HD][23][OS][0-9]*|RE[0-9]*|[A-Z][a-z]?[0-9]+([A-Z][a-z]?)[0-9]+")  # H2O, any rare earth, N2H4
+
+
+def number(text: str) -> float:
+    """A number of a CIF, without its uncertainty; not-a-number if it is none by the syntax of CIF."""
+    value = gemmi.cif.as_number(text)
+    if isnan(value) and (parts := _NUMBER.fullmatch(text)):
+        return float(parts[1])  # too large for gemmi
+    return value
+
+
+@lru_cache(256)
+def elements_of(formula: str) -> dict[str, float]:
+    """Numbers of the elements in a formula such as 'Na Cl'; deuterium is hydrogen."""
+    counts: dict[str, float] = {}
+    for symbol, count in _OF_FORMULA.findall(formula):
+        symbol = "H" if symbol == "D" else symbol
+        counts[symbol] = counts.get(symbol, 0.0) + (float(count) if count else 1.0)
+    return counts
+
+
+class Sites:
+    """The atom loop of a block: its columns by their names, one value a site, dummies left out."""
+
+    def __init__(self, items: CifItems) -> None:
+        self.columns = {name: items[tag] for name, tag in _COLUMNS.items() if tag in items}
+        size = len(self.columns.get("fract_x", ()))
+        for name in [name for name, column in self.columns.items() if len(column) != size]:
+            if name in _NEEDED:
+                raise StructureError(f"the atom loop has {size} values of fract_x, but not of {name}: {_CHECK}")
+            del self.columns[name]  # of another loop
+        self.rows: Sequence[int] = range(size)  # of the sites in the file
+        flags = self.columns.get("calc_flag", ())
+        if any(flag.lower() == "dum" for flag in flags):
+            self.rows = [row for row, flag in enumerate(flags) if flag.lower() != "dum"]
+            self.columns = {name: [column[row] for row in self.rows] for name, column in self.columns.items()}
+
+    def name(self, site: int) -> str:
+        """What a message calls a site: its number and its label in the file."""
+        labels = self.columns.get("label")
+        label = f" ({labels[site][:40]})" if labels else ""
+        return f"site {self.rows[site] + 1}{label}"
+
+    def places(self) -> FloatArray:
+        """Fractional coordinates (m, 3)."""
+        if not all(self.columns.get(axis) for axis in _AXES):
+            raise StructureError(
+                "no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only"
+            )
+        places = np.array([[gemmi.cif.as_number(text) for text in self.columns[axis]] for axis in _AXES]).T
+        self.extent = float(np.abs(places).max())
+        if not self.extent <= FARTHEST:  # true for not-a-number too
+            site, axis = np.argwhere(~(np.abs(places) <= FARTHEST))[0].tolist()
+            text, where = self.columns[_AXES[axis]][site], f"coordinate at {self.name(site)}"
+            if text in UNKNOWN:
+                raise StructureError(f"no {'xyz'[axis]} {where}: give one, or leave the site out")
+            wrong = "too large" if abs(number(text)) > FARTHEST else "not a number"
+            raise StructureError(f"{'xyz'[axis]} {where} is {text[:40]!r}, {wrong}: {_CHECK}")
+        return exact_thirds(places)
+
+    def limits(self, occupancies: FloatArray, lattice: FloatArray) -> FloatArray:
+        """How close (m,), Å, images of a site are one atom."""
+        texts = zip(*(self.columns[axis] for axis in _AXES), strict=True)
+        decimals = [min(len(text.partition("(")[0].partition(".")[2]) for text in site) for site in texts]
+        rounding = SPECIAL_UNITS * np.power(0.1, decimals) * np.linalg.norm(lattice, axis=1).max()
+        most = np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL)
+        return np.asarray(np.clip(rounding, SPECIAL_LEAST, most))
+
+    def occupancies(self) -> FloatArray:
+        """Occupancies (m,), 1 where none is given."""
+        texts = self.columns.get("occupancy")
+        known = {text: 1.0 if text in UNKNOWN else number(text) for text in set(texts or ())}
+        self.full = set(known.values()) <= {1.0}
+        if texts is None or self.full:
+            return np.ones(len(self.rows))
+        values = np.array([known[text] for text in texts])
+        if not (values > 0).all():  # false for not-a-number too
+            site = int(np.argmin(values > 0))
+            if np.isnan(values[site]):
+                raise StructureError(f"occupancy {texts[site][:40]!r} at {self.name(site)} is not a number: {_CHECK}")
+            raise StructureError(
+                f"occupancy {texts[site]} at {self.name(site)}: it must be above 0; leave an empty site out"
+            )
+        return values
+
+    def symbols(self, formula: str) -> list[str]:
+        """Elements of the sites; the formula that is stated tells whether CO is cobalt."""
+        for site, text in enumerate(self.columns.get("attached_hydrogens", ())):
+            if text not in ("0", *UNKNOWN):
+                where = f"site {self.rows[site] + 1} have no coordinates"
+                raise StructureError(f"{text} hydrogens attached to {where}: list them as sites of their own")
+        types = self.columns.get("type_symbol")
+        texts = types or self.columns.get("label")
+        if not texts:
+            raise StructureError("no elements in the atom loop: add _atom_site_type_symbol")
+        read = element_of_type if types else element_of_label
+        symbols = {text: read(text) or read(text, frozenset(elements_of(formula))) for text in set(texts)}
+        if all(symbols.values()):
+            return [symbols[text] for text in texts]
+        site = next(site for site, text in enumerate(texts) if not symbols[text])
+        if types:
+            raise StructureError(
+                f"unknown element {texts[site]!r} at site {self.rows[site] + 1}: name a chemical element"
+            )
+        raise StructureError(
+            f"label {texts[site]!r} of site {self.rows[site] + 1} names no element: add _atom_site_type_symbol"
+        )
+
+
+@lru_cache(4096)  # labels differ without end, and memory must not grow with the files
+def element_of_type(text: str, stated: frozenset[str] = frozenset()) -> str:
+    """Element of a type symbol such as Na, Na1+ or NA; empty if it is none."""
+    parts = _TYPE.fullmatch(text)
+    return _symbol(parts[1], stated) if parts else ""
+
+
+@lru_cache(4096)
+def element_of_label(text: str, stated: frozenset[str] = frozenset()) -> str:
+    """Element of a label such as Na, Na1 or NA1A; empty if it may stand for anything else, as Oh or SO4 do."""
+    parts = _LABEL.fullmatch(text)
+    group = _GROUP.fullmatch(text)
+    if not parts or (group and (group[1] is None or group[1] in _SYMBOLS)):
+        return ""
+    return _symbol(parts[1], stated)
+
+
+def _symbol(letters: str, stated: frozenset[str]) -> str:
+    """Element of one or two letters, of any case if they are not those of two elements; empty if there is none.
+
+    CO is cobalt, and no carbonyl, only where the formula `stated` has cobalt, but not both carbon and oxygen.
+    """
+    if letters in _SYMBOLS:
+        return letters
+    if letters in ("D", "d"):
+        return "H"
+    name = letters.capitalize()
+    alone = set(letters.upper())
+    if len(letters) == 2 and alone <= _SYMBOLS and not (name in stated and not alone <= stated):
+        return ""
+    return name if name in _SYMBOLS else ""
+
+
+def exact_thirds(places: FloatArray) -> FloatArray:
+    """Fractional coordinates with rounded positive thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
+    thirds = np.rint(3 * places) / 3
+    rounded = (np.abs(places - thirds) < EXACT * thirds) & (thirds != np.rint(places))
+    return np.where(rounded, thirds, places)
+
+
+def expand(
+    places: FloatArray, limits: FloatArray, symmetry: Symmetry, lattice: FloatArray
+) -> tuple[FloatArray, IntArray]:
+    """Images (n, 3) of the sites (m, 3), inside the cell, each once, and the site (n,) of each.
+
+    A site that some operations move by less than its limit (m,), Å, lies on their symmetry element, in the middle of
+    these images.
+    """
+    found, sites = [], []
+    step = max(1, IMAGES_AT_ONCE // symmetry.order)
+    for start in range(0, len(places), step):
+        images, counts = _images(places[start : start + step], limits[start : start + step], symmetry, lattice)
+        for site, (own, count) in enumerate(zip(images, counts.tolist(), strict=True), start=start):
+            own = _once(own) if count > 1 else own
+            found.append(own)
+            sites.append(np.full(len(own), site))
+    return np.concatenate(found), np.concatenate(sites)
+
+
+def _images(
+    places: FloatArray, limits: FloatArray, symmetry: Symmetry, lattice: FloatArray
+) -> tuple[FloatArray, IntArray]:
+    """Images (m, operations, 3) of the sites, moved onto their symmetry elements, and on how many each lies."""
+    for _ in range(3):  # once is enough but where an image is at the limit
+        images = np.einsum("oij,sj->soi", symmetry.rotations, places) + symmetry.translations
+        offsets = images - places[:, None]
+        offsets -= np.rint(offsets)
+        near = np.square(offsets @ lattice).sum(axis=2) < np.square(limits)[:, None]
+        counts = near.sum(axis=1)
+        shifts = (offsets * near[:, :, None]).sum(axis=1) / counts[:, None]
+        if np.abs(shifts).max(initial=0) < 1e-9:
+            break
+        places = places + shifts
+    return images - np.floor(images), counts
+
+
+def _once(images: FloatArray) -> FloatArray:
+    """Those (k, 3) of the images (n, 3) of a place that are no repetitions."""
+    kept = []
+    while len(images):
+        offsets = images - images[0]
+        kept.append(images[0])
+        images = images[(np.abs(offsets - np.rint(offsets)) > EXACT).any(axis=1)]
+    return np.array(kept)
+
+
+def owners(fractional: FloatArray, sites: IntArray, lattice: FloatArray) -> IntArray:
+    """For each listed site (m,) the first that has an image at its place; images as `expand` gives them."""
+    normals = np.linalg.inv(lattice)
+    reach = SAME_PLACE * float(np.linalg.norm(normals[:, 0]))  # by how much x may differ
+    order = np.argsort(fractional[:, 0], kind="stable")
+    ordered = fractional[order, 0]
+    ordered = np.concatenate([ordered - 1, ordered, ordered + 1])
+    order = np.concatenate([order] * 3)
+    firsts = np.searchsorted(sites, np.arange(int(sites[-1]) + 1))
+    owner = np.arange(len(firsts))
+    for site, place in enumerate(fractional[firsts]):
+        low, high = np.searchsorted(ordered, (place[0] - reach, place[0] + reach))
+        candidates = order[low:high]
+        offsets = fractional[candidates] - place
+        offsets -= np.rint(offsets)
+        near = np.square(offsets @ lattice).sum(axis=1) < SAME_PLACE**2
+        owner[site] = owner[sites[candidates[near]].min()]
+    return owner
+
+
+def shared(
+    table: Sites, symbols: Sequence[str], occupancies: FloatArray, places: FloatArray, owner: IntArray
+) -> dict[int, dict[str, float]]:
+    """Occupancies by element at each place, by the first site of those that share it.
+
+    Sites that repeat others, as where the whole cell is listed besides its group, or an atom at 0 and at 1, count
+    once: those of the same element and occupancy that are listed at another place, or that do not fit in otherwise.
+    """
+    members: dict[int, list[int]] = {}
+    for site, first in enumerate(owner.tolist()):
+        own = members.setdefault(first, [])
+        same = [other for other in own if (symbols[other], occupancies[other]) == (symbols[site], occupancies[site])]
+        if not any(np.abs(places[other] - places[site]).max() > EXACT for other in same):
+            own.append(site)
+    found = {}
+    for first, own in members.items():
+        if occupancies[own].sum() > FULL:
+            own = list({(symbols[site], occupancies[site]): site for site in reversed(own)}.values())[::-1]
+        total = float(occupancies[own].sum())
+        if total > FULL:
+            names = " and ".join(table.name(site) for site in own)
+            also = "two atoms in one place; " if len(own) > 1 else ""
+            raise StructureError(f"occupancies of {names} add up to {total:.3g}: {also}they must not exceed 1")
+        there: dict[str, float] = {}
+        for site in own:
+            there[symbols[site]] = there.get(symbols[site], 0.0) + float(occupancies[site]) / max(total, 1.0)
+        found[first] = there
+    return found

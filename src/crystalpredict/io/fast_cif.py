@@ -1,0 +1,321 @@
+"""CIFs by gemmi: each data block with atoms is one crystal, or the reason why there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import cos, inf, nan, radians
+from typing import Any
+
+import gemmi
+import numpy as np
+
+from crystalpredict.crystals.cell import MAX_LENGTH, MIN_VOLUME
+from crystalpredict.crystals.crystal import (
+    ATOMIC_NUMBERS,
+    FloatArray,
+    IntArray,
+    lattice_of_parameters,
+    volume_of_cell,
+)
+from crystalpredict.errors import StructureError
+from crystalpredict.io.cif_sites import Sites, elements_of, expand, number, owners, shared
+from crystalpredict.io.cif_symmetry import UNKNOWN, CifItems, Decision, decide, value_of
+
+CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
+_LENGTHS = tuple(f"_cell_length_{axis}" for axis in "abc")
+_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
+_SITE = re.compile(r"_atom_site_(label|type_symbol|fract_[xyz]|cartn_[xyz]|occupancy|calc_flag|attached_hydrogens)")
+_CELL = re.compile(
+    r"_cell_(length|angle)_[a-z]+|_cell_formula_units_z|_cell_modulation_dimension|_chemical_formula_sum"
+    r"|_symmetry_(equiv_pos_as_xyz|space_group_name_.*|int_tables_number)|_space_group_(name_.*|it_number|.*symop.*xyz"
+    r"|.*ssg_.*|.*magn_.*)"
+)
+_TAGS = (
+    *_LENGTHS, *_ANGLES, "_cell_formula_units_z", "_chemical_formula_sum", "_symmetry_equiv_pos_as_xyz",
+    "_space_group_symop_operation_xyz", "_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt",
+    "_space_group_name_h-m_full", "_space_group_name_h-m_ref", "_space_group_it_number", "_symmetry_int_tables_number",
+    "_space_group_name_hall", "_symmetry_space_group_name_hall",
+    "_atom_site_label", "_atom_site_type_symbol", "_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z",
+    "_atom_site_occupancy", "_atom_site_calc_flag",
+)  # fmt: skip
+_IN_LOOPS = (
+    "_atom_site_fract_x", "_atom_site_type_symbol", "_atom_site_occupancy", "_symmetry_equiv_pos_as_xyz",
+    "_space_group_symop_operation_xyz",
+)  # fmt: skip
+_UNUSUAL = (  # names of newer dictionaries and of what is rare
+    "_magn", "_ssg_", "_modulation", "_cartn_", "_cell.", "_symmetry.", "_symmetry_equiv.", "_space_group.",
+    "_space_group_symop.", "_atom_site.",
+)  # fmt: skip
+_MOST_UNITS_OFF = 0.05  # relative, of formula units in a cell with partly occupied sites
+_SAME_PROPORTION = 0.02
+
+
+@dataclass(frozen=True)
+class PlainCif:
+    """lattice (3, 3), Å; fractional (n, 3), in the cell; numbers (n,), atomic numbers; the formula stated, if any."""
+
+    lattice: FloatArray
+    fractional: FloatArray
+    numbers: IntArray
+    stated_formula: str
+
+
+@dataclass(frozen=True)
+class CifCrystal:
+    """A crystal of a CIF block, its sites still as they are listed.
+
+    lattice (3, 3), Å; fractional (n, 3), the images of all sites, in the cell; sites (n,), the listed site of each;
+    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites; `usual`: all sites full,
+    in a cell of usual size.
+    """
+
+    lattice: FloatArray
+    fractional: FloatArray
+    sites: IntArray
+    table: Sites
+    symbols: Sequence[str]
+    occupancies: FloatArray
+    places: FloatArray
+    usual: bool
+    decision: Decision
+    formula: str
+    units: str
+
+    def at_each_place(self) -> tuple[FloatArray, list[dict[str, float]], list[str], list[str]]:
+        """Places (k, 3), each once, their occupancies by element and the names of their sites; warnings.
+
+        Raises: StructureError if occupancies exceed 1, or the symmetry contradicts the formula.
+        """
+        owner = owners(self.fractional, self.sites, self.lattice)
+        found = shared(self.table, self.symbols, self.occupancies, self.places, owner)
+        kept = owner[self.sites] == self.sites
+        own = self.sites[kept].tolist()
+        counts: dict[str, float] = {}
+        for site in own:
+            for symbol, occupancy in found[site].items():
+                counts[symbol] = counts.get(symbol, 0.0) + occupancy
+        warning = contradiction(self, counts)
+        names = [self.table.name(site) for site in own]
+        return self.fractional[kept], [found[site] for site in own], names, [warning] if warning else []
+
+
+def read_plain_cif(text: str) -> list[PlainCif]:
+    """The crystals of a CIF all of whose sites are full and whose symmetry nothing contradicts; else none.
+
+    Atoms may still be too close, or one in the place of another.
+    """
+    plain = []
+    try:
+        for items in _items_of_crystals(text):
+            crystal = _read(items)
+            if not crystal.usual:
+                return []
+            numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in crystal.symbols])[crystal.sites]
+            if crystal.units or crystal.decision.conflict or crystal.decision.warning:
+                counts: dict[str, float] = {}
+                for symbol, images in zip(crystal.symbols, np.bincount(crystal.sites).tolist(), strict=True):
+                    counts[symbol] = counts.get(symbol, 0) + images
+                if contradiction(crystal, counts):
+                    return []
+            plain.append(PlainCif(crystal.lattice, crystal.fractional, numbers, crystal.formula))
+    except (StructureError, KeyError):  # of elements that the network does not have
+        return []
+    return plain
+
+
+def read_cif(text: str) -> Iterator[CifCrystal | StructureError]:
+    """The crystal of each data block with atoms, or what is wrong with it; those of mere bibliography are left out."""
+    for items in _items_of_crystals(text):
+        try:
+            yield _read(items)
+        except StructureError as error:
+            yield error
+
+
+def cif_blocks(text: str) -> list[str]:
+    """The data blocks of a CIF; `data_` inside a text field, between lines that start with `;`, begins none."""
+    blocks: list[list[str]] = [[]]
+    in_text = False
+    for line in text.split("\n"):
+        if line.startswith(";"):
+            in_text = not in_text
+        elif not in_text and line.lstrip()[:5].lower() == "data_":
+            blocks.append([])
+        blocks[-1].append(line)
+    return ["\n".join(block) for block in blocks[1:] or blocks]  # what stands before the first block is comment
+
+
+def _items_of_crystals(text: str) -> list[CifItems | StructureError]:
+    """Items of the data blocks that describe a crystal, or what is wrong with one; of the first if none does."""
+    if not text.isascii():  # as in names of authors, of which gemmi reads none; no number and no label has a %
+        text = re.sub(r"[^\x00-\x7f]", "%", text.lstrip("\ufeff"))
+    lower = text.lower()
+    usual = not any(name in lower for name in _UNUSUAL)
+    try:
+        blocks: list[tuple[bool, CifItems | StructureError]] = [
+            (_has_atoms(items), items) for items in (_items(block, usual) for block in gemmi.cif.read_string(text))
+        ]
+    except (ValueError, RuntimeError):  # of one block; or blocks of the same name, as some programs write them
+        blocks = [_read_alone(block) for block in cif_blocks(text)]
+    with_atoms = [items for has_atoms, items in blocks if has_atoms]
+    return with_atoms or [items for _, items in blocks[:1]]
+
+
+def _has_atoms(items: CifItems) -> bool:
+    return any(tag.startswith("_atom_site_") for tag in items)
+
+
+def _read_alone(text: str) -> tuple[bool, CifItems | StructureError]:
+    """Whether a data block has atoms, and its items, or what is wrong with its syntax."""
+    try:
+        items = _items(gemmi.cif.read_string(text).sole_block(), usual=False)
+        return _has_atoms(items), items
+    except (ValueError, RuntimeError) as error:
+        has_atoms = bool(re.search(r"_atom_site[_.]", text, re.IGNORECASE))
+        return has_atoms, _syntax_error(str(error), text)
+
+
+def _syntax_error(reason: str, text: str) -> StructureError:
+    """What is wrong with a block that is not by the syntax of CIF, without the words of the library."""
+    if twice := re.search(r"duplicate tag (\S+)", reason):
+        return StructureError(f"{twice[1]} comes twice in a data block: leave one, or begin a block")
+    if not re.search(r"^[^\S\n]*_cell[_.]length_a\s+\S", text, re.MULTILINE | re.IGNORECASE):
+        return StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
+    line = re.match(r"string:([0-9]+)", reason)
+    near = text.split("\n")[int(line[1]) - 1 : int(line[1])] if line else []
+    where = f" at {near[0].strip()[:60]!r}" if near and near[0].strip() else ""
+    what = next((told for part, told in _SYNTAX if part in reason), "not written as CIF is")
+    return StructureError(f"broken CIF ({what}{where}): {CHECK_CIF}")
+
+
+_SYNTAX = (
+    ("number of values", "values are missing or too many in the loop that begins"),
+    ("unterminated", "a quotation mark or a text field that does not end"),
+    ("has no value", "a name without a value"),
+    ("block header", "no line data_ before the first name"),
+)
+
+
+@lru_cache(4096)
+def _key(tag: str) -> str:
+    """Name of an item in lower case, `_` for the `.` of newer dictionaries; empty if nothing needs it."""
+    key = tag.lower().replace(".", "_")
+    return key if _SITE.fullmatch(key) or _CELL.fullmatch(key) else ""
+
+
+def _items(block: gemmi.cif.Block, usual: bool) -> CifItems:
+    """Values of the items of a block that matter, by `_key`; of an item that has two names, the value that is known.
+
+    `usual`: no name is one of newer dictionaries, so that those below are all that matter. gemmi finds them fast.
+    """
+    items: CifItems = {}
+    if usual:
+        items = {tag: [value] for tag in _TAGS if (value := block.find_value(tag))}
+        for tag in _IN_LOOPS:
+            if tag not in items and (loop := block.find_loop(tag).get_loop()):
+                _add_loop(items, loop)
+    else:
+        for item in block:
+            pair: Any = item.pair
+            if pair is not None:
+                _add(items, _key(pair[0]), [pair[1]])
+            elif (loop := item.loop) is not None:
+                _add_loop(items, loop)
+    for key, raw in items.items():
+        joined = "".join(raw)
+        if "'" in joined or '"' in joined or ";" in joined:
+            items[key] = [gemmi.cif.as_string(text) if text[0] in "'\";" else text for text in raw]
+    return items
+
+
+def _add_loop(items: CifItems, loop: gemmi.cif.Loop) -> None:
+    keys = [_key(tag) for tag in loop.tags]
+    values = loop.values if any(keys) else []
+    for column, key in enumerate(keys):
+        _add(items, key, values[column :: len(keys)])
+
+
+def _add(items: CifItems, key: str, values: list[str]) -> None:
+    if key and (key not in items or all(value in UNKNOWN for value in items[key])):
+        items[key] = values
+
+
+def _read(items: CifItems | StructureError) -> CifCrystal:
+    """The crystal of a block; StructureError if there is none."""
+    if isinstance(items, StructureError):
+        raise items
+    if not value_of(items, _LENGTHS[0]):
+        if items.get(_LENGTHS[0]):
+            raise StructureError("no cell length a in the CIF: give _cell_length_a a number")
+        raise StructureError("no unit cell in the CIF (_cell_length_a and its kin): no crystal, or a file cut off")
+    lattice, parameters = _lattice(items)
+    if "_atom_site_fract_x" not in items and "_atom_site_cartn_x" in items:
+        raise StructureError("Cartesian coordinates only: give fractional ones, _atom_site_fract_x, y and z")
+    table = Sites(items)
+    places = table.places()
+    decision = decide(items, lattice, (parameters[3], parameters[5]))
+    formula = value_of(items, "_chemical_formula_sum")
+    symbols = table.symbols(formula)
+    occupancies = table.occupancies()
+    if decision.symmetry.order == 1:
+        fractional: FloatArray = places - np.floor(places)
+        sites: IntArray = np.arange(len(places))
+    else:
+        fractional, sites = expand(places, table.limits(occupancies, lattice), decision.symmetry, lattice)
+    lengths, angles = parameters[:3], parameters[3:]
+    usual = min(lengths) > 0.5 and max(lengths) < 1000 and min(angles) > 2 and max(angles) < 178
+    usual = usual and table.full and table.extent < 100
+    units = value_of(items, "_cell_formula_units_z")
+    return CifCrystal(lattice, fractional, sites, table, symbols, occupancies, places, usual, decision, formula, units)
+
+
+def _given(items: CifItems, tags: Sequence[str]) -> str:
+    return ", ".join(repr(value_of(items, tag)[:20]) for tag in tags)
+
+
+def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
+    """Lattice of the cell, and its lengths in Å and angles in degrees."""
+    parameters = [number(items[tag][0]) if items.get(tag) else nan for tag in (*_LENGTHS, *_ANGLES)]
+    lengths, angles = parameters[:3], parameters[3:]
+    if not all(0 < length < inf for length in lengths):
+        raise StructureError(f"cell lengths {_given(items, _LENGTHS)} Å: each must be a positive number")
+    if max(lengths) > MAX_LENGTH:
+        raise StructureError(f"the cell is {max(lengths):.3g} Å long: check its lengths")
+    fit = all(0 < angle < 180 for angle in angles)
+    x, y, z = (cos(radians(angle)) if fit else 1.0 for angle in angles)
+    if not 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6:
+        raise StructureError(f"cell angles {_given(items, _ANGLES)}°: no cell has these angles")
+    lattice = lattice_of_parameters(parameters)
+    if (volume := volume_of_cell(lattice)) < MIN_VOLUME:
+        raise StructureError(f"the cell has {volume:.3g} Å^3: check its lengths and angles")
+    return lattice, parameters
+
+
+def contradiction(crystal: CifCrystal, counts: dict[str, float]) -> str:
+    """What of symmetry, formula and Z does not agree with the rest, as a warning; empty if all does.
+
+    counts: atoms of each element in the cell.
+
+    Raises: StructureError if nothing tells which of two contradicting statements is right.
+    """
+    decision, formula = crystal.decision, crystal.formula
+    stated, z = elements_of(formula), number(crystal.units) if crystal.units else 0.0
+    ratios = [counts[symbol] / stated[symbol] for symbol in counts if stated.get(symbol)]
+    comparable = z > 0 and set(stated) == set(counts) and max(ratios) <= min(ratios) * (1 + 2 * _SAME_PROPORTION)
+    units = sum(ratios) / len(ratios) if comparable else 0.0
+    agrees = comparable and abs(units / z - 1) <= _MOST_UNITS_OFF
+    if decision.conflict and not agrees:
+        raise StructureError(f"{decision.conflict}: correct one of them")
+    if decision.conflict or decision.warning or agrees or not comparable:
+        return decision.conflict or decision.warning
+    of_cell = abs(units - 1) <= _MOST_UNITS_OFF and all(count % z == 0 for count in stated.values())
+    if of_cell:  # as some programs state the formula of the whole cell
+        return ""
+    cell = f"the cell has {units:.3g} formula units of {formula[:60]!r}"
+    differs = f"{cell}, where _cell_formula_units_Z is {crystal.units[:20]}"
+    if (decision.named and decision.symmetry.order > 1) or (decision.symmetry.order == 1 and units > z):
+        return differs
+    raise StructureError(f"{differs}: correct it, or the symmetry operations")

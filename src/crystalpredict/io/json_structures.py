@@ -1,0 +1,101 @@
+"""JSON to pymatgen structures: pymatgen's own, jarvis-tools', and plain arrays."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from pymatgen.core.lattice import Lattice
+from pymatgen.core.periodic_table import Element
+from pymatgen.core.structure import Structure
+
+from crystalpredict.crystals.crystal import lattice_of_parameters
+from crystalpredict.errors import StructureError
+from crystalpredict.io.json_text import AGAIN, json_reason, parsed_json
+
+BROKEN_JSON = "broken pymatgen JSON"
+
+
+def structures_of_json(text: str) -> list[Structure | StructureError]:
+    """Structures of pymatgen JSON, of jarvis-tools' or of plain arrays: one object, or a list of them."""
+    try:
+        content = parsed_json(text)
+    except (ValueError, RecursionError) as error:
+        raise StructureError(f"broken JSON ({json_reason(error)}): {AGAIN}") from None
+    items = content if isinstance(content, list) else [content]
+    if not items:
+        raise StructureError("an empty JSON list: no structures in it")
+    return [_structure_of_dict(item) for item in items]
+
+
+def _structure_of_dict(item: Any) -> Structure | StructureError:
+    for key in ("structure", "atoms"):  # a computed entry, or a row of a data set
+        if isinstance(item, dict) and isinstance(item.get(key), dict):
+            item = item[key]
+    try:
+        return _structure_of_keys(item, set(item) if isinstance(item, dict) else set())
+    except StructureError as error:
+        return StructureError(f"{BROKEN_JSON}: {error}")
+    except MemoryError:
+        raise
+    except Exception:  # pymatgen raises whatever its parsing meets
+        return StructureError(f"{BROKEN_JSON}: check the lattice, the species and the three coordinates of each site")
+
+
+def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
+    if {"lattice_mat", "coords", "elements"} <= keys:  # jarvis-tools
+        symbols = [_species(str(symbol).strip(), n) for n, symbol in enumerate(item["elements"], start=1)]
+        cartesian = bool(item.get("cartesian"))
+        return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
+    if {"lattice", "species", "frac_coords"} <= keys:
+        _refuse_no_cell(item["lattice"])
+        species = [_species(each, n) for n, each in enumerate(item["species"], start=1)]
+        return Structure(Lattice.from_parameters(*item["lattice"]), species, item["frac_coords"])
+    if {"ids", "nextid"} <= keys:
+        return StructureError("a JSON database of ASE: convert it with `ase convert -i json FILE structures.extxyz`")
+    if "sites" not in keys:
+        return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
+    if "lattice" not in keys:
+        return StructureError("a molecule without a lattice: a periodic cell is needed")
+    if item["sites"] == []:
+        raise StructureError("a structure needs at least 1 site")
+    if "matrix" not in item["lattice"]:
+        _refuse_no_cell([item["lattice"][name] for name in ("a", "b", "c", "alpha", "beta", "gamma")])
+    # no more than the crystal: of properties pymatgen makes objects, and imports the modules that they name
+    sites = [_site(site, number) for number, site in enumerate(item["sites"], start=1)]
+    return Structure.from_dict({"lattice": item["lattice"], "sites": sites})
+
+
+def _refuse_no_cell(parameters: Any) -> None:
+    """StructureError for lengths and angles of which pymatgen makes some cell, and no cell has them."""
+    if len(parameters) != 6:
+        raise StructureError(f"a lattice of {len(parameters)} numbers: it needs three lengths and three angles")
+    try:
+        lattice_of_parameters(parameters)
+    except ValueError as error:
+        raise StructureError(str(error)) from None
+
+
+def _site(site: Any, number: int) -> dict[str, Any]:
+    """What a site of pymatgen's JSON has of the crystal; StructureError for one that is impossible."""
+    occupancies = [float(each["occu"]) for each in site["species"]]
+    for each, occupancy in zip(site["species"], occupancies, strict=True):
+        _species(each["element"], number)
+        if not 0 <= occupancy < np.inf:  # false for not-a-number too
+            what = "negative occupancy" if occupancy < 0 else "occupancy"
+            raise StructureError(f"{what} {occupancy:g} at site {number}: it must lie in 0 to 1")
+    if sum(occupancies) > 1 + 1e-8:
+        raise StructureError(f"occupancies at site {number} add up to {sum(occupancies):.3g}, which is more than 1")
+    if len(site["abc"]) != 3:
+        raise StructureError(f"site {number} has {len(site['abc'])} coordinates, and not three")
+    return {"species": site["species"], "abc": site["abc"]}
+
+
+def _species(name: Any, number: int) -> Any:
+    """A species as pymatgen takes it; StructureError where a text names no element."""
+    if isinstance(name, str):
+        named = re.fullmatch(r"([A-Z][a-z]?)([0-9.]*[+-])?", name)
+        if named is None or not Element.is_valid_symbol(named[1]):
+            raise StructureError(f"unknown element {name[:40]!r} at site {number}: name a chemical element")
+    return name

@@ -1,0 +1,302 @@
+"""Many files to entries, in order, read by worker processes while the caller computes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from typing import Any
+
+from crystalpredict.crystals.crystal import Crystal, Neighbors
+from crystalpredict.crystals.equivalence import merge_equivalent
+from crystalpredict.io.entries import (
+    MANY,
+    Entry,
+    Inline,
+    Lookup,
+    Origin,
+    Parsed,
+    Source,
+    entries_of,
+    entries_of_plain_cifs,
+    parse,
+    start_of,
+)
+from crystalpredict.io.worker_pool import Limits, Stage, Workers, through, within_memory
+
+CHUNK_FILES = 64  # files that a worker reads at a time, at most,
+CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
+AHEAD = 128  # chunks that are being read or wait to be used, while torch is imported: it bounds the memory
+AHEAD_OF_EACH = 4  # the same for each worker, if there are many
+AHEAD_BYTES = 2**25  # of their files, which are in memory already if they come from an archive or a table
+WINDOW_ATOMS = 8000  # atoms listed before they are sorted into batches
+WINDOW_ENTRIES = 1000
+FEW = 64  # files, below which starting workers takes longer than reading
+NO_MEMORY = "needs more memory to be read than there is for a process: see --memory-per-process"
+
+
+class Reader:
+    """Reads files and texts of structures, in worker processes that start at once and end with this context manager.
+
+    Make it before torch is imported: workers are then forked from a small process with one thread, and read meanwhile.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[Source],
+        radius: float,
+        jobs: int = 1,
+        *,
+        merge: bool = True,
+        vectors: bool = False,
+        limits: Limits | None = None,
+        known: Lookup | None = None,
+    ) -> None:
+        """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms.
+
+        `vectors`: lists with the vectors of their edges, whose atoms are never merged. `limits` of reading one file.
+        Sources that are `known` are not read.
+        """
+        self.radius, self.merge, self.jobs, self.limits = radius, merge, jobs, limits or Limits()
+        self.stages = stages_of(radius, vectors=vectors, known=known)
+        sources = iter(sources)
+        first = first_of(sources)
+        self.chunks = chunks_of(chain(first, sources))
+        self.waiting: deque[tuple[Future[list[Entry]], int]] = deque()
+        self.pool: Workers | None = None
+        if jobs > 1 and (len(first) >= FEW or sum(map(bytes_of, first)) > AHEAD_BYTES):
+            # a fork is quickest, but not safe once there are threads, as there are when torch is in use
+            quick = sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1
+            finish = partial(merge_entries, radius=radius) if merge else _as_they_are
+            self.pool = Workers(jobs, "fork" if quick else "spawn", self.stages, finish, self.limits)
+            self._submit()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.close()
+
+    @property
+    def busy(self) -> int:
+        """Workers that have something to do at present."""
+        return min(self.jobs, sum(not future.done() for future, _ in self.waiting))
+
+    def entries(self) -> Iterator[Entry]:
+        """Every structure of the files, in their order."""
+        if self.pool is None:
+            for chunk, _ in self.chunks:
+                with within_memory(self.limits):
+                    entries = in_time(self.stages, chunk, self.limits)
+                yield from merge_entries(entries, self.radius) if self.merge else entries
+        while self.waiting:
+            future, _ = self.waiting.popleft()
+            self._submit()
+            yield from future.result()
+
+    def _submit(self) -> None:
+        """Hand out chunks as far as memory goes."""
+        most = max(AHEAD, AHEAD_OF_EACH * self.jobs)
+        size = sum(size for _, size in self.waiting)
+        while len(self.waiting) < most and size < AHEAD_BYTES and (found := next(self.chunks, None)):
+            assert self.pool is not None
+            chunk, weight = found
+            self.waiting.append((self.pool.submit(chunk), weight))
+            size += weight
+
+
+def first_of(sources: Iterator[Source]) -> list[Source]:
+    """The first FEW sources, or fewer whose texts fill a part of the memory."""
+    first: list[Source] = []
+    size = 0
+    for source in islice(sources, FEW):
+        first.append(source)
+        size += bytes_of(source)
+        if size > AHEAD_BYTES:
+            break
+    return first
+
+
+def bytes_of(source: Source) -> int:
+    """Bytes of a source that are in memory already."""
+    return len(source.text) if isinstance(source, Inline) else 0
+
+
+def chunks_of(sources: Iterable[Source]) -> Iterator[tuple[Sequence[Source], int]]:
+    """The sources in their order, a few at a time, with the bytes of their files."""
+    chunk: list[Source] = []
+    size = 0
+    for source in sources:
+        try:
+            weight = len(source.text) if isinstance(source, Inline) else os.stat(source).st_size
+        except (OSError, ValueError):
+            weight = 0
+        if chunk and (len(chunk) == CHUNK_FILES or size + weight > CHUNK_BYTES):
+            yield chunk, size
+            chunk, size = [], 0
+        chunk.append(source)
+        size += weight
+    if chunk:
+        yield chunk, size
+
+
+def windows_of(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """The entries, as many at a time as are computed together; the last window may have none."""
+    window: list[Entry] = []
+    atoms = 0
+    for entry in entries:
+        window.append(entry)
+        atoms += entry.neighbors.size if entry.neighbors else 0
+        if atoms >= WINDOW_ATOMS or len(window) >= WINDOW_ENTRIES:
+            yield window
+            window, atoms = [], 0
+    yield window
+
+
+def stages_of(radius: float, *, vectors: bool = False, known: Lookup | None = None) -> tuple[Stage, ...]:
+    """What makes entries of sources; sources that are `known` are not read.
+
+    One stage after the other, for many sources each: its code and tables then stay near the processor, which saves a
+    fifth of the time, and neighbours are found for all plain CIFs together.
+    """
+    return (
+        Stage(partial(parse_source, known=known)),
+        Stage(partial(entries_of_plain_sources, radius=radius, vectors=vectors), together=True),
+        Stage(partial(entries_of_source, radius=radius, vectors=vectors)),
+    )
+
+
+def read_source(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
+    """Entries of a source; what nobody has foreseen costs this source alone."""
+    return entries_of_source(parse_source(source), radius, vectors=vectors)
+
+
+def parse_source(source: Source, known: Lookup | None = None) -> Parsed | list[Entry]:
+    """A source parsed; or its entries, if it is `known` or something unforeseen happens."""
+    path, index = start_of(source)
+    try:
+        content, key = known.key_of(source) if known else (source, b"")
+        rows = known.find(key) if known and key else []
+        return [Entry(path, number, known=row) for number, row in enumerate(rows, start=index)] or parse(content, key)
+    except Exception as error:
+        return [Entry(path, index, error=_unforeseen(error))]
+
+
+def entries_of_plain_sources(
+    found: Sequence[Parsed | list[Entry]], radius: float, *, vectors: bool = False
+) -> list[Parsed | list[Entry]]:
+    """The sources with the entries of those that are plain CIFs without anything odd in the place of these.
+
+    A file of very many crystals, or of a large one, is left to a stage of its own, which may be stopped.
+    """
+    parsed = (each for each in found if isinstance(each, Parsed) and 0 < len(each.plain) <= CHUNK_FILES)
+    plain = [each for each in parsed if max(len(crystal.numbers) for crystal in each.plain) <= MANY]
+    try:
+        entries = entries_of_plain_cifs(plain, radius, vectors=vectors)
+    except Exception:  # one by one, it shows whose fault it is
+        return list(found)
+    done = {
+        id(parsed): _kept(parsed, own) if own else replace(parsed, plain=())
+        for parsed, own in zip(plain, entries, strict=True)
+    }
+    return [done.get(id(each), each) for each in found]
+
+
+def entries_of_source(parsed: Parsed | list[Entry], radius: float, *, vectors: bool = False) -> list[Entry]:
+    """Entries of a source parsed; if there are some already, these."""
+    if isinstance(parsed, list):
+        return parsed
+    try:
+        return _kept(parsed, entries_of(parsed, radius, vectors=vectors))
+    except Exception as error:
+        return [Entry(parsed.path, parsed.first, error=_unforeseen(error))]
+
+
+def _kept(parsed: Parsed, entries: list[Entry]) -> list[Entry]:
+    """Entries of a source, with their origin if their predictions may be kept."""
+    if not parsed.key:
+        return entries
+    return [replace(entry, origin=Origin(parsed.key, n, len(entries))) for n, entry in enumerate(entries)]
+
+
+def _unforeseen(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return f"cannot be read ({type(error).__name__}: {text[:160]}): please report it with this file"
+
+
+def read_chunk(
+    sources: Sequence[Source], radius: float, *, merge: bool, vectors: bool = False, limits: Limits | None = None
+) -> list[Entry]:
+    """Entries of some sources, in their order, read in this process, their equivalent atoms merged if wanted."""
+    entries = in_time(stages_of(radius, vectors=vectors), sources, limits or Limits(None))
+    return merge_entries(entries, radius) if merge else entries
+
+
+def in_time(stages: Sequence[Stage], sources: Sequence[Source], limits: Limits) -> list[Entry]:
+    """What the stages make of each source, or the error of one that takes longer at a stage of its own than it may."""
+
+    def alone(work: Callable[[Any], Any], number: int, each: Any) -> Any:
+        try:
+            with _stopped_after(limits.seconds):
+                return work(each)
+        except _TimeIsUp:
+            path, index = start_of(sources[number])
+            return [Entry(path, index, error=limits.exceeded)]
+
+    return through(stages, sources, alone)
+
+
+def found_in(entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors]]:
+    """Crystals of those entries that are no failures, and their neighbours."""
+    found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
+    return [crystal for crystal, _ in found], [edges for _, edges in found]
+
+
+def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:
+    """The entries with one of each kind of equivalent atoms in their neighbour lists; radius, Å, of these."""
+    merged = iter(merge_equivalent(*found_in(entries), radius))
+    return [replace(entry, neighbors=next(merged)) if entry.crystal and entry.neighbors else entry for entry in entries]
+
+
+def _as_they_are(entries: list[Entry]) -> list[Entry]:
+    return entries
+
+
+class _TimeIsUp(BaseException):
+    """Not an Exception, which parsers catch."""
+
+
+@contextmanager
+def _stopped_after(seconds: float | None) -> Iterator[None]:
+    """_TimeIsUp if the block takes longer, where there are alarms: on Unix, in the main thread."""
+    if not seconds or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise _TimeIsUp
+
+    def not_heard(lost: Any) -> None:  # a callback that was interrupted tells stderr of it; the next ring will do
+        if lost.exc_type is not _TimeIsUp:
+            hook(lost)
+
+    hook, sys.unraisablehook = sys.unraisablehook, not_heard
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, should a parser catch even this
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook

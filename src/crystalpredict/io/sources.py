@@ -1,0 +1,225 @@
+"""Names of files to sources of structures: files as they are, archives, tables and XYZ taken apart, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from crystalpredict.errors import DataError, StructureError, UsageError
+from crystalpredict.io.archives import members_of
+from crystalpredict.io.ase_db import rows_of_database
+from crystalpredict.io.entries import Inline, Source, start_of
+from crystalpredict.io.file_types import is_archive, is_database, is_found, is_json, is_table, is_xyz
+from crystalpredict.io.json_text import items_of
+from crystalpredict.io.table_formats import ID_COLUMNS, holds_structure, rows_of
+from crystalpredict.io.table_structures import (
+    PATH_COLUMNS,
+    TEXT_COLUMNS,
+    find_column,
+    find_structure_column,
+    source_of_cell,
+    structure_in_row,
+    text_of_id,
+)
+from crystalpredict.io.text import (
+    CANNOT_UNPACK,
+    encoding_of,
+    head_of,
+    opened_text,
+    read_text,
+    refuse_pipe,
+    text_of,
+    unreadable,
+)
+from crystalpredict.io.xyz import frames_of
+
+
+def sources_of(
+    names: Iterable[str], structure_column: str | None = None, takes: Callable[[str], bool] = lambda name: True
+) -> Iterator[Source]:
+    """The sources of structures in files, in their order; whatever cannot be read is a source with an error.
+
+    `takes` is asked of the name of every source, in order, whether it is wanted: for one that is not, no file is opened
+    and no member of an archive is unpacked.
+
+    A member of an archive is called `archive.zip/member.cif`; a structure in a table `table.csv#id`, or by the number
+    of its row where there is no id, one in an ASE database `name.db#id`, one in a list of JSON `list.json#id`; items of
+    such a list without ids, and frames of an XYZ file, by its name, with their number as index.
+    """
+    for name in names:
+        if is_archive(name):
+            yield from _in_archive(name, takes)
+        elif inside := _inside(name, structure_column):
+            yield from (source for source in inside if takes(start_of(source)[0]))
+        elif takes(name):
+            yield name
+
+
+def _inside(name: str, structure_column: str | None) -> Iterator[Source] | None:
+    """The sources in a file that has several by its name; None for any other."""
+    if is_table(name):
+        return _in_table(name, structure_column)
+    if is_database(name):
+        return _in_database(name)
+    if is_xyz(name):
+        return _in_xyz(name)
+    return _in_json(name) if is_json(name) else None
+
+
+def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source]:
+    empty = True
+
+    def wanted(name: str) -> bool:
+        nonlocal empty
+        if not is_found(name):
+            return False
+        empty = False
+        return takes(f"{path}/{name}")
+
+    for member in members_of(path, wanted):
+        if not member.name:  # an error of the whole archive
+            empty = False
+            if takes(path):
+                yield Inline(path, error=member.error)
+        elif is_archive(member.name):
+            yield Inline(f"{path}/{member.name}", error=member.error or "an archive in an archive: unpack it first")
+        elif is_json(member.name) and not member.error:
+            yield from _in_member(f"{path}/{member.name}", member.content)
+        else:
+            yield Inline(f"{path}/{member.name}", member.content, error=member.error)
+    if empty and takes(path):
+        yield Inline(path, error="no CIF, POSCAR, *.vasp, XYZ or JSON file in this archive")
+
+
+def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
+    table = Path(path)
+    number = 0
+    names_of = (wanted,) if wanted else (*TEXT_COLUMNS, *PATH_COLUMNS)
+    known = {name.lower() for name in (*names_of, *ID_COLUMNS)}
+    try:
+        for number, row in enumerate(rows_of(table, known), start=1):
+            if isinstance(row, str):
+                yield Inline(f"{path}#{number}", error=row)
+                continue
+            names = list(row)
+            id_column = find_column(names, ID_COLUMNS)
+            name = text_of_id(row[id_column]) if id_column else id_of_item(row) or str(number)
+            where = f"{path}#{name or f'row {number}'}"  # since the number may be the id of another row
+            texts = find_column(names, TEXT_COLUMNS)
+            if not wanted and not (texts and holds_structure(row[texts])) and (text := structure_in_row(row)):
+                yield Inline(where, text)
+                continue
+            try:
+                column = find_structure_column(path, names, wanted)
+            except UsageError as error:
+                if number == 1:
+                    raise
+                yield Inline(where, error=_without(path, error))
+                continue
+            source = source_of_cell(row[column], column, table.parent, where)
+            yield source or Inline(where, error=f"no structure in the column {column}")
+    except (DataError, UsageError) as error:
+        yield Inline(path, error=_without(path, error))
+        return
+    if not number:
+        yield Inline(path, error="a table without rows")
+
+
+def _in_database(path: str) -> Iterator[Source]:
+    empty = True
+    try:
+        for number, found in rows_of_database(path):
+            empty = False
+            where = f"{path}#{number}"
+            yield Inline(where, found) if isinstance(found, str) else Inline(where, error=str(found))
+    except StructureError as error:
+        yield Inline(path, error=str(error))
+        return
+    except FileNotFoundError:
+        yield path  # whoever reads it will say so
+        return
+    except OSError as error:
+        yield Inline(path, error=str(unreadable(error)))
+        return
+    if empty:
+        yield Inline(path, error="an ASE database without rows")
+
+
+def _in_json(path: str) -> Iterator[Source]:
+    """The items of a file that is a list of JSON; any other file as it is."""
+    try:
+        refuse_pipe(path)
+        head = head_of(Path(path))
+        if head.decode(encoding_of(head), errors="ignore").lstrip()[:1] == "[":
+            yield from _in_list(path, read_text(path))
+            return
+    except (StructureError, *CANNOT_UNPACK):
+        pass  # whoever reads it will say what is wrong
+    yield path
+
+
+def _in_member(name: str, content: bytes) -> Iterator[Source]:
+    """The items of a list of JSON in an archive; any other member as it is."""
+    try:
+        if (text := text_of(content)).lstrip()[:1] == "[":
+            yield from _in_list(name, text)
+            return
+    except StructureError:
+        pass
+    yield Inline(name, content)
+
+
+def _in_list(path: str, text: str) -> Iterator[Source]:
+    """The items of a list of JSON, called by their ids where they have some, else by their number."""
+    index = -1
+    try:
+        for index, (item, own) in enumerate(items_of(text)):
+            name, row = id_of_item(item), item if isinstance(item, dict) else {}
+            texts = (cell for cell in map(row.get, TEXT_COLUMNS) if isinstance(cell, str) and holds_structure(cell))
+            own = next(texts, own)
+            yield Inline(f"{path}#{name}", own) if name else Inline(path, own, index=index)
+    except StructureError as error:
+        yield Inline(path, error=str(error), index=index + 1)
+        return
+    if index < 0:
+        yield Inline(path, text)
+
+
+def id_of_item(item: Any) -> str:
+    """The id of a structure in JSON: its own, or that in the data or properties beside it; empty if there is none."""
+    if not isinstance(item, dict):
+        return ""
+    structure = item.get("structure")
+    own = structure.get("properties") if isinstance(structure, dict) else None
+    for part in (item, item.get("data"), item.get("properties"), own):
+        if isinstance(part, dict) and (names := [name for name in map(str.lower, part) if name in ID_COLUMNS]):
+            by_name = {key.lower(): value for key, value in part.items()}
+            for key in sorted(names, key=ID_COLUMNS.index):
+                if isinstance(by_name[key], str | int) and (name := text_of_id(by_name[key])):
+                    return name
+    return ""
+
+
+def _without(path: str, error: Exception) -> str:
+    """Message of an error, without the path that it begins with."""
+    return str(error).removeprefix(path).lstrip(":, ")
+
+
+def _in_xyz(path: str) -> Iterator[Source]:
+    index = 0
+    try:
+        refuse_pipe(path)
+        with opened_text(Path(path), encoding_of(head_of(Path(path)))) as file:
+            for text in frames_of(file):
+                yield Inline(path, text, index=index)
+                index += 1
+    except StructureError as error:
+        yield Inline(path, error=str(error), index=index)
+        return
+    except CANNOT_UNPACK as error:
+        if not isinstance(error, FileNotFoundError):
+            yield Inline(path, error=str(unreadable(error)), index=index)
+            return
+    if not index:
+        yield path  # not there, or empty: whoever reads it will say so

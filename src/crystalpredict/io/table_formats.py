@@ -1,0 +1,391 @@
+"""Files of tables to columns: CSV, JSON lines, JSON of data sets, Parquet, and the folders of CGCNN and ALIGNN."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import tempfile
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any
+
+from crystalpredict.errors import DataError, StructureError
+from crystalpredict.io.json_text import json_reason, parsed_json
+from crystalpredict.io.text import (
+    CANNOT_UNPACK,
+    LARGEST,
+    MOST_BLANK_LINES,
+    bounded,
+    encoding_of,
+    head_of,
+    opened_text,
+    reason_of_failure,
+    refuse_pipe,
+)
+
+MOST_COLUMNS = 10_000  # of a table that was meant to be one
+LONGEST_DOCUMENT = 2**30  # characters of JSON that is read as a whole
+MOST_VALUES_OF_DOCUMENT = 2**27
+MOST_FIELDS = 2**22  # of one row
+DELIMITERS = ",\t;|"
+ID_PROP = "id_prop.csv"
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # words for nothing
+ID_COLUMNS = (
+    "id", "material_id", "mp_id", "mpid", "jid", "identifier", "entry_id", "task_id", "structure_id", "cod_id",
+    "icsd_id",
+)  # fmt: skip
+FORMATS = "give CSV, JSON lines, JSON or Parquet"
+MAGIC = {
+    b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image",
+}  # fmt: skip
+PARQUET_ROWS = 1000  # in memory at a time, where rows are read one after the other
+NO_PYARROW = "{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV"
+BROKEN_PARQUET = "broken Parquet: write or download it again"
+STRUCTURE_KEYS = ("lattice", "species", "frac_coords")  # of a row of JSON that is itself a structure
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """R rows of a file as they stand there: all names of columns, values (R,) of some, and what is wrong with a row."""
+
+    names: tuple[str, ...]
+    columns: dict[str, list[Any]]
+    rows: int
+    broken: dict[int, str] = field(default_factory=dict)
+
+
+def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
+    """The table in a file; DataError with the reason where there is none.
+
+    Of a CSV only those columns are kept whose names are `wanted`.
+    """
+    with _readable(path):
+        head = head_of(path)
+        if head[:4] == b"PAR1":
+            return _read_parquet(path)
+        encoding, start = _start(path, head)
+        with opened_text(path, encoding) as file:
+            return _read_json(path, file) if start.startswith(("{", "[")) else _read_csv(path, file, wanted)
+
+
+def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] | str]:
+    """The rows of a table one after the other, by name of column; in the place of a broken row, what is wrong with it.
+
+    DataError where there is no table, also after the rows before the place that cannot be read, and where two columns
+    of a CSV have the same name, in small letters, of those `known`.
+    """
+    with _readable(path):
+        head = head_of(path)
+        if head[:4] == b"PAR1":
+            yield from _rows_of_parquet(path)
+            return
+        encoding, start = _start(path, head)
+        with opened_text(path, encoding) as file:
+            if not start.startswith(("{", "[")):
+                yield from _rows_of_csv(path, file, known)
+            elif _is_one_a_line(path, file):
+                yield from (_object_or_reason(line) for line in _lines(path, file) if line.strip())
+            else:
+                yield from _rows_of_json(path, file)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """In the block, DataError with the reason where the file cannot be read or unpacked."""
+    try:
+        refuse_pipe(path)
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file: check the path") from None
+    except StructureError as error:
+        raise DataError(f"{path}: {error}") from None
+    except CANNOT_UNPACK as error:
+        reason = reason_of_failure(error)
+        raise DataError(f"{path}: cannot be read ({reason}): check the file and its permissions") from None
+
+
+def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
+    """The table of a folder in CGCNN's or ALIGNN's convention: columns `id`, `path` and one for each of `names`.
+
+    id_prop.csv has an id, or the name of a file, and one value or more a line, and as a rule no header.
+    """
+    path = folder / ID_PROP
+    if not path.is_file():
+        raise DataError(f"{folder}: a folder without {ID_PROP}: name a table, or write one into it (id,value)")
+    with _readable(path), opened_text(path, encoding_of(head_of(path))) as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    if not rows or len(rows[0]) < 2:
+        raise DataError(f"{path}: needs an id and a value a line, separated by a comma")
+    width = len(rows[0])
+    uneven = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
+    if uneven:
+        raise DataError(f"{path}, line {uneven}: {len(rows[uneven - 1])} fields where the first line has {width}")
+    header: Sequence[str] = names
+    words = [cell for cell in rows[0][1:] if cell]
+    if words and not any(_is_number(word) or word.lower() in MISSING for word in words):
+        header = rows.pop(0)[1:]
+    if len(header) != width - 1:
+        raise DataError(f"{path}: no header, so that each of its {width - 1} values needs a name: --target NAME")
+    columns = {name: [row[column] for row in rows] for column, name in enumerate(("id", *header))}
+    columns["path"] = [_structure_file(folder, name) for name in columns["id"]]
+    return RawTable(("id", "path", *header), columns, len(rows))
+
+
+def _structure_file(folder: Path, name: str) -> str:
+    """File of an id: the id itself, or with the suffix that is there; relative to the folder."""
+    for suffix in ("", ".cif", ".vasp", ".poscar", ".json"):
+        if name and (folder / f"{name}{suffix}").is_file():
+            return f"{name}{suffix}"
+    return f"{name}.cif"  # not there, and will be named when it is opened
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _start(path: Path, head: bytes) -> tuple[str, str]:
+    """Encoding of a text and its first words; DataError if there is none."""
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+    encoding = encoding_of(head)
+    if kind or (encoding == "utf-8-sig" and b"\0" in head):
+        raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS}")
+    start = head.decode(encoding, errors="ignore").lstrip()
+    if not start:
+        raise DataError(f"{path}: empty: write or download it again")
+    return encoding, start
+
+
+def _lines(path: Path, file: IO[str]) -> Iterator[str]:
+    """The lines of a text; DataError before what may be meant to fill the memory."""
+    blank = 0
+    while line := file.readline(LARGEST + 1):
+        if len(line) > LARGEST:
+            raise DataError(f"{path}: a line of more than {LARGEST >> 20} MiB: is it a table, whole and unpacked?")
+        blank = 0 if not line.isspace() else blank + 1
+        if blank > MOST_BLANK_LINES:
+            raise DataError(f"{path}: more than {MOST_BLANK_LINES:,} empty lines on end: is it a table?")
+        yield line
+
+
+def _csv_reader(path: Path, file: IO[str]) -> Any:
+    lines = _lines(path, file)
+    header_line = next(line for line in lines if line.strip())
+    delimiter = max(DELIMITERS, key=header_line.count)
+    lines = (_not_wide(path, line, delimiter) for line in lines)
+    if header_line.count(delimiter) >= MOST_COLUMNS:
+        count = header_line.count(delimiter) + 1
+        raise DataError(f"{path}: {count:,} columns: is it transposed? A table has a row for each crystal")
+    csv.field_size_limit(LARGEST)  # Python's limit of 2**17 is below a CIF of 2,000 atoms
+    return csv.reader(chain([header_line], lines), delimiter=delimiter, strict=True)
+
+
+def _not_wide(path: Path, line: str, delimiter: str) -> str:
+    if len(line) > MOST_FIELDS and line.count(delimiter) > MOST_FIELDS:
+        raise DataError(f"{path}: a line of more than {MOST_FIELDS:,} fields: check the delimiters")
+    return line
+
+
+def _uneven(cells: Sequence[str], names: Sequence[str]) -> str:
+    return f"{len(cells)} fields where the header has {len(names)}: check delimiters and quotes"
+
+
+def _rows_of_csv(path: Path, file: IO[str], known: Container[str]) -> Iterator[dict[str, Any] | str]:
+    reader = _csv_reader(path, file)
+    try:
+        names = [name.strip() for name in next(reader)]
+        _refuse_repeated(path, names, [name for name in names if name.lower() in known])
+        for cells in reader:
+            if any(cells):
+                fits = len(cells) == len(names)
+                yield dict(zip(names, cells, strict=True)) if fits else _uneven(cells, names)
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: broken CSV ({error}): check the quotes") from None
+
+
+def _refuse_repeated(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    if repeated := [name for name in needed if names.count(name) > 1]:
+        raise DataError(f"{path}: {names.count(repeated[0])} columns are called {repeated[0]!r}: rename one")
+
+
+def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTable:
+    reader = _csv_reader(path, file)
+    try:
+        names = [name.strip() for name in next(reader)]
+        kept = {column: name for column, name in enumerate(names) if wanted(name)}
+        _refuse_repeated(path, names, list(kept.values()))
+        columns: dict[str, list[Any]] = {name: [] for name in kept.values()}
+        broken: dict[int, str] = {}
+        rows = 0
+        for cells in reader:
+            if not any(cells):
+                continue
+            if len(cells) != len(names):
+                broken[rows] = _uneven(cells, names)
+                cells = [""] * len(names)
+            for column, name in kept.items():
+                columns[name].append(cells[column])
+            rows += 1
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: broken CSV ({error}): check the quotes") from None
+    return RawTable(tuple(names), columns, rows, broken)
+
+
+def _read_json(path: Path, file: IO[str]) -> RawTable:
+    """Rows of JSON lines, of a list of objects (jarvis-tools, MEGNet), or of pandas (Matbench: split)."""
+    one_a_line = _is_one_a_line(path, file)
+    try:
+        if one_a_line:
+            numbered = enumerate(_lines(path, file), start=1)
+            rows = [_object(path, number, line) for number, line in numbered if line.strip()]
+        else:
+            rows = _rows_of_document(path, _document(path, file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: broken JSON ({json_reason(error)}): write or download it again") from None
+    names = tuple(dict.fromkeys(str(name) for row in rows for name in row))
+    if len(names) >= MOST_COLUMNS:
+        raise DataError(f"{path}: {len(names):,} columns: is it transposed? A table has a row for each crystal")
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    if set(STRUCTURE_KEYS) <= set(names) and not any(holds_structure(cell) for cell in columns.get("structure", [])):
+        columns["structure"] = [{key: row.get(key) for key in STRUCTURE_KEYS} for row in rows]
+        columns = {name: values for name, values in columns.items() if name not in STRUCTURE_KEYS}
+    return RawTable(tuple(columns), columns, len(rows))
+
+
+def holds_structure(cell: Any) -> bool:
+    """Whether a cell is a structure, or text that may be one: more than a word."""
+    if isinstance(cell, str):
+        return "\n" in cell or cell.lstrip()[:1] in ("{", "[")
+    return isinstance(cell, dict | list)
+
+
+def _is_one_a_line(path: Path, file: IO[str]) -> bool:
+    """Whether a JSON text, of which nothing is read yet, has an object on each line."""
+    first = next((line for line in islice(_pieces(file), MOST_BLANK_LINES) if line.strip()), "")
+    file.seek(0)
+    try:
+        return isinstance(content := parsed_json(first), dict) and not _is_whole(content)
+    except (ValueError, RecursionError):
+        return False
+    except StructureError:  # of too many values: if it is one of several, it costs its own row
+        return first.endswith("\n") and first.lstrip().startswith("{")
+
+
+def _pieces(file: IO[str]) -> Iterator[str]:
+    return iter(lambda: file.readline(LARGEST), "")
+
+
+def _is_whole(content: dict[str, Any]) -> bool:
+    """Whether a JSON object is a whole table as pandas writes it, split or, its default, by columns."""
+    if {"columns", "data"} <= set(content):
+        return True
+    rows = [list(column) if isinstance(column, dict) else [] for column in content.values()]
+    return bool(rows and rows[0]) and all(each == rows[0] for each in rows) and all(map(str.isdecimal, rows[0]))
+
+
+def _object_or_reason(line: str) -> dict[str, Any] | str:
+    try:
+        row = parsed_json(line)
+    except StructureError as error:
+        return str(error)
+    except (ValueError, RecursionError) as error:
+        return f"broken JSON ({json_reason(error)}): write or download it again"
+    return row if isinstance(row, dict) else f"not a JSON object, but {type(row).__name__}"
+
+
+def _rows_of_json(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
+    try:
+        yield from _rows_of_document(path, _document(path, file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: broken JSON ({json_reason(error)}): write or download it again") from None
+
+
+def _document(path: Path, file: IO[str]) -> Any:
+    """The JSON of a whole file; DataError if it is too large for any memory."""
+    text = file.read(LONGEST_DOCUMENT + 1)
+    if len(text) > LONGEST_DOCUMENT:
+        raise DataError(
+            f"{path}: more than {LONGEST_DOCUMENT >> 30} GiB of JSON: write a line for each crystal instead"
+        )
+    return parsed_json(text, MOST_VALUES_OF_DOCUMENT)
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = parsed_json(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: broken JSON ({json_reason(error)})") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: not a JSON object, but {type(row).__name__}")
+    return row
+
+
+def _rows_of_document(path: Path, content: Any) -> list[dict[str, Any]]:
+    if isinstance(content, dict) and {"columns", "data"} <= set(content):
+        return _rows_of_split(path, content)
+    if isinstance(content, dict) and _is_whole(content):
+        return [dict(zip(content, row, strict=True)) for row in zip(*map(dict.values, content.values()), strict=True)]
+    rows = [content] if isinstance(content, dict) else content
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise DataError(f"{path}: JSON, but no list of objects, one for each crystal")
+    return rows
+
+
+def _rows_of_split(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of columns and data; the index gives their ids if it tells them apart and no column does."""
+    names, data, index = content["columns"], content["data"], content.get("index")
+    lists = isinstance(names, list) and isinstance(data, list) and all(isinstance(row, list) for row in data)
+    if not lists or any(len(row) != len(names) for row in data):
+        raise DataError(f"{path}: JSON of columns and data, but no list of names and no list of rows as long as it")
+    names = list(map(str, names))
+    _refuse_repeated(path, names, names)
+    rows = [dict(zip(names, row, strict=True)) for row in data]
+    ids = list(map(str, index)) if isinstance(index, list) else []
+    if not len(set(ids)) == len(ids) == len(rows) or set(map(str.lower, names)) & {*ID_COLUMNS}:
+        return rows
+    return [{"id": name} | row for name, row in zip(ids, rows, strict=True)]
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[IO[bytes]]:
+    """A Parquet file, unpacked if it is compressed: it is read from its end."""
+    with path.open("rb") as raw:
+        if (unpacked := bounded(raw)) is raw:
+            yield raw
+            return
+        with tempfile.TemporaryFile() as whole:
+            shutil.copyfileobj(unpacked, whole)
+            yield whole
+
+
+def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any] | str]:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise DataError(NO_PYARROW.format(path=path)) from None
+    with _parquet(path) as raw:
+        try:
+            with ParquetFile(raw) as file:
+                for batch in file.iter_batches(PARQUET_ROWS):
+                    yield from batch.to_pylist()
+        except Exception:  # pyarrow has many errors of its own
+            raise DataError(f"{path}: {BROKEN_PARQUET}") from None
+
+
+def _read_parquet(path: Path) -> RawTable:
+    try:
+        from pyarrow.parquet import read_table as read_columns
+    except ImportError:
+        raise DataError(NO_PYARROW.format(path=path)) from None
+    with _parquet(path) as raw:
+        try:
+            columns = read_columns(raw).to_pydict()
+        except Exception:  # pyarrow has many errors of its own
+            raise DataError(f"{path}: {BROKEN_PARQUET}") from None
+    return RawTable(tuple(columns), columns, len(next(iter(columns.values()), [])))

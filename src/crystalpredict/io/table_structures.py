@@ -1,0 +1,82 @@
+"""Structures in the rows of a table: which columns hold structures and ids, and what a cell stands for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crystalpredict.errors import UsageError
+from crystalpredict.io.entries import Inline, Source
+from crystalpredict.io.table_formats import (
+    MISSING,
+    STRUCTURE_KEYS,
+    holds_structure,
+)
+
+TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # what a cell holds, in the order in which they are looked for
+
+PATH_COLUMNS = ("path", "file", "filename", "cif_file", "cif_path")
+
+FILE_NAME = re.compile(r"[^\n<>{}]+\.\w{1,8}")
+
+JARVIS_KEYS = frozenset({"lattice_mat", "coords", "elements"})
+
+
+def text_of_id(value: Any) -> str:
+    """The id in a cell; none for nothing, a word for it, and a number that is none."""
+    text = "" if value is None or value != value else str(value).strip()
+    return "" if text.lower() in MISSING and text != "Na" else text  # which is sodium
+
+
+def find_column(present: Sequence[str], names: Sequence[str]) -> str | None:
+    """The first column that has one of the names: written exactly, or else in any case."""
+    by_key = {name.lower(): name for name in reversed(present)} | {name: name for name in present}
+    return next((by_key[key] for name in names for key in (name, name.lower()) if key in by_key), None)
+
+
+def find_structure_column(path: Path | str, present: Sequence[str], wanted: str | None) -> str:
+    """The column with the structures, by the name that is wanted or by the usual ones; UsageError if there is none."""
+    names = (wanted,) if wanted else (*TEXT_COLUMNS, *PATH_COLUMNS)
+    found = find_column(present, names)
+    if found is None:
+        missing = f"no column {wanted!r}" if wanted else f"no column of structures ({', '.join(names)})"
+        raise UsageError(f"{path}: {missing}, but {list_names(present)}: name it with --structure-column")
+    return found
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first names of columns and the number of the others, for a message."""
+    shown = ", ".join(name[:40] or '""' for name in names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
+
+
+def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | None:
+    """Where the structure of a row is: text in the cell, or a path.
+
+    That is relative to the folder of the table or, as the names in results are, to where the program runs.
+    """
+    if cell is None:
+        return None
+    if isinstance(cell, dict | list):
+        return Inline(where, json.dumps(cell))
+    text = str(cell)
+    if not text.strip() or text.strip().lower() in MISSING:
+        return None
+    if column.lower() in TEXT_COLUMNS and FILE_NAME.fullmatch(text.strip()):
+        return Inline(where, error=f"a file name in the column {column}, of structures: call a column of names path")
+    by_path = column.lower() in PATH_COLUMNS or (column.lower() not in TEXT_COLUMNS and not holds_structure(text))
+    if not by_path:
+        return Inline(where, text)
+    name, beside = text.strip(), base / text.strip()
+    return name if not beside.exists() and Path(name).exists() else str(beside)
+
+
+def structure_in_row(row: dict[str, Any]) -> str:
+    """A row of JSON that is itself a structure, as text; empty if it is none."""
+    for keys in (STRUCTURE_KEYS, ("lattice", "sites"), JARVIS_KEYS):
+        if all(isinstance(row.get(key), list | dict) for key in keys):  # and no texts of a CSV
+            return json.dumps(row)
+    return ""

@@ -1,0 +1,1 @@
+"""Entries to rows of predictions, and the rows to files."""

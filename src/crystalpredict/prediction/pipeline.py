@@ -1,0 +1,212 @@
+"""Sources to rows: read by processes, then computed here, found in a cache, or computed on a cluster."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalpredict.checkpoints.registry import identity_of, needs_vectors, properties_of_model, radius_of_model
+from crystalpredict.prediction.rows import Prediction, columns_of
+
+if TYPE_CHECKING:
+    from crystalpredict.io.entries import Entry, Lookup, Source
+    from crystalpredict.io.reader import Reader
+    from crystalpredict.io.worker_pool import Limits
+    from crystalpredict.prediction.cache import Cache
+    from crystalpredict.prediction.predictor import Predictor
+    from crystalpredict.prediction.resume import Cursor
+    from crystalpredict.properties import Property
+
+LOG = logging.getLogger(__name__)
+Windows = Iterable[Iterable[Prediction]]  # rows that are computed together
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection in the block: objects made by imports stay, and visiting them takes long."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The way from sources to rows of one model.
+
+    What happens is logged under `crystalpredict.prediction`.
+
+    Attributes:
+        folder: of the checkpoint.
+        targets: names of the properties to predict; none: all of the model.
+        device: name of the device.
+        batch_atoms: listed atoms that go through the network at once; None: as many as suit the device.
+        jobs: reader processes; 0: one for each core.
+        merge: whether equivalent atoms are computed once.
+        uncertainty: whether predictions have intervals, if the model is calibrated.
+        limits: of reading one file; None: the default ones.
+    """
+
+    folder: Path
+    targets: tuple[str, ...] = ()
+    device: str = "auto"
+    batch_atoms: int | None = None
+    jobs: int = 0
+    merge: bool = True
+    uncertainty: bool = True
+    limits: Limits | None = None
+
+    @property
+    def properties(self) -> tuple[Property, ...]:
+        """The properties to predict; none if the model is damaged, which `load_model` reports."""
+        from crystalpredict.prediction.derived import asked_for
+
+        known = properties_of_model(self.folder)
+        return asked_for(known, self.targets) if known else ()
+
+    @property
+    def intervals(self) -> bool:
+        """Whether the rows have intervals."""
+        from crystalpredict.uncertainty.calibration import CALIBRATION_FILE
+
+        return self.uncertainty and (self.folder / CALIBRATION_FILE).is_file()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of values."""
+        return [name for prop in self.properties for name in columns_of(prop, self.intervals)]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What predictions depend on, except the inputs and the columns, as JSON values."""
+        return {**identity_of(self.folder), "uncertainty": self.intervals, "no-reduce": not self.merge}
+
+    @contextmanager
+    def open(
+        self, sources: Iterable[Source], known: Lookup | None = None
+    ) -> Iterator[tuple[Callable[[], Predictor], Reader]]:
+        """Yield a function that loads the model on its first call, and the reader of the sources.
+
+        Reader processes start before torch is imported: they are small then, and read in the meantime.
+
+        Args:
+            sources: what to read.
+            known: rows that need not be computed.
+        """
+        with no_garbage_collection():
+            from crystalpredict.io.reader import Reader
+            from crystalpredict.io.worker_pool import available_cores
+
+            radius, vectors = radius_of_model(self.folder), needs_vectors(self.folder)
+            jobs = (self.jobs or available_cores()) if radius else 1
+            with Reader(
+                sources, radius or 0.0, jobs, merge=self.merge, vectors=vectors, limits=self.limits, known=known
+            ) as reader:
+
+                @lru_cache
+                def load() -> Predictor:
+                    from crystalpredict.prediction.predictor import load_model
+
+                    predictor = load_model(
+                        self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty
+                    )
+                    gc.freeze()
+                    gc.enable()
+                    atoms = "equivalent atoms once" if self.merge and not vectors else "all atoms"
+                    LOG.info("model %s, device %s, %s", predictor.checkpoint.name, predictor.device, atoms)
+                    return predictor
+
+                yield load, reader
+
+    @contextmanager
+    def windows(self, cursor: Cursor) -> Iterator[Windows]:
+        """Yield the rows of the cursor's sources that are not written yet, in windows."""
+        with self.open(cursor) as (load, reader):
+            yield load().windows(cursor.rest(reader.entries()), lambda: reader.busy)
+
+    @contextmanager
+    def windows_with_cache(self, cursor: Cursor, folder: Path) -> Iterator[Windows]:
+        """Yield the same; rows in the cache in a folder are taken from there, and the others kept there."""
+        known = properties_of_model(self.folder)
+        if not known:
+            with self.windows(cursor) as windows:  # which reports the damage
+                yield windows
+            return
+        from crystalpredict.prediction.cache import Cache
+        from crystalpredict.prediction.derived import derivable
+
+        every = (*known, *derivable(known))
+        facts, columns = {**self.facts, "device": self.device}, [prop.column for prop in every]
+        cache = Cache(folder, facts, columns, LOG.warning)
+        whole = replace(self, targets=tuple(prop.name for prop in every))
+        with whole.open(cursor, cache) as (load, reader):
+            gc.enable()  # `load` may never be called
+            yield _windows_with_cache(cursor.rest(reader.entries()), load, cache, lambda: reader.busy)
+
+    @contextmanager
+    def windows_on_cluster(self, cursor: Cursor, address: str, model: str | None) -> Iterator[Windows]:
+        """Yield the same, computed by the workers of the Dask scheduler at an address.
+
+        Args:
+            cursor: hands out sources, and keeps count of the rows that are written.
+            address: of the scheduler, such as tcp://host:8786, or the path of a scheduler file.
+            model: name by which workers find the model, if it has one there.
+        """
+        from crystalpredict.io.worker_pool import Limits
+        from crystalpredict.prediction.dask_cluster import Job, connected, rows_of, windows_of_rows
+
+        gc.enable()
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # failures of inputs are reported in their rows
+        job = Job(
+            str(self.folder.absolute()), model, tuple(identity_of(self.folder).items()), os.getcwd(), self.device,
+            self.batch_atoms, self.targets, self.uncertainty, self.merge, (self.limits or Limits()).seconds,
+        )  # fmt: skip
+        with connected(address, job, LOG.warning) as client:
+            LOG.info("model %s, %d workers of %s", self.folder.name, len(client.nthreads()), address)
+            yield windows_of_rows(cursor.rest(rows_of(client, job, cursor)))
+
+
+def _windows_with_cache(
+    entries: Iterable[Entry], load: Callable[[], Predictor], cache: Cache, busy: Callable[[], int]
+) -> Iterator[Iterator[Prediction]]:
+    """Yield predictions in windows, as `Predictor.windows` does; those computed are kept once their rows are written.
+
+    The predictor, of all columns of the cache, is loaded when something has to be computed.
+    """
+    from crystalpredict.io.reader import windows_of
+
+    known = 0
+    for window in windows_of(entries):
+        new = [entry for entry in window if not entry.known]
+        known += len(window) - len(new)
+        found: Iterator[Prediction] = (
+            Prediction(
+                entry.path, entry.index, entry.formula, entry.n_atoms, warnings=entry.warnings, error=entry.error
+            )
+            for entry in new
+        )
+        if any(entry.neighbors for entry in new):
+            found = load().stream(new, busy)
+        yield _kept(window, found, cache)
+        cache.commit()
+    LOG.info("%d from the cache %s", known, cache.path.parent)
+
+
+def _kept(window: list[Entry], found: Iterator[Prediction], cache: Cache) -> Iterator[Prediction]:
+    """Rows of a window in the order of its entries; new ones are added to the cache."""
+    for entry in window:
+        if entry.known:
+            yield replace(entry.known, path=entry.path, index=entry.index)
+            continue
+        row = next(found)
+        if entry.origin and row.error == entry.error:  # with more memory on the device it may be computed later
+            cache.add(entry.origin, row)
+        yield row

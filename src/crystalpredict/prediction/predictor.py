@@ -1,0 +1,263 @@
+"""Structures in, rows out: the Predictor, the same for the command line and for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice
+from math import isfinite
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.io.entries import Entry, entries_of_structures
+from crystalpredict.io.reader import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
+from crystalpredict.nn.attention import bytes_per_edge
+from crystalpredict.nn.batch import CrystalBatch
+from crystalpredict.nn.devices import choose_device, free_memory, max_batch_atoms
+from crystalpredict.nn.inference import no_busy_cores, run_in_batches
+from crystalpredict.nn.threads import BatchThreads
+from crystalpredict.prediction.decoder import OutputDecoder
+from crystalpredict.prediction.rows import Embedding as Embedding
+from crystalpredict.prediction.rows import Prediction as Prediction
+
+if TYPE_CHECKING:
+    from pymatgen.core.structure import Structure
+
+LITTLE = 2**29  # bytes, of which there are always enough
+PART_ATOMS = 288  # padded together: more than in training, for there are more alike to choose from
+
+
+class Predictor:
+    """A model on a device, ready to predict; `load_model` makes one.
+
+    Attributes:
+        columns: Names of the columns of `Prediction.values`, which end with their units.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        targets: Sequence[str] = (),
+        batch_atoms: int | None = None,
+        *,
+        uncertainty: bool = True,
+    ) -> None:
+        """`targets`, names or aliases of properties, give the columns and their order; none: all of the model.
+
+        `batch_atoms` go through the network at once, None: as many as suit the device. Where memory runs out, half.
+        `uncertainty`: with intervals, if the checkpoint is calibrated.
+        """
+        self.checkpoint = checkpoint
+        self.device = choose_device(device)
+        self.batch_atoms = batch_atoms or max_batch_atoms(self.device)
+        self.model = checkpoint.model.to(self.device).eval()
+        self.batch_threads = BatchThreads(self.device)
+        self.busy = no_busy_cores
+        self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty)
+        self.properties = self.decoder.properties
+        self.columns = [prop.column for prop in self.properties]
+
+    def predict(
+        self, structures: Iterable[str | PathLike[str] | Structure], *, reduce: bool = True
+    ) -> list[Prediction]:
+        """Predictions for structures, one row each, in their order.
+
+        Args:
+            structures: Paths of files, pymatgen structures or ASE atoms, mixed as you like; or one of these. A file of
+                several structures gives several rows.
+            reduce: Compute one of each kind of equivalent atoms only. It is faster, and the predictions are the same
+                but for rounding.
+
+        Returns:
+            Rows with values, intervals and warnings. A structure that cannot be read or predicted has an `error`.
+        """
+        return list(self.stream(self._entries(structures, reduce)))
+
+    def embed(
+        self, structures: Iterable[str | PathLike[str] | Structure], *, per_atom: bool = False
+    ) -> list[Embedding]:
+        """The network's features of structures, one row each, in their order, for a regressor of one's own.
+
+        Args:
+            structures: As for `predict`.
+            per_atom: Give the features of every atom, (n, D), instead of their mean over the atoms, (D,).
+
+        Returns:
+            Rows with features. A structure that cannot be read or computed has an `error`.
+        """
+        return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
+
+    def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores) -> Iterator[Prediction]:
+        """Predictions in the order of the entries, a window of them in memory at a time; `busy` as for `windows`."""
+        return chain.from_iterable(self.windows(entries, busy))
+
+    def windows(
+        self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores
+    ) -> Iterator[Iterator[Prediction]]:
+        """The predictions of `stream` by windows: what is computed together depends on nothing before it.
+
+        `busy` says how many cores others use at present; the rest is used here.
+        """
+        for window in self._windows(entries, busy):
+            yield self.predictions(window)
+
+    def stream_embeddings(
+        self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores, *, per_atom: bool = False
+    ) -> Iterator[Embedding]:
+        """Features in the order of the entries, as `stream` gives predictions; per atom, no atoms may be merged."""
+        for window in self._windows(entries, busy):
+            yield from self._embeddings(window, per_atom)
+
+    def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
+        """The entries, some at a time; what is done with these has the threads that `busy` leaves."""
+        self.busy = busy
+        yield from windows_of(entries)
+
+    def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
+        """The predictions of some entries, computed together."""
+        crystals, neighbors = found_in(entries)
+        outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
+        features = np.full((len(crystals), self.model.config.features), np.nan)
+
+        def compute(rows: IntArray, batch: CrystalBatch) -> None:
+            found = self.model.features(batch)
+            features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
+
+        too_large = self._in_batches(crystals, neighbors, compute)
+        table = self.decoder.values(outputs)  # (crystals, properties)
+        ends = self.decoder.bounds(outputs, features, crystals)
+        domain_warnings = self.decoder.domain_warnings(crystals, neighbors, features)
+        rows = enumerate(table.tolist())
+        for entry in entries:
+            values: dict[str, float] = {}
+            bounds: dict[str, FloatArray] = {}
+            error, notes = entry.error, self._notes(entry)
+            if edges := entry.neighbors:
+                row, numbers = next(rows)
+                if all(map(isfinite, numbers)):
+                    values = dict(zip(self.columns, numbers, strict=True))
+                    bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
+                    notes += (domain_warnings[row],) if domain_warnings[row] else ()
+                else:
+                    error = self._complaint(edges, row in too_large)
+            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds)
+
+    def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
+        crystals, neighbors = found_in(entries)
+        features: dict[int, FloatArray] = {}
+
+        def compute(rows: IntArray, batch: CrystalBatch) -> None:
+            if per_atom:
+                atoms = self.model.encode(batch)[batch.crystals.argsort(stable=True)].cpu().numpy()
+                ends = np.cumsum([crystals[row].n_atoms for row in rows])  # empty slots come after
+                features.update(zip(rows.tolist(), np.split(atoms, ends)[:-1], strict=True))
+            else:
+                features.update(zip(rows.tolist(), self.model.features(batch).cpu().numpy(), strict=True))
+
+        too_large = self._in_batches(crystals, neighbors, compute)
+        rows = iter(range(len(crystals)))
+        for entry in entries:
+            found, numbers, error = None, None, entry.error
+            if entry.crystal and (edges := entry.neighbors):
+                row = next(rows)
+                found = features.get(row)
+                if found is None or not np.isfinite(found).all():
+                    found, error = None, self._complaint(edges, row in too_large)
+                elif per_atom:
+                    main = entry.crystal.occupancies.argmax(axis=1)
+                    numbers = entry.crystal.numbers[np.arange(len(main)), main]
+            yield Embedding(
+                entry.path, entry.index, entry.formula, entry.n_atoms, found, numbers, self._notes(entry), error
+            )
+
+    def _complaint(self, edges: Neighbors, too_large: bool) -> str:
+        """Why there are no numbers for a crystal that was read."""
+        if too_large:
+            return f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another"
+        return "the prediction is not a number: the cell is far from anything known"
+
+    def _notes(self, entry: Entry) -> tuple[str, ...]:
+        """The entry's warnings, and what the network's radius adds to them."""
+        edges = entry.neighbors
+        if edges is None or edges.widths.min() > 1:
+            return entry.warnings
+        isolated = int(edges.counts[edges.widths == 1].sum())
+        return (*entry.warnings, f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å")
+
+    def _in_batches(
+        self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]
+    ) -> set[int]:
+        """Call `compute` with the indices and the batch of some crystals, until all are computed.
+
+        Returns:
+            Indices of the crystals that do not fit into memory.
+        """
+        too_large, self.batch_atoms = run_in_batches(
+            crystals, neighbors, lambda rows, batch: compute(rows, batch.to(self.device)), self.batch_threads,
+            batch_atoms=self.batch_atoms, busy_cores=self.busy,
+            part_atoms=PART_ATOMS if self.device.type == "cpu" else self.batch_atoms, has_room=self._has_room,
+        )  # fmt: skip
+        return too_large
+
+    def _has_room(self, edges: int, batches: int) -> bool:
+        """Return whether half of the free memory holds some batches of so many padded edges each.
+
+        On a GPU, where a batch that does not fit raises an error, nothing is checked.
+        """
+        if self.device.type != "cpu":
+            return True
+        needed = edges * bytes_per_edge(self.model.config) * batches
+        return needed <= LITTLE or needed <= free_memory() / 2
+
+    def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
+        one = isinstance(structures, str | bytes | dict | PathLike) or not isinstance(structures, Iterable)
+        if one or any(hasattr(structures, name) for name in ("sites", "get_cell")):  # ASE's Atoms, which are no list
+            structures = [structures]  # type: ignore[list-item]
+        radius, vectors = self.model.config.radius, self.model.config.vectors
+        first = 0
+        for paths, same in groupby(structures, lambda item: isinstance(item, str | PathLike)):
+            while some := list(islice(same, CHUNK_FILES)):
+                if paths:
+                    names = [fspath(path) for path in some]  # type: ignore[arg-type]
+                    yield from read_chunk(names, radius, merge=reduce, vectors=vectors)
+                else:
+                    entries = entries_of_structures(some, radius, first=first, vectors=vectors)  # type: ignore[arg-type]
+                    yield from merge_entries(entries, radius) if reduce else entries
+                first += len(some)
+
+
+def load_model(
+    name: str | PathLike[str] | None = None,
+    device: str = "auto",
+    targets: Sequence[str] = (),
+    batch_atoms: int | None = None,
+    *,
+    uncertainty: bool = True,
+) -> Predictor:
+    """A model, ready to predict.
+
+    Args:
+        name: Name of a bundled or installed model, or a checkpoint folder, which a Path always is. None: the default
+            model, `crystalformer-mp`.
+        device: `auto`, `cpu` or `cuda`.
+        targets: Names or short forms of properties, which become the columns in this order, such as `["bandgap", "K"]`.
+            None given: all properties of the model.
+        batch_atoms: Number of atoms that are computed at once. None: chosen by the memory of the device.
+        uncertainty: Whether rows have intervals, if the model is calibrated.
+
+    Returns:
+        The Predictor.
+
+    Raises:
+        UsageError: No model has this name, no such property is known, or the device is missing.
+        CheckpointError: The checkpoint is damaged or of an unknown format.
+    """
+    folder = find_model(name if name is None or isinstance(name, str) else str(Path(name).absolute()))
+    checkpoint = load_checkpoint(folder)
+    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty)

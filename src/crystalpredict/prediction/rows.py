@@ -1,0 +1,132 @@
+"""Rows of predictions and of features, and their columns. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from crystalpredict.errors import UsageError
+from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
+
+if TYPE_CHECKING:
+    from crystalpredict.crystals.crystal import FloatArray, IntArray
+    from crystalpredict.properties import Property
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predicted values of one structure, or the reason why there are none.
+
+    `row["bandgap_eV"]` is the value of a column.
+
+    Attributes:
+        path: The file, or the name of the member of an archive or of the row of a table.
+        index: Position of the structure in a file of several, from 0.
+        formula: Reduced formula; empty if the structure was not read.
+        n_atoms: Number of atoms of the cell as given; None if the structure was not read.
+        values: Predictions by column, whose names end with their units; empty if there is an error.
+        warnings: Reasons to doubt the values, such as a crystal unlike the training data.
+        error: Why there are no values; empty if there are.
+        bounds: By column, lower and upper ends (levels, 2) of the intervals of 50, 68, 80, 90 and 95 %, in the unit of
+            the column; empty if the model is not calibrated.
+    """
+
+    path: str
+    index: int
+    formula: str
+    n_atoms: int | None
+    values: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+    bounds: dict[str, FloatArray] = field(default_factory=dict, compare=False)
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """By column, the interval that holds the true value in 90 % of cases, in the unit of the column."""
+        return {column: self.interval(column) for column in self.bounds}
+
+    def interval(self, column: str, level: int = DEFAULT_LEVEL) -> tuple[float, float]:
+        """Lower and upper end of the interval of a column, in its unit.
+
+        Args:
+            column: Name of a column of `values`.
+            level: Share of true values inside, in percent: 50, 68, 80, 90 or 95.
+
+        Raises:
+            UsageError: The column has no interval, or there is none of this level.
+        """
+        if column not in self.bounds:
+            raise UsageError(f"no interval of {column!r}: there are those of {', '.join(self.bounds) or 'nothing'}")
+        if level not in LEVELS:
+            raise UsageError(f"no interval of {level!r} %: choose from {', '.join(map(str, LEVELS))}")
+        low, high = self.bounds[column][LEVELS.index(level)].tolist()
+        return low, high
+
+    def __getitem__(self, column: str) -> float:
+        """The predicted value of a column, in its unit; KeyError without one, as in rows with an error."""
+        return self.values[column]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The network's features of one structure, or the reason why there are none.
+
+    Attributes:
+        path: The file, or the name of the member of an archive or of the row of a table.
+        index: Position of the structure in a file of several, from 0.
+        formula: Reduced formula; empty if the structure was not read.
+        n_atoms: Number of atoms n of the cell as given; None if the structure was not read.
+        features: (D,), the mean over the atoms; with `per_atom` (n, D), each atom in the order of the cell. D is 128
+            for the bundled models. None if there is an error.
+        numbers: With `per_atom` (n,), the atomic number of each atom, or of the main occupant of its site.
+        warnings: Reasons to doubt the features.
+        error: Why there are no features; empty if there are.
+    """
+
+    path: str
+    index: int
+    formula: str
+    n_atoms: int | None
+    features: FloatArray | None = None
+    numbers: IntArray | None = None
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+MOST_AFTER_POINT = 20  # digits
+
+
+def columns_of(prop: Property, intervals: bool) -> list[str]:
+    """Names of a property's columns: the value and, if wanted, the ends of its interval."""
+    return [prop.column, *(f"{prop.column}_{end}{DEFAULT_LEVEL}" for end in ("lo", "hi") if intervals)]
+
+
+def numbers_of(row: Prediction, prop: Property, intervals: bool) -> list[float | None]:
+    """What stands in a property's columns; None where there is no value."""
+    if not row.values:
+        return [None] * len(columns_of(prop, intervals))
+    column, digits = prop.column, prop.decimals
+    values = (row.values[column], *(row.interval(column) if intervals else ()))
+    return [round(value, digits) if digits <= MOST_AFTER_POINT else float(written(value, digits)) for value in values]
+
+
+def written(value: float, decimals: int) -> str:
+    """A number with digits after the point, or as a power of ten where that would take many zeros."""
+    return f"{value:.{max(decimals, 0)}f}" if decimals <= MOST_AFTER_POINT else f"{value:.4e}"
+
+
+def record(row: Prediction, properties: Sequence[Property], intervals: bool = False) -> dict[str, object]:
+    """A row as an object of JSON; null where there is no value."""
+    values: dict[str, object] = {}
+    for prop in properties:
+        values.update(zip(columns_of(prop, intervals), numbers_of(row, prop, intervals), strict=True))
+    return {
+        "path": row.path,
+        "index": row.index,
+        "formula": row.formula or None,
+        "n_atoms": row.n_atoms,
+        **values,
+        "warnings": list(row.warnings),
+        "error": row.error or None,
+    }

@@ -1,0 +1,1 @@
+"""Training and fine-tuning: a table of labelled crystals to a checkpoint."""

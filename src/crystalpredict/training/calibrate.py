@@ -1,0 +1,82 @@
+"""Calibrate a trained network: error model from the validation set, applicability domain from the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crystalpredict.checkpoints.checkpoint import Checkpoint
+from crystalpredict.crystals.crystal import FloatArray, IntArray
+from crystalpredict.crystals.primitive import primitive_size
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
+from crystalpredict.errors import DataError
+from crystalpredict.nn.batch import PART_ATOMS, CrystalBatch
+from crystalpredict.nn.inference import run_in_batches
+from crystalpredict.nn.threads import BatchThreads
+from crystalpredict.uncertainty.applicability import fit_domain
+from crystalpredict.uncertainty.calibration import Calibration
+from crystalpredict.uncertainty.intervals import LEAST, fit_errors
+
+BATCH_ATOMS = 2000  # listed atoms of a batch
+
+
+def calibrate(
+    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, *, domain: bool
+) -> Calibration | None:
+    """Return the calibration of a network; None if the validation set has fewer than LEAST labels of a property.
+
+    Args:
+        checkpoint: with the network.
+        table: crystals, labels and splits that the network was trained with.
+        neighbors: neighbour lists of the crystals of the table.
+        domain: whether to include the statistics of the training set; this computes the features of all of it.
+    """
+    validation, train = (np.flatnonzero(table.splits == part).tolist() for part in (VALIDATION, TRAIN))
+    labels = encoded_labels(table, checkpoint.properties)[validation]
+    if (np.isfinite(labels).sum(axis=0) < LEAST).any():
+        return None
+    outputs, features = outputs_and_features(checkpoint, table, neighbors, validation)
+    scale = checkpoint.deviation
+    centres = (checkpoint.centres(outputs) - checkpoint.mean) / scale
+    sizes = np.array([primitive_size(table.crystal(row)) for row in validation])
+    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.floors)
+    if not domain:
+        return Calibration(errors)
+    _, features = outputs_and_features(checkpoint, table, neighbors, train)
+    crystals, edges = [table.crystal(row) for row in train], [neighbors.neighbors(row) for row in train]
+    return Calibration(errors, fit_domain(crystals, edges, features))
+
+
+def outputs_and_features(
+    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, rows: Sequence[int]
+) -> tuple[FloatArray, FloatArray]:
+    """Return standardised outputs (R, outputs) and network features (R, D) of some crystals.
+
+    Args:
+        checkpoint: its network computes them.
+        table: of crystals.
+        neighbors: neighbour lists of the crystals of the table.
+        rows: of the table, R of them.
+
+    Raises:
+        DataError: a crystal does not fit into memory.
+    """
+    model = checkpoint.model
+    weight = next(model.parameters())
+    outputs = np.empty((len(rows), model.config.outputs), dtype=np.float32)
+    features = np.empty((len(rows), model.config.features), dtype=np.float32)
+
+    def compute(some: IntArray, batch: CrystalBatch) -> None:
+        found = model.features(batch.to(weight.device, weight.dtype))
+        features[some] = found.cpu().numpy()
+        outputs[some] = model.readout(found).cpu().numpy()
+
+    too_large, _ = run_in_batches(
+        [table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows], compute,
+        BatchThreads(weight.device), batch_atoms=BATCH_ATOMS, part_atoms=2 * PART_ATOMS,
+    )  # fmt: skip
+    if too_large:
+        name = table.ids[rows[min(too_large)]]
+        raise DataError(f"not enough memory for {len(too_large)} crystals, the first: id {name}")
+    return outputs, features

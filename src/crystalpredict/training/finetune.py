@@ -1,0 +1,258 @@
+"""Fine-tune a checkpoint on a labelled table, or train from scratch; a run that was killed can be resumed.
+
+The folder of a finished run is a checkpoint folder. Besides the checkpoint it holds
+provenance.json    options, data, base model and versions of the run; it is enough to resume
+metrics.json       errors on the validation and the test set
+dropped.csv        rows and labels that were left out, with reasons
+splits.csv         part of the split of each row
+training/          crystals.npz, config.json, state.npz and log.csv; the last three for each ensemble member
+With cross-validation there is one such folder for each fold (fold-1, fold-2, ...), and metrics.json of all folds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, replace
+from math import sqrt
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalpredict._files import write_atomically, write_json
+from crystalpredict._schema import SchemaError, record
+from crystalpredict.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, IntArray
+from crystalpredict.data.dataset import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    CrystalTable,
+    encoded_labels,
+    neighbor_table,
+    rows_with_labels,
+    scale_of_labels,
+)
+from crystalpredict.data.labelled import PARTS, LabelledCrystals
+from crystalpredict.errors import DataError, printable
+from crystalpredict.evaluation.metrics import metrics_of
+from crystalpredict.nn import ensemble_of
+from crystalpredict.properties import Property
+from crystalpredict.training import distributed
+from crystalpredict.training.calibrate import calibrate
+from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.model_card import model_card
+from crystalpredict.training.plan import Plan
+from crystalpredict.training.trainer import Trainer
+
+MIN_CRYSTALS_FULL_RATE = 1000  # training crystals; with fewer, a pre-trained encoder has a lower learning rate
+GOLDEN_CRYSTALS, GOLDEN_ATOMS = 8, 60  # number and largest size of the crystals in golden.json
+
+
+def settings_for(crystals: int, atoms: float, *, scratch: bool, directions: bool = False) -> TrainingConfig:
+    """Return settings for a training set, found by trial (docs/log.md).
+
+    A step has 16 to 64 crystals. The number of steps grows with the square root of the number of crystals. Early
+    stopping ends the run after a quarter of the epochs without a smaller validation error. A pre-trained encoder
+    overfits a small training set, so its learning rate is lower there.
+
+    Args:
+        crystals: in the training set.
+        atoms: mean number of atoms of a crystal.
+        scratch: whether the weights start at random.
+        directions: whether new direction weights are added. Their steps take six times as long, and a quarter of the
+            steps is enough; the error first rises, so there is no early stopping.
+    """
+    step_crystals = min(64, max(16, crystals // 25))
+    steps = (120 if scratch else 15 if directions else 60) * sqrt(crystals)
+    epochs = max(10, round(steps * step_crystals / crystals))
+    slow = not scratch and crystals < MIN_CRYSTALS_FULL_RATE
+    return TrainingConfig(
+        epochs=epochs,
+        patience=epochs if directions else max(5, epochs // 4),
+        batch_atoms=max(1, round(step_crystals * atoms)),
+        learning_rate=2e-3 if slow else 1e-3,
+        encoder_rate=0.1 if slow else 1.0,
+        muon_rate=1.0,
+        schedule="one_cycle",
+        ema=0.99 if steps < 2000 else 0.998,
+    )
+
+
+def check_labels(table: CrystalTable, splits: Sequence[IntArray]) -> None:
+    """Check that every property has training and validation labels.
+
+    Args:
+        table: C crystals with labels.
+        splits: part of each crystal, (C,), for each fold.
+
+    Raises:
+        DataError: in some fold, a property has too few training labels or no validation label.
+    """
+    for prop in table.properties:
+        try:
+            record(asdict(prop), Property)
+        except SchemaError as error:
+            raise DataError(f"{printable(prop.label[:60])}: rename the column ({printable(str(error))})") from None
+    encoded = encoded_labels(table, table.properties)
+    for parts in splits:
+        scale_of_labels(encoded[parts == TRAIN], table.properties)
+        for column, prop in enumerate(table.properties):
+            rows_with_labels(parts == VALIDATION, encoded[:, [column]], f"validation ({prop.name})")
+
+
+def prepare_run(folder: Path, crystals: LabelledCrystals, splits: Sequence[IntArray], plan: Plan) -> None:
+    """Write the files that the run or its folds need; provenance.json, which makes it resumable, is the last."""
+    for own, parts in zip(run_folders(folder, plan), splits, strict=True):
+        replace(crystals.table, splits=parts).save(own / "training" / "crystals.npz")
+        _write_csv(own / "splits.csv", ("id", "split"), zip(crystals.table.ids, map(PARTS.get, parts), strict=True))
+    lost = sorted((*crystals.dropped, *crystals.holes), key=attrgetter("row"))
+    _write_csv(folder / "dropped.csv", ("file", "row", "id", "reason"), map(astuple, lost))
+    plan.save(folder)
+
+
+def run_folders(folder: Path, plan: Plan) -> list[Path]:
+    """Return the folders of the folds, or the folder itself without folds."""
+    return [folder / f"fold-{number}" for number in range(1, plan.folds + 1)] or [folder]
+
+
+def open_trainings(folder: Path, plan: Plan, device: str, jobs: int = 1) -> Iterator[Trainer]:
+    """Yield the trainer of each ensemble member, new or in its last saved state.
+
+    Args:
+        folder: of a run, or of one of its folds.
+        plan: of the run.
+        device: name of the device to train on.
+        jobs: processes that compute neighbour lists.
+    """
+    config = replace(plan.training, device=device)
+    table = CrystalTable.load(folder / "training" / "crystals.npz")
+    model = plan.model
+    neighbors = neighbor_table(table, model.radius, jobs=jobs, merging=model.merging)
+    for number, run in enumerate(training_folders(folder, plan)):
+        own = replace(config, seed=config.seed + number)
+        resumed = (run / "state.npz").exists()
+        yield Trainer(run, table, neighbors, model, own, start=None if resumed else plan.base_checkpoint())
+
+
+def training_folders(folder: Path, plan: Plan) -> list[Path]:
+    """Return the folder of the training state of each ensemble member."""
+    training = folder / "training"
+    if plan.members == 1:
+        return [training]
+    return [training / f"member-{number}" for number in range(1, plan.members + 1)]
+
+
+def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, dict[str, Any]]:
+    """Write the trained network or ensemble as a checkpoint into the folder of the run.
+
+    Returns:
+        Content of metrics.json: metrics by part of the split, property and unit.
+    """
+    training = trainings[0]
+    networks = [member.final_network() for member in trainings]
+    table = training.data.table
+    report: dict[str, dict[str, Any]] = {}
+    for part in (VALIDATION, TEST):
+        rows = np.flatnonzero(table.splits == part)
+        if len(rows):
+            values = np.mean([training.predict(rows, network) for network in networks], axis=0)
+            report[PARTS[part]] = errors_of(training.properties, training.data.encoded[rows], values)
+    if distributed.rank():
+        return report
+    small = np.flatnonzero(table.sizes <= max(GOLDEN_ATOMS, int(table.sizes.min())))[:GOLDEN_CRYSTALS]
+    epochs = [member.final_epoch for member in trainings]
+    elements, learnt = (plan.base["elements_seen"], plan.base["learnt"]) if plan.base else ([], [])
+    trained = np.unique(table.numbers[np.repeat(table.splits, table.sizes) == TRAIN])
+    facts = {
+        "settings": asdict(training.config),
+        "crystals": {PARTS[part]: int((table.splits == part).sum()) for part in PARTS},
+        "epoch": epochs[0] if plan.members == 1 else epochs,
+        "elements_seen": sorted({*trained.tolist(), *elements}),
+        "learnt": sorted({*(prop.identity for prop in training.properties), *learnt}),
+        "base": plan.base,
+    }
+    name = folder.resolve().name
+    checkpoint = Checkpoint(
+        name, ensemble_of(networks).cpu(), training.properties, training.data.mean, training.data.deviation, facts
+    )
+    if not plan.learnt:  # else the base model was trained on validation crystals, and intervals would be too narrow
+        checkpoint = replace(
+            checkpoint, calibration=calibrate(checkpoint, table, training.data.neighbors, domain=False)
+        )
+    write_json(folder / "metrics.json", report)
+    card = model_card(name, plan, report, epochs, calibrated=checkpoint.calibration is not None)
+    save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
+    return report
+
+
+def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatArray) -> dict[str, Any]:
+    """Return metrics by property, on the trained scale and in the property's unit.
+
+    Args:
+        properties: P of them.
+        labels: on the trained scale, not a number where missing, (R, P).
+        values: predictions on the trained scale, (R, P).
+    """
+    report: dict[str, Any] = {}
+    for column, prop in enumerate(properties):
+        known = np.isfinite(labels[:, column])
+        if known.any():
+            label, value = labels[known, column], values[known, column]
+            scales = {prop.unit: (prop.in_unit(label), prop.decode(value))}
+            if prop.transform != "none":
+                scales = {prop.trained_unit: (label, value), **scales}
+            report[prop.name] = {scale: asdict(metrics_of(*pair)) for scale, pair in scales.items()}
+    return report
+
+
+def mean_of_folds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and sample standard deviation over the folds of the test error (MAE), by property and unit.
+
+    The error of a fold without test labels of a property is None.
+    """
+    summary: dict[str, Any] = {}
+    tests = [report["test"] for report in reports]
+    for name, scales in {name: scales for test in tests for name, scales in test.items()}.items():
+        for scale in scales:
+            errors = [test[name][scale]["mae"] if name in test else None for test in tests]
+            known = [error for error in errors if error is not None]
+            deviation = float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+            summary.setdefault(name, {})[scale] = {
+                "mae": float(np.mean(known)),
+                "deviation": deviation,
+                "folds": errors,
+            }
+    return summary
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with write_atomically(path) as file:
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # ids from JSON may contain lone surrogates
+
+
+def describe_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
+    """Return messages about the data and the base model: elements new to it, and targets that it was trained on."""
+    lines = []
+    seen = start.training.get("elements_seen", ())
+    new = sorted(set(np.unique(crystals.table.numbers).tolist()) - set(seen)) if seen else []
+    if new:
+        lines.append(f"elements new to {start.name}: {', '.join(ELEMENTS[number - 1] for number in new)}")
+    if known := learnt_targets(crystals.table.properties, start):
+        lines.append(
+            f"{start.name} was itself trained on {', '.join(known)}: errors on crystals it was trained on are too small"
+        )
+    return lines
+
+
+def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[str]:
+    """Return the names of the properties that the base model was itself trained on."""
+    learnt = {name for name, *_ in start.learnt}  # in any unit, or as a logarithm
+    return [prop.name for prop in properties if prop.name in learnt]

@@ -1,0 +1,60 @@
+"""What a checkpoint knows of its own errors and of its training data, as one file of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import safetensors.numpy
+
+from crystalpredict.uncertainty.applicability import Domain
+from crystalpredict.uncertainty.intervals import ErrorModel
+
+CALIBRATION_FILE = "calibration.safetensors"
+KINDS: tuple[type[ErrorModel], type[Domain]] = (ErrorModel, Domain)
+TYPES = {"elements": np.int32, "pairs": np.uint8}  # all others are float32
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The errors of a model, and its training data if their statistics were taken."""
+
+    errors: ErrorModel
+    domain: Domain | None = None
+
+    def to_bytes(self) -> bytes:
+        """The content of a calibration file."""
+        tensors: dict[str, np.ndarray] = {}
+        parts: list[ErrorModel | Domain] = [self.errors, *([self.domain] if self.domain else [])]
+        for part in parts:
+            for field in fields(part):
+                kind = TYPES.get(field.name, np.float32)
+                tensors[_key(part, field.name)] = np.ascontiguousarray(getattr(part, field.name), dtype=kind)
+        return safetensors.numpy.save(tensors)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, properties: int, features: int) -> Calibration:
+        """The calibration of a model of so many properties and features; ValueError if it is none."""
+        try:
+            tensors = safetensors.numpy.load(content)
+        except Exception as error:  # of types that NumPy does not have, its reader raises a KeyError, and others
+            raise ValueError("no safetensors file that can be read") from error
+        wanted = [{_key(kind, field.name) for field in fields(kind)} for kind in KINDS]
+        if set(tensors) not in (wanted[0], wanted[0] | wanted[1]):
+            odd = sorted((wanted[0] | wanted[1]) ^ set(tensors))
+            raise ValueError(f"tensors are missing or unknown, first {odd[0]!r}")
+        for name, tensor in tensors.items():
+            if tensor.dtype != TYPES.get(name.partition(".")[2], np.float32):
+                raise ValueError(f"{name} has the type {tensor.dtype}")
+        errors = ErrorModel(*(tensors[_key(ErrorModel, field.name)] for field in fields(ErrorModel)))
+        domain = None
+        if set(tensors) != wanted[0]:
+            domain = Domain(*(tensors[_key(Domain, field.name)] for field in fields(Domain)))
+        width = features if domain is None else len(domain.shift)
+        if (len(errors.weights), errors.features, width) != (properties, features, features):
+            raise ValueError("it belongs to another model")
+        return cls(errors, domain)
+
+
+def _key(part: object, field: str) -> str:
+    return f"{'errors' if part is ErrorModel or isinstance(part, ErrorModel) else 'domain'}.{field}"

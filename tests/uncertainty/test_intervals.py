@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from crystalpredict.properties import find_property
+from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
+from crystalpredict.uncertainty.intervals import ErrorModel, bounds, conformal_quantile, fit_errors
+
+AT = LEVELS.index(DEFAULT_LEVEL)
+NO_FLOOR = np.array([-np.inf])
+
+
+def noisy(count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Predictions, labels, sizes and features of crystals whose error grows with a feature, and with the size."""
+    rng = np.random.default_rng(seed)
+    features, sizes = rng.normal(size=(count, 4)), rng.integers(1, 60, count)
+    outputs = rng.normal(size=(count, 1))
+    scale = 0.1 * np.exp(features[:, [0]]) * np.where(sizes > 40, 3, 1)[:, None]
+    return outputs, outputs + scale * rng.standard_t(4, (count, 1)), sizes, features
+
+
+def test_the_conformal_quantile_is_the_ranked_score_of_the_literature() -> None:
+    scores = np.arange(1.0, 20)[::-1]  # 19 of them
+    assert conformal_quantile(scores, 0.5) == 10
+    assert conformal_quantile(scores, 0.9) == 18
+    assert conformal_quantile(scores, 0.95) == 19
+    assert conformal_quantile(scores[:5], 0.95) == scores[:5].max()  # too few: the largest
+
+
+def test_a_new_score_is_at_most_the_quantile_as_often_as_promised() -> None:
+    rng = np.random.default_rng(1)
+    trials = rng.exponential(size=(4000, 40))
+    below = [row[39] <= conformal_quantile(row[:39], 0.9) for row in trials]
+    assert np.mean(below) == pytest.approx(0.9, abs=0.015)  # 36 of 40 exactly
+
+
+def test_new_crystals_lie_in_their_intervals_in_every_third_by_size_and_these_are_narrower_than_equal_ones() -> None:
+    outputs, labels, sizes, features = noisy(3000)
+    model = fit_errors(outputs, labels, sizes, features, NO_FLOOR)
+    new_outputs, new_labels, new_sizes, new_features = noisy(6000, seed=1)
+    halves = model.halfwidths(new_outputs, new_sizes, new_features)[:, 0]
+    misses = np.abs(new_labels - new_outputs)
+    assert np.mean(misses <= halves, axis=0) == pytest.approx(np.array(LEVELS) / 100, abs=0.025)
+    groups = np.searchsorted(model.sizes[0], new_sizes)
+    for group in range(3):
+        assert np.mean(misses[groups == group, 0] <= halves[groups == group, AT]) == pytest.approx(0.9, abs=0.025)
+    equal = conformal_quantile(np.abs(labels - outputs)[:, 0], 0.9)
+    assert halves[:, AT].mean() < 0.8 * equal
+
+
+def test_few_labels_give_one_width_and_too_few_none() -> None:
+    outputs, labels, sizes, features = noisy(400)
+    labels[60:] = np.nan
+    model = fit_errors(outputs, labels, sizes, features, NO_FLOOR)
+    halves = model.halfwidths(outputs, sizes, features)[:, 0]
+    assert np.ptp(halves, axis=0) == pytest.approx(0)
+    assert halves[0, AT] == conformal_quantile(np.abs(labels - outputs)[:60, 0], 0.9)
+    labels[49:] = np.nan
+    with pytest.raises(ValueError, match="49 labels"):
+        fit_errors(outputs, labels, sizes, features, NO_FLOOR)
+
+
+def test_far_from_the_calibration_crystals_the_scale_stays_in_its_range() -> None:
+    model = fit_errors(*noisy(1000), NO_FLOOR)
+    halves = model.halfwidths(np.zeros((2, 1)), np.array([5, 5]), np.array([[90.0, 0, 0, 0], [-90.0, 0, 0, 0]]))
+    assert np.isfinite(halves).all()
+    assert np.log(halves[0, 0, AT] / halves[1, 0, AT]) == pytest.approx(np.ptp(model.limits[0]))
+
+
+def test_correlation_of_errors_is_that_of_the_labels_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 2000)
+    outputs = np.zeros((2000, 2))
+    model = fit_errors(outputs, noise, np.full(2000, 4), np.zeros((2000, 1)), np.full(2, -np.inf))
+    assert model.correlation[0, 1] == pytest.approx(6 / np.pi * np.arcsin(0.3), abs=0.05)  # Spearman's for normal ones
+
+
+def test_intervals_are_mapped_to_the_unit_and_end_where_physics_does() -> None:
+    gap, bulk = find_property("bandgap"), find_property("bulk_modulus")
+    ends = bounds([gap, bulk], np.array([[0.2, 2.0]]), np.full((1, 2, 1), 0.5))
+    assert ends[0, 0, 0] == pytest.approx([0, 0.7])
+    assert ends[0, 1, 0] == pytest.approx([10**1.5, 10**2.5])
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("quantiles", lambda values: -values),
+        ("quantiles", lambda values: values[..., ::-1]),
+        ("weights", lambda values: values * np.nan),
+        ("limits", lambda values: values[:, :1]),
+    ],
+)
+def test_an_impossible_error_model_is_refused(field, change) -> None:
+    model = fit_errors(*noisy(100), NO_FLOOR)
+    with pytest.raises(ValueError, match=field):
+        ErrorModel(**{**vars(model), field: change(getattr(model, field))})
