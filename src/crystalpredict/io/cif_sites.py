@@ -92,7 +92,8 @@ class Sites:
             raise StructureError(
                 "no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only"
             )
-        places = np.array([[gemmi.cif.as_number(text) for text in self.columns[axis]] for axis in _AXES]).T
+        texts = [self.columns[axis] for axis in _AXES]
+        places = np.array([[gemmi.cif.as_number(text) for text in column] for column in texts]).T
         self.extent = float(np.abs(places).max())
         if not self.extent <= FARTHEST:  # true for not-a-number too
             site, axis = np.argwhere(~(np.abs(places) <= FARTHEST))[0].tolist()
@@ -101,7 +102,8 @@ class Sites:
                 raise StructureError(f"no {'xyz'[axis]} {where}: give one, or leave the site out")
             wrong = "too large" if abs(number(text)) > FARTHEST else "not a number"
             raise StructureError(f"{'xyz'[axis]} {where} is {text[:40]!r}, {wrong}: {_CHECK}")
-        return exact_thirds(places)
+        written = "".join(map("".join, texts))
+        return exact_thirds(places) if "333" in written or "666" in written else places
 
     def limits(self, occupancies: FloatArray, lattice: FloatArray) -> FloatArray:
         """How close (m,), Å, images of a site are one atom."""

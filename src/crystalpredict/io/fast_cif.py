@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, inf, nan, radians
+from math import inf, nan
 from typing import Any
 
 import gemmi
@@ -24,6 +24,7 @@ from crystalpredict.errors import StructureError
 from crystalpredict.io.cif_sites import Sites, elements_of, expand, number, owners, shared
 from crystalpredict.io.cif_symmetry import UNKNOWN, CifItems, Decision, decide, value_of
 
+FLAT_CELL = 1e-3  # of the product of its lengths, below which a cell with a volume is flat
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 _LENGTHS = tuple(f"_cell_length_{axis}" for axis in "abc")
 _ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
@@ -33,22 +34,6 @@ _CELL = re.compile(
     r"|_symmetry_(equiv_pos_as_xyz|space_group_name_.*|int_tables_number)|_space_group_(name_.*|it_number|.*symop.*xyz"
     r"|.*ssg_.*|.*magn_.*)"
 )
-_TAGS = (
-    *_LENGTHS, *_ANGLES, "_cell_formula_units_z", "_chemical_formula_sum", "_symmetry_equiv_pos_as_xyz",
-    "_space_group_symop_operation_xyz", "_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt",
-    "_space_group_name_h-m_full", "_space_group_name_h-m_ref", "_space_group_it_number", "_symmetry_int_tables_number",
-    "_space_group_name_hall", "_symmetry_space_group_name_hall",
-    "_atom_site_label", "_atom_site_type_symbol", "_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z",
-    "_atom_site_occupancy", "_atom_site_calc_flag",
-)  # fmt: skip
-_IN_LOOPS = (
-    "_atom_site_fract_x", "_atom_site_type_symbol", "_atom_site_occupancy", "_symmetry_equiv_pos_as_xyz",
-    "_space_group_symop_operation_xyz",
-)  # fmt: skip
-_UNUSUAL = (  # names of newer dictionaries and of what is rare
-    "_magn", "_ssg_", "_modulation", "_cartn_", "_cell.", "_symmetry.", "_symmetry_equiv.", "_space_group.",
-    "_space_group_symop.", "_atom_site.",
-)  # fmt: skip
 _MOST_UNITS_OFF = 0.05  # relative, of formula units in a cell with partly occupied sites
 _SAME_PROPORTION = 0.02
 
@@ -152,11 +137,9 @@ def _items_of_crystals(text: str) -> list[CifItems | StructureError]:
     """Items of the data blocks that describe a crystal, or what is wrong with one; of the first if none does."""
     if not text.isascii():  # as in names of authors, of which gemmi reads none; no number and no label has a %
         text = re.sub(r"[^\x00-\x7f]", "%", text.lstrip("\ufeff"))
-    lower = text.lower()
-    usual = not any(name in lower for name in _UNUSUAL)
     try:
         blocks: list[tuple[bool, CifItems | StructureError]] = [
-            (_has_atoms(items), items) for items in (_items(block, usual) for block in gemmi.cif.read_string(text))
+            (_has_atoms(items), items) for items in (_items(block) for block in gemmi.cif.read_string(text))
         ]
     except (ValueError, RuntimeError):  # of one block; or blocks of the same name, as some programs write them
         blocks = [_read_alone(block) for block in cif_blocks(text)]
@@ -171,7 +154,7 @@ def _has_atoms(items: CifItems) -> bool:
 def _read_alone(text: str) -> tuple[bool, CifItems | StructureError]:
     """Whether a data block has atoms, and its items, or what is wrong with its syntax."""
     try:
-        items = _items(gemmi.cif.read_string(text).sole_block(), usual=False)
+        items = _items(gemmi.cif.read_string(text).sole_block())
         return _has_atoms(items), items
     except (ValueError, RuntimeError) as error:
         has_atoms = bool(re.search(r"_atom_site[_.]", text, re.IGNORECASE))
@@ -206,24 +189,15 @@ def _key(tag: str) -> str:
     return key if _SITE.fullmatch(key) or _CELL.fullmatch(key) else ""
 
 
-def _items(block: gemmi.cif.Block, usual: bool) -> CifItems:
-    """Values of the items of a block that matter, by `_key`; of an item that has two names, the value that is known.
-
-    `usual`: no name is one of newer dictionaries, so that those below are all that matter. gemmi finds them fast.
-    """
+def _items(block: gemmi.cif.Block) -> CifItems:
+    """Values of the items of a block that matter, by `_key`; of an item that has two names, the value that is known."""
     items: CifItems = {}
-    if usual:
-        items = {tag: [value] for tag in _TAGS if (value := block.find_value(tag))}
-        for tag in _IN_LOOPS:
-            if tag not in items and (loop := block.find_loop(tag).get_loop()):
-                _add_loop(items, loop)
-    else:
-        for item in block:
-            pair: Any = item.pair
-            if pair is not None:
-                _add(items, _key(pair[0]), [pair[1]])
-            elif (loop := item.loop) is not None:
-                _add_loop(items, loop)
+    for item in block:
+        pair: Any = item.pair
+        if pair is not None:
+            _add(items, _key(pair[0]), [pair[1]])
+        elif (loop := item.loop) is not None:
+            _add_loop(items, loop)
     for key, raw in items.items():
         joined = "".join(raw)
         if "'" in joined or '"' in joined or ";" in joined:
@@ -279,19 +253,25 @@ def _given(items: CifItems, tags: Sequence[str]) -> str:
 def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
     """Lattice of the cell, and its lengths in Å and angles in degrees."""
     parameters = [number(items[tag][0]) if items.get(tag) else nan for tag in (*_LENGTHS, *_ANGLES)]
-    lengths, angles = parameters[:3], parameters[3:]
-    if not all(0 < length < inf for length in lengths):
-        raise StructureError(f"cell lengths {_given(items, _LENGTHS)} Å: each must be a positive number")
-    if max(lengths) > MAX_LENGTH:
-        raise StructureError(f"the cell is {max(lengths):.3g} Å long: check its lengths")
-    fit = all(0 < angle < 180 for angle in angles)
-    x, y, z = (cos(radians(angle)) if fit else 1.0 for angle in angles)
-    if not 1 + 2 * x * y * z - x * x - y * y - z * z > 1e-6:
-        raise StructureError(f"cell angles {_given(items, _ANGLES)}°: no cell has these angles")
-    lattice = lattice_of_parameters(parameters)
-    if (volume := volume_of_cell(lattice)) < MIN_VOLUME:
+    try:
+        lattice = lattice_of_parameters(parameters)
+    except ValueError:
+        raise _impossible(items, parameters[:3]) from None
+    a, b, c = parameters[:3]
+    if (volume := volume_of_cell(lattice)) < max(MIN_VOLUME, FLAT_CELL * a * b * c) or max(a, b, c) > MAX_LENGTH:
+        if max(a, b, c) > MAX_LENGTH:
+            raise StructureError(f"the cell is {max(a, b, c):.3g} Å long: check its lengths")
+        if volume < FLAT_CELL * a * b * c:
+            raise _impossible(items, parameters[:3])
         raise StructureError(f"the cell has {volume:.3g} Å^3: check its lengths and angles")
     return lattice, parameters
+
+
+def _impossible(items: CifItems, lengths: Sequence[float]) -> StructureError:
+    """What is wrong with the lengths or the angles of a cell."""
+    if not all(0 < length < inf for length in lengths):
+        return StructureError(f"cell lengths {_given(items, _LENGTHS)} Å: each must be a positive number")
+    return StructureError(f"cell angles {_given(items, _ANGLES)}°: no cell has these angles")
 
 
 def contradiction(crystal: CifCrystal, counts: dict[str, float]) -> str:
