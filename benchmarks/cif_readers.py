@@ -21,8 +21,8 @@ from pymatgen.io.cif import CifParser
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import suppress_warnings
-from crystalpredict.io.entries import crystal_of_structure
-from crystalpredict.io.fast_cif import read_plain_cif
+from crystalpredict.io.cif import read_plain_cif
+from crystalpredict.io.from_pymatgen import crystal_of_structure
 from crystalpredict.io.text import read_text
 
 RADIUS = 5.0

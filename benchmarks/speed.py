@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal
 from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.crystals.neighbors import find_neighbors, find_neighbors_of_many
+from crystalpredict.io.cif import read_plain_cif
 from crystalpredict.io.entries import Entry
-from crystalpredict.io.fast_cif import read_plain_cif
 from crystalpredict.io.reader import CHUNK_FILES, read_chunk, windows_of
 from crystalpredict.nn import Crystalformer
 from crystalpredict.nn.batch import MISSING_DISTANCE, batches_of

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from crystalpredict.io.pymatgen_parser import parse_text
+from crystalpredict.io.structure_text import parse_text
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 Damage = Callable[[bytes, random.Random], bytes]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import os
 import shutil
 import sqlite3
@@ -24,7 +23,7 @@ from tests.same import alike
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FRAME = '2\nLattice="4.1 0 0 0 4.1 0 0 0 4.1"\nCs 0 0 0\nCl 2.05 2.05 2.05\n'
-PLAIN = {"lattice": [4.1, 4.1, 4.1, 90, 90, 90], "species": ["Cs", "Br"], "frac_coords": [[0, 0, 0], [0.5] * 3]}
+PLAIN = "x\n4.1\n1 0 0\n0 1 0\n0 0 1\nCs Br\n1 1\nDirect\n0 0 0\n.5 .5 .5\n"
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def inputs(tmp_path: Path) -> list[str | Path]:
         shutil.copy(EXAMPLES / name, folder)
     (folder / "a.cif.gz").write_bytes(gzip.compress((EXAMPLES / "NaCl.cif").read_bytes(), mtime=0))
     (folder / "odd.cif").write_text((EXAMPLES / "NaCl.cif").read_text().replace("Cl", "Xq"))
-    (folder / "several.json").write_text(json.dumps([PLAIN, {}, PLAIN]))
+    (folder / "several.vasp").write_text(PLAIN + PLAIN.replace("Cs", "Xx") + PLAIN)
     (folder / "frames.xyz").write_text(FRAME * 3)
     (folder / "t.csv").write_text('id,poscar\n1,\n2,"x\n1\n3 0 0\n0 3 0\n0 0 3\nCu\n1\nDirect\n0 0 0\n"\n')
     return [folder, folder / "t.csv"]

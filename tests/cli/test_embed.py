@@ -118,7 +118,7 @@ def test_wrong_usage_is_one_line_and_writes_nothing(program, tmp_path) -> None:
 def test_a_damaged_model_leaves_the_old_file(program, tmp_path, folder) -> None:
     (tmp_path / "a.npz").write_text("old")
     (folder / "model.safetensors").unlink()
-    outcome = program("embed", *FILES, "-m", folder, "-o", tmp_path / "a.npz")
+    outcome = program("embed", *FILES, "-m", folder, "-o", tmp_path / "a.npz", "--force")
     assert outcome.code == 1
     assert (tmp_path / "a.npz").read_text() == "old"
     assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "copy"}
@@ -135,7 +135,7 @@ def test_an_interrupt_leaves_the_rows_that_were_complete(program, tmp_path, monk
 
     monkeypatch.setattr(Predictor, "stream_embeddings", interrupted)
     (tmp_path / "a.npz").write_text("of an earlier run")
-    outcome = program("embed", *FILES, "-o", tmp_path / "a.npz")
+    outcome = program("embed", *FILES, "-o", tmp_path / "a.npz", "--force")
     assert outcome.code == 130
     assert f"2 rows are complete in {tmp_path / 'a.npz'}.interrupted" in outcome.stderr
     assert arrays(tmp_path / "a.npz.interrupted")["path"].tolist() == FILES[:2]

@@ -59,7 +59,7 @@ def test_parquet_without_rows_has_its_columns_still(program, examples, tmp_path)
     table = parquet.read_table(tmp_path / "a.parquet")
     ends = ["bulk_modulus_GPa", "bulk_modulus_GPa_lo90", "bulk_modulus_GPa_hi90"]
     assert (table.num_rows, table.column_names[4:-2]) == (0, ends)
-    program("predict", examples[0], "-o", tmp_path / "a.parquet", "-t", "K", "--no-uncertainty")
+    program("predict", examples[0], "-o", tmp_path / "a.parquet", "-t", "K", "--no-uncertainty", "--force")
     assert parquet.read_table(tmp_path / "a.parquet").column_names[4:-2] == ends[:1]
 
 
@@ -264,7 +264,7 @@ def test_an_interrupt_leaves_an_earlier_result_as_it_was(program, examples, tmp_
 
     monkeypatch.setattr(Forecast, "rows", interrupted)
     (tmp_path / name).write_text("of an earlier run")
-    outcome = program("predict", *examples[:4], "-o", tmp_path / name, "--sort", "path")
+    outcome = program("predict", *examples[:4], "-o", tmp_path / name, "--sort", "path", "--force")
     assert outcome.code == 130
     assert f"2 rows are complete in {tmp_path / name}.interrupted" in outcome.stderr
     assert (tmp_path / name).read_text() == "of an earlier run"
@@ -351,7 +351,7 @@ def test_a_symbolic_link_stays_one_and_its_file_gets_the_result(program, example
     mask = os.umask(0)
     os.umask(mask)
     for again in (False, True):
-        assert program(command, examples[0], "-o", link).code == 0
+        assert program(command, examples[0], "-o", link, *["--force"] * again).code == 0
         assert link.is_symlink()
         assert [path.name for path in store.iterdir()] == ["blob"]
         content = gzip.decompress(file.read_bytes()) if name.endswith(".gz") else file.read_bytes()

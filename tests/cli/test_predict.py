@@ -238,7 +238,7 @@ def test_an_output_file_is_replaced_and_the_same_to_the_byte_again(program, tmp_
     output = tmp_path / "a.csv.gz"
     contents = []
     for _ in range(2):
-        program("predict", cscl, "-o", output)
+        program("predict", cscl, "-o", output, "--force")
         contents.append(output.read_bytes())
     assert contents[0] == contents[1]
     text = tmp_path / "a.txt"
@@ -515,7 +515,7 @@ def test_no_reader_outlives_the_program(tmp_path, cscl, ending) -> None:
 
 def test_an_interrupt_while_the_names_are_read_is_exit_code_130(program, monkeypatch) -> None:
     class Interrupted(io.BytesIO):
-        def __next__(self):
+        def readline(self, *_):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Interrupted(b"a.cif\n")))

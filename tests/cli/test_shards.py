@@ -121,7 +121,7 @@ def test_rows_of_a_condition_keep_their_places(program, inputs, tmp_path) -> Non
     program("predict", *inputs, "-q", "--jobs", "1", *condition, "-o", tmp_path / "whole.csv")
     assert program("merge", *paths, "-o", tmp_path / "all.csv").code == 0
     assert alike((tmp_path / "all.csv").read_bytes(), (tmp_path / "whole.csv").read_bytes())
-    plain = run(program, inputs, tmp_path, 3)
+    plain = run(program, inputs, tmp_path, 3, ".csv", "--force")
     assert alike(program("merge", *plain, *condition).stdout, (tmp_path / "whole.csv").read_text())
 
 
@@ -246,7 +246,7 @@ def test_shards_of_other_runs_are_not_mixed(program, two, tmp_path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(3):
         shutil.copy(EXAMPLES / "NaCl.cif", tmp_path / "in" / f"{number}.cif")
-    first = run(program, [str(tmp_path / "in")], tmp_path, 2)[0]
+    first = run(program, [str(tmp_path / "in")], tmp_path, 2, ".csv", "--force")[0]
     (tmp_path / "in" / "2.cif").rename(tmp_path / "in" / "3.cif")
     refused(program("merge", first, another("2/2", tmp_path / "in")), "the inputs changed")
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def test_rows_do_not_depend_on_a_reader_of_stderr(tmp_path, listed, name, stderr
 def endless(folder: Path, name: str) -> subprocess.Popen[bytes]:
     """A run that has computed its first rows, and goes on until its stdin ends."""
     command = [*PROGRAM, "predict", "-j1", "-", "-o", str(folder / name)]
-    program = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    default = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whatever the shell of the tests ignores
+    program = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=default)
     program.stdin.write(f"nowhere.cif\n{EXAMPLE}\n".encode() * 1000)
     program.stdin.flush()
     while b"nowhere.cif" not in program.stderr.readline():

@@ -140,7 +140,7 @@ def test_blocks_of_the_same_name_are_read_as_fast_as_others() -> None:
     text = (ROOT / "examples" / "MgO.cif").read_text()
     code = "import sys; from crystalpredict.io.entries import Inline, read_entries as r; "
     code += "print(len([e for e in r(Inline('a', sys.stdin.read()), 6.0) if e.crystal]), "
-    code += "'crystalpredict.io.pymatgen_parser' in sys.modules)"
+    code += "'crystalpredict.io.structure_text' in sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, input=text * 30, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.stderr) == ("30 False\n", "")

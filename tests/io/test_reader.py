@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
-import crystalpredict.io.pymatgen_parser  # noqa: F401  so that no file pays for it
+import crystalpredict.io.structure_text  # noqa: F401  so that no file pays for it
 from crystalpredict.io import reader as reading
 from crystalpredict.io.entries import Entry, Inline, Parsed, Source, start_of
 from crystalpredict.io.reader import (

@@ -12,7 +12,7 @@ from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, s
 from crystalpredict.checkpoints.registry import default_model
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
 from crystalpredict.errors import CheckpointError, UsageError
-from crystalpredict.io.pymatgen_parser import parse_text
+from crystalpredict.io.structure_text import parse_text
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.properties import find_property

@@ -1,4 +1,4 @@
-"""Rows of predictions as CSV, JSON, JSON lines or a table; what is said beside them goes to stderr."""
+"""Writers of rows: CSV, JSON, JSON lines and Parquet."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ from pymatgen.io.cif import CifParser, CifWriter
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import suppress_warnings
-from crystalpredict.io.entries import crystal_of_structure, read_entries
-from crystalpredict.io.fast_cif import read_plain_cif
+from crystalpredict.io.cif import read_plain_cif
+from crystalpredict.io.entries import read_entries
+from crystalpredict.io.from_pymatgen import crystal_of_structure
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CELL = "".join(f"_cell_length_{axis} {length}\n" for axis, length in zip("abc", (5.1, 6.2, 7.3), strict=True))

@@ -1,4 +1,4 @@
-"""Files to pymatgen structures: CIF, POSCAR, pymatgen JSON and extended XYZ, told apart by what they contain."""
+"""Text of a structure file to pymatgen structures: CIF, POSCAR, JSON or extended XYZ, told apart by its content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
 from crystalpredict.errors import StructureError, suppress_warnings
-from crystalpredict.io.fast_cif import CifCrystal, read_cif
+from crystalpredict.io.cif import CifCrystal, read_cif
 from crystalpredict.io.json_structures import structures_of_json
 from crystalpredict.io.other_formats import what_is, what_is_markup
 from crystalpredict.io.poscar import has_poscar, is_poscar, structures_of_poscar

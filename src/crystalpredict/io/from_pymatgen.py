@@ -1,0 +1,187 @@
+"""pymatgen structures and ASE atoms to crystals with their neighbours, with every check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pymatgen.core.composition import Composition, reduce_formula
+from pymatgen.core.lattice import Lattice
+from pymatgen.core.periodic_table import DummySpecies, Element, Species
+from pymatgen.core.structure import Structure
+
+from crystalpredict.crystals.cell import (
+    MAX_EDGES,
+    MIN_DISTANCE,
+    cell_error,
+    cells_fit,
+    coincident,
+    count_edges,
+    inside,
+    reduced,
+)
+from crystalpredict.crystals.crystal import ELEMENTS, Crystal, Neighbors, volume_of_cell
+from crystalpredict.crystals.neighbors import SMALL, find_neighbors, shortest_edge
+from crystalpredict.errors import StructureError, suppress_warnings
+from crystalpredict.io.text import CIF_SITE, CIF_WARNINGS, STATED_FORMULA
+
+if TYPE_CHECKING:
+    from pymatgen.core.sites import PeriodicSite
+
+
+LONGEST_FORMULA = 1000
+OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
+FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
+OTHER_FORMULA = "composition differs from the formula stated in the CIF"
+with suppress_warnings():  # noble gases have no electronegativity, of which pymatgen warns once for each
+    for _element in Element:
+        _ = _element.X
+
+
+def structure_of_ase(atoms: Any) -> Structure | StructureError:
+    """The structure of ASE's Atoms, for which ASE need not be installed."""
+    try:
+        cell = np.array(atoms.get_cell(), dtype=float).reshape(3, 3)
+        if not volume_of_cell(cell):
+            return StructureError("a molecule without a lattice: a periodic cell is needed")
+        shared = atoms.info.get("occupancy") or {}  # of a CIF, which ASE reads as if the first had all of a site
+        if any(set(map(float, site.values())) != {1.0} for site in shared.values()):
+            return StructureError("partly occupied sites, which Atoms do not hold: give the CIF, or an ordered model")
+        x, y, z = map(bool, atoms.get_pbc())
+        return Structure(
+            Lattice(cell, pbc=(x, y, z)), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True
+        )
+    except Exception as error:  # of anything that has a cell
+        return StructureError(f"broken Atoms ({type(error).__name__}: {str(error)[:160]})")
+
+
+def reduced_formula(counts: dict[str, int]) -> str:
+    """Composition(counts).reduced_formula, without the detour over a Composition."""
+    formula, _ = reduce_formula(counts)
+    return Composition.special_formulas.get(formula, formula)
+
+
+def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> tuple[Crystal, list[str]]:
+    """The crystal of a pymatgen structure and what was decided about it; StructureError if it is none.
+
+    `elements`: atomic numbers of the sites, if each is one element alone. Oxidation states, spins and isotopes are
+    dropped. A site shared by several elements, or partly vacant, keeps its occupancies.
+    """
+    if not hasattr(structure, "lattice"):  # a Molecule, from Python
+        raise StructureError("a molecule without a lattice: a periodic cell is needed")
+    if not len(structure):
+        raise StructureError("no atoms in the cell")
+    if not all(structure.lattice.pbc):
+        raise StructureError(f"pbc={structure.lattice.pbc}: a cell that is periodic in all three directions is needed")
+    lattice = np.array(structure.lattice.matrix, dtype=float)
+    if error := cell_error(lattice, len(structure)):
+        raise StructureError(error)
+    fractional = np.array(structure.frac_coords, dtype=float)
+    if not np.abs(fractional).max() < FARTHEST:  # false for not-a-number too
+        raise StructureError(f"a coordinate is not a number, or more than {FARTHEST:.0e} cells away")
+    positions = (fractional - np.floor(fractional)) @ lattice
+    notes = []
+    stated = structure.properties.get(STATED_FORMULA, "")
+    if stated and differs_from_formula(structure.composition, stated):
+        notes.append(OTHER_FORMULA)
+    notes.extend(structure.properties.get(CIF_WARNINGS, ()))
+    if elements:
+        return Crystal.ordered(lattice, positions, np.array(elements)), notes
+    sites = [_occupants(site, _name(site, number)) for number, site in enumerate(structure, start=1)]
+    columns = max(len(site) for site in sites)
+    numbers = np.ones((len(sites), columns), dtype=np.int64)
+    occupancies = np.zeros((len(sites), columns))
+    for row, site in enumerate(sites):
+        for column, (number, occupancy) in enumerate(sorted(site.items())):
+            numbers[row, column], occupancies[row, column] = number, occupancy
+    partial = int((occupancies.max(axis=1) < 1 - 1e-6).sum())
+    if partial:
+        notes.insert(0, f"{partial} of {len(sites)} sites partly occupied: predicted for the average site, unverified")
+    return Crystal(lattice, positions, numbers, occupancies), notes
+
+
+def ordered_elements(structure: Structure) -> list[int]:
+    """Atomic number of every site; none unless each site is one element that the model knows, and all of it."""
+    numbers = []
+    for site in structure:
+        species = site.species
+        (kind, amount), *others = species.items() if len(species) else [(None, 0)]
+        if others or amount != 1 or not isinstance(kind, Element | Species) or not 1 <= kind.Z <= len(ELEMENTS):
+            return []
+        numbers.append(kind.Z)
+    return numbers
+
+
+def _name(site: PeriodicSite, number: int) -> str:
+    """What a message calls a site: as in its file, if that lists less than every site of the cell."""
+    return str(site.properties.get(CIF_SITE, f"site {number}"))
+
+
+def _occupants(site: PeriodicSite, name: str) -> dict[int, float]:
+    """Occupancy by atomic number of one site."""
+    occupants: dict[int, float] = {}
+    for species, occupancy in site.species.items():
+        if isinstance(species, DummySpecies):
+            raise StructureError(f"unknown element {species.symbol!r} at {name}: name a chemical element")
+        if not 1 <= species.Z <= len(ELEMENTS):
+            raise StructureError(f"element {species.symbol} at {name}: the model knows H to {ELEMENTS[-1]} only")
+        if not occupancy >= 0:  # false for not-a-number too
+            raise StructureError(f"occupancy {occupancy:g} of {species.symbol} at {name}: must lie in 0 to 1")
+        occupants[species.Z] = occupants.get(species.Z, 0.0) + float(occupancy)
+    total = sum(occupants.values())
+    if total > OCCUPANCY_TOLERANCE:
+        raise StructureError(f"occupancies at {name} add up to {total:.3g}: they must not exceed 1")
+    if total <= 0:
+        raise StructureError(f"{name} is empty: all its occupancies are 0")
+    scale = 1 / total if abs(total - 1) <= OCCUPANCY_TOLERANCE - 1 else 1.0
+    return {z: occupancy * scale for z, occupancy in occupants.items() if occupancy > 0}
+
+
+def is_small(crystal: Crystal, radius: float) -> bool:
+    """Whether the neighbours of a crystal may be looked for together with those of others, with no check before."""
+    return crystal.n_atoms <= SMALL and bool(cells_fit(crystal.lattice[None], [crystal.n_atoms], radius)[0])
+
+
+def neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float, *, vectors: bool) -> Neighbors:
+    """Neighbours within the radius (Å); StructureError for more than memory has room for, or for two atoms too close.
+
+    Images of atoms count too. Of many atoms the close ones are looked for before the others.
+    """
+    lattice = reduced(crystal.lattice)
+    places = inside(lattice, crystal.positions)
+    if crystal.n_atoms > SMALL:
+        if pair := coincident(places):
+            raise _too_close(structure, *pair, float(np.linalg.norm(places[pair[0]] - places[pair[1]])))
+        _refuse_close(structure, find_neighbors(crystal.lattice, crystal.positions, MIN_DISTANCE))
+    if (count := count_edges(lattice, places, radius)) > MAX_EDGES:
+        raise StructureError(
+            f"some {count:.0e} neighbours within {radius:g} Å, more than {MAX_EDGES:,}: give a smaller cell"
+        )
+    edges = find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors)
+    _refuse_close(structure, edges)
+    return edges
+
+
+def _refuse_close(structure: Structure, edges: Neighbors) -> None:
+    """StructureError if two atoms are closer than MIN_DISTANCE."""
+    edge, shortest = shortest_edge(edges)
+    if shortest < MIN_DISTANCE:
+        one = int(np.searchsorted(edges.first, edge, side="right")) - 1
+        raise _too_close(structure, one, int(edges.indices[edge]), shortest)
+
+
+def _too_close(structure: Structure, one: int, two: int, apart: float) -> StructureError:
+    names = [f"{structure[site].species_string} at {_name(structure[site], site + 1)}" for site in (one, two)]
+    hint = "give an ordered model" if not structure.is_ordered else "remove the duplicate or check the cell"
+    return StructureError(f"{names[0]} and {names[1]} are {apart:.2f} Å apart: {hint}")
+
+
+def differs_from_formula(composition: Composition, formula: str) -> bool:
+    """Whether the composition has other proportions than the formula stated, if one is stated and understood."""
+    try:
+        stated = Composition(formula.strip("'\" ")).fractional_composition
+        found = composition.remove_charges().fractional_composition
+    except ValueError:  # of what is found too, which may be no element: an error of its own
+        return False
+    return bool(stated) and not stated.almost_equals(found, rtol=0.02, atol=0.005)
