@@ -23,10 +23,10 @@ from typing import IO
 import numpy as np
 import pymatgen.io.vasp.inputs  # noqa: F401  before the workers start: a file is not to be blamed for the time of it
 
-from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.tally import reason_of
 from crystalpredict.errors import LONGEST_MESSAGE
 from crystalpredict.io.entries import Entry, Inline, Source
+from crystalpredict.io.inputs import expand
 from crystalpredict.io.reader import CHUNK_FILES, NO_MEMORY, merge_entries, read_source
 from crystalpredict.io.sources import sources_of
 from crystalpredict.io.worker_pool import DIED, Limits, Stage, Workers

@@ -1,8 +1,8 @@
 """Predict properties of inorganic crystals from their structures.
 
->>> from crystalpredict import load_model
->>> model = load_model()
->>> rows = model.predict(["NaCl.cif"])
+>>> import crystalpredict
+>>> rows = crystalpredict.predict(["NaCl.cif"])
+>>> rows.to_frame()
 """
 
 from crystalpredict._safe_path import leave_working_directory, started_as_module
@@ -16,11 +16,18 @@ from crystalpredict._version import __version__ as __version__
 from crystalpredict.errors import CrystalPredictError
 
 if TYPE_CHECKING:
+    from crystalpredict.prediction.predictions import Predictions, predict
     from crystalpredict.prediction.predictor import Predictor, load_model
     from crystalpredict.prediction.rows import Embedding, Prediction
 
-__all__ = ["CrystalPredictError", "Embedding", "Prediction", "Predictor", "__version__", "load_model"]
-_MODULES = {"Embedding": "rows", "Prediction": "rows", "Predictor": "predictor", "load_model": "predictor"}
+__all__ = [
+    "CrystalPredictError", "Embedding", "Prediction", "Predictions", "Predictor", "__version__", "load_model",
+    "predict",
+]  # fmt: skip
+_MODULES = {
+    "Embedding": "rows", "Prediction": "rows", "Predictions": "predictions", "Predictor": "predictor",
+    "load_model": "predictor", "predict": "predictions",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

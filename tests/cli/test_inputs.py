@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from backports import zstd
 
-from crystalpredict.cli.inputs import expand
 from crystalpredict.errors import UsageError
+from crystalpredict.io.inputs import expand
 from tests.same import alike
 
 CSCL = "CsCl\n4.1\n1 0 0\n0 1 0\n0 0 1\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.progress import Forecast, count_sources
+from crystalpredict.io.inputs import expand
 from crystalpredict.io.sources import sources_of
 from crystalpredict.prediction.shards import Shard
 

@@ -52,7 +52,7 @@ def inputs(tmp_path_factory) -> list[str]:
 
 
 def expanded(inputs: list[str]) -> list[str]:
-    from crystalpredict.cli.inputs import expand
+    from crystalpredict.io.inputs import expand
 
     return list(expand(inputs))
 

@@ -476,8 +476,8 @@ def test_ctrl_c_ends_the_wait_for_a_pipe(tmp_path: Path, at: str) -> None:
 
 @pytest.mark.parametrize(("content", "null"), [(b"\n", False), (b"\0", True), (b"x", False), (b"x", True)])
 def test_a_list_without_end_is_refused(tmp_path: Path, content: bytes, null: bool) -> None:
-    from crystalpredict.cli.inputs import expand
     from crystalpredict.errors import UsageError
+    from crystalpredict.io.inputs import expand
 
     (tmp_path / "list").write_bytes(content * 1_100_000)
     with pytest.raises(UsageError, match="a list of paths"):

@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from crystalpredict.checkpoints.registry import find_model
-from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
     BatchAtoms,
@@ -29,11 +28,12 @@ from crystalpredict.cli.options import (
 )
 from crystalpredict.cli.output import place_of, refuse_unwritable, text_in
 from crystalpredict.cli.progress import Forecast, count_sources
-from crystalpredict.cli.startup import atoms_of, limits_of
+from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
-from crystalpredict.prediction.pipeline import Pipeline, no_garbage_collection
+from crystalpredict.io.inputs import expand
+from crystalpredict.prediction.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Embedding
@@ -83,7 +83,9 @@ def embed(
 
         cursor = Cursor(sources_of(names, structure_column))
         limits = limits_of(timeout_per_file, memory_per_process)
-        pipeline = Pipeline(folder, (), device, at_once, jobs, merge=not per_atom, limits=limits)
+        pipeline = Pipeline(
+            folder, (), device, at_once, jobs, merge=not per_atom, limits=limits, on_load=collect_garbage_again
+        )
         load, reader = stack.enter_context(pipeline.open(cursor))
         predictor = load()
         found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)

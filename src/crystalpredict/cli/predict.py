@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import typer
 from crystalpredict._files import followed
 from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.cli.completion import target_names
-from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.interrupts import Interrupts, one_interrupt
 from crystalpredict.cli.options import (
     BatchAtoms,
@@ -34,11 +34,12 @@ from crystalpredict.cli.options import (
 )  # fmt: skip
 from crystalpredict.cli.output import format_of, opened, place_of, refuse_existing, refuse_unwritable, writer_of
 from crystalpredict.cli.progress import Forecast, count_sources
-from crystalpredict.cli.startup import atoms_of, limits_of
+from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
-from crystalpredict.prediction.pipeline import Pipeline, Windows, no_garbage_collection
+from crystalpredict.io.inputs import expand
+from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.rows import record
 from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
 from crystalpredict.prediction.writers import Format
@@ -165,7 +166,9 @@ def predict(
         from crystalpredict.prediction.selection import Selection
 
         limits = limits_of(timeout_per_file, memory_per_process)
-        pipeline = Pipeline(folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits)
+        pipeline = Pipeline(
+            folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits, collect_garbage_again
+        )  # fmt: skip
         cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
         columns, part = pipeline.columns, None
         if grows and output is not None:
@@ -202,6 +205,8 @@ def windows_of(
     pipeline: Pipeline, cursor: Cursor, cache: str | None, scheduler: str | None, model: str | None
 ) -> AbstractContextManager[Windows]:
     """Rows of the pipeline, from where the options say."""
+    if scheduler or cache:  # a model may never be loaded
+        gc.enable()
     if scheduler:
         return pipeline.windows_on_cluster(cursor, scheduler, model)
     return pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)

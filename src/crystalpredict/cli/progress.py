@@ -11,8 +11,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from crystalpredict.cli.inputs import expand
 from crystalpredict.cli.terminal import say
+from crystalpredict.io.inputs import expand
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.shards import Shard

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from crystalpredict.errors import UsageError
@@ -12,6 +14,22 @@ if TYPE_CHECKING:
     from crystalpredict.io.worker_pool import Limits
 
 LARGEST = 1e12  # of numbers in options
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection in the block: objects made by imports stay, and visiting them takes long."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def collect_garbage_again() -> None:
+    """Resume garbage collection, without the objects that there are."""
+    gc.freeze()
+    gc.enable()
 
 
 def atoms_of(batch_atoms: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -28,14 +27,8 @@ LOG = logging.getLogger(__name__)
 Windows = Iterable[Iterable[Prediction]]  # rows that are computed together
 
 
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection in the block: objects made by imports stay, and visiting them takes long."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+def do_nothing() -> None:
+    """Default: nothing happens when the model is loaded."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +46,7 @@ class Pipeline:
         merge: whether equivalent atoms are computed once.
         uncertainty: whether predictions have intervals, if the model is calibrated.
         limits: of reading one file; None: the default ones.
+        on_load: called when the model is loaded.
     """
 
     folder: Path
@@ -63,6 +57,7 @@ class Pipeline:
     merge: bool = True
     uncertainty: bool = True
     limits: Limits | None = None
+    on_load: Callable[[], None] = do_nothing
 
     @property
     def properties(self) -> tuple[Property, ...]:
@@ -101,30 +96,28 @@ class Pipeline:
             sources: what to read.
             known: rows that need not be computed.
         """
-        with no_garbage_collection():
-            from crystalpredict.io.reader import Reader
-            from crystalpredict.io.worker_pool import available_cores
+        from crystalpredict.io.reader import Reader
+        from crystalpredict.io.worker_pool import available_cores
 
-            radius, vectors = radius_of_model(self.folder), needs_vectors(self.folder)
-            jobs = (self.jobs or available_cores()) if radius else 1
-            with Reader(
-                sources, radius or 0.0, jobs, merge=self.merge, vectors=vectors, limits=self.limits, known=known
-            ) as reader:
+        radius, vectors = radius_of_model(self.folder), needs_vectors(self.folder)
+        jobs = (self.jobs or available_cores()) if radius else 1
+        with Reader(
+            sources, radius or 0.0, jobs, merge=self.merge, vectors=vectors, limits=self.limits, known=known
+        ) as reader:
 
-                @lru_cache
-                def load() -> Predictor:
-                    from crystalpredict.prediction.predictor import load_model
+            @lru_cache
+            def load() -> Predictor:
+                from crystalpredict.prediction.predictor import load_model
 
-                    predictor = load_model(
-                        self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty
-                    )
-                    gc.freeze()
-                    gc.enable()
-                    atoms = "equivalent atoms once" if self.merge and not vectors else "all atoms"
-                    LOG.info("model %s, device %s, %s", predictor.checkpoint.name, predictor.device, atoms)
-                    return predictor
+                predictor = load_model(
+                    self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty
+                )
+                self.on_load()
+                atoms = "equivalent atoms once" if self.merge and not vectors else "all atoms"
+                LOG.info("model %s, device %s, %s", predictor.checkpoint.name, predictor.device, atoms)
+                return predictor
 
-                yield load, reader
+            yield load, reader
 
     @contextmanager
     def windows(self, cursor: Cursor) -> Iterator[Windows]:
@@ -148,7 +141,6 @@ class Pipeline:
         cache = Cache(folder, facts, columns, LOG.warning)
         whole = replace(self, targets=tuple(prop.name for prop in every))
         with whole.open(cursor, cache) as (load, reader):
-            gc.enable()  # `load` may never be called
             yield _windows_with_cache(cursor.rest(reader.entries()), load, cache, lambda: reader.busy)
 
     @contextmanager
@@ -163,7 +155,6 @@ class Pipeline:
         from crystalpredict.io.worker_pool import Limits
         from crystalpredict.prediction.dask_cluster import Job, connected, rows_of, windows_of_rows
 
-        gc.enable()
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # failures of inputs are reported in their rows
         job = Job(
             str(self.folder.absolute()), model, tuple(identity_of(self.folder).items()), os.getcwd(), self.device,

@@ -1,0 +1,161 @@
+"""`crystalpredict.predict`: anything with structures to rows of predictions, in one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalpredict.checkpoints.registry import cache_folder, find_model
+from crystalpredict.errors import UsageError
+from crystalpredict.io.entries import Inline
+from crystalpredict.io.inputs import expand
+from crystalpredict.io.sources import sources_of
+from crystalpredict.io.table_structures import find_structure_column, source_of_cell
+from crystalpredict.prediction.pipeline import Pipeline
+from crystalpredict.prediction.resume import Cursor
+from crystalpredict.prediction.rows import Prediction, record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from crystalpredict.prediction.predictor import Predictor
+    from crystalpredict.properties import Property
+
+ROWS_SHOWN = 10  # of a result, where it is printed
+
+
+class Predictions(list[Prediction]):
+    """Rows of predictions, one for each structure, in the order of the inputs.
+
+    Attributes:
+        properties: The predicted properties, whose columns the rows have.
+        intervals: Whether the rows have intervals.
+    """
+
+    def __init__(self, rows: Iterable[Prediction], properties: Sequence[Property], *, intervals: bool) -> None:
+        super().__init__(rows)
+        self.properties, self.intervals = tuple(properties), intervals
+
+    @property
+    def failed(self) -> list[Prediction]:
+        """The rows that have an error instead of values."""
+        return [row for row in self if row.error]
+
+    def to_frame(self) -> DataFrame:
+        """Return the rows as a pandas DataFrame with the columns of `predict -o FILE.csv`.
+
+        Values are NaN where there is an error; warnings are joined by `; `; formula and error are empty texts where
+        there are none.
+        """
+        import pandas
+
+        records = [record(row, self.properties, self.intervals) for row in self]
+        for fields in records:
+            fields["warnings"] = "; ".join(fields["warnings"])  # type: ignore[arg-type]
+            fields["formula"], fields["error"] = fields["formula"] or "", fields["error"] or ""
+        names = list(record(Prediction("", 0, "", None), self.properties, self.intervals))
+        frame = pandas.DataFrame.from_records(records, columns=names)
+        numbers = [name for name in names if name not in ("path", "index", "formula", "warnings", "error")]
+        return frame.astype(dict.fromkeys(numbers, float) | {"n_atoms": "Int64", "index": int})
+
+    def __repr__(self) -> str:
+        """Return a line that counts the rows, and the first of them as a table."""
+        count = f"{len(self)} predictions, {len(self.failed)} failed"
+        return f"{count}\n{self.to_frame().head(ROWS_SHOWN).to_string()}" if self else count
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame()._repr_html_())
+
+
+def predict(
+    inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, device: str = "auto",
+    jobs: int = 1, cache: str | None = None, structure_column: str | None = None, uncertainty: bool = True,
+) -> Predictions:  # fmt: skip
+    """Predict properties of crystals.
+
+    Args:
+        inputs: What `crystalpredict predict` takes (names of files, patterns, directories, archives, tables, `@lists`),
+            or pymatgen structures and ASE atoms, or a pandas Series or DataFrame of any of these, of texts of CIFs or
+            POSCARs, or of pymatgen's dictionaries; one, or several of them in any mixture.
+        model: Name of a bundled or installed model, or a checkpoint folder; None: the default.
+        targets: Names of properties; none: all of the model.
+        device: `cpu`, `cuda`, `cuda:N` or `auto`.
+        jobs: Processes that read files; 0: one for each core. They start new interpreters, which pays for hundreds of
+            files.
+        cache: Folder where predictions are kept and looked up, or `auto` for the user's cache folder.
+        structure_column: Column of a table or a DataFrame that holds the structures; None: the usual names.
+        uncertainty: Whether rows have intervals, if the model is calibrated.
+
+    Returns:
+        One row for each structure; one that cannot be predicted has an `error`.
+
+    Raises:
+        UsageError: An input stands for nothing, or an argument makes no sense.
+        CheckpointError: The model is damaged.
+    """
+    folder = find_model(model if model is None or isinstance(model, str) else str(Path(model).absolute()))
+    names = [targets] if isinstance(targets, str) else targets
+    pipeline = Pipeline(folder, tuple(names), device, jobs=jobs, uncertainty=uncertainty)
+    rows = _rows(_items(inputs, structure_column), pipeline, cache)
+    return Predictions(rows, pipeline.properties, intervals=pipeline.intervals)
+
+
+def _is_object(item: Any) -> bool:
+    """Whether an item is a structure already, not a source of one."""
+    return not isinstance(item, str | Inline)
+
+
+def _rows(items: Iterable[Any], pipeline: Pipeline, cache: str | None) -> Iterator[Prediction]:
+    """Yield the predictions of sources and structures, in their order."""
+    predictor: Predictor | None = None
+    for objects, own in groupby(items, _is_object):
+        if not objects and predictor is None:
+            cursor = Cursor(own)
+            opened = pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
+            with opened as windows:
+                yield from chain.from_iterable(windows)
+            continue
+        some = list(own)
+        with pipeline.open(() if objects else some) as (load, reader):
+            predictor = predictor or load()
+            yield from predictor.predict(some) if objects else predictor.stream(reader.entries(), lambda: reader.busy)
+
+
+def _items(inputs: Any, structure_column: str | None) -> Iterator[Any]:
+    """Yield a source or a structure for each thing that may be predicted, in order."""
+    if hasattr(inputs, "columns") and hasattr(inputs, "iloc"):  # a DataFrame, without importing pandas
+        column = find_structure_column("the DataFrame", list(map(str, inputs.columns)), structure_column)
+        yield from _cells(inputs[column], column)
+    elif hasattr(inputs, "iloc"):  # a Series
+        yield from _cells(inputs, str(inputs.name or "the Series"))
+    elif isinstance(inputs, str | PathLike):
+        yield from sources_of(expand([fspath(inputs)]), structure_column)
+    elif isinstance(inputs, dict):
+        yield Inline("dictionary", json.dumps(inputs))
+    elif _is_structure(inputs):
+        yield inputs
+    elif isinstance(inputs, Iterable):
+        for item in inputs:
+            yield from _items(item, structure_column)
+    else:
+        raise UsageError(f"a {type(inputs).__name__} is no input: give names of files, structures or a DataFrame")
+
+
+def _is_structure(item: Any) -> bool:
+    """Whether an item is a pymatgen structure or ASE's atoms, which are iterable, too."""
+    return isinstance(item, bytes) or any(hasattr(item, name) for name in ("sites", "get_cell"))
+
+
+def _cells(column: Any, name: str) -> Iterator[Any]:
+    """Yield a source or a structure for each cell of a Series, called by its index."""
+    for label, cell in column.items():
+        if _is_structure(cell):
+            yield cell
+        else:
+            where = f"{name}#{label}"
+            source = source_of_cell(cell, name, Path(), where)
+            yield source or Inline(where, error=f"no structure in {name}")

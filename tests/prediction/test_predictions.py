@@ -1,0 +1,84 @@
+"""crystalpredict.predict: what the command takes, and what Python has beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from pymatgen.core import Structure
+
+import crystalpredict
+from crystalpredict import Predictions, load_model
+from crystalpredict.errors import UsageError, suppress_warnings
+from tests.cli.conftest import Program
+from tests.cli.conftest import program as program
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FILES = [str(EXAMPLES / name) for name in ("NaCl.cif", "MgO.cif", "Si.vasp")]
+
+
+def test_a_frame_has_the_columns_and_the_values_of_the_command(program: Program) -> None:
+    rows = crystalpredict.predict([*FILES, "nowhere.cif"])
+    frame = rows.to_frame()
+    printed = list(csv.DictReader(io.StringIO(program("predict", *FILES, "nowhere.cif", "-f", "csv").stdout)))
+    assert list(frame.columns) == list(printed[0])
+    assert frame["formula"].tolist() == ["NaCl", "MgO", "Si", ""]
+    for column in frame.columns[4:-2]:
+        shown = [float(row[column] or "nan") for row in printed]
+        assert frame[column].tolist() == pytest.approx(shown, abs=2e-3, nan_ok=True)  # batches may differ
+    assert frame["error"].tolist()[:3] == ["", "", ""]
+    assert frame["error"].tolist()[3].startswith("no such file")
+    assert np.isnan(frame["bandgap_eV"].tolist()[3])
+    assert len(rows.failed) == 1
+    assert "4 predictions, 1 failed" in repr(rows)
+    assert "<table" in rows._repr_html_()
+
+
+def test_structures_series_and_frames_give_the_rows_of_their_files() -> None:
+    expected = [row["bandgap_eV"] for row in crystalpredict.predict(FILES, targets=["bandgap"])]
+    with suppress_warnings():
+        structures = [Structure.from_file(name) for name in FILES]
+    texts = [Path(name).read_text() for name in FILES[:2]]
+    frame = pandas.DataFrame({"id": [7, 8], "cif": texts}, index=["a", "b"])
+    given = [
+        structures,
+        pandas.Series(structures),
+        [structures[0], FILES[1], structures[2]],
+        [structure.as_dict() for structure in structures],
+    ]
+    for inputs in given:
+        rows = crystalpredict.predict(inputs, targets="bandgap")
+        assert isinstance(rows, Predictions)
+        assert [row["bandgap_eV"] for row in rows] == pytest.approx(expected, abs=2e-3)
+    rows = crystalpredict.predict(frame, targets=["gap"])
+    assert [row.path for row in rows] == ["cif#a", "cif#b"]
+    assert [row["bandgap_eV"] for row in rows] == pytest.approx(expected[:2], abs=2e-3)
+    renamed = crystalpredict.predict(frame.rename(columns={"cif": "mine"}), structure_column="mine")
+    assert [row.formula for row in renamed] == ["NaCl", "MgO"]
+
+
+def test_patterns_tables_and_the_cache_are_as_for_the_command(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    pandas.DataFrame({"id": ["one"], "cif": [Path(FILES[0]).read_text()]}).to_csv(table, index=False)
+    inputs = [str(EXAMPLES / "Na*.cif"), str(table)]
+    first = crystalpredict.predict(inputs, cache=str(tmp_path / "cache"))
+    again = crystalpredict.predict(inputs, cache=str(tmp_path / "cache"))
+    assert [row.path for row in first] == [FILES[0], f"{table}#one"]
+    assert [row.values for row in first] == [row.values for row in again]
+
+
+def test_what_is_no_input_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert crystalpredict.predict([]) == []
+    with pytest.raises(UsageError, match="no input"):
+        crystalpredict.predict(5)
+    with pytest.raises(UsageError, match="no column of structures"):
+        crystalpredict.predict(pandas.DataFrame({"x": [1]}))
+    with pytest.raises(UsageError, match="matches no file"):
+        crystalpredict.predict(str(tmp_path / "*.cif"))
+    (row,) = crystalpredict.predict(pandas.Series([None], name="cif"))
+    assert row.error == "no structure in cif"
+    assert load_model is crystalpredict.load_model
