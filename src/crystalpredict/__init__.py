@@ -16,17 +16,19 @@ from crystalpredict._version import __version__ as __version__
 from crystalpredict.errors import CrystalPredictError
 
 if TYPE_CHECKING:
+    from crystalpredict.evaluation.models import evaluate
     from crystalpredict.prediction.predictions import Predictions, predict
     from crystalpredict.prediction.predictor import Predictor, load_model
     from crystalpredict.prediction.rows import Embedding, Prediction
 
 __all__ = [
-    "CrystalPredictError", "Embedding", "Prediction", "Predictions", "Predictor", "__version__", "load_model",
-    "predict",
+    "CrystalPredictError", "Embedding", "Prediction", "Predictions", "Predictor", "__version__", "evaluate",
+    "load_model", "predict",
 ]  # fmt: skip
 _MODULES = {
-    "Embedding": "rows", "Prediction": "rows", "Predictions": "predictions", "Predictor": "predictor",
-    "load_model": "predictor", "predict": "predictions",
+    "Embedding": "prediction.rows", "Prediction": "prediction.rows", "Predictions": "prediction.predictions",
+    "Predictor": "prediction.predictor", "evaluate": "evaluation.models", "load_model": "prediction.predictor",
+    "predict": "prediction.predictions",
 }  # fmt: skip
 
 
@@ -35,5 +37,5 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         from importlib import import_module
 
-        return getattr(import_module(f"crystalpredict.prediction.{_MODULES[name]}"), name)
+        return getattr(import_module(f"crystalpredict.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
