@@ -196,7 +196,7 @@ def test_every_row_is_in_the_file_of_predictions_and_what_is_lost_is_said(progra
 
 
 def test_models_side_by_side(program, table, shifted, tmp_path, predicted) -> None:
-    options = ("-t", "gap,eform,K", "--compare", shifted, "--predictions", tmp_path / "p.json")
+    options = ("-t", "gap,eform,K", "--compare", shifted, "--predictions", tmp_path / "p.json", "--force")
     outcome = program("evaluate", table, "-f", "json", *options)
     assert outcome.code == 0
     scores = json.loads(outcome.stdout)["scores"]

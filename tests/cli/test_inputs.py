@@ -150,7 +150,7 @@ def test_results_in_a_directory_are_no_inputs_of_the_next_run(program, tmp_path,
     (tmp_path / "empty.json").write_text("[\n]\n")
     (tmp_path / "evaluated.json").write_text('[\n  {"id": "mp-1", "row": 1, "bandgap_eV": 0.5}\n]\n')
     for run in range(2):
-        outcome = program("predict", tmp_path, "-o", tmp_path / name)
+        outcome = program("predict", tmp_path, "-o", tmp_path / name, "--force")
         assert outcome.code == 3, run
         assert list(expand([str(tmp_path)])) == [structure, str(tmp_path / "broken.json")]
 
