@@ -14,7 +14,10 @@ from crystalpredict.cli.settings import FILE_VARIABLE, PREFIX, SETTINGS, nearest
 
 
 def config(ctx: typer.Context) -> None:
-    """Show every setting, its value and where it comes from, and the file that may have them."""
+    """Show every setting, its value and where it comes from, and the settings file.
+
+    Example: crystalpredict config
+    """
     program: Any = ctx.find_root()
     # `predict` has all of them: parsed without a call, it says what it would do
     parsed = program.command.commands["predict"].make_context("predict", ["-"], parent=program)

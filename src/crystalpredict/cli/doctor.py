@@ -29,9 +29,11 @@ def doctor(
         DoctorFormat, typer.Option("--format", "-f", help="A line for each check, or one JSON object.")
     ] = DoctorFormat.text,
 ) -> None:
-    """Look whether this installation is well: libraries, device, settings, every model, a prediction.
+    """Check this installation: libraries, device, settings, every model, and a prediction.
 
-    Exit code 0: all is well; 1: a line says what is not, and what to do.
+    Example: crystalpredict doctor
+
+    Exit code 0: everything works; 1: a line says what does not, and what to do.
     """  # fmt: skip
     from crystalpredict.cli.checks import Check, examine
 

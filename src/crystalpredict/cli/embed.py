@@ -14,6 +14,7 @@ import typer
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
+    OUTPUT,
     BatchAtoms,
     Device,
     Force,
@@ -45,9 +46,18 @@ def embed(
     inputs: Inputs,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE", show_default=False, help="A .npz, .csv, .csv.gz, .parquet."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+            help="Write to this file: .npz, .csv, .csv.gz or .parquet.",
+        ),
     ],
-    per_atom: Annotated[bool, typer.Option("--per-atom", help="Features of every atom instead of their mean.")] = False,
+    per_atom: Annotated[
+        bool, typer.Option("--per-atom", rich_help_panel=OUTPUT, help="Features of every atom instead of their mean.")
+    ] = False,
     model: ModelName = None,
     device: Device = "auto",
     null: Null = False,
@@ -60,6 +70,8 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Write the network's features of crystals, for a regressor of your own: one row for each structure, in order.
+
+    Example: crystalpredict embed *.cif -o features.npz
 
     Exit code 0: all computed; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
     130: interrupted.

@@ -15,6 +15,9 @@ import typer
 from crystalpredict.cli.completion import model_names, target_names
 from crystalpredict.cli.evaluation_tables import ReportFormat, write_records, write_report
 from crystalpredict.cli.options import (
+    INPUT,
+    MODEL,
+    OUTPUT,
     Device,
     Force,
     Jobs,
@@ -56,6 +59,7 @@ def evaluate(
             metavar="NAME[=COLUMN]",
             show_default=False,
             autocompletion=target_names,
+            rich_help_panel=MODEL,
             help="A property of the model, and the column of its labels if that has another name; repeat it, or "
             "separate by commas. Default: all that are labelled.",
         ),
@@ -67,30 +71,46 @@ def evaluate(
             metavar="NAME|PATH",
             show_default=False,
             autocompletion=model_names,
+            rich_help_panel=MODEL,
             help="Another model, on the same rows; repeat it for several.",
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Only rows with this in the column split.")
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default=False, rich_help_panel=INPUT, help="Only rows with this in the column split."
+        ),
     ] = None,
     structure_column: StructureColumn = None,
     format: Annotated[
-        ReportFormat, typer.Option("--format", "-f", help="auto: a table on a terminal, CSV in a pipe.")
+        ReportFormat,
+        typer.Option("--format", "-f", rich_help_panel=OUTPUT, help="auto: a table on a terminal, CSV in a pipe."),
     ] = ReportFormat.auto,
     predictions: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", show_default=False, help="Write every row, failed ones too; .csv, .json, .jsonl, also .gz."
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+            help="Write every row, failed ones too; .csv, .json, .jsonl, also .gz.",
         ),
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", show_default=False, help="Write pictures here: parity, errors, periodic table."),
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+            help="Write pictures here: parity, errors, periodic table.",
+        ),
     ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", show_default=False, help="Write all of it as one page of HTML, pictures included."
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+            help="Write all of it as one page of HTML, pictures included.",
         ),
     ] = None,
     device: Device = "auto",
@@ -101,6 +121,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure the errors of a model on your own labelled crystals.
+
+    Example: crystalpredict evaluate mine.csv --report report.html
 
     Exit code 0: evaluated; 1: damaged model, no room; 2: wrong usage or table; 4: no row could be predicted;
     130: interrupted.

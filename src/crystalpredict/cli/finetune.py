@@ -19,7 +19,21 @@ import typer
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.interrupts import handled
-from crystalpredict.cli.options import Device, Jobs, MemoryPerProcess, Quiet, StructureColumn, TimeoutPerFile, given
+from crystalpredict.cli.options import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    RESUMING,
+    SPLIT,
+    TRAINING,
+    Device,
+    Jobs,
+    MemoryPerProcess,
+    Quiet,
+    StructureColumn,
+    TimeoutPerFile,
+    given,
+)
 from crystalpredict.cli.output import refuse_folder
 from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.startup import limits_of, refuse_numbers
@@ -78,20 +92,29 @@ def finetune(
             "-t",
             metavar="COLUMN",
             show_default=False,
+            rich_help_panel=INPUT,
             help="Column to learn; repeat it for several. Default: every column that is a known property.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", show_default=False, help="Default: finetuned-DATA."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", show_default=False, rich_help_panel=OUTPUT, help="Default: finetuned-DATA."
+        ),
     ] = None,
     unit: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="UNIT", show_default=False, help="Of a new property: one for all, or one for each target."
+            metavar="UNIT",
+            show_default=False,
+            rich_help_panel=INPUT,
+            help="Of a new property: one for all, or one for each target.",
         ),
     ] = None,
-    log: Annotated[bool, typer.Option("--log", help="Learn log10 of new properties; labels must be positive.")] = False,
+    log: Annotated[
+        bool,
+        typer.Option("--log", rich_help_panel=INPUT, help="Learn log10 of new properties; labels must be positive."),
+    ] = False,
     structure_column: StructureColumn = None,
     model: Annotated[
         str | None,
@@ -101,49 +124,102 @@ def finetune(
             metavar="NAME|PATH",
             show_default=False,
             autocompletion=model_names,
+            rich_help_panel=MODEL,
             help="The model to start from.",
         ),
     ] = None,
-    scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", rich_help_panel=MODEL, help="Start from random weights instead.")
+    ] = False,
     directions: Annotated[
         bool,
         typer.Option(
-            "--directions", help="Let the network see directions (CrystalFramer): more accurate, six times the time."
+            "--directions",
+            rich_help_panel=MODEL,
+            help="Let the network see directions (CrystalFramer): more accurate, six times the time.",
         ),
     ] = False,
     freeze: Annotated[
-        Part | None, typer.Option(show_default=False, help="Leave this as it is; train the rest.")
+        Part | None,
+        typer.Option(
+            show_default=False, rich_help_panel=MODEL, help="Part of the network whose weights stay as they are."
+        ),
     ] = None,
     split_by: Annotated[
         SplitBy,
-        typer.Option(help="formula: polymorphs stay together; column: split, with train, val and test."),
+        typer.Option(
+            rich_help_panel=SPLIT, help="formula: polymorphs stay together; column: split, with train, val and test."
+        ),
     ] = SplitBy.formula,
-    validation: Annotated[float, typer.Option(min=0.001, max=0.9, help="Share that chooses the epoch.")] = 0.1,
-    test: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share that is only measured on, at the end.")] = 0.1,
+    validation: Annotated[
+        float,
+        typer.Option(
+            min=0.001, max=0.9, rich_help_panel=SPLIT, help="Fraction in the validation set, which chooses the epoch."
+        ),
+    ] = 0.1,
+    test: Annotated[
+        float, typer.Option(min=0.0, max=0.9, rich_help_panel=SPLIT, help="Fraction held out for the final test.")
+    ] = 0.1,
     members: Annotated[
         int,
         typer.Option(
             min=1,
             max=100,
             metavar="N",
-            help="Train N networks, each with another seed, whose mean is the model: more accurate.",
+            rich_help_panel=MODEL,
+            help="Train N networks with different seeds; the model is their mean, which is more accurate.",
         ),
     ] = 1,
     kfold: Annotated[
-        int, typer.Option(min=0, metavar="K", help="Train K models, each tested on another K-th of the rows.")
+        int,
+        typer.Option(
+            min=0, metavar="K", rich_help_panel=SPLIT, help="Train K models, each tested on another K-th of the rows."
+        ),
     ] = 0,
-    epochs: Annotated[int, typer.Option(min=0, metavar="N", help="0: chosen from the size of the data.")] = 0,
-    learning_rate: Annotated[float, typer.Option(min=0.0, metavar="X", help="0: chosen.")] = 0.0,
+    epochs: Annotated[
+        int, typer.Option(min=0, metavar="N", rich_help_panel=TRAINING, help="0: chosen from the size of the data.")
+    ] = 0,
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, metavar="X", rich_help_panel=TRAINING, help="0: chosen.")
+    ] = 0.0,
     patience: Annotated[
         int,
-        typer.Option(min=-1, metavar="N", help="Epochs without a better validation error before it ends; -1: chosen."),
+        typer.Option(
+            min=-1,
+            metavar="N",
+            rich_help_panel=TRAINING,
+            help="Epochs without a better validation error before it ends; -1: chosen.",
+        ),
     ] = -1,
-    batch_atoms: Annotated[int, typer.Option(min=0, metavar="N", help="Atoms of a step; 0: chosen.")] = 0,
-    loss: Annotated[LossName, typer.Option(help="Of standardised labels.")] = LossName.l1,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of split, order and fresh weights.")] = 123,
+    batch_atoms: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            rich_help_panel=TRAINING,
+            help="Atoms of an optimiser step; 0: chosen by the size of the data.",
+        ),
+    ] = 0,
+    loss: Annotated[
+        LossName, typer.Option(rich_help_panel=TRAINING, help="Loss of the standardised labels.")
+    ] = LossName.l1,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=2**32 - 1,
+            rich_help_panel=TRAINING,
+            help="Seed of the split, of the order of the crystals and of new weights.",
+        ),
+    ] = 123,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", show_default=False, help="Go on with a run that was interrupted or killed."),
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            rich_help_panel=RESUMING,
+            help="Continue a run that was interrupted or killed.",
+        ),
     ] = None,
     device: Device = "auto",
     jobs: Jobs = 0,
@@ -152,6 +228,8 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on your own labelled crystals, from a bundled one or from scratch.
+
+    Example: crystalpredict finetune mine.csv --target my_property --unit eV
 
     DIR becomes a checkpoint folder for `predict --model DIR`. Several GPUs: torchrun --nproc-per-node N -m
     crystalpredict finetune ... Exit code 0: done; 1: damaged model, no room; 2: wrong usage or table; 130: interrupted.

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from crystalpredict.cli.options import Force, Quiet, Sort, Top, Where
+from crystalpredict.cli.options import OUTPUT, Force, Quiet, Sort, Top, Where
 from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse_unwritable
 from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
@@ -27,6 +27,7 @@ def merge(
             "-o",
             metavar="FILE",
             show_default=False,
+            rich_help_panel=OUTPUT,
             help="Write here: .csv or .jsonl, as the shards are, or .gz of it; JSON lines to .parquet too.",
         ),
     ] = None,
@@ -36,7 +37,10 @@ def merge(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put the outputs of all shards together, in the order of the inputs, as one run would have written them."""
+    """Put the outputs of all shards together, in the order of the inputs, as one run would have written them.
+
+    Example: crystalpredict merge out-*.csv -o all.csv
+    """  # fmt: skip
     if output is not None:
         refuse_unwritable(output)
         if os.path.realpath(output) in map(os.path.realpath, shards):

@@ -25,7 +25,10 @@ models_app = typer.Typer(help="The models at hand: list, describe, verify, insta
 
 @models_app.command("list")
 def list_models() -> None:
-    """List the bundled models and those you installed; the default is marked by a star."""
+    """List the bundled models and those you installed; the default is marked by a star.
+
+    Example: crystalpredict models list
+    """
     for model in bundled_models().values():
         star = "*" if model.default else " "
         typer.echo(f"{star} {model.name}  {model.size / 1e6:.1f} MB  {', '.join(model.properties)}")
@@ -43,7 +46,10 @@ def info(
         ),
     ] = None,
 ) -> None:
-    """Print the card of a model: data, split, errors, schedule, licence."""
+    """Print the card of a model: data, split, errors, schedule, licence.
+
+    Example: crystalpredict models info crystalformer-mp
+    """
     from crystalpredict._schema import LARGEST_JSON, checkpoint_file
     from crystalpredict.checkpoints.files import read_config
 
@@ -69,7 +75,10 @@ def verify(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Check the files of models against their checksums, and their outputs against golden.json."""
+    """Check the files of models against their checksums, and their outputs against golden.json.
+
+    Example: crystalpredict models verify
+    """
     from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
     from crystalpredict.nn.devices import choose_device
 
@@ -87,7 +96,10 @@ def install(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a model of that name.")] = False,
 ) -> None:
-    """Verify a model and copy it to your data folder, so that `--model NAME` finds it everywhere."""
+    """Verify a model and copy it to your data folder, so that `--model NAME` finds it everywhere.
+
+    Example: crystalpredict models install finetuned-mine --name mine
+    """
     from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
 
     if not os.path.isdir(folder):
@@ -101,7 +113,10 @@ def install(
 def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, autocompletion=model_names)],
 ) -> None:
-    """Delete a model that you installed."""
+    """Delete a model that you installed.
+
+    Example: crystalpredict models remove mine
+    """
     remove_model(name)
     typer.echo(f"{name}: removed")
 
@@ -124,7 +139,10 @@ def import_model(
         ),
     ] = None,
 ) -> None:
-    """Make a checkpoint folder of a Lightning file that the authors' Crystalformer or CrystalFramer wrote."""
+    """Make a checkpoint folder of a Lightning file that the authors' Crystalformer or CrystalFramer wrote.
+
+    Example: crystalpredict models import best.ckpt
+    """
     if not os.path.isfile(file):
         raise UsageError(f"{str(file)[:200]}: no such file: name a .ckpt file")
     folder = file.with_suffix("") if output is None else output

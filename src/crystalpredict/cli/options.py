@@ -11,6 +11,9 @@ from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.startup import atoms_of
 from crystalpredict.errors import UsageError
 
+INPUT, OUTPUT, MODEL, COMPUTING = "Input", "Output", "Model", "Computing"  # panels of `--help`
+RESUMING, SPLIT, TRAINING = "Resuming and sharing", "Split", "Training"
+
 
 def finite(param: typer.CallbackParam, number: float | None) -> float | None:
     """The value of an option; UsageError for nan, which no limits exclude."""
@@ -29,7 +32,13 @@ Inputs = Annotated[
     ),
 ]
 Null = Annotated[
-    bool, typer.Option("--null", "-0", help="Paths in @list.txt and on stdin end with a null byte: find -print0.")
+    bool,
+    typer.Option(
+        "--null",
+        "-0",
+        rich_help_panel=INPUT,
+        help="Paths in @list.txt and on stdin end with a null byte, as find -print0 writes them.",
+    ),
 ]
 ModelName = Annotated[
     str | None,
@@ -40,7 +49,8 @@ ModelName = Annotated[
         show_default=False,
         envvar="CRYSTALPREDICT_MODEL",
         autocompletion=model_names,
-        help="A bundled model or a checkpoint folder.",
+        rich_help_panel=MODEL,
+        help="Name of a bundled or installed model, or a checkpoint folder.",
     ),
 ]
 StructureColumn = Annotated[
@@ -48,10 +58,16 @@ StructureColumn = Annotated[
     typer.Option(
         metavar="NAME",
         show_default=False,
-        help="Where the structures of a table are. Default: cif, poscar, structure, path, ...",
+        rich_help_panel=INPUT,
+        help="Column of a table that holds the structures. Default: cif, poscar, structure, path, ...",
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", envvar="CRYSTALPREDICT_DEVICE", help="Where to compute.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda", envvar="CRYSTALPREDICT_DEVICE", rich_help_panel=COMPUTING, help="Device to compute on."
+    ),
+]
 Jobs = Annotated[
     int,
     typer.Option(
@@ -61,7 +77,8 @@ Jobs = Annotated[
         max=10**4,
         metavar="N",
         envvar="CRYSTALPREDICT_JOBS",
-        help="Processes that read; 0: one for each core.",
+        rich_help_panel=COMPUTING,
+        help="Reader processes; 0: one for each core.",
     ),
 ]
 
@@ -77,7 +94,8 @@ BatchAtoms = Annotated[
         metavar="auto|N",
         envvar="CRYSTALPREDICT_BATCH_ATOMS",
         callback=_number_of_atoms,
-        help="Atoms computed at once; auto: what suits the device's memory.",
+        rich_help_panel=COMPUTING,
+        help="Atoms that go through the network at once; auto: as many as suit the device.",
     ),
 ]
 TimeoutPerFile = Annotated[
@@ -88,7 +106,8 @@ TimeoutPerFile = Annotated[
         callback=finite,
         metavar="SECONDS",
         envvar="CRYSTALPREDICT_TIMEOUT_PER_FILE",
-        help="A file that takes longer to read is an error; 0: no limit.",
+        rich_help_panel=COMPUTING,
+        help="Time limit for reading one file, in seconds; 0: none.",
     ),
 ]
 MemoryPerProcess = Annotated[
@@ -100,25 +119,49 @@ MemoryPerProcess = Annotated[
         metavar="GIB",
         show_default=False,
         envvar="CRYSTALPREDICT_MEMORY_PER_PROCESS",
-        help="Of those that read; default: its part of all.",
+        rich_help_panel=COMPUTING,
+        help="Memory limit of each reader process, in GiB. Default: an equal share of the machine's memory.",
     ),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", envvar="CRYSTALPREDICT_QUIET", help="Say nothing on stderr but errors of usage."),
+    typer.Option(
+        "--quiet",
+        "-q",
+        envvar="CRYSTALPREDICT_QUIET",
+        rich_help_panel=OUTPUT,
+        help="Print nothing on stderr except errors and warnings.",
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file of an earlier run.")]
+Force = Annotated[bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace an existing output file.")]
 Where = Annotated[
     str | None,
-    typer.Option(metavar="CONDITION", show_default=False, help="Rows wanted: 'bandgap_eV > 1 and n_atoms <= 20'."),
+    typer.Option(
+        metavar="CONDITION",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Keep only rows that match, such as 'bandgap_eV > 1 and n_atoms <= 20'.",
+    ),
 ]
 Sort = Annotated[
     str | None,
-    typer.Option(metavar="[-]COLUMN", show_default=False, help="Order of the rows; with a minus, largest first."),
+    typer.Option(
+        metavar="[-]COLUMN",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Sort rows by a column; with a minus sign, largest first.",
+    ),
 ]
 Top = Annotated[
     int | None,
-    typer.Option(min=1, max=10**12, metavar="N", show_default=False, help="Only the first N rows of --sort."),
+    typer.Option(
+        min=1,
+        max=10**12,
+        metavar="N",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Keep only the first N rows of --sort.",
+    ),
 ]
 
 

@@ -16,6 +16,10 @@ from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.interrupts import Interrupts, one_interrupt
 from crystalpredict.cli.options import (
+    COMPUTING,
+    MODEL,
+    OUTPUT,
+    RESUMING,
     BatchAtoms,
     Device,
     Force,
@@ -64,9 +68,10 @@ def predict(
             metavar="NAME",
             show_default=False,
             autocompletion=target_names,
-            help="bandgap, formation_energy, e_above_hull, bulk_modulus or shear_modulus; repeat it, or separate by "
-            "commas; derived from the moduli, youngs_modulus, poisson_ratio or pugh_ratio. Default: all of the model, "
-            "nothing derived.",
+            rich_help_panel=MODEL,
+            help="Property to predict: bandgap, formation_energy, e_above_hull, bulk_modulus, shear_modulus; "
+            "derived from the moduli: youngs_modulus, poisson_ratio, pugh_ratio. Repeat it, or separate names by commas. "
+            "Default: all properties of the model, none derived.",
         ),
     ] = None,
     model: ModelName = None,
@@ -74,7 +79,11 @@ def predict(
     format: Annotated[
         Format,
         typer.Option(
-            "--format", "-f", envvar="CRYSTALPREDICT_FORMAT", help="auto: a table on a terminal, CSV in a pipe."
+            "--format",
+            "-f",
+            envvar="CRYSTALPREDICT_FORMAT",
+            rich_help_panel=OUTPUT,
+            help="Format of the rows. auto: a table on a terminal, CSV in a pipe, the suffix of -o.",
         ),
     ] = Format.auto,
     output: Annotated[
@@ -84,7 +93,8 @@ def predict(
             "-o",
             metavar="FILE",
             show_default=False,
-            help="Write here; .csv, .json, .jsonl (.gz), .parquet.",
+            rich_help_panel=OUTPUT,
+            help="Write to this file: .csv, .json, .jsonl (also .gz), .parquet.",
         ),
     ] = None,
     null: Null = False,
@@ -97,12 +107,16 @@ def predict(
     sort: Sort = None,
     top: Top = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run with this -o FILE stopped.")
+        bool,
+        typer.Option("--resume", rich_help_panel=RESUMING, help="Continue an interrupted run with the same -o FILE."),
     ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
-            metavar="I/N", show_default=False, help="Only the I-th of N shares of the inputs; see crystalpredict merge."
+            metavar="I/N",
+            show_default=False,
+            rich_help_panel=RESUMING,
+            help="Predict only the I-th of N shares of the inputs; join the files by crystalpredict merge.",
         ),
     ] = None,
     cache: Annotated[
@@ -110,7 +124,8 @@ def predict(
         typer.Option(
             metavar="auto|DIR",
             show_default=False,
-            help="Keep predictions in a folder, and read those from it that are there; auto: the user's cache.",
+            rich_help_panel=RESUMING,
+            help="Folder where predictions are kept and looked up; auto: the user's cache folder.",
         ),
     ] = None,
     scheduler: Annotated[
@@ -118,19 +133,28 @@ def predict(
         typer.Option(
             metavar="ADDRESS",
             show_default=False,
-            help="Predict on the Dask cluster of this scheduler, tcp://host:8786, or of a scheduler file.",
+            rich_help_panel=COMPUTING,
+            help="Compute on a Dask cluster: address of its scheduler, tcp://host:8786, or a scheduler file.",
         ),
     ] = None,
     no_reduce: Annotated[
-        bool, typer.Option("--no-reduce", help="Compute every atom instead of one of each kind of equivalent atoms.")
+        bool,
+        typer.Option(
+            "--no-reduce",
+            rich_help_panel=COMPUTING,
+            help="Compute every atom, not only one of each kind of equivalent atoms.",
+        ),
     ] = False,
     no_uncertainty: Annotated[
-        bool, typer.Option("--no-uncertainty", help="Leave out the columns of 90 % intervals.")
+        bool,
+        typer.Option("--no-uncertainty", rich_help_panel=OUTPUT, help="Leave out the columns of the 90 % intervals."),
     ] = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Predict properties of crystals: one row for each structure, in the order given.
+
+    Example: crystalpredict predict *.cif --target bandgap -o gaps.csv
 
     Exit code 0: all predicted; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
     130: interrupted.
