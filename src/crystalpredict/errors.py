@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
 LONGEST_MESSAGE = 400  # characters, of those that quote a file
 
 

@@ -19,7 +19,6 @@ import pytest
 import torch
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from crystalpredict.cli.finetune import with_directions
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import UsageError
@@ -27,7 +26,7 @@ from crystalpredict.nn import Crystalformer, ModelConfig, network_of
 from crystalpredict.nn.batch import collate
 from crystalpredict.prediction.predictor import load_model
 from crystalpredict.properties import find_property
-from crystalpredict.training.finetune import mean_of_folds
+from crystalpredict.training.finetune import mean_of_folds, with_directions
 from tests.labelled import METALS, PARTNERS, cif, rows, write
 from tests.same import alike
 

@@ -31,8 +31,8 @@ from crystalpredict.cli.output import format_of, opened, refuse_unwritable
 from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.startup import limits_of
 from crystalpredict.cli.tally import EXIT_ALL_FAILED
-from crystalpredict.cli.terminal import NO_MATPLOTLIB, messages, say
-from crystalpredict.errors import UsageError
+from crystalpredict.cli.terminal import messages, say
+from crystalpredict.errors import NO_MATPLOTLIB, UsageError
 from crystalpredict.evaluation.models import find_models, predict_rows, read_table
 from crystalpredict.prediction.writers import Format
 

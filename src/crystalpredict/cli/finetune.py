@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,14 +35,10 @@ from crystalpredict.cli.output import refuse_folder
 from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.startup import limits_of, refuse_numbers
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
-from crystalpredict.cli.terminal import NO_MATPLOTLIB, say
+from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
 
 if TYPE_CHECKING:
-    from crystalpredict.data.labels import NewTargets
-    from crystalpredict.io.worker_pool import Limits
-    from crystalpredict.nn import ModelConfig
-    from crystalpredict.training.plan import Plan
     from crystalpredict.training.run_folder import Progress
     from crystalpredict.training.trainer import Trainer
 
@@ -243,6 +236,7 @@ def finetune(
     from crystalpredict.io.worker_pool import available_cores
     from crystalpredict.nn.devices import choose_device
     from crystalpredict.training import distributed
+    from crystalpredict.training.start import FinetuneOptions, start_run
 
     quiet = quiet or distributed.rank() > 0
     where = str(choose_device(device))
@@ -266,111 +260,37 @@ def finetune(
             settings["patience"] = patience
         new = NewTargets(tuple(unit or ()), log)
         base = None if scratch else find_model(model)
-        wishes = Wishes(
-            target or [], new, structure_column, base, directions, settings, split_by, (validation, test),
+        options = FinetuneOptions(
+            tuple(target or ()), new, structure_column, base, directions, settings, split_by.value, (validation, test),
             "validation" in given(ctx), kfold, members,
         )  # fmt: skip
-        begin(data, folder, wishes, readers, limits_of(timeout_per_file, memory_per_process), quiet=quiet)
+        refuse_folder(folder)
+        with messages(quiet=quiet):
+            start_run(
+                data, folder, options, ["crystalpredict", *sys.argv[1:]], readers,
+                limits_of(timeout_per_file, memory_per_process),
+                lambda entries, total: with_progress(entries, total, lambda entry: entry.index == 0, quiet=quiet),
+            )  # fmt: skip
     distributed.wait_for_all()
     try:
-        train(folder, where, readers, quiet=quiet)
+        with messages(quiet=quiet):
+            train(folder, where, readers, quiet=quiet)
     finally:
         distributed.leave_group()
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the options say of a new run."""
-
-    targets: list[str]
-    new: NewTargets
-    structure_column: str | None
-    base: Path | None
-    directions: bool
-    settings: dict[str, Any]
-    split_by: SplitBy
-    shares: tuple[float, float]
-    share_given: bool
-    folds: int
-    members: int
-
-
-def begin(data: Path, folder: Path, wishes: Wishes, jobs: int, limits: Limits, *, quiet: bool) -> None:
-    """Read the table, say what is in it, and lay out the run's folder."""
-    from crystalpredict.checkpoints.checkpoint import load_checkpoint
-    from crystalpredict.data.labelled import parts_of, read_crystals
-    from crystalpredict.data.labels import read_labelled
-    from crystalpredict.data.summary import describe_data, describe_split
-    from crystalpredict.nn import ModelConfig
-    from crystalpredict.properties import PROPERTIES
-    from crystalpredict.training.finetune import (
-        check_labels,
-        describe_start,
-        learnt_targets,
-        prepare_run,
-        settings_for,
-    )
-    from crystalpredict.training.plan import Plan
-
-    refuse_folder(folder)
-    base = load_checkpoint(wishes.base) if wishes.base else None
-    if base and base.model.config.members > 1:
-        raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
-    network = base.model.config if base else ModelConfig()
-    added = wishes.directions and network.attention != "framed"
-    if added:
-        network = with_directions(network, base.name if base else "")
-    labelled = read_labelled(
-        data, wishes.targets, new=wishes.new, structure_column=wishes.structure_column,
-        known=(*(base.properties if base else ()), *PROPERTIES),
-    )  # fmt: skip
-    if wishes.share_given and wishes.split_by == SplitBy.column and "val" in labelled.splits:
-        raise UsageError("--split-by column takes the validation part from the column: leave out --validation")
-    total = len(labelled.sources)
-    crystals = read_crystals(
-        labelled, network.radius, jobs,
-        lambda entries: with_progress(entries, total, lambda entry: entry.index == 0, quiet=quiet),
-        limits,
-    )  # fmt: skip
-    validation, test = wishes.shares
-    splits = parts_of(crystals, wishes.split_by.value, validation, test, wishes.folds, wishes.settings["seed"])
-    check_labels(crystals.table, splits)
-    trained = splits[0] == 0
-    atoms = float(crystals.table.sizes[trained].mean())
-    config = settings_for(int(trained.sum()), atoms, scratch=base is None, directions=added)
-    config = replace(config, **wishes.settings)
-    notes = [
-        f"{data}: {', '.join(labelled.notes)}", *describe_data(crystals),
-        *(describe_start(crystals, base) if base else []),
-        *describe_split(crystals, splits, wishes.split_by.value),
-    ]  # fmt: skip
-    command = ["crystalpredict", *sys.argv[1:]]
-    start = (wishes.base, base, learnt_targets(crystals.table.properties, base)) if wishes.base and base else None
-    plan = Plan.new(command, data, start, network, config, wishes.folds, notes, wishes.members)
-    prepare_run(folder, crystals, splits, plan)
-    if not quiet:
-        for note in notes:
-            say(note)
-        rate = "none" if config.freeze_encoder else f"{config.learning_rate * config.encoder_rate:g}"
-        origin = f"from {base.name}" + " with directions added" * added if base else "from random weights"
-        say(
-            f"{origin}: at most {config.epochs} epochs, {config.batch_atoms:,} atoms a step, learning rate "
-            f"{config.learning_rate:g} ({rate} for the encoder), patience {config.patience}"
-        )
-
-
-def with_directions(network: ModelConfig, name: str) -> ModelConfig:
-    """The network of the model `name` with directions; UsageError if it cannot get them."""
-    if network.attention != "real":
-        raise UsageError(f"--directions: {name} has {network.attention} attention, to which none can be added")
-    return replace(network, attention="framed")
 
 
 def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
     """Train all folds of a run, or the one model, from where they are; write what comes of it."""
     from crystalpredict._files import write_json
     from crystalpredict.training import distributed
-    from crystalpredict.training.finetune import finish, mean_of_folds, open_trainings, run_folders
+    from crystalpredict.training.finetune import (
+        draw_losses,
+        figures_of,
+        finish,
+        mean_of_folds,
+        open_trainings,
+        run_folders,
+    )
     from crystalpredict.training.model_card import describe_saved_weights
     from crystalpredict.training.plan import Plan
 
@@ -388,7 +308,7 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
             trainings.append(training)
         reports.append(finish(trainings, own, plan))
         if not distributed.rank():
-            draw_losses(own, plan, quiet=quiet)
+            draw_losses(own, plan)
         if not quiet:
             say(describe_saved_weights([training.final_epoch for training in trainings]))
             for part, name, scale, figures in figures_of(reports[-1]):
@@ -406,36 +326,6 @@ def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
                 count = plan.folds - figures["folds"].count(None)
                 say(f"{count} folds: {name} {figures['mae']:.4g} ± {figures['deviation']:.2g} {scale}".rstrip())
     typer.echo(str(folder))
-
-
-def draw_losses(folder: Path, plan: Plan, *, quiet: bool) -> None:
-    """Draw a run's log as loss.png, or its members' as loss-1.png and so on, if there is what it takes."""
-    if not find_spec("matplotlib"):
-        if not quiet:
-            say(f"no picture of the loss: {NO_MATPLOTLIB}")
-        return
-    from crystalpredict._files import write_atomically
-    from crystalpredict.evaluation.plots import loss_curve
-    from crystalpredict.training.finetune import training_folders
-    from crystalpredict.training.run_folder import LOG_COLUMNS
-
-    runs = training_folders(folder, plan)
-    for number, training in enumerate(runs, start=1):
-        with (training / "log.csv").open(encoding="utf-8") as file:
-            epochs = list(csv.DictReader(file))
-        columns = {name: [float(row[name]) for row in epochs] for name in epochs[0]}
-        errors = {name: values for name, values in columns.items() if name not in LOG_COLUMNS}
-        name = "loss.png" if len(runs) == 1 else f"loss-{number}.png"
-        with write_atomically(folder / name) as image:
-            image.write(loss_curve(columns["epoch"], columns["loss"], errors))
-
-
-def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Part, property, scale and errors, one after the other."""
-    for part, properties in report.items():
-        for name, scales in properties.items():
-            for scale, figures in scales.items():
-                yield part, name, scale, figures
 
 
 def run(training: Trainer, folder: Path, *, quiet: bool) -> None:

@@ -70,8 +70,8 @@ def predict(
             autocompletion=target_names,
             rich_help_panel=MODEL,
             help="Property to predict: bandgap, formation_energy, e_above_hull, bulk_modulus, shear_modulus; "
-            "derived from the moduli: youngs_modulus, poisson_ratio, pugh_ratio. Repeat it, or separate names by commas. "
-            "Default: all properties of the model, none derived.",
+            "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio. Repeat it, or separate names by commas. "
+            "Default: all of the model.",
         ),
     ] = None,
     model: ModelName = None,

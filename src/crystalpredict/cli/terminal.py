@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Prediction
     from crystalpredict.properties import Property
 
-NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
-
 
 def say(message: str) -> None:
     """A line on stderr, whatever the names of files in it."""

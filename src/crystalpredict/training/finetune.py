@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, replace
+from importlib.util import find_spec
 from math import sqrt
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,7 +39,7 @@ from crystalpredict.data.dataset import (
     scale_of_labels,
 )
 from crystalpredict.data.labelled import PARTS, LabelledCrystals
-from crystalpredict.errors import DataError, printable
+from crystalpredict.errors import NO_MATPLOTLIB, DataError, UsageError, printable
 from crystalpredict.evaluation.metrics import metrics_of
 from crystalpredict.nn import ensemble_of
 from crystalpredict.properties import Property
@@ -46,9 +48,17 @@ from crystalpredict.training.calibrate import calibrate
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.model_card import model_card
 from crystalpredict.training.plan import Plan
+from crystalpredict.training.run_folder import LOG_COLUMNS
 from crystalpredict.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from crystalpredict.nn import ModelConfig
+    from crystalpredict.training.plan import Plan
+    from crystalpredict.training.trainer import Trainer
+
+
 MIN_CRYSTALS_FULL_RATE = 1000  # training crystals; with fewer, a pre-trained encoder has a lower learning rate
+LOG = logging.getLogger(__name__)
 GOLDEN_CRYSTALS, GOLDEN_ATOMS = 8, 60  # number and largest size of the crystals in golden.json
 
 
@@ -256,3 +266,36 @@ def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[st
     """Return the names of the properties that the base model was itself trained on."""
     learnt = {name for name, *_ in start.learnt}  # in any unit, or as a logarithm
     return [prop.name for prop in properties if prop.name in learnt]
+
+
+def with_directions(network: ModelConfig, name: str) -> ModelConfig:
+    """The network of the model `name` with directions; UsageError if it cannot get them."""
+    if network.attention != "real":
+        raise UsageError(f"--directions: {name} has {network.attention} attention, to which none can be added")
+    return replace(network, attention="framed")
+
+
+def draw_losses(folder: Path, plan: Plan) -> None:
+    """Draw a run's log as loss.png, or its members' as loss-1.png and so on, if matplotlib is installed."""
+    if not find_spec("matplotlib"):
+        LOG.info("no picture of the loss: %s", NO_MATPLOTLIB)
+        return
+    from crystalpredict.evaluation.plots import loss_curve
+
+    runs = training_folders(folder, plan)
+    for number, training in enumerate(runs, start=1):
+        with (training / "log.csv").open(encoding="utf-8") as file:
+            epochs = list(csv.DictReader(file))
+        columns = {name: [float(row[name]) for row in epochs] for name in epochs[0]}
+        errors = {name: values for name, values in columns.items() if name not in LOG_COLUMNS}
+        name = "loss.png" if len(runs) == 1 else f"loss-{number}.png"
+        with write_atomically(folder / name) as image:
+            image.write(loss_curve(columns["epoch"], columns["loss"], errors))
+
+
+def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Part, property, scale and errors, one after the other."""
+    for part, properties in report.items():
+        for name, scales in properties.items():
+            for scale, figures in scales.items():
+                yield part, name, scale, figures
