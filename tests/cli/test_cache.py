@@ -107,7 +107,7 @@ def test_what_an_answer_depends_on_is_in_the_key(program, inputs, tmp_path, fold
     config = folder / "config.json"
     config.write_text(config.read_text() + "\n")
     assert from_cache(program("predict", inputs[0], *kept)) == 0
-    monkeypatch.setattr("crystalpredict.__version__", "9")
+    monkeypatch.setattr("crystalpredict._version.__version__", "9")
     assert from_cache(program("predict", inputs[0], *kept)) == 0
 
 

@@ -46,7 +46,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     The frames are few different crystals: what is computed together may decide a last digit at the edge of rounding.
     """
     monkeypatch.chdir(tmp_path)
-    for module in ("cluster", "reading"):
+    for module in ("prediction.dask_cluster", "io.reader"):
         monkeypatch.setattr(f"crystalpredict.{module}.WINDOW_ENTRIES", 100)
     for number in range(3):
         Path(f"{number}.cif").write_text(CIF)

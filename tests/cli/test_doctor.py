@@ -51,7 +51,7 @@ def test_the_device_and_the_model_that_are_used_are_looked_at(program, folder, m
     monkeypatch.setenv("CRYSTALPREDICT_DEVICE", "cuda")
     outcome = program("doctor")
     assert outcome.code == 1
-    assert "WRONG device: no CUDA device for --device cuda" in outcome.stdout
+    assert "WRONG device: --device cuda: torch finds no CUDA device" in outcome.stdout
     outcome = program("doctor", "--device", "cpu", "--model", "nowhere")
     assert outcome.code == 1
     assert "WRONG prediction: no model 'nowhere'" in outcome.stdout

@@ -248,3 +248,72 @@ def test_letters_of_other_alphabets_stand_for_no_number() -> None:
 def test_magnetic_operations_are_carried_out_whatever_their_names() -> None:
     loop = "loop_\n_space_group_symop.magn_id\n_space_group_symop.magn_operation_xyz\n1 x,y,z,+1\n2 -x,-y,z,-1\n"
     assert read(cif("Mn1 Mn .1 .2 .3", extra=loop)).n_atoms == 2
+
+
+def block(symmetry: str, *sites: str, cell: str = "5.64 5.64 5.64 90 90 90") -> str:
+    """A CIF of a cell, some statements of symmetry and some sites: label, type, x, y, z, occupancy."""
+    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+    lines = [f"_cell_{name} {value}" for name, value in zip(names, cell.split(), strict=True)]
+    columns = [f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy")]
+    return "\n".join(["data_x", *lines, *symmetry.split("\n"), "loop_", *columns, *sites, ""])
+
+
+SALT = ("Na1 Na 0 0 0 1", "Cl1 Cl .5 .5 .5 1")
+IDENTITY = "\nloop_\n_symmetry_equiv_pos_as_xyz\nx,y,z"
+
+
+@pytest.mark.parametrize(
+    "symmetry",
+    [
+        "_symmetry_space_group_name_H-M 'F 4/m -3 2/m'" + IDENTITY,
+        "_symmetry_space_group_name_H-M 'Q m -3 m'" + IDENTITY,
+        "_symmetry_space_group_name_Hall 'xx'",
+        "_space_group_IT_number 231",
+        "_space_group_name_Schoenflies 'Oh^5'",
+        "_symmetry_cell_setting cubic",
+        "_space_group_crystal_system cubic",
+        "_symmetry_space_group_name 'F m -3 m'",
+        "_space_group_number 225",
+        "_symmetry_space_group_name_H-M 'F d -3 m :1'\n_space_group_name_H-M_alt 'F d -3 m:2'",
+        "_symmetry_space_group_name_H-M 'P n m a'\n_space_group_name_H-M_alt 'P b n m'",
+        "_symmetry_space_group_name_H-M 'P 1'\n_symmetry.space_group_name_H-M 'F m -3 m'",
+        "_symmetry_space_group_name_H-M 'F m -3 m'\n_cell.length_a 9.0",
+    ],
+)
+def test_a_statement_of_symmetry_is_used_or_refused(symmetry: str) -> None:
+    (entry,) = read_entries(Inline("x.cif", block(symmetry, *SALT)), 6.0)
+    assert "not understood" in entry.error or "different" in entry.error, entry.error or entry.n_atoms
+
+
+@pytest.mark.parametrize(
+    "symmetry",
+    [
+        "_symmetry_cell_setting triclinic",
+        "_space_group_IT_number 1",
+        "_symmetry_space_group_name_H-M 'P 1'" + IDENTITY,
+        "",
+    ],
+)
+def test_statements_of_no_symmetry_are_that(symmetry: str) -> None:
+    (entry,) = read_entries(Inline("x.cif", block(symmetry, *SALT)), 6.0)
+    assert (entry.error, entry.formula, entry.n_atoms) == ("", "NaCl", 2)
+
+
+def test_two_states_of_one_element_share_a_place() -> None:
+    sites = ("Fe1 Fe2+ .1 .2 .3 .5", "Fe2 Fe3+ 1.1 .2 .3 .5", "O1 O2- .6 .7 .8 1")
+    (entry,) = read_entries(Inline("x.cif", block("", *sites)), 6.0)
+    assert entry.crystal is not None
+    assert entry.crystal.occupancies.sum(axis=1).tolist() == pytest.approx([1, 1])
+
+
+def test_split_sites_off_a_symmetry_element_are_not_merged() -> None:
+    site = "Ti1 Ti .5 .5 .51 .1667"
+    symmetry = "_symmetry_space_group_name_H-M 'P m -3 m'"
+    (entry,) = read_entries(Inline("x.cif", block(symmetry, site, "O1 O .5 .5 0 1", cell="4 4 4 90 90 90")), 6.0)
+    assert "apart" in entry.error
+
+
+@pytest.mark.parametrize("site", ["ND4 ND 0 0 0 1", "Fe1 Fe0.5 0 0 0 1"])
+def test_types_that_may_be_anything_else_are_refused(site: str) -> None:
+    (entry,) = read_entries(Inline("x.cif", block("", site)), 6.0)
+    assert "unknown element" in entry.error

@@ -489,3 +489,23 @@ def test_the_cases_of_gathered_files(tmp_path: Path) -> None:
     with (tmp_path / "POSCAR").open("a") as file:
         file.write(ONE)
     assert [(entry.index, entry.formula) for entry in rows_of(tmp_path / "POSCAR")] == [(0, "Si"), (1, "NaCl")]
+
+
+def test_shared_sites_of_json_are_added_and_words_are_no_truth() -> None:
+    lattice = {"matrix": [[3, 0, 0], [0, 3, 0], [0, 0, 3]]}
+    half = {"element": "Fe", "occu": 0.5}
+    site = {"species": [half, half], "abc": [0, 0, 0]}
+    (entry,) = read_entries(Inline("x.json", json.dumps({"lattice": lattice, "sites": [site]})), 6.0)
+    assert entry.error == ""
+    assert entry.crystal is not None
+    assert entry.crystal.occupancies.sum() == pytest.approx(1)
+    text = {"lattice_mat": lattice["matrix"], "elements": ["Fe"], "coords": [[0.5, 0, 0]], "cartesian": "False"}
+    (entry,) = read_entries(Inline("x.json", json.dumps(text)), 6.0)
+    assert "neither true nor false" in entry.error
+
+
+@pytest.mark.parametrize("pbc", ["TTF", "T T F", "F F F", "0 1 1"])
+def test_a_frame_that_is_periodic_in_two_directions_is_refused(pbc: str) -> None:
+    frame = f'1\nLattice="3 0 0 0 3 0 0 0 3" pbc="{pbc}"\nFe 0 0 0\n'
+    (entry,) = read_entries(Inline("x.xyz", frame), 6.0)
+    assert "periodic in all three directions" in entry.error

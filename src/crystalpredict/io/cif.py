@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, nan
+from math import inf, nan, prod
 from typing import Any
 
 import gemmi
@@ -31,8 +31,7 @@ _ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _SITE = re.compile(r"_atom_site_(label|type_symbol|fract_[xyz]|cartn_[xyz]|occupancy|calc_flag|attached_hydrogens)")
 _CELL = re.compile(
     r"_cell_(length|angle)_[a-z]+|_cell_formula_units_z|_cell_modulation_dimension|_chemical_formula_sum"
-    r"|_symmetry_(equiv_pos_as_xyz|space_group_name_.*|int_tables_number)|_space_group_(name_.*|it_number|.*symop.*xyz"
-    r"|.*ssg_.*|.*magn_.*)"
+    r"|_symmetry_(?!equiv_pos_site_id|equiv_pos_id).*|_space_group_(?!symop_id|symop_sg_id|id).*"
 )
 _MOST_UNITS_OFF = 0.05  # relative, of formula units in a cell with partly occupied sites
 _SAME_PROPORTION = 0.02
@@ -139,12 +138,21 @@ def _items_of_crystals(text: str) -> list[CifItems | StructureError]:
         text = re.sub(r"[^\x00-\x7f]", "%", text.lstrip("\ufeff"))
     try:
         blocks: list[tuple[bool, CifItems | StructureError]] = [
-            (_has_atoms(items), items) for items in (_items(block) for block in gemmi.cif.read_string(text))
+            _items_or_error(block) for block in gemmi.cif.read_string(text)
         ]
     except (ValueError, RuntimeError):  # of one block; or blocks of the same name, as some programs write them
         blocks = [_read_alone(block) for block in cif_blocks(text)]
     with_atoms = [items for has_atoms, items in blocks if has_atoms]
     return with_atoms or [items for _, items in blocks[:1]]
+
+
+def _items_or_error(block: gemmi.cif.Block) -> tuple[bool, CifItems | StructureError]:
+    """Whether a data block has atoms, and its items, or what contradicts itself in them."""
+    try:
+        items = _items(block)
+    except StructureError as error:
+        return True, error
+    return _has_atoms(items), items
 
 
 def _has_atoms(items: CifItems) -> bool:
@@ -154,8 +162,7 @@ def _has_atoms(items: CifItems) -> bool:
 def _read_alone(text: str) -> tuple[bool, CifItems | StructureError]:
     """Whether a data block has atoms, and its items, or what is wrong with its syntax."""
     try:
-        items = _items(gemmi.cif.read_string(text).sole_block())
-        return _has_atoms(items), items
+        return _items_or_error(gemmi.cif.read_string(text).sole_block())
     except (ValueError, RuntimeError) as error:
         has_atoms = bool(re.search(r"_atom_site[_.]", text, re.IGNORECASE))
         return has_atoms, _syntax_error(str(error), text)
@@ -213,8 +220,13 @@ def _add_loop(items: CifItems, loop: gemmi.cif.Loop) -> None:
 
 
 def _add(items: CifItems, key: str, values: list[str]) -> None:
-    if key and (key not in items or all(value in UNKNOWN for value in items[key])):
+    if not key or all(value in UNKNOWN for value in values):
+        return
+    before = items.get(key)
+    if before is None:
         items[key] = values
+    elif [value.strip("'\"") for value in before] != [value.strip("'\"") for value in values]:
+        raise StructureError(f"{key} is given twice, with different values: leave one of them")
 
 
 def _read(items: CifItems | StructureError) -> CifCrystal:
@@ -257,12 +269,12 @@ def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
         lattice = lattice_of_parameters(parameters)
     except ValueError:
         raise _impossible(items, parameters[:3]) from None
-    a, b, c = parameters[:3]
-    if (volume := volume_of_cell(lattice)) < max(MIN_VOLUME, FLAT_CELL * a * b * c) or max(a, b, c) > MAX_LENGTH:
-        if max(a, b, c) > MAX_LENGTH:
-            raise StructureError(f"the cell is {max(a, b, c):.3g} Å long: check its lengths")
-        if volume < FLAT_CELL * a * b * c:
-            raise _impossible(items, parameters[:3])
+    longest, volume = max(parameters[:3]), volume_of_cell(lattice)
+    if not volume >= FLAT_CELL * prod(parameters[:3]):  # true for not-a-number too
+        raise _impossible(items, parameters[:3])
+    if longest > MAX_LENGTH:
+        raise StructureError(f"the cell is {longest:.3g} Å long: check its lengths")
+    if volume < MIN_VOLUME:
         raise StructureError(f"the cell has {volume:.3g} Å^3: check its lengths and angles")
     return lattice, parameters
 

@@ -17,7 +17,8 @@ from crystalpredict.io.cif_symmetry import UNKNOWN, CifItems, Symmetry
 # Images of one site are one atom within some units of the last decimal written, which is what rounding moves them, but
 # not beyond these limits in Å: no atoms that fill their sites are so close to each other (gemmi's limit too), while one
 # that is there in part may be split over such places
-SPECIAL_UNITS, SPECIAL_LEAST, SPECIAL_FULL, SPECIAL_PARTIAL = 3, 0.05, 0.4, 0.1
+SPECIAL_LEAST, SPECIAL_FULL, SPECIAL_PARTIAL = 0.05, 0.4, 0.1
+UNITS_FULL, UNITS_PARTIAL = 3, 1.25  # of the last decimal, by which rounding may move images of one place apart
 SAME_PLACE = 0.02  # Å between sites that share a place: three decimals in a cell of 20 Å
 FULL = 1.005  # rounded thirds may add up to a little more than 1
 EXACT = 1e-4  # of fractional coordinates: by what rounded thirds are known, and images of an exact place apart
@@ -36,7 +37,7 @@ _SYMBOLS = frozenset(
 )
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?:\([0-9]*\))?")
 _OF_FORMULA = re.compile(r"([A-Z][a-z]?)([0-9]+\.?[0-9]*|\.[0-9]+)?")
-_TYPE = re.compile(r"([A-Za-z]{1,2})[0-9.]*[+-]?[0-9.]*")
+_TYPE = re.compile(r"([A-Za-z]{1,2})(?:[0-9]*|[0-9.]*[+-][0-9.]*)")
 # an element and a charge, a number (with a letter or two, as C1A has), or a number in brackets; SiT1, whose T is no
 # element, is no group of atoms either
 _LABEL = re.compile(
@@ -109,7 +110,8 @@ class Sites:
         """How close (m,), Å, images of a site are one atom."""
         texts = zip(*(self.columns[axis] for axis in _AXES), strict=True)
         decimals = [min(len(text.partition("(")[0].partition(".")[2]) for text in site) for site in texts]
-        rounding = SPECIAL_UNITS * np.power(0.1, decimals) * np.linalg.norm(lattice, axis=1).max()
+        units = np.where(occupancies < 1, UNITS_PARTIAL, UNITS_FULL)
+        rounding = units * np.power(0.1, decimals) * np.linalg.norm(lattice, axis=1).max()
         most = np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL)
         return np.asarray(np.clip(rounding, SPECIAL_LEAST, most))
 
@@ -182,7 +184,7 @@ def _symbol(letters: str, stated: frozenset[str]) -> str:
         return "H"
     name = letters.capitalize()
     alone = set(letters.upper())
-    if len(letters) == 2 and alone <= _SYMBOLS and not (name in stated and not alone <= stated):
+    if len(letters) == 2 and alone <= {*_SYMBOLS, "D"} and not (name in stated and not alone <= stated):
         return ""
     return name if name in _SYMBOLS else ""
 
@@ -269,15 +271,17 @@ def shared(
     once: those of the same element and occupancy that are listed at another place, or that do not fit in otherwise.
     """
     members: dict[int, list[int]] = {}
+    types = table.columns.get("type_symbol", symbols)  # Fe2+ and Fe3+ are different atoms of one element
+    kinds = list(zip(types, symbols, occupancies.tolist(), strict=True))
     for site, first in enumerate(owner.tolist()):
         own = members.setdefault(first, [])
-        same = [other for other in own if (symbols[other], occupancies[other]) == (symbols[site], occupancies[site])]
+        same = [other for other in own if kinds[other] == kinds[site]]
         if not any(np.abs(places[other] - places[site]).max() > EXACT for other in same):
             own.append(site)
     found = {}
     for first, own in members.items():
         if occupancies[own].sum() > FULL:
-            own = list({(symbols[site], occupancies[site]): site for site in reversed(own)}.values())[::-1]
+            own = list({kinds[site]: site for site in reversed(own)}.values())[::-1]
         total = float(occupancies[own].sum())
         if total > FULL:
             names = " and ".join(table.name(site) for site in own)

@@ -25,6 +25,7 @@ _MAGNETIC_CENTRING = ("_space_group_symop_magn_centering_xyz", "_space_group_sym
 _NAMES = ("_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt", "_space_group_name_h-m_full")
 _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number", "_space_group_name_h-m_ref")  # no setting
 _HALL = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
+_OF_P1 = ("p1", "c1^1", "c11", "1", "triclinic", "anorthic", "(a)", "ct", "cit", "#1")  # what is said of P 1
 _MAGNETIC_NAME = re.compile(r"_magn_(name|number)_(bns|og)$")
 # P1, P11', P1.1', P_S1 (BNS), P_2s1 (OG) and their numbers, without spaces and quotes
 _NOT_MAGNETIC = re.compile(r"1\..*|P(_\{?[0-9]?[A-Za-z]+\}?|S)?1(\.?1)?'*|[?.]?")
@@ -120,6 +121,10 @@ def _statements(
     if listed is None:
         named = _of_names(items, groups)
         return Decision(named, named=bool(groups), from_name=True), groups, named
+    if listed.order == 1 and not groups and (unread := _unread(items)):
+        raise StructureError(
+            f"space group {unread[:60]!r} not understood, and the operations listed are the identity alone: list all"
+        )
     same = all(_same(listed, of(group)) for _, group in groups)
     return Decision(listed, named=bool(groups)) if same else None, groups, listed
 
@@ -227,9 +232,13 @@ def _names(items: CifItems) -> list[str]:
     return [name for tag in (*_NAMES, *_NUMBERS) if (name := value_of(items, tag))]
 
 
+def _halls(items: CifItems) -> list[str]:
+    return [hall for tag in _HALL if (hall := value_of(items, tag))]
+
+
 def _groups(items: CifItems, alpha: float, gamma: float) -> list[tuple[str, gemmi.SpaceGroup]]:
     """The space groups that a block names, by Hall symbol, name and number."""
-    halls = [(hall, _group_of_hall(hall)) for tag in _HALL if (hall := value_of(items, tag))]
+    halls = [(hall, _group_of_hall(hall)) for hall in _halls(items)]
     names = [(name, _group_of_name(name, alpha, gamma)) for name in _names(items)]
     return [(name, group) for name, group in halls + names if group]
 
@@ -281,16 +290,31 @@ def _point_group(symmetry: Symmetry) -> list[tuple[int, float]]:
     return [(kind, number / symmetry.centring) for kind, number in symmetry.types]
 
 
+def _unread(items: CifItems) -> str:
+    """A statement of symmetry that is neither understood nor the one of P 1; empty if there is none."""
+    for tag, values in items.items():
+        if not tag.startswith(("_symmetry_", "_space_group_")) or re.search("symop|equiv_pos|_magn|_ssg", tag):
+            continue
+        for value in values:
+            if value not in UNKNOWN and re.sub(r"[\s'\"]", "", value).lower() not in _OF_P1:
+                return value.strip()
+    return ""
+
+
 def _of_names(items: CifItems, groups: list[tuple[str, gemmi.SpaceGroup]]) -> Symmetry:
     """Operations of the groups named; StructureError if they differ, or if their names leave the setting open."""
     if not groups:
-        unread = next((name for name in _names(items) if not name.isdecimal()), "")
-        if unread:
-            raise StructureError(f"space group {unread!r} not understood: {LIST_THEM}")
+        if unread := _unread(items):
+            raise StructureError(f"space group {unread[:60]!r} not understood: {LIST_THEM}")
         return _of_hall("P 1")
     if len({group.number for _, group in groups}) > 1:
         names = " and ".join(repr(name) for name, _ in groups)
         raise StructureError(f"{names} are different space groups: list the operations")
+    exact = {name: of(group) for name, group in groups if name in _halls(items) or ":" in name or group.ext == "\0"}
+    exact = {name: symmetry for name, symmetry in exact.items() if not name.isdecimal()}
+    if len({frozenset(_places(symmetry)) for symmetry in exact.values()}) > 1:
+        names = " and ".join(map(repr, exact))
+        raise StructureError(f"{names} are different settings of a space group: list the operations")
     for tag in _HALL:
         try:
             if hall := value_of(items, tag):

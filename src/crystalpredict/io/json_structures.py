@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -46,7 +47,9 @@ def _structure_of_dict(item: Any) -> Structure | StructureError:
 def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
     if {"lattice_mat", "coords", "elements"} <= keys:  # jarvis-tools
         symbols = [_species(str(symbol).strip(), n) for n, symbol in enumerate(item["elements"], start=1)]
-        cartesian = bool(item.get("cartesian"))
+        cartesian = item.get("cartesian", False)
+        if not isinstance(cartesian, bool):
+            raise StructureError(f"cartesian is {str(cartesian)[:40]!r}, and neither true nor false")
         return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
     if {"lattice", "species", "frac_coords"} <= keys:
         _refuse_no_cell(item["lattice"])
@@ -89,7 +92,11 @@ def _site(site: Any, number: int) -> dict[str, Any]:
         raise StructureError(f"occupancies at site {number} add up to {sum(occupancies):.3g}, which is more than 1")
     if len(site["abc"]) != 3:
         raise StructureError(f"site {number} has {len(site['abc'])} coordinates, and not three")
-    return {"species": site["species"], "abc": site["abc"]}
+    species: dict[str, dict[str, Any]] = {}
+    for each, occupancy in zip(site["species"], occupancies, strict=True):  # pymatgen would take the last of one kind
+        key = json.dumps({name: value for name, value in each.items() if name != "occu"}, sort_keys=True, default=str)
+        species[key] = {**each, "occu": occupancy + species.get(key, {}).get("occu", 0.0)}
+    return {"species": list(species.values()), "abc": site["abc"]}
 
 
 def _species(name: Any, number: int) -> Any:

@@ -61,7 +61,7 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
     info = _info(comment)
     if "lattice" not in info:
         raise StructureError(NO_CELL)
-    if (pbc := info.get("pbc")) and any(word[0] in "f0" for word in pbc.lower().replace(",", " ").split()):
+    if (pbc := info.get("pbc")) and not re.fullmatch(r"[\s,]*((t|true|1)[\s,]*){3}", pbc.lower()):
         raise StructureError(f'pbc="{pbc}": a cell that is periodic in all three directions is needed')
     lattice = _numbers(info["lattice"].replace(",", " ").split(), "Lattice in line 2")
     if len(lattice) != 9:
