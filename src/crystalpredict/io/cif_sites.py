@@ -109,9 +109,11 @@ class Sites:
     def limits(self, occupancies: FloatArray, lattice: FloatArray) -> FloatArray:
         """How close (m,), Å, images of a site are one atom."""
         texts = zip(*(self.columns[axis] for axis in _AXES), strict=True)
-        decimals = [min(len(text.partition("(")[0].partition(".")[2]) for text in site) for site in texts]
+        decimals = [[len(text.partition("(")[0].partition(".")[2]) for text in site] for site in texts]
+        # .5 may be exact beside .51: where a site may be split, the digits of the other coordinates count
+        known = np.where(occupancies < 1, np.max(decimals, axis=1), np.min(decimals, axis=1))
         units = np.where(occupancies < 1, UNITS_PARTIAL, UNITS_FULL)
-        rounding = units * np.power(0.1, decimals) * np.linalg.norm(lattice, axis=1).max()
+        rounding = units * np.power(0.1, known) * np.linalg.norm(lattice, axis=1).max()
         most = np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL)
         return np.asarray(np.clip(rounding, SPECIAL_LEAST, most))
 
