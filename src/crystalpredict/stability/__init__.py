@@ -1,0 +1,1 @@
+"""Stability against decomposition: energies of known phases, and the convex hull over them."""

@@ -1,0 +1,234 @@
+"""Formation energies of known phases, the lowest of each composition: what a crystal may decompose to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalpredict._files import write_atomically
+from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, IntArray
+from crystalpredict.errors import DataError
+
+MAX_ELEMENTS_BY_SUBSETS = 6  # of a system whose subsystems are enumerated; of larger ones all systems are compared
+SIGNIFICANT_AMOUNT = 1e-6  # of an element in a composition that adds up to 1
+PREFIXES = ("mp-", "mvc-")  # of identifiers of the Materials Project; files keep the number and which of these it has
+PREFIX_SHIFT = 30  # bit of an identifier's number from which on the file keeps the prefix
+FILE_ARRAYS = ("systems", "counts", "amounts", "energies", "identifiers")
+
+Composition = Mapping[int, float]  # atomic number to amount
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A known phase: composition, formation energy in eV/atom, and an identifier such as mp-149."""
+
+    composition: Composition
+    energy: float
+    identifier: str
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula, elements in the order of their atomic numbers."""
+        return formula_of(self.composition)
+
+
+@dataclass(frozen=True)
+class ReferenceEnergies:
+    """N phases sorted by chemical system, those of one system together.
+
+    Attributes:
+        systems: atomic numbers of each system (S, K), ascending, padded by 0; the rows are sorted.
+        starts: first phase of each system (S + 1,).
+        amounts: amounts of the system's elements, one phase after the other.
+        energies: formation energies (N,), eV/atom.
+        identifiers: identifier of each phase (N,).
+    """
+
+    systems: NDArray[np.uint8]
+    starts: IntArray
+    amounts: FloatArray
+    energies: FloatArray
+    identifiers: Sequence[str]
+
+    @classmethod
+    def of_phases(cls, phases: Iterable[Phase]) -> ReferenceEnergies:
+        """The lowest phase of each composition.
+
+        Raises:
+            DataError: a phase has no elements, or an energy or an amount that is not a number.
+        """
+        lowest: dict[tuple[tuple[int, ...], tuple[float, ...]], Phase] = {}
+        for phase in phases:
+            elements = tuple(sorted(number for number, amount in phase.composition.items() if amount > 0))
+            amounts = np.array([phase.composition[number] for number in elements], dtype=float)
+            if not (elements and np.isfinite(amounts).all() and np.isfinite(phase.energy)):
+                raise DataError(f"{phase.identifier}: a phase needs a composition and an energy that are numbers")
+            key = (elements, tuple(np.round(amounts / amounts.sum(), 6).tolist()))
+            if key not in lowest or phase.energy < lowest[key].energy:
+                lowest[key] = phase
+        width = max((len(elements) for elements, _ in lowest), default=1)
+        keys = sorted(lowest, key=lambda key: (*_padded(key[0], width), key[1]))
+        systems = sorted({key[0] for key in keys}, key=lambda elements: _padded(elements, width))
+        counts = dict.fromkeys(systems, 0)
+        for elements, _ in keys:
+            counts[elements] += 1
+        chosen = [lowest[key] for key in keys]
+        return cls(
+            np.array([_padded(elements, width) for elements in systems], dtype=np.uint8).reshape(-1, width),
+            np.concatenate([[0], np.cumsum(list(counts.values()))]).astype(np.int64),
+            np.array([phase.composition[z] for key, phase in zip(keys, chosen, strict=True) for z in key[0]], float),
+            np.array([phase.energy for phase in chosen], dtype=float),
+            [phase.identifier for phase in chosen],
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> ReferenceEnergies:
+        """The phases in a file that `save` wrote.
+
+        Raises:
+            DataError: the file is none, or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(path.read_bytes())
+            systems, counts, amounts, energies, identifiers = (arrays[name] for name in FILE_ARRAYS)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise DataError(f"{path}: no file of reference energies ({error}): install crystalpredict again") from None
+        sizes = (systems > 0).sum(axis=1)
+        fits = len(counts) == len(systems) and len(energies) == len(identifiers) == counts.sum()
+        if not (fits and len(amounts) == (sizes * counts).sum() and np.isfinite(energies).all()):
+            raise DataError(f"{path}: damaged reference energies: install crystalpredict again")
+        starts = np.concatenate([[0], np.cumsum(counts.astype(np.int64))])
+        return cls(systems, starts, amounts.astype(float), energies.astype(float), _Identifiers(identifiers))
+
+    def save(self, path: Path) -> None:
+        """Write the phases, whose amounts must be whole numbers and whose identifiers the Materials Project's."""
+        from safetensors.numpy import save
+
+        arrays: dict[str, NDArray[Any]] = {
+            "systems": self.systems,
+            "counts": np.diff(self.starts).astype(np.uint32),
+            "amounts": self.amounts.astype(np.uint16),
+            "energies": self.energies.astype(np.float32),
+            "identifiers": np.array([_number_of(text) for text in self.identifiers], dtype=np.uint32),
+        }
+        with write_atomically(path) as file:
+            file.write(save(arrays))
+
+    def __len__(self) -> int:
+        return len(self.energies)
+
+    @cached_property
+    def first(self) -> IntArray:
+        """Where the amounts of each phase begin (N + 1,)."""
+        sizes = np.repeat((self.systems > 0).sum(axis=1), np.diff(self.starts))
+        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    @cached_property
+    def elements(self) -> IntArray:
+        """Atomic number that belongs to each of the amounts."""
+        rows = np.repeat(self.systems, np.diff(self.starts), axis=0)
+        return rows[rows > 0].astype(np.int64)
+
+    @cached_property
+    def shares(self) -> FloatArray:
+        """The amounts as shares of the atoms of their phase."""
+        totals = np.add.reduceat(self.amounts, self.first[:-1])
+        return np.asarray(self.amounts / np.repeat(totals, np.diff(self.first)))
+
+    @cached_property
+    def pure(self) -> dict[int, int]:
+        """Number of the phase that is a pure element, by atomic number."""
+        rows = np.flatnonzero((self.systems > 0).sum(axis=1) == 1)
+        return {int(self.systems[row, 0]): int(self.starts[row]) for row in rows}
+
+    def phase(self, number: int) -> Phase:
+        """The phase of a number, 0 to N - 1."""
+        own = slice(self.first[number], self.first[number + 1])
+        composition = dict(zip(self.elements[own].tolist(), self.amounts[own].tolist(), strict=True))
+        return Phase(composition, float(self.energies[number]), self.identifiers[number])
+
+    def within(self, systems: IntArray) -> tuple[IntArray, IntArray]:
+        """Phases below the pure elements that have no other elements than a system has.
+
+        Args:
+            systems: atomic numbers (B, n), ascending in each row.
+
+        Returns:
+            Pairs of a row of `systems` (P,) and the number of a phase (P,), sorted by the first.
+        """
+        asked, found = self._subsystems(systems)
+        counts = self.starts[found + 1] - self.starts[found]
+        rows = np.repeat(asked, counts)
+        ends = np.cumsum(counts)
+        phases = np.arange(len(rows)) + np.repeat(self.starts[found] - ends + counts, counts)
+        below = self.energies[phases] < 0  # others lie above mixtures of the elements
+        return rows[below], phases[below]
+
+    def _subsystems(self, systems: IntArray) -> tuple[IntArray, IntArray]:
+        """Pairs of a row of systems (B, n) and a row of the reference's systems whose elements are all in it."""
+        size, width = systems.shape[1], self.systems.shape[1]
+        if size > MAX_ELEMENTS_BY_SUBSETS or not len(self.systems):
+            found = [np.flatnonzero(np.isin(self.systems, [0, *row]).all(axis=1)) for row in systems.tolist()]
+            return np.repeat(np.arange(len(systems)), list(map(len, found))), np.concatenate(found)
+        padded = np.pad(systems, ((0, 0), (0, 1)))
+        subsets = [c for k in range(1, min(size, width) + 1) for c in combinations(range(size), k)]
+        columns = np.array([_padded(subset, width, size) for subset in subsets])
+        keys = _as_keys(padded[:, columns].astype(np.uint8).reshape(-1, width))
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        there = np.flatnonzero(self._keys[places] == keys)
+        return there // len(subsets), places[there]
+
+    @cached_property
+    def _keys(self) -> NDArray[np.bytes_]:
+        return _as_keys(self.systems)
+
+
+class _Identifiers(Sequence[str]):
+    """Identifiers kept as numbers: to make a hundred thousand texts takes longer than all else in loading."""
+
+    def __init__(self, numbers: NDArray[np.uint32]) -> None:
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> str:  # type: ignore[override]
+        number = int(self.numbers[place])
+        return f"{PREFIXES[number >> PREFIX_SHIFT]}{number & ((1 << PREFIX_SHIFT) - 1)}"
+
+
+def _number_of(identifier: str) -> int:
+    parts = re.fullmatch(r"(mp-|mvc-)([0-9]{1,9})", identifier)
+    if parts is None:
+        raise DataError(f"{identifier!r} is no identifier of the Materials Project, such as mp-149")
+    return PREFIXES.index(parts[1]) << PREFIX_SHIFT | int(parts[2])
+
+
+def _padded(numbers: Sequence[int], width: int, empty: int = 0) -> tuple[int, ...]:
+    return (*numbers, *[empty] * (width - len(numbers)))
+
+
+def _as_keys(systems: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Rows (S, K) as texts (S,), which are sorted and found as a whole."""
+    return np.ascontiguousarray(systems).view(f"S{systems.shape[1]}").reshape(-1)
+
+
+def formula_of(composition: Composition) -> str:
+    """Reduced formula of a composition, elements in the order of their atomic numbers."""
+    amounts = [round(amount, 6) for amount in composition.values()]
+    whole = all(amount == int(amount) for amount in amounts)
+    divisor = gcd(*map(int, amounts)) if whole else 1
+    parts = sorted(zip(composition, amounts, strict=True))
+    return "".join(f"{ELEMENTS[z - 1]}{f'{n / divisor:g}' if n != divisor else ''}" for z, n in parts)

@@ -1,0 +1,46 @@
+"""Reference energies on disk, and what is no file of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crystalpredict.errors import DataError
+from crystalpredict.stability.hull import hull_points
+from crystalpredict.stability.reference import Phase, ReferenceEnergies
+
+PHASES = [
+    Phase({11: 1, 17: 1}, -2.1, "mp-22862"), Phase({11: 2, 17: 2}, -2.0, "mp-1"), Phase({11: 1}, 0.0, "mp-127"),
+    Phase({22: 1, 8: 2}, -3.3, "mp-2657"), Phase({38: 1, 22: 1, 8: 3}, -3.5, "mvc-5"),
+]  # fmt: skip
+
+
+def test_the_lowest_of_each_composition_is_kept_and_comes_back_from_a_file(tmp_path: Path) -> None:
+    reference = ReferenceEnergies.of_phases(PHASES)
+    assert len(reference) == 4
+    reference.save(tmp_path / "energies.safetensors")
+    loaded = ReferenceEnergies.load(tmp_path / "energies.safetensors")
+    phases = [loaded.phase(number) for number in range(4)]
+    assert {phase.identifier: phase.formula for phase in phases} == {
+        "mp-22862": "NaCl", "mp-127": "Na", "mp-2657": "O2Ti", "mvc-5": "O3TiSr",
+    }  # fmt: skip
+    wanted = [{11: 1, 17: 1}, {8: 2, 22: 1}, {8: 3, 22: 1, 38: 1}, {8: 1, 38: 1}]
+    energies = [point.energy for point in hull_points(loaded, wanted)]
+    assert energies == pytest.approx([-2.1, -3.3, -3.5, 0.0], abs=1e-6)  # of single precision
+
+
+def test_what_is_no_file_of_energies_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "energies.safetensors"
+    with pytest.raises(DataError, match="no file of reference energies"):
+        ReferenceEnergies.load(path)
+    ReferenceEnergies.of_phases(PHASES).save(path)
+    whole = path.read_bytes()
+    for broken in (whole[:40], whole[:-8], b"{}", b""):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match="reference energies"):
+            ReferenceEnergies.load(path)
+    with pytest.raises(DataError, match="no identifier of the Materials Project"):
+        ReferenceEnergies.of_phases([Phase({1: 1}, 0.0, "mine")]).save(path)
+    with pytest.raises(DataError, match="numbers"):
+        ReferenceEnergies.of_phases([Phase({1: 1}, float("nan"), "mp-1")])
