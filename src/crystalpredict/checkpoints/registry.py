@@ -163,8 +163,10 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def find_model(name: str | None = None) -> Path:
+def find_model(name: str | os.PathLike[str] | None = None) -> Path:
     """Folder of a bundled model, checked against the index, of an installed one, or of a path; None: the default."""
+    if isinstance(name, os.PathLike):  # a path always means a folder
+        name = str(Path(name).absolute())
     bundled = bundled_models()
     if name is None or name == "default":
         name = default_model().name

@@ -97,7 +97,7 @@ def predict(
         UsageError: An input stands for nothing, or an argument makes no sense.
         CheckpointError: The model is damaged.
     """
-    folder = find_model(model if model is None or isinstance(model, str) else str(Path(model).absolute()))
+    folder = find_model(model)
     names = [targets] if isinstance(targets, str) else targets
     pipeline = Pipeline(folder, tuple(names), device, jobs=jobs, uncertainty=uncertainty)
     rows = _rows(_items(inputs, structure_column), pipeline, cache)

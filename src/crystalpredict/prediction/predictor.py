@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from math import isfinite
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -258,6 +257,6 @@ def load_model(
         UsageError: No model has this name, no such property is known, or the device is missing.
         CheckpointError: The checkpoint is damaged or of an unknown format.
     """
-    folder = find_model(name if name is None or isinstance(name, str) else str(Path(name).absolute()))
+    folder = find_model(name)
     checkpoint = load_checkpoint(folder)
     return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty)

@@ -19,7 +19,6 @@ from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, IntArray
 from crystalpredict.errors import DataError
 
 MAX_ELEMENTS_BY_SUBSETS = 6  # of a system whose subsystems are enumerated; of larger ones all systems are compared
-SIGNIFICANT_AMOUNT = 1e-6  # of an element in a composition that adds up to 1
 PREFIXES = ("mp-", "mvc-")  # of identifiers of the Materials Project; files keep the number and which of these it has
 PREFIX_SHIFT = 30  # bit of an identifier's number from which on the file keeps the prefix
 FILE_ARRAYS = ("systems", "counts", "amounts", "energies", "identifiers")
