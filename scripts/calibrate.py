@@ -1,6 +1,6 @@
 """Calibrate a checkpoint folder: intervals by the validation part of its data, warnings by the training part.
 
-python scripts/calibrate.py models/crystalformer-mp crystals.npz --cache neighbors
+python scripts/calibrate.py models/crystalformer-mp crystals.npz --cache neighbors --reference others.safetensors
 
 Writes calibration.safetensors, names it in config.json and, for a bundled model, in models/index.json. To be run
 again whenever the weights change. It ends in figures from within the validation part, in JSON: ten times a tenth of
@@ -24,6 +24,9 @@ from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.data.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
 from crystalpredict.prediction.decoder import OutputDecoder
 from crystalpredict.prediction.derived import PARENTS, derivable, derive
+from crystalpredict.prediction.stability import Hull, HullComparison, physical_centres
+from crystalpredict.properties import DERIVED, Property
+from crystalpredict.stability.reference import ReferenceEnergies
 from crystalpredict.training.calibrate import calibrate, outputs_and_features
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.applicability import Domain
@@ -40,7 +43,12 @@ def main() -> None:
     parser.add_argument("table", type=Path, help="the prepared crystals that it was trained on")
     parser.add_argument("--began", type=Path, help="checkpoint that it began with, whose crystals it knows too")
     parser.add_argument("--cache", type=Path, help="folder of the neighbour lists [default: beside the table]")
+    parser.add_argument(
+        "--reference", type=Path, help="reference energies without the validation part [default: all that are bundled]"
+    )
+    parser.add_argument("--intervals-only", action="store_true", help="keep the statistics of the training part")
     options = parser.parse_args()
+    hull = Hull(ReferenceEnergies.load(options.reference) if options.reference else None)
     began = load_checkpoint(options.began) if options.began else None
     if began and began.calibration is None:
         parser.error(f"{options.began}: not calibrated itself, so its training crystals are not known")
@@ -49,15 +57,17 @@ def main() -> None:
     cache = options.cache or options.table.parent / "neighbors"
     model = checkpoint.model.config
     neighbors = neighbor_table(table, model.radius, cache, os.cpu_count() or 1, merging=model.merging)
-    calibration = calibrate(checkpoint, table, neighbors, domain=True)
+    calibration = calibrate(checkpoint, table, neighbors, domain=not options.intervals_only, hull=hull)
     if calibration is None:
         parser.error("too few labels in the validation part")
-    if began:
+    if options.intervals_only:
+        calibration = replace(calibration, domain=checkpoint.calibration.domain)
+    elif began:
         calibration = replace(calibration, domain=joined(began, calibration.domain))
     save_calibration(calibration, options.folder)
     verify_golden(load_checkpoint(options.folder), options.folder)
     refresh_index(options.folder)
-    print(json.dumps(figures(load_checkpoint(options.folder), table, neighbors), indent=1))
+    print(json.dumps(figures(load_checkpoint(options.folder), table, neighbors, hull), indent=1))
 
 
 def joined(began: Checkpoint, domain: Domain) -> Domain:
@@ -66,25 +76,28 @@ def joined(began: Checkpoint, domain: Domain) -> Domain:
     return replace(began.calibration.domain, **{name: getattr(domain, name) for name in of_features})
 
 
-def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable) -> dict[str, Any]:
+def elastic(checkpoint: Checkpoint) -> tuple[Property, ...]:
+    """What is derived from a checkpoint's bulk and shear modulus."""
+    return tuple(prop for prop in derivable(checkpoint.properties) if prop in DERIVED)
+
+
+def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, hull: Hull) -> dict[str, Any]:
     """Coverage and width of the intervals in cross-validation, and the share of crystals without a warning."""
     rows = np.flatnonzero(table.splits == VALIDATION).tolist()
     outputs, features = outputs_and_features(checkpoint, table, neighbors, rows)
     crystals = [table.crystal(row) for row in rows]
     warnings = checkpoint.calibration.domain.warnings(crystals, [neighbors.neighbors(row) for row in rows], features)
     labels = encoded_labels(table, checkpoint.properties)[rows]
-    ends, constant = in_turns(checkpoint, crystals, outputs, features, labels)
+    ends, constant = in_turns(checkpoint, crystals, outputs, features, labels, hull)
     known = {prop.name: prop.in_unit(labels[:, i]) for i, prop in enumerate(checkpoint.properties)}
-    known |= {
-        prop.name: derive(prop.name, *(known[name] for name in PARENTS)) for prop in derivable(checkpoint.properties)
-    }
+    known |= {prop.name: derive(prop.name, *(known[name] for name in PARENTS)) for prop in elastic(checkpoint)}
     correlation = checkpoint.calibration.errors.correlation
     found: dict[str, Any] = {
         "crystals": len(rows),
         "without_warning": round(1 - float(np.mean([bool(warning) for warning in warnings])), 4),
         "correlations": correlation.round(3).tolist(),
     }
-    for column, prop in enumerate((*checkpoint.properties, *derivable(checkpoint.properties))):
+    for column, prop in enumerate((*checkpoint.properties, *elastic(checkpoint))):
         having = np.flatnonzero(np.isfinite(known[prop.name]))
         label, own = known[prop.name][having], ends[having, column]
         inside = (label[:, None] >= own[..., 0] - 1e-9) & (label[:, None] <= own[..., 1] + 1e-9)
@@ -113,24 +126,31 @@ def mean_width(ends: np.ndarray) -> float:
 
 
 def in_turns(
-    checkpoint: Checkpoint, crystals: list[Any], outputs: np.ndarray, features: np.ndarray, labels: np.ndarray
+    checkpoint: Checkpoint,
+    crystals: list[Any],
+    outputs: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    hull: Hull,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of each crystal calibrated by others: ends (R, properties and derived, levels, 2) in their units.
 
     And the ends (R, outputs, 2), on the trained scale, of intervals of one width for all crystals of a property.
     """
-    scale, centres = checkpoint.deviation, checkpoint.centres(outputs)
+    scale, comparison = checkpoint.deviation, HullComparison(hull, crystals)
+    centres = physical_centres(checkpoint, outputs, crystals, comparison)
     standard = [(values - checkpoint.mean) / scale for values in (centres, labels)]
     sizes = np.array([primitive_size(crystal) for crystal in crystals])
-    targets = [prop.name for prop in (*checkpoint.properties, *derivable(checkpoint.properties))]
+    targets = [prop.name for prop in (*checkpoint.properties, *elastic(checkpoint))]
     folds = np.random.default_rng(1).permutation(len(crystals)) % FOLDS
     ends = np.empty((len(crystals), len(targets), len(LEVELS), 2))
     constant = np.empty((*centres.shape, 2))
     for fold in range(FOLDS):
         out, own = np.flatnonzero(folds == fold), folds != fold
         errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.floors)
-        decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets)
-        ends[out] = decoder.bounds(outputs[out], features[out], [crystals[row] for row in out])
+        decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets, hull=hull)
+        own_crystals = [crystals[row] for row in out]
+        ends[out] = decoder.bounds(outputs[out], features[out], own_crystals, decoder.compare(own_crystals))
         for column, prop in enumerate(checkpoint.properties):
             misses = np.abs(labels[own, column] - centres[own, column])
             half = conformal_quantile(misses[np.isfinite(misses)], DEFAULT_LEVEL / 100)

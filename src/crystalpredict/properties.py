@@ -17,6 +17,8 @@ from crystalpredict._schema import Letters, Number, Text, Word
 from crystalpredict.errors import UsageError
 
 Transform = Literal["none", "log10"]
+FORMATION_ENERGY, E_ABOVE_HULL = "formation_energy", "e_above_hull"
+HULL_BY_NETWORK = "e_above_hull_by_network_eV_per_atom"  # a column
 OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")  # of a row, beside its properties
 MOST_DECIMALS = 323  # of a float
 
@@ -85,14 +87,19 @@ class Property:
         return values if self.minimum is None or self.transform == "log10" else np.maximum(values, self.minimum)
 
 
+@dataclass(frozen=True)
+class TextProperty(Property):
+    """What is said of a crystal in words: a column of texts, without intervals."""
+
+
 PROPERTIES = (
     Property("bandgap", "band gap", "eV", "eV", ("gap", "band_gap", "egap", "eg", "gap_pbe"), minimum=0.0),
     Property(
-        "formation_energy", "formation energy", "eV/atom", "eV_per_atom",
+        FORMATION_ENERGY, "formation energy", "eV/atom", "eV_per_atom",
         ("eform", "e_form", "formation_energy_per_atom", "formation_energy_peratom", "ef"),
     ),
     Property(
-        "e_above_hull", "energy above hull", "eV/atom", "eV_per_atom",
+        E_ABOVE_HULL, "energy above hull", "eV/atom", "eV_per_atom",
         ("ehull", "e_hull", "energy_above_hull", "hull"), minimum=0.0,
     ),
     Property(
@@ -115,6 +122,22 @@ DERIVED = (
     ),
     Property("pugh_ratio", "Pugh's ratio", "", "", ("pugh", "pughs_ratio", "k_over_g"), "log10", minimum=0.0),
 )  # fmt: skip
+
+# of the formation energy and the hull of known phases (crystalpredict.prediction.stability)
+STABILITY = (
+    Property(
+        "hull_distance", "distance to the hull", "eV/atom", "eV_per_atom",
+        ("distance_to_hull", "e_hull_signed", "stability", "decomposition_energy"),
+    ),
+    Property("total_energy", "total energy (PBE)", "eV/atom", "eV_per_atom", ("energy_per_atom", "pbe_energy")),
+    TextProperty("decomposes_to", "phases on the hull", "", "", ("decomposition",)),
+    TextProperty("known_phase", "lowest known phase of the composition", "", "", ("polymorph", "known_polymorph")),
+    Property(
+        "e_above_hull_by_network", "energy above hull by the network alone", "eV/atom", "eV_per_atom", (), minimum=0.0,
+    ),
+)  # fmt: skip
+REQUESTED = (*DERIVED, *STABILITY)  # predicted where a model has what they follow from, and only on request
+TEXT_COLUMNS = tuple(prop.column for prop in STABILITY if isinstance(prop, TextProperty))
 
 
 def match_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property | None:

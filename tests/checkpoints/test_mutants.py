@@ -83,7 +83,7 @@ def config() -> dict[str, Any]:
 def index() -> dict[str, Any]:
     name = default_model().name
     whole = json.loads((models_folder() / "index.json").read_text())
-    return {"default": name, "models": {name: whole["models"][name]}}
+    return {**whole, "default": name, "models": {name: whole["models"][name]}}
 
 
 def provenance() -> dict[str, Any]:

@@ -12,7 +12,10 @@ import pytest
 
 MODELS = ["crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble", "crystalframer-mp"]
 TARGETS = ["bandgap", "formation_energy", "e_above_hull", "bulk_modulus", "shear_modulus"]
-DERIVED = ["youngs_modulus", "poisson_ratio", "pugh_ratio"]
+DERIVED = [
+    "youngs_modulus", "poisson_ratio", "pugh_ratio", "hull_distance", "total_energy", "decomposes_to", "known_phase",
+    "e_above_hull_by_network",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def texts_of(formula: object = "NaCl", n_atoms: object = 8, warnings: object = (), error: object = "") -> str:
-    return json.dumps([formula, n_atoms, warnings, error])
+    return json.dumps([formula, n_atoms, warnings, error, []])
 
 
 FORGED = {

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from crystalpredict.prediction.derived import derivable, derive, derived_bounds
-from crystalpredict.properties import DERIVED, PROPERTIES
+from crystalpredict.properties import DERIVED, PROPERTIES, STABILITY
 
 NAMES = [prop.name for prop in DERIVED]
 
@@ -49,6 +49,7 @@ def test_wide_intervals_of_poissons_ratio_stay_between_its_limits() -> None:
 
 
 def test_only_a_model_of_both_moduli_has_derived_quantities() -> None:
-    assert derivable(PROPERTIES) == DERIVED
-    assert derivable(PROPERTIES[:4]) == ()
-    assert derivable((*PROPERTIES, DERIVED[0])) == DERIVED[1:]
+    assert derivable(PROPERTIES) == (*DERIVED, *STABILITY)
+    assert derivable(PROPERTIES[:4]) == STABILITY
+    assert derivable((*PROPERTIES, DERIVED[0])) == (*DERIVED[1:], *STABILITY)
+    assert derivable(PROPERTIES[3:]) == DERIVED

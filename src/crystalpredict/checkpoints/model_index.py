@@ -40,11 +40,20 @@ class IndexModel:
 
 
 @dataclass(frozen=True)
+class IndexFolder:
+    """A bundled folder that is no model."""
+
+    folder: FileName
+    files: Annotated[dict[FileName, IndexFile], Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
 class Index:
     """index.json, the bundled models by name; `default` is one of them."""
 
     default: FileName
     models: Annotated[dict[FileName, IndexModel], Meta(min_length=1)]
+    reference_energies: IndexFolder
 
     def __post_init__(self) -> None:
         """ValueError for a default that is not there."""

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,9 +17,11 @@ from crystalpredict.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from crystalpredict.checkpoints.files import CheckpointConfig
+    from crystalpredict.checkpoints.model_index import Index
     from crystalpredict.properties import Property
 
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "calibration.safetensors", "golden.json", "README.md")
+REFERENCE_ENERGIES, ELEMENT_ENERGIES = "energies.safetensors", "elements.json"
 CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # of the environment: where predictions are kept
 MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # of the environment: where models are installed
 
@@ -38,14 +41,17 @@ class BundledModel:
 
     def verify_files(self) -> None:
         """CheckpointError unless every file is there, unaltered."""
-        for file, expected in self.sha256.items():
-            path = self.folder / file
-            if not path.is_file():
-                raise CheckpointError(f"{path}: missing; install crystalpredict again")
-            if file_sha256(path) != expected:
-                raise CheckpointError(
-                    f"{path}: altered since its release (sha256 differs); install crystalpredict again"
-                )
+        _verify_files(self.folder, self.sha256)
+
+
+def _verify_files(folder: Path, sha256: Mapping[str, str]) -> None:
+    """CheckpointError unless every file of a bundled folder is there, unaltered."""
+    for file, expected in sha256.items():
+        path = folder / file
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing; install crystalpredict again")
+        if file_sha256(path) != expected:
+            raise CheckpointError(f"{path}: altered since its release (sha256 differs); install crystalpredict again")
 
 
 def models_folder() -> Path:
@@ -59,11 +65,7 @@ def models_folder() -> Path:
 
 def bundled_models() -> dict[str, BundledModel]:
     """The bundled checkpoints by name, in the order of the index."""
-    from crystalpredict._schema import read_json_file, record_of
-    from crystalpredict.checkpoints.model_index import Index
-
-    folder = models_folder()
-    index = record_of(read_json_file(folder / "index.json"), Index, folder / "index.json")
+    folder, index = models_folder(), _index()
     return {
         name: BundledModel(
             name=name,
@@ -77,6 +79,27 @@ def bundled_models() -> dict[str, BundledModel]:
         )
         for name, entry in index.models.items()
     }
+
+
+def _index() -> Index:
+    from crystalpredict._schema import read_json_file, record_of
+    from crystalpredict.checkpoints.model_index import Index
+
+    path = models_folder() / "index.json"
+    return record_of(read_json_file(path), Index, path)
+
+
+def reference_energies_folder() -> Path:
+    """Folder of the bundled reference energies, whose files are unaltered."""
+    entry = _index().reference_energies
+    folder = models_folder() / entry.folder
+    _verify_files(folder, {file: item.sha256 for file, item in entry.files.items()})
+    return folder
+
+
+def reference_energies_sha256() -> str:
+    """Return the sha256 of the bundled reference energies, as the index has it."""
+    return _index().reference_energies.files[REFERENCE_ENERGIES].sha256
 
 
 def default_model() -> BundledModel:

@@ -21,6 +21,7 @@ from crystalpredict.cli.embed import embed
 from crystalpredict.cli.evaluate import evaluate
 from crystalpredict.cli.failures import line_of
 from crystalpredict.cli.finetune import finetune
+from crystalpredict.cli.hull import hull
 from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
@@ -64,6 +65,7 @@ app.command()(merge)
 app.command()(evaluate)
 app.command()(finetune)
 app.command()(embed)
+app.command()(hull)
 app.add_typer(models_app, name="models")
 app.command()(config)
 app.command()(doctor)

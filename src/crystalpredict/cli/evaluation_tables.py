@@ -87,6 +87,8 @@ def _print_tables(report: Report, stream: IO[str]) -> None:
     leading = [score for first in report.leading for score in report.beside(first)]
     if any(score.confusion for score in leading):
         console.print(_table_of_decisions(leading, several))
+    if any(score.stability for score in leading):
+        console.print(_table_of_stability(leading, several))
     if any(score.coverage for score in leading):
         console.print(_table_of_coverage(leading, several))
     console.print(_table_of_sizes(leading, several))
@@ -154,6 +156,21 @@ def _table_of_decisions(scores: Sequence[Score], several: bool) -> Table:
             so = f"{counts.true_positives + counts.false_negatives:,} of {score.metrics.count:,}"
             shares = map(fraction, (counts.accuracy, counts.precision, counts.recall))
             table.add_row(called, *_names(score, several)[1:], so, *shares)
+    return table
+
+
+def _table_of_stability(scores: Sequence[Score], several: bool) -> Table:
+    from crystalpredict.evaluation.report import fraction
+
+    heads = ["stable by labels", "precision", "recall", "F1", "DAF"]
+    table = _new_table(["found as stable, by", *(["model"] if several else [])], ["at most, eV/atom", *heads])
+    for score in scores:
+        for found in score.stability:
+            counts = found.confusion
+            stable = f"{counts.true_positives + counts.false_negatives:,} of {score.metrics.count:,}"
+            shares = map(fraction, (counts.precision, counts.recall, counts.f1, counts.acceleration))
+            model = [score.model] if several else []
+            table.add_row(found.way, *model, f"{found.limit:g}", stable, *shares)
     return table
 
 

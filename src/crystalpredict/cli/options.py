@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from crystalpredict.cli.startup import atoms_of
 from crystalpredict.errors import UsageError
 
 INPUT, OUTPUT, MODEL, COMPUTING = "Input", "Output", "Model", "Computing"  # panels of `--help`
+STABILITY = "Stability"
 RESUMING, SPLIT, TRAINING = "Resuming and sharing", "Split", "Training"
 
 
@@ -60,6 +62,24 @@ StructureColumn = Annotated[
         show_default=False,
         rich_help_panel=INPUT,
         help="Column of a table that holds the structures. Default: cif, poscar, structure, path, ...",
+    ),
+]
+Entries = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        exists=True,
+        dir_okay=False,
+        rich_help_panel=STABILITY,
+        help="Known phases of your own for the hull: JSON of pymatgen's ComputedEntry, or a table with formula, and "
+        "formation_energy or total_energy in eV/atom.",
+    ),
+]
+NoReference = Annotated[
+    bool,
+    typer.Option(
+        "--no-reference", rich_help_panel=STABILITY, help="Leave out the known phases that come with the program."
     ),
 ]
 Device = Annotated[

@@ -22,11 +22,13 @@ from crystalpredict.cli.options import (
     RESUMING,
     BatchAtoms,
     Device,
+    Entries,
     Force,
     Inputs,
     Jobs,
     MemoryPerProcess,
     ModelName,
+    NoReference,
     Null,
     Quiet,
     Sort,
@@ -70,11 +72,14 @@ def predict(
             autocompletion=target_names,
             rich_help_panel=MODEL,
             help="Property to predict: bandgap, formation_energy, e_above_hull, bulk_modulus, shear_modulus; "
-            "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio. Repeat it, or separate names by commas. "
+            "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio; from the formation energy: hull_distance, "
+            "decomposes_to, known_phase, total_energy. Repeat it, or separate names by commas. "
             "Default: all of the model.",
         ),
     ] = None,
     model: ModelName = None,
+    entries: Entries = None,
+    no_reference: NoReference = False,
     device: Device = "auto",
     format: Annotated[
         Format,
@@ -178,6 +183,8 @@ def predict(
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
+    if scheduler and (entries or no_reference):
+        raise UsageError("--scheduler does not go with --entries or --no-reference")
     if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
@@ -191,7 +198,8 @@ def predict(
 
         limits = limits_of(timeout_per_file, memory_per_process)
         pipeline = Pipeline(
-            folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits, collect_garbage_again
+            folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits, collect_garbage_again,
+            entries, not no_reference,
         )  # fmt: skip
         cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
         columns, part = pipeline.columns, None

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from crystalpredict.errors import printable
 from crystalpredict.prediction.rows import written
+from crystalpredict.properties import TextProperty
 from crystalpredict.uncertainty import DEFAULT_LEVEL
 
 if TYPE_CHECKING:
@@ -93,8 +94,10 @@ class TableWriter:
 
 def _cell(row: Prediction, prop: Property, intervals: bool) -> str:
     """The value, and the interval in two digits less than a file has; a narrow column breaks between the two."""
-    if not row.values:
+    if row.error:
         return "-"
+    if isinstance(prop, TextProperty):
+        return row.texts[prop.column] or "-"
     value = written(row.values[prop.column], prop.decimals - 1)
     if not intervals:
         return value

@@ -19,9 +19,21 @@ from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS, FloatArray
 from crystalpredict.data.labels import PARTS
 from crystalpredict.errors import UsageError
 from crystalpredict.evaluation.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
-from crystalpredict.evaluation.scores import DECISIONS, FEWEST, Coverage, Group, Loss, Outlier, Report, Score
+from crystalpredict.evaluation.scores import (
+    DECISIONS,
+    FEWEST,
+    ON_HULL,
+    STABLE_WITHIN,
+    Coverage,
+    Group,
+    Loss,
+    Outlier,
+    Report,
+    Score,
+    StabilityScore,
+)
 from crystalpredict.io.table_formats import ID_PROP
-from crystalpredict.properties import Property
+from crystalpredict.properties import E_ABOVE_HULL, HULL_BY_NETWORK, Property
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 if TYPE_CHECKING:
@@ -46,6 +58,7 @@ class ModelPredictions:
         warnings: of each prediction, (R,).
         reasons: why the prediction failed, else "", (R,).
         bounds: ends of the intervals, not a number where missing, (R, P, levels, 2); None without intervals.
+        hull_by_network: energies above hull that the network alone gives, (R,), where values have another source.
     """
 
     name: str
@@ -56,6 +69,7 @@ class ModelPredictions:
     warnings: tuple[tuple[str, ...], ...]
     reasons: tuple[str, ...]
     bounds: FloatArray | None = None
+    hull_by_network: FloatArray | None = None
 
 
 def collect_predictions(
@@ -72,6 +86,7 @@ def collect_predictions(
     rows = list(_first_of_each_source(predictions))
     values = [[row.values.get(column, np.nan) for column in columns] for row in rows]
     bounds = [[row.bounds.get(column, NO_BOUNDS) for column in columns] for row in rows]
+    by_network = np.array([row.values.get(HULL_BY_NETWORK, np.nan) for row in rows], dtype=float)
     return ModelPredictions(
         name=name,
         sha256=sha256,
@@ -81,6 +96,7 @@ def collect_predictions(
         warnings=tuple(row.warnings for row in rows),
         reasons=tuple(row.error for row in rows),
         bounds=np.array(bounds, dtype=float).reshape(len(rows), len(columns), *NO_BOUNDS.shape),
+        hull_by_network=by_network if np.isfinite(by_network).any() else None,
     )
 
 
@@ -206,6 +222,7 @@ def _scores(table: LabelledTable, models: Sequence[ModelPredictions]) -> Iterato
                     labels=labels,
                     predictions=ours,
                     coverage=_coverage(model, column, labels, rows, convert),
+                    stability=tuple(_stability(model, prop, labels, ours, rows)),
                 )
 
 
@@ -229,6 +246,29 @@ def _models_without_score(table: LabelledTable, models: Sequence[ModelPrediction
 def _confusion(prop: Property, labels: FloatArray, predictions: FloatArray) -> Confusion | None:
     decision = DECISIONS.get(prop.name)
     return confusion_of(labels <= decision.limit, predictions <= decision.limit) if decision else None
+
+
+def _stability(
+    model: ModelPredictions, prop: Property, labels: FloatArray, predictions: FloatArray, rows: IntArray
+) -> Iterator[StabilityScore]:
+    """Yield how well stable crystals are found, by the model's energies above hull and by its network's alone.
+
+    Args:
+        model: whose predictions they are.
+        prop: the property; others than energies above hull have no such scores.
+        labels: of some rows, (n,).
+        predictions: of the model for these rows, (n,).
+        rows: which they are, (n,).
+    """
+    if prop.name != E_ABOVE_HULL:
+        return
+    alone = model.hull_by_network
+    ways = {"network output": predictions}
+    if alone is not None:
+        ways = {"formation energy less hull": predictions, "network output": alone[rows]}
+    for way, values in ways.items():
+        for limit in STABLE_WITHIN:
+            yield StabilityScore(way, limit, confusion_of(labels <= limit + ON_HULL, values <= limit + ON_HULL))
 
 
 def _largest_errors(rows: IntArray, labels: FloatArray, predictions: FloatArray) -> Iterator[tuple[int, float, float]]:

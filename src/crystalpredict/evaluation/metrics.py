@@ -119,6 +119,21 @@ class Confusion:
         """Fraction of the positives that are predicted."""
         return _ratio(self.true_positives, self.true_positives + self.false_negatives)
 
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return _ratio(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
+
+    @property
+    def acceleration(self) -> float:
+        """Discovery acceleration factor: precision over the fraction of all that are positive.
+
+        Riebesell et al., Nat. Mach. Intell. 7, 836 (2025).
+        """
+        positives = self.true_positives + self.false_negatives
+        count = positives + self.false_positives + self.true_negatives
+        return self.precision / _ratio(positives, count) if positives else NAN
+
 
 def confusion_of(labels: NDArray[np.bool_], predictions: NDArray[np.bool_]) -> Confusion:
     """Return the confusion counts of predictions (n,) against labels (n,)."""

@@ -80,15 +80,16 @@ def read_table(
     from crystalpredict.data.labels import logarithm_of, read_labelled, refuse_other_unit
     from crystalpredict.evaluation.evaluate import rows_of_split
     from crystalpredict.prediction.derived import derivable
-    from crystalpredict.properties import find_property, match_property
+    from crystalpredict.properties import STABILITY, find_property, match_property
 
     asked: set[str] = set()
     columns: list[str] = []
     known = list(first.properties)
     renamed: dict[str, Property] = {}
     for name, _, column in parts:
-        if match_property(name, derivable(first.properties)):
-            raise UsageError(f"--target {name}: derived from bulk and shear modulus: evaluate these")
+        if found := match_property(name, derivable(first.properties)):
+            parents = "formation energy" if found in STABILITY else "bulk and shear modulus"
+            raise UsageError(f"--target {name}: follows from the {parents}: evaluate that")
         prop = find_property(name, first.properties)
         refuse_other_unit(column, prop)
         if prop.name in asked:
@@ -117,6 +118,16 @@ def shared(table: LabelledTable, model: Model) -> list[str]:
     """Names of the table's properties that the model predicts in the same unit."""
     columns = {prop.column for prop in model.properties}
     return [prop.name for prop in table.properties if prop.column in columns]
+
+
+def _targets(table: LabelledTable, model: Model) -> list[str]:
+    """What the model predicts for the table: of energies above hull, those of its network alone, too."""
+    from crystalpredict.prediction.derived import derivable
+    from crystalpredict.properties import E_ABOVE_HULL, HULL_BY_NETWORK
+
+    names = shared(table, model)
+    alone = [prop.name for prop in derivable(model.properties) if prop.column == HULL_BY_NETWORK]
+    return [*names, *(alone if E_ABOVE_HULL in names else [])]
 
 
 def predict_rows(
@@ -149,7 +160,7 @@ def predict_rows(
         from crystalpredict.prediction.predictor import load_model
 
         copies = {kind: list(tee(reader.entries(), kinds.count(kind))) for kind, reader in readers.items()}
-        predictors = [load_model(model.folder, device, shared(table, model)) for model in models]
+        predictors = [load_model(model.folder, device, _targets(table, model)) for model in models]
         names = ", ".join(model.name for model in models)
         LOG.info("model %s, device %s, %s rows", names, predictors[0].device, f"{len(table.sources):,}")
         # models take turns, a window of crystals each, so that few are in memory

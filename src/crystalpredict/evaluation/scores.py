@@ -10,6 +10,8 @@ from crystalpredict.crystals.crystal import FloatArray
 from crystalpredict.evaluation.metrics import Confusion, Metrics
 from crystalpredict.properties import Property
 
+STABLE_WITHIN = (0.0, 0.025, 0.05, 0.1)  # eV/atom above the hull, within which a crystal counts as stable
+ON_HULL = 1e-6  # eV/atom, above the hull, that is rounding
 FEWEST = 10  # crystals with an element, below which their mean error says little about it
 
 
@@ -74,12 +76,41 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class StabilityScore:
+    """How well crystals are found that lie at most `limit` eV/atom above the hull.
+
+    Attributes:
+        way: `formation energy less hull`, or `network output`.
+        limit: eV/atom.
+        confusion: counts of the crystals.
+    """
+
+    way: str
+    limit: float
+    confusion: Confusion
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        counts = self.confusion
+        return {
+            "way": self.way,
+            "at_most": self.limit,
+            "precision": _brief(counts.precision),
+            "recall": _brief(counts.recall),
+            "f1": _brief(counts.f1),
+            "discovery_acceleration_factor": _brief(counts.acceleration),
+            **asdict(counts),
+        }
+
+
+@dataclass(frozen=True)
 class Score:
     """How well a model predicts a property on one scale, `unit`; labels, predictions (n,) on it.
 
     difference: its mean absolute error minus that of the first model, with a paired 95 % interval; None for the first,
     and where that has none.
     worst: the crystals with the largest errors, largest first. coverage: of the intervals, if the model has them.
+    stability: of energies above hull, how well stable crystals are found.
     """
 
     model: str
@@ -94,6 +125,7 @@ class Score:
     labels: FloatArray = field(repr=False, compare=False)
     predictions: FloatArray = field(repr=False, compare=False)
     coverage: Coverage | None = None
+    stability: tuple[StabilityScore, ...] = ()
 
     @property
     def decision(self) -> Decision | None:
@@ -127,6 +159,8 @@ class Score:
                 "recall": _brief(counts.recall),
                 **asdict(counts),
             }
+        if self.stability:
+            entry["stability"] = [score.to_dict() for score in self.stability]
         if self.coverage:
             entry["intervals"] = self.coverage.to_dict()
         entry["worst"] = [

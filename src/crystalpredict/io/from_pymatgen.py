@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_FORMULA = 1000
+MAX_AMOUNT = 1e6  # of an element in a formula
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
 FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
 OTHER_FORMULA = "composition differs from the formula stated in the CIF"
@@ -60,6 +61,29 @@ def reduced_formula(counts: dict[str, int]) -> str:
     """Composition(counts).reduced_formula, without the detour over a Composition."""
     formula, _ = reduce_formula(counts)
     return Composition.special_formulas.get(formula, formula)
+
+
+def composition_of_formula(formula: str) -> dict[int, float]:
+    """Return the atomic numbers of a formula with their amounts.
+
+    Args:
+        formula: such as `Ca(OH)2` or `Li0.5CoO2`.
+
+    Raises:
+        ValueError: The text is no formula, or has an element that no model knows.
+    """
+    if len(formula) > LONGEST_FORMULA:
+        raise ValueError(f"a formula of {len(formula)} characters")
+    try:
+        composition = Composition(formula, strict=True)
+        amounts = {element.Z: float(amount) for element, amount in composition.element_composition.items()}
+    except Exception:  # of a text that may be anything, its parser raises what it likes
+        raise ValueError(f"{formula[:60]!r} is no formula, such as Fe2O3") from None
+    if not amounts or not all(0 < amount < MAX_AMOUNT for amount in amounts.values()):
+        raise ValueError(f"{formula[:60]!r} is no formula, such as Fe2O3")
+    if unknown := [number for number in amounts if number > len(ELEMENTS)]:
+        raise ValueError(f"{formula[:60]!r}: no model knows the element {Element.from_Z(unknown[0]).symbol}")
+    return amounts
 
 
 def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> tuple[Crystal, list[str]]:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -21,9 +22,10 @@ from crystalpredict.errors import StructureError, printable
 from crystalpredict.io.entries import Inline, Origin, Source
 from crystalpredict.io.text import read_content
 from crystalpredict.prediction.rows import Prediction
+from crystalpredict.properties import TEXT_COLUMNS
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
-FILE = "predictions-2.sqlite"  # in the folder of the cache; the number is that of the format
+FILE = "predictions-3.sqlite"  # in the folder of the cache; the number is that of the format
 LIBRARIES = ("gemmi", "numpy", "pymatgen", "pymatgen-core", "torch", "vesin")  # that answers depend on
 PATIENCE = 30  # seconds to wait for another run that is writing
 LONGEST_ROW = 2**16  # bytes
@@ -35,7 +37,8 @@ TABLE = """CREATE TABLE predictions (
 SCHEMA = "SELECT type, name, sql FROM sqlite_master LIMIT 2"
 FIND = "SELECT number, count, texts, numbers, digest FROM predictions WHERE key = ? ORDER BY number"
 ADD = "INSERT OR REPLACE INTO predictions VALUES (?, ?, ?, ?, ?, ?)"
-Texts = tuple[Text, Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None, list[Summary], Summary]
+Atoms = Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None
+Texts = tuple[Text, Atoms, list[Summary], Summary, list[Summary]]  # formula, atoms, warnings, error, columns of texts
 
 
 class Cache:
@@ -49,9 +52,12 @@ class Cache:
 
         `say` is called with what is wrong.
         """
-        self.path, self.columns, self.say = folder / FILE, tuple(columns), say
+        self.path, self.say = folder / FILE, say
+        self.columns = tuple(name for name in columns if name not in TEXT_COLUMNS)
+        self.text_columns = tuple(name for name in columns if name in TEXT_COLUMNS)
         self.writable = True
-        facts = {**facts, "columns": self.columns, "libraries": {name: _version(name) for name in LIBRARIES}}
+        libraries = {name: _version(name) for name in LIBRARIES}
+        facts = {**facts, "columns": [*self.columns, *self.text_columns], "libraries": libraries}
         self.context = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=32).digest()
         self.added: list[tuple[bytes, int, int, str, bytes, bytes]] = []
         self.way = ""  # of opening the file to read; none if that is not possible
@@ -96,13 +102,14 @@ class Cache:
 
     def add(self, origin: Origin, row: Prediction) -> None:
         """Keep a prediction, from the next `commit` on."""
-        texts = json.dumps([row.formula, row.n_atoms, row.warnings, row.error])
+        said = [row.texts[column] for column in self.text_columns] if row.values else []
+        texts = json.dumps([row.formula, row.n_atoms, row.warnings, row.error, said])
         numbers = b""
         if row.values:
             ends = [row.interval(column) if row.bounds else (0.0, 0.0) for column in self.columns]
             table = [[row.values[column], *end] for column, end in zip(self.columns, ends, strict=True)]
             numbers = bytes([bool(row.bounds)]) + np.array(table, dtype="<f8").tobytes()
-        if len(texts) + len(numbers) < LONGEST_ROW - 1000:
+        if len(texts) + len(numbers) < LONGEST_ROW - 1000 and all(map(isfinite, row.values.values())):
             digest = self._digest(origin.key, origin.number, origin.count, texts, numbers)
             self.added.append((origin.key, origin.number, origin.count, texts, numbers, digest))
 
@@ -171,7 +178,7 @@ class Cache:
 
     def _unpacked(self, texts: str, numbers: bytes) -> Prediction:
         """The prediction of a row; ValueError if it is none."""
-        formula, n_atoms, warnings, error = decoder().decode(texts)
+        formula, n_atoms, warnings, error, said = decoder().decode(texts)
         if bool(error) == bool(numbers):
             raise ValueError("neither values nor an error, or both")
         row = Prediction("", 0, formula, n_atoms, warnings=tuple(warnings), error=error)
@@ -179,6 +186,7 @@ class Cache:
             table = np.frombuffer(numbers[1:], dtype="<f8").reshape(len(self.columns), 3)
             if numbers[0] > 1 or not (np.isfinite(table[:, 0]).all() and (table[:, 1] <= table[:, 2]).all()):
                 raise ValueError("a value that is not a number, or no interval")
+            row.texts.update(zip(self.text_columns, said, strict=True))
             row.values.update(zip(self.columns, table[:, 0].tolist(), strict=True))
             if numbers[0]:
                 bounds = np.full((len(self.columns), len(LEVELS), 2), np.nan)  # other levels are not kept

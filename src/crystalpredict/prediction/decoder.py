@@ -11,39 +11,78 @@ from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.crystal import Crystal, FloatArray, Neighbors
 from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
+from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres, total_energies
+from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, Property, TextProperty
 from crystalpredict.uncertainty.intervals import ErrorModel, bounds
+
+MODULI = {prop.name for prop in DERIVED}
 
 
 class OutputDecoder:
     """Decodes the outputs of a checkpoint's network into some of its properties or derived ones."""
 
-    def __init__(self, checkpoint: Checkpoint, targets: Sequence[str] = (), *, uncertainty: bool = True) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, targets: Sequence[str] = (), *, uncertainty: bool = True, hull: Hull | None = None
+    ) -> None:
         """Choose the properties.
 
         Args:
             checkpoint: its network's outputs are decoded.
             targets: names or aliases of properties; none: all of the checkpoint.
             uncertainty: whether to compute intervals, if the checkpoint is calibrated.
+            hull: known phases that stability is measured against; None: those that come with the package.
         """
         self.checkpoint = checkpoint
-        self.properties = asked_for(checkpoint.properties, targets)
+        asked = asked_for(checkpoint.properties, targets)
+        self.properties = [prop for prop in asked if not isinstance(prop, TextProperty)]
+        self.texts = [prop.name for prop in asked if isinstance(prop, TextProperty)]
         calibration = checkpoint.calibration
         self.errors: ErrorModel | None = calibration.errors if calibration and uncertainty else None
         self.domain = calibration.domain if calibration else None
-        names = [prop.name for prop in checkpoint.properties]
-        self._parents = [names.index(name) for name in PARENTS if name in names]
-        self._own = [names.index(prop.name) if prop.name in names else -1 for prop in self.properties]
+        self._outputs = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
+        self._hull = (hull or Hull()) if needs_hull(checkpoint.properties, asked) else None
 
-    def values(self, outputs: FloatArray) -> FloatArray:
-        """Return values (B, properties) in their units from standardised outputs (B, outputs)."""
-        decoded = self.checkpoint.decode(outputs)
-        columns = [
-            decoded[prop.name] if prop.name in decoded else derive(prop.name, *(decoded[name] for name in PARENTS))
-            for prop in self.properties
-        ]
-        return np.stack(columns, axis=1)
+    def compare(self, crystals: Sequence[Crystal]) -> HullComparison | None:
+        """Return the hull at the compositions of crystals; None if no property needs it."""
+        return HullComparison(self._hull, crystals) if self._hull else None
 
-    def bounds(self, outputs: FloatArray, features: FloatArray, crystals: Sequence[Crystal]) -> FloatArray:
+    def values(
+        self, outputs: FloatArray, crystals: Sequence[Crystal], comparison: HullComparison | None = None
+    ) -> FloatArray:
+        """Return values (B, properties) in their units.
+
+        Args:
+            outputs: standardised outputs, (B, outputs).
+            crystals: the B crystals.
+            comparison: the hull at their compositions, from `compare`.
+        """
+        centres = physical_centres(self.checkpoint, outputs, crystals, comparison)
+        plain = self.checkpoint.centres(outputs)
+        columns = [self._value(prop, centres, plain, crystals, comparison) for prop in self.properties]
+        return np.stack(columns, axis=1) if columns else np.empty((len(outputs), 0))
+
+    def _value(
+        self, prop: Property, centres: FloatArray, plain: FloatArray, crystals: Sequence[Crystal],
+        comparison: HullComparison | None,
+    ) -> FloatArray:  # fmt: skip
+        """Values (B,) of a property from outputs on the trained scale, with and without the hull."""
+        if prop.name in self._outputs:
+            return np.asarray(prop.in_unit(centres[:, self._outputs[prop.name]]))
+        if prop.name in MODULI:
+            return derive(prop.name, *(10 ** centres[:, self._outputs[name]] for name in PARENTS))
+        energies = centres[:, self._outputs[FORMATION_ENERGY]]
+        if prop.name == "total_energy":
+            return total_energies(crystals, energies)
+        if prop.name == "e_above_hull_by_network":
+            return np.asarray(plain[:, self._outputs[E_ABOVE_HULL]])
+        assert comparison is not None
+        distances = energies - comparison.energies
+        return np.maximum(distances, 0) if prop.name == E_ABOVE_HULL else distances
+
+    def bounds(
+        self, outputs: FloatArray, features: FloatArray, crystals: Sequence[Crystal],
+        comparison: HullComparison | None = None,
+    ) -> FloatArray:  # fmt: skip
         """Return the ends of the intervals (B, properties, levels, 2) in the properties' units.
 
         Without a calibration the array has no properties.
@@ -52,26 +91,48 @@ class OutputDecoder:
             outputs: standardised outputs, (B, outputs).
             features: network features, (B, D).
             crystals: the B crystals.
+            comparison: the hull at their compositions, from `compare`.
         """
         if not self.errors or not crystals:
             return np.empty((len(crystals), 0, 0, 2))
         checkpoint = self.checkpoint
-        centres = checkpoint.centres(outputs)
+        centres = physical_centres(checkpoint, outputs, crystals, comparison)
         sizes = np.array([primitive_size(crystal) for crystal in crystals])
         standardised = (centres - checkpoint.mean) / checkpoint.deviation
         widths = self.errors.halfwidths(standardised, sizes, features) * checkpoint.deviation[:, None]
         ends = bounds(checkpoint.properties, centres, widths)
-        columns = []
-        for prop, own in zip(self.properties, self._own, strict=True):
-            if own >= 0:
-                columns.append(ends[:, own])
-                continue
-            one, two = self._parents
+        values = self.values(outputs, crystals, comparison)
+        columns = [self._ends(prop, values[:, i], centres, widths, ends) for i, prop in enumerate(self.properties)]
+        return np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0, 0, 2))
+
+    def _ends(
+        self, prop: Property, values: FloatArray, centres: FloatArray, widths: FloatArray, ends: FloatArray
+    ) -> FloatArray:
+        """Ends (B, levels, 2) of the intervals of a property with values (B,)."""
+        if prop.name in self._outputs:
+            return ends[:, self._outputs[prop.name]]
+        if prop.name in MODULI:
+            assert self.errors is not None
+            one, two = (self._outputs[name] for name in PARENTS)
             both = (widths[:, one] * log(10), widths[:, two] * log(10))
             correlation = np.nan_to_num(self.errors.correlation[one, two])
-            moduli = (10 ** centres[:, one], 10 ** centres[:, two])
-            columns.append(derived_bounds(prop.name, *moduli, both, float(correlation)))
-        return np.stack(columns, axis=1)
+            return derived_bounds(prop.name, 10 ** centres[:, one], 10 ** centres[:, two], both, float(correlation))
+        # hull and element energies are known: what remains is the error of the formation energy
+        source = E_ABOVE_HULL if prop.name == "e_above_hull_by_network" else FORMATION_ENERGY
+        half = widths[:, self._outputs[source]]
+        low, high = values[:, None] - half, values[:, None] + half
+        return np.asarray(prop.decode(np.stack([low, high], axis=-1)))
+
+    def texts_of(
+        self, outputs: FloatArray, crystals: Sequence[Crystal], comparison: HullComparison | None
+    ) -> list[dict[str, str]]:
+        """Return the texts of each of B crystals by column; the arguments are those of `values`."""
+        if not self.texts or comparison is None:
+            return [{} for _ in crystals]
+        centres = physical_centres(self.checkpoint, outputs, crystals, comparison)
+        energies = centres[:, self._outputs[FORMATION_ENERGY]].tolist()
+        written = {"decomposes_to": comparison.decomposition, "known_phase": comparison.known_phase}
+        return [{name: written[name](row, energy) for name in self.texts} for row, energy in enumerate(energies)]
 
     def domain_warnings(
         self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crystalpredict.crystals.crystal import FloatArray
+from crystalpredict.prediction.stability import stability_properties
 from crystalpredict.properties import DERIVED, Property, find_property, match_property
 
 PARENTS = ("bulk_modulus", "shear_modulus")
@@ -19,9 +20,11 @@ PARENTS = ("bulk_modulus", "shear_modulus")
 def derivable(properties: Sequence[Property]) -> tuple[Property, ...]:
     """What can be derived from the properties of a model that it does not predict itself."""
     known = {prop.name: prop for prop in properties}
-    if not all(name in known and known[name].unit == "GPa" and known[name].transform == "log10" for name in PARENTS):
-        return ()
-    return tuple(prop for prop in DERIVED if not match_property(prop.name, properties))
+    has_moduli = all(
+        name in known and known[name].unit == "GPa" and known[name].transform == "log10" for name in PARENTS
+    )
+    found = (*(DERIVED if has_moduli else ()), *stability_properties(properties))
+    return tuple(prop for prop in found if not match_property(prop.name, properties))
 
 
 def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tuple[Property, ...]:

@@ -46,6 +46,8 @@ class Pipeline:
         merge: whether equivalent atoms are computed once.
         uncertainty: whether predictions have intervals, if the model is calibrated.
         limits: of reading one file; None: the default ones.
+        entries: file of known phases of one's own for the hull; None: no such file.
+        reference: whether the known phases that come with the package are used, too.
         on_load: called when the model is loaded.
     """
 
@@ -58,6 +60,8 @@ class Pipeline:
     uncertainty: bool = True
     limits: Limits | None = None
     on_load: Callable[[], None] = do_nothing
+    entries: Path | None = None
+    reference: bool = True
 
     @property
     def properties(self) -> tuple[Property, ...]:
@@ -82,7 +86,10 @@ class Pipeline:
     @property
     def facts(self) -> dict[str, Any]:
         """What predictions depend on, except the inputs and the columns, as JSON values."""
-        return {**identity_of(self.folder), "uncertainty": self.intervals, "no-reduce": not self.merge}
+        from crystalpredict.prediction.known_phases import digest_of
+
+        known = {"known phases": digest_of(self.entries, reference=self.reference)}
+        return {**identity_of(self.folder), "uncertainty": self.intervals, "no-reduce": not self.merge, **known}
 
     @contextmanager
     def open(
@@ -109,8 +116,13 @@ class Pipeline:
             def load() -> Predictor:
                 from crystalpredict.prediction.predictor import load_model
 
+                own = None
+                if self.entries or not self.reference:
+                    from crystalpredict.prediction.known_phases import hull_of
+
+                    own = hull_of(self.entries, reference=self.reference)
                 predictor = load_model(
-                    self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty
+                    self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty, hull=own
                 )
                 self.on_load()
                 atoms = "equivalent atoms once" if self.merge and not vectors else "all atoms"

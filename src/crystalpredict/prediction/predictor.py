@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
-from math import isfinite
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.decoder import OutputDecoder
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
+from crystalpredict.prediction.stability import Hull
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
@@ -46,11 +46,13 @@ class Predictor:
         batch_atoms: int | None = None,
         *,
         uncertainty: bool = True,
+        hull: Hull | None = None,
     ) -> None:
         """`targets`, names or aliases of properties, give the columns and their order; none: all of the model.
 
         `batch_atoms` go through the network at once, None: as many as suit the device. Where memory runs out, half.
-        `uncertainty`: with intervals, if the checkpoint is calibrated.
+        `uncertainty`: with intervals, if the checkpoint is calibrated. `hull`: known phases that stability is measured
+        against; None: those that come with the package.
         """
         self.checkpoint = checkpoint
         self.device = choose_device(device)
@@ -58,7 +60,7 @@ class Predictor:
         self.model = checkpoint.model.to(self.device).eval()
         self.batch_threads = BatchThreads(self.device)
         self.busy = no_busy_cores
-        self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty)
+        self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty, hull=hull)
         self.properties = self.decoder.properties
         self.columns = [prop.column for prop in self.properties]
 
@@ -129,23 +131,27 @@ class Predictor:
             features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
 
         too_large = self._in_batches(crystals, neighbors, compute)
-        table = self.decoder.values(outputs)  # (crystals, properties)
-        ends = self.decoder.bounds(outputs, features, crystals)
+        comparison = self.decoder.compare(crystals)
+        table = self.decoder.values(outputs, crystals, comparison)  # (crystals, properties)
+        ends = self.decoder.bounds(outputs, features, crystals, comparison)
+        texts = self.decoder.texts_of(outputs, crystals, comparison)
         domain_warnings = self.decoder.domain_warnings(crystals, neighbors, features)
+        finite = np.isfinite(outputs).all(axis=1)
         rows = enumerate(table.tolist())
         for entry in entries:
             values: dict[str, float] = {}
+            said: dict[str, str] = {}
             bounds: dict[str, FloatArray] = {}
             error, notes = entry.error, self._notes(entry)
             if edges := entry.neighbors:
                 row, numbers = next(rows)
-                if all(map(isfinite, numbers)):
-                    values = dict(zip(self.columns, numbers, strict=True))
+                if finite[row]:
+                    said, values = texts[row], dict(zip(self.columns, numbers, strict=True))
                     bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
                     notes += (domain_warnings[row],) if domain_warnings[row] else ()
                 else:
                     error = self._complaint(edges, row in too_large)
-            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds)
+            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds, said)
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
         crystals, neighbors = found_in(entries)
@@ -238,6 +244,7 @@ def load_model(
     batch_atoms: int | None = None,
     *,
     uncertainty: bool = True,
+    hull: Hull | None = None,
 ) -> Predictor:
     """A model, ready to predict.
 
@@ -249,6 +256,8 @@ def load_model(
             None given: all properties of the model.
         batch_atoms: Number of atoms that are computed at once. None: chosen by the memory of the device.
         uncertainty: Whether rows have intervals, if the model is calibrated.
+        hull: Known phases that stability is measured against, from `crystalpredict.prediction.known_phases.hull_of`.
+            None: those that come with the package.
 
     Returns:
         The Predictor.
@@ -259,4 +268,4 @@ def load_model(
     """
     folder = find_model(name)
     checkpoint = load_checkpoint(folder)
-    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty)
+    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty, hull=hull)

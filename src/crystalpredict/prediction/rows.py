@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from crystalpredict.errors import UsageError
+from crystalpredict.properties import TextProperty
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Prediction:
         formula: Reduced formula; empty if the structure was not read.
         n_atoms: Number of atoms of the cell as given; None if the structure was not read.
         values: Predictions by column, whose names end with their units; empty if there is an error.
+        texts: What is said of the structure in words, such as `decomposes_to`, by column.
         warnings: Reasons to doubt the values, such as a crystal unlike the training data.
         error: Why there are no values; empty if there are.
         bounds: By column, lower and upper ends (levels, 2) of the intervals of 50, 68, 80, 90 and 95 %, in the unit of
@@ -40,6 +43,7 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     error: str = ""
     bounds: dict[str, FloatArray] = field(default_factory=dict, compare=False)
+    texts: dict[str, str] = field(default_factory=dict)
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -99,16 +103,26 @@ MOST_AFTER_POINT = 20  # digits
 
 def columns_of(prop: Property, intervals: bool) -> list[str]:
     """Names of a property's columns: the value and, if wanted, the ends of its interval."""
+    if isinstance(prop, TextProperty):
+        return [prop.column]
     return [prop.column, *(f"{prop.column}_{end}{DEFAULT_LEVEL}" for end in ("lo", "hi") if intervals)]
 
 
-def numbers_of(row: Prediction, prop: Property, intervals: bool) -> list[float | None]:
+def cells_of(row: Prediction, prop: Property, intervals: bool) -> list[float | str | None]:
     """What stands in a property's columns; None where there is no value."""
-    if not row.values:
+    if row.error or not (row.values or row.texts):
         return [None] * len(columns_of(prop, intervals))
     column, digits = prop.column, prop.decimals
+    if isinstance(prop, TextProperty):
+        return [row.texts[column] or None]
     values = (row.values[column], *(row.interval(column) if intervals else ()))
-    return [round(value, digits) if digits <= MOST_AFTER_POINT else float(written(value, digits)) for value in values]
+    return [_rounded(value, digits) for value in values]
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    if not isfinite(value):
+        return None
+    return round(value, digits) if digits <= MOST_AFTER_POINT else float(written(value, digits))
 
 
 def written(value: float, decimals: int) -> str:
@@ -120,7 +134,7 @@ def record(row: Prediction, properties: Sequence[Property], intervals: bool = Fa
     """A row as an object of JSON; null where there is no value."""
     values: dict[str, object] = {}
     for prop in properties:
-        values.update(zip(columns_of(prop, intervals), numbers_of(row, prop, intervals), strict=True))
+        values.update(zip(columns_of(prop, intervals), cells_of(row, prop, intervals), strict=True))
     return {
         "path": row.path,
         "index": row.index,

@@ -13,7 +13,7 @@ from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 from crystalpredict.errors import UsageError
-from crystalpredict.properties import DERIVED, PROPERTIES, match_property
+from crystalpredict.properties import PROPERTIES, REQUESTED, TEXT_COLUMNS, match_property
 
 Row = TypeVar("Row")
 Fields = Mapping[str, Any]
@@ -39,7 +39,7 @@ def find_field(name: str, columns: Sequence[str]) -> str:
     fields = (*columns, *COUNT_FIELDS, *TEXT_FIELDS)
     if name in fields:
         return name
-    prop = match_property(name, (*PROPERTIES, *DERIVED))
+    prop = match_property(name, (*PROPERTIES, *REQUESTED))
     if prop and prop.name == name and prop.column in columns:
         return prop.column
     ends = ("_lo90", "_hi90")
@@ -93,7 +93,7 @@ class Condition:
     def _kind(self, node: ast.expr) -> str:
         """`text` or `number`, which a term is."""
         if isinstance(node, ast.Name):
-            return "text" if find_field(node.id, self.columns) in TEXT_FIELDS else "number"
+            return "text" if find_field(node.id, self.columns) in (*TEXT_FIELDS, *TEXT_COLUMNS) else "number"
         if isinstance(node, ast.Constant) and type(node.value) in (int, float, str):
             return "text" if isinstance(node.value, str) else "number"
         parts: list[ast.expr] = []

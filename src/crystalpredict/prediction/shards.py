@@ -19,6 +19,7 @@ from typing import Any
 from crystalpredict._files import followed
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.prediction.journal import Position, Run, Sums, facts_of, line_as, run_of
+from crystalpredict.properties import TEXT_COLUMNS
 
 RECORD = ".shard"  # FILE.shard: a line of facts, a line for each window with the places of its rows, a line of sums
 PART = ".part"
@@ -192,7 +193,7 @@ class Shards:
             raise UsageError(f"{missing} of {first.shard.count} shards missing: {named}")
         self.format: str = first.run.format
         self.columns = first.run.columns
-        values = dict.fromkeys(self.columns, float)
+        values: dict[str, type] = {name: str if name in TEXT_COLUMNS else float for name in self.columns}
         warnings = {"warnings": str if self.format == "csv" else list}
         self.kinds: dict[str, type] = {**START, **values, **warnings, "error": str}
         self.header = next(first.records(), "") if self.format == "csv" else ""

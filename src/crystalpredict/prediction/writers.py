@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from crystalpredict.errors import UsageError
-from crystalpredict.prediction.rows import columns_of, numbers_of, record, written
+from crystalpredict.prediction.rows import cells_of, columns_of, record, written
+from crystalpredict.properties import TEXT_COLUMNS
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Prediction
@@ -48,15 +49,15 @@ class CsvWriter:
         self.rows.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error"))
 
     def write(self, row: Prediction) -> None:
-        numbers = [
-            "" if value is None else written(value, prop.decimals)
+        cells = [
+            written(cell, prop.decimals) if isinstance(cell, float) else cell or ""
             for prop in self.properties
-            for value in numbers_of(row, prop, self.intervals)
+            for cell in cells_of(row, prop, self.intervals)
         ]
         start = (row.path, row.index, row.formula, row.n_atoms)
         # a carriage return in a name ends a line for whoever reads the file, unless it is quoted
         writer = self.quoted if "\r" in row.path else self.rows
-        writer.writerow((*start, *numbers, "; ".join(row.warnings), row.error))
+        writer.writerow((*start, *cells, "; ".join(row.warnings), row.error))
 
     def close(self) -> None:
         pass
@@ -125,7 +126,7 @@ class ParquetWriter:
             raise UsageError(NO_PYARROW) from None
         from crystalpredict.prediction.rows import Prediction
 
-        texts = {name: pyarrow.string() for name in ("path", "formula", "error")}
+        texts = {name: pyarrow.string() for name in ("path", "formula", "error", *TEXT_COLUMNS)}
         kinds = {
             **texts,
             "index": pyarrow.int64(),

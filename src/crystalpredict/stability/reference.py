@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalpredict._files import write_atomically
-from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, IntArray
+from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError
 
 MAX_ELEMENTS_BY_SUBSETS = 6  # of a system whose subsystems are enumerated; of larger ones all systems are compared
+SAME_COMPOSITION = 1e-5  # largest difference of atomic fractions that is rounding
 PREFIXES = ("mp-", "mvc-")  # of identifiers of the Materials Project; files keep the number and which of these it has
 PREFIX_SHIFT = 30  # bit of an identifier's number from which on the file keeps the prefix
 FILE_ARRAYS = ("systems", "counts", "amounts", "energies", "identifiers")
@@ -33,11 +33,6 @@ class Phase:
     composition: Composition
     energy: float
     identifier: str
-
-    @property
-    def formula(self) -> str:
-        """Reduced formula, elements in the order of their atomic numbers."""
-        return formula_of(self.composition)
 
 
 @dataclass(frozen=True)
@@ -65,29 +60,35 @@ class ReferenceEnergies:
         Raises:
             DataError: a phase has no elements, or an energy or an amount that is not a number.
         """
-        lowest: dict[tuple[tuple[int, ...], tuple[float, ...]], Phase] = {}
+        phases = list(phases)
         for phase in phases:
-            elements = tuple(sorted(number for number, amount in phase.composition.items() if amount > 0))
-            amounts = np.array([phase.composition[number] for number in elements], dtype=float)
-            if not (elements and np.isfinite(amounts).all() and np.isfinite(phase.energy)):
+            present = [amount for amount in phase.composition.values() if amount > 0]
+            if not (present and np.isfinite([*present, phase.energy]).all()):
                 raise DataError(f"{phase.identifier}: a phase needs a composition and an energy that are numbers")
-            key = (elements, tuple(np.round(amounts / amounts.sum(), 6).tolist()))
-            if key not in lowest or phase.energy < lowest[key].energy:
-                lowest[key] = phase
-        width = max((len(elements) for elements, _ in lowest), default=1)
-        keys = sorted(lowest, key=lambda key: (*_padded(key[0], width), key[1]))
-        systems = sorted({key[0] for key in keys}, key=lambda elements: _padded(elements, width))
-        counts = dict.fromkeys(systems, 0)
-        for elements, _ in keys:
-            counts[elements] += 1
-        chosen = [lowest[key] for key in keys]
-        return cls(
-            np.array([_padded(elements, width) for elements in systems], dtype=np.uint8).reshape(-1, width),
-            np.concatenate([[0], np.cumsum(list(counts.values()))]).astype(np.int64),
-            np.array([phase.composition[z] for key, phase in zip(keys, chosen, strict=True) for z in key[0]], float),
-            np.array([phase.energy for phase in chosen], dtype=float),
-            [phase.identifier for phase in chosen],
-        )
+        parts = [sorted((z, amount) for z, amount in phase.composition.items() if amount > 0) for phase in phases]
+        width = max(map(len, parts), default=1)
+        elements = np.array([_padded([z for z, _ in part], width) for part in parts], dtype=np.uint8)
+        amounts = np.array([_padded([amount for _, amount in part], width) for part in parts], dtype=float)
+        energies = np.array([phase.energy for phase in phases], dtype=float)
+        identifiers = [phase.identifier for phase in phases]
+        return cls._lowest(elements.reshape(-1, width), amounts.reshape(-1, width), energies, identifiers)
+
+    @classmethod
+    def _lowest(
+        cls, elements: NDArray[np.uint8], amounts: FloatArray, energies: FloatArray, identifiers: Sequence[str]
+    ) -> ReferenceEnergies:
+        """The lowest of each composition of N phases: elements (N, K), ascending, and amounts (N, K), padded by 0."""
+        shares = np.round(amounts / amounts.sum(axis=1, keepdims=True), 6)
+        order = np.lexsort((energies, *shares.T[::-1], *elements.T[::-1]))
+        elements, amounts, shares = elements[order], amounts[order], shares[order]
+        other_system = np.ones(len(order), dtype=bool)
+        other_system[1:] = (elements[1:] != elements[:-1]).any(axis=1)
+        lowest = other_system.copy()
+        lowest[1:] |= (shares[1:] != shares[:-1]).any(axis=1)
+        order, elements, amounts = order[lowest], elements[lowest], amounts[lowest]
+        starts = np.flatnonzero(other_system[lowest])
+        ends = np.concatenate([starts, [len(order)]]).astype(np.int64)
+        return cls(elements[starts], ends, amounts[elements > 0], energies[order], _Picked(identifiers, order))
 
     @classmethod
     def load(cls, path: Path) -> ReferenceEnergies:
@@ -158,6 +159,44 @@ class ReferenceEnergies:
         composition = dict(zip(self.elements[own].tolist(), self.amounts[own].tolist(), strict=True))
         return Phase(composition, float(self.energies[number]), self.identifiers[number])
 
+    def with_phases(self, phases: Iterable[Phase]) -> ReferenceEnergies:
+        """These phases and others, the lowest of each composition."""
+        others = ReferenceEnergies.of_phases(phases)
+        width = max(self.systems.shape[1], others.systems.shape[1])
+        rows = [own._rows(width) for own in (self, others)]
+        elements, amounts = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        energies = np.concatenate([self.energies, others.energies])
+        return self._lowest(elements, amounts, energies, _Joined(self.identifiers, others.identifiers))
+
+    def _rows(self, width: int) -> tuple[NDArray[np.uint8], FloatArray]:
+        """Elements and amounts of each phase (N, width), padded by 0."""
+        systems = np.pad(self.systems, ((0, 0), (0, width - self.systems.shape[1])))
+        elements = np.repeat(systems, np.diff(self.starts), axis=0)
+        amounts = np.zeros(elements.shape)
+        amounts[elements > 0] = self.amounts
+        return elements, amounts
+
+    def of_system(self, elements: Iterable[int]) -> list[int]:
+        """Numbers of the phases that have no other elements than some."""
+        _, found = self._subsystems(np.array([sorted(elements)]))
+        return [number for row in found.tolist() for number in range(self.starts[row], self.starts[row + 1])]
+
+    def find(self, composition: Composition) -> int | None:
+        """Number of the phase of a composition; None if no phase has it."""
+        elements = tuple(sorted(composition))
+        width = self.systems.shape[1]
+        if not len(self.systems) or len(elements) > width:
+            return None
+        key = _as_keys(np.array([_padded(elements, width)], dtype=np.uint8))
+        row = int(np.searchsorted(self._keys, key)[0])
+        if row == len(self._keys) or self._keys[row] != key[0]:
+            return None
+        own = slice(self.first[self.starts[row]], self.first[self.starts[row + 1]])
+        amounts = np.array([composition[z] for z in elements], dtype=float)
+        differences = np.abs(self.shares[own].reshape(-1, len(elements)) - amounts / amounts.sum()).max(axis=1)
+        best = int(differences.argmin())
+        return int(self.starts[row]) + best if differences[best] < SAME_COMPOSITION else None
+
     def within(self, systems: IntArray) -> tuple[IntArray, IntArray]:
         """Phases below the pure elements that have no other elements than a system has.
 
@@ -208,6 +247,32 @@ class _Identifiers(Sequence[str]):
         return f"{PREFIXES[number >> PREFIX_SHIFT]}{number & ((1 << PREFIX_SHIFT) - 1)}"
 
 
+class _Picked(Sequence[str]):
+    """Some of the identifiers of a sequence, in another order."""
+
+    def __init__(self, identifiers: Sequence[str], order: IntArray) -> None:
+        self.identifiers, self.order = identifiers, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> str:  # type: ignore[override]
+        return self.identifiers[int(self.order[place])]
+
+
+class _Joined(Sequence[str]):
+    """The identifiers of one sequence, and then those of another."""
+
+    def __init__(self, first: Sequence[str], second: Sequence[str]) -> None:
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, place: int) -> str:  # type: ignore[override]
+        return self.first[place] if place < len(self.first) else self.second[place - len(self.first)]
+
+
 def _number_of(identifier: str) -> int:
     parts = re.fullmatch(r"(mp-|mvc-)([0-9]{1,9})", identifier)
     if parts is None:
@@ -215,19 +280,10 @@ def _number_of(identifier: str) -> int:
     return PREFIXES.index(parts[1]) << PREFIX_SHIFT | int(parts[2])
 
 
-def _padded(numbers: Sequence[int], width: int, empty: int = 0) -> tuple[int, ...]:
+def _padded(numbers: Sequence[Any], width: int, empty: int = 0) -> tuple[Any, ...]:
     return (*numbers, *[empty] * (width - len(numbers)))
 
 
 def _as_keys(systems: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """Rows (S, K) as texts (S,), which are sorted and found as a whole."""
     return np.ascontiguousarray(systems).view(f"S{systems.shape[1]}").reshape(-1)
-
-
-def formula_of(composition: Composition) -> str:
-    """Reduced formula of a composition, elements in the order of their atomic numbers."""
-    amounts = [round(amount, 6) for amount in composition.values()]
-    whole = all(amount == int(amount) for amount in amounts)
-    divisor = gcd(*map(int, amounts)) if whole else 1
-    parts = sorted(zip(composition, amounts, strict=True))
-    return "".join(f"{ELEMENTS[z - 1]}{f'{n / divisor:g}' if n != divisor else ''}" for z, n in parts)

@@ -14,6 +14,7 @@ from crystalpredict.errors import DataError
 from crystalpredict.nn.batch import PART_ATOMS, CrystalBatch
 from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
+from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
 from crystalpredict.uncertainty.applicability import fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
 from crystalpredict.uncertainty.intervals import LEAST, fit_errors
@@ -22,7 +23,7 @@ BATCH_ATOMS = 2000  # listed atoms of a batch
 
 
 def calibrate(
-    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, *, domain: bool
+    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, *, domain: bool, hull: Hull | None = None
 ) -> Calibration | None:
     """Return the calibration of a network; None if the validation set has fewer than LEAST labels of a property.
 
@@ -31,6 +32,7 @@ def calibrate(
         table: crystals, labels and splits that the network was trained with.
         neighbors: neighbour lists of the crystals of the table.
         domain: whether to include the statistics of the training set; this computes the features of all of it.
+        hull: known phases, best without those of the validation set; None: those that come with the package.
     """
     validation, train = (np.flatnonzero(table.splits == part).tolist() for part in (VALIDATION, TRAIN))
     labels = encoded_labels(table, checkpoint.properties)[validation]
@@ -38,8 +40,11 @@ def calibrate(
         return None
     outputs, features = outputs_and_features(checkpoint, table, neighbors, validation)
     scale = checkpoint.deviation
-    centres = (checkpoint.centres(outputs) - checkpoint.mean) / scale
-    sizes = np.array([primitive_size(table.crystal(row)) for row in validation])
+    crystals = [table.crystal(row) for row in validation]
+    compares = needs_hull(checkpoint.properties, checkpoint.properties)
+    comparison = HullComparison(hull or Hull(), crystals) if compares else None
+    centres = (physical_centres(checkpoint, outputs, crystals, comparison) - checkpoint.mean) / scale
+    sizes = np.array([primitive_size(crystal) for crystal in crystals])
     errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.floors)
     if not domain:
         return Calibration(errors)

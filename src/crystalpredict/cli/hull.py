@@ -1,0 +1,218 @@
+"""`crystalpredict hull`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalpredict.cli.options import (
+    OUTPUT,
+    Device,
+    Entries,
+    Force,
+    Jobs,
+    ModelName,
+    NoReference,
+    Quiet,
+    StructureColumn,
+    finite,
+)
+from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse_unwritable
+from crystalpredict.cli.terminal import messages, say
+from crystalpredict.errors import UsageError
+from crystalpredict.prediction.writers import Format
+
+if TYPE_CHECKING:
+    from crystalpredict.prediction.phase_diagram import Candidate, DiagramPhase, PhaseDiagram
+
+PATTERN = "*?[@/"  # characters of names of files and patterns, not of formulas
+FORMATION_COLUMN = "formation_energy_eV_per_atom"
+
+
+def hull(
+    ctx: typer.Context,
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SYSTEM|FORMULA|INPUT",
+            show_default=False,
+            help="A chemical system, Li-Fe-O, or a formula, LiFeO2; then, or instead, structures as predict takes "
+            "them, whose predicted energies take part.",
+        ),
+    ],
+    entries: Entries = None,
+    no_reference: NoReference = False,
+    within: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=100,
+            callback=finite,
+            metavar="EV",
+            rich_help_panel=OUTPUT,
+            help="Show phases at most so far above the hull, in eV/atom; structures of your own always.",
+        ),
+    ] = 0.1,
+    format: Annotated[
+        Format, typer.Option("--format", "-f", rich_help_panel=OUTPUT, help="auto: a table, or the suffix of -o.")
+    ] = Format.auto,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+            help="Write to this file: .csv, .json, .jsonl.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+            help="Draw the diagram of two to four elements: .png, .svg, .pdf, or .html.",
+        ),
+    ] = None,
+    model: ModelName = None,
+    structure_column: StructureColumn = None,
+    device: Device = "auto",
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show the phase diagram of a chemical system: stable and nearly stable phases, and what the others decompose to.
+
+    Example: crystalpredict hull Li-Fe-O candidates/*.cif --within 0.05
+
+    Exit code 0: done; 2: wrong usage; 3: some structures failed; 4: all.
+    """  # fmt: skip
+    from crystalpredict.evaluation.phase_diagram_plot import draw_phase_diagram, refuse_picture
+
+    for path in filter(None, (output, plot)):
+        refuse_unwritable(path, what)
+        if not force:
+            refuse_existing(path)
+    if plot is not None:
+        refuse_picture(plot)
+    kind = format_of(format, output)
+    if kind == Format.parquet:
+        raise UsageError("a phase diagram is written as CSV or JSON")
+    with messages(quiet=quiet):
+        from crystalpredict.prediction.known_phases import hull_of, read_phases
+        from crystalpredict.prediction.phase_diagram import phase_diagram
+
+        system, names = _system_and_inputs(what)
+        phases = hull_of(entries, reference=not no_reference).phases
+        candidates, failed = _candidates(names, model, structure_column, device, jobs) if names else ([], 0)
+        elements = set(system) if system else {z for each in candidates for z in each.phase.composition}
+        inside = [candidate for candidate in candidates if set(candidate.phase.composition) <= elements]
+        if not quiet and len(inside) < len(candidates):
+            say(f"{len(candidates) - len(inside)} structures left out: other elements than the system's")
+        own = [phase.identifier for phase in read_phases(entries)] if entries else []
+        if elements:
+            diagram = phase_diagram(elements, phases, inside, own_identifiers=own)
+            if not quiet and system and "-" not in what[0]:
+                say(_of_formula(what[0], diagram))
+            if not quiet:
+                say(_counted(diagram))
+            shown = [each for each in diagram.phases if each.e_above_hull <= within or each.source != "reference"]
+            with opened(output) as stream:
+                _write(shown, kind, stream)
+            if plot is not None:
+                draw_phase_diagram(diagram, plot, within)
+    if failed:
+        raise typer.Exit(3 if candidates else 4)
+
+
+def _system_and_inputs(what: Sequence[str]) -> tuple[tuple[int, ...], Sequence[str]]:
+    """The elements of the first argument, if it is a system or a formula, and the inputs that follow."""
+    from crystalpredict.prediction.phase_diagram import elements_of_system
+
+    first = what[0]
+    is_input = os.path.lexists(first) or any(letter in first for letter in PATTERN) or first == "-"
+    return ((), what) if is_input else (elements_of_system(first), what[1:])
+
+
+def _candidates(
+    names: Sequence[str], model: str | None, structure_column: str | None, device: str, jobs: int
+) -> tuple[list[Candidate], int]:
+    """Predicted structures, and how many failed."""
+    from crystalpredict.io.from_pymatgen import composition_of_formula
+    from crystalpredict.prediction.phase_diagram import Candidate
+    from crystalpredict.prediction.predictions import predict
+    from crystalpredict.stability.reference import Phase
+
+    rows = predict(names, model, ["formation_energy"], device=device, jobs=jobs, structure_column=structure_column)
+    found = []
+    for row in rows:
+        if row.error:
+            say(f"{row.path}: {row.error}")
+            continue
+        name = f"{row.path}#{row.index}" if row.index else row.path
+        energy, interval = row[FORMATION_COLUMN], row.interval(FORMATION_COLUMN) if row.bounds else None
+        found.append(Candidate(Phase(composition_of_formula(row.formula), energy, name), interval))
+    return found, len(rows.failed)
+
+
+def _of_formula(formula: str, diagram: PhaseDiagram) -> str:
+    from crystalpredict.io.from_pymatgen import composition_of_formula
+
+    phases, energy = diagram.decomposition(composition_of_formula(formula))
+    return f"{formula}: the hull is at {energy:.4f} eV/atom: {phases}"
+
+
+def _counted(diagram: PhaseDiagram) -> str:
+    stable = sum(phase.stable for phase in diagram.phases)
+    compounds = sum(len(phase.formula) > 0 and phase.source == "reference" for phase in diagram.phases)
+    said = f"{'-'.join(diagram.elements)}: {len(diagram.phases)} phases, {stable} stable"
+    if compounds <= len(diagram.elements):
+        said += "; the reference has no compound of these elements"
+    return said
+
+
+def _write(phases: Sequence[DiagramPhase], kind: Format, stream: IO[Any]) -> None:
+    """Write phases in a format."""
+    from crystalpredict.prediction.phase_diagram import COLUMNS, as_record
+
+    records = [as_record(phase) for phase in phases]
+    if kind == Format.csv:
+        rows = csv.DictWriter(stream, list(COLUMNS.values()), lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(records)
+    elif kind == Format.json:
+        stream.write(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    elif kind == Format.jsonl:
+        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    else:
+        _print_table(phases, stream)
+
+
+def _print_table(phases: Sequence[DiagramPhase], stream: IO[Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("phase", overflow="fold")
+    for head in ("formation energy\neV/atom", "above hull\neV/atom"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("decomposes to", overflow="fold")
+    for phase in phases:
+        name = f"{phase.formula} {phase.id}" if phase.id else phase.formula
+        interval = "" if phase.lo90 is None else f"\n[{phase.lo90:.3f}..{phase.hi90:.3f}]"
+        new = phase.hull_distance is not None and phase.hull_distance < 0
+        above = f"{phase.hull_distance:.3f}" if new else f"{phase.e_above_hull:.3f}"
+        note = phase.decomposes_to or ("new, and stable" if new else "stable")
+        table.add_row(escape(name), escape(f"{phase.formation_energy:.3f}{interval}"), above, escape(note))
+    console = Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
+    console.print(table)

@@ -1,0 +1,167 @@
+"""The phase diagram of a chemical system: known phases and crystals of one's own, and how stable each is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS
+from crystalpredict.errors import UsageError
+from crystalpredict.io.from_pymatgen import composition_of_formula
+from crystalpredict.prediction.stability import decomposition_of, formula_of
+from crystalpredict.stability.hull import hull_points
+from crystalpredict.stability.reference import Composition, Phase, ReferenceEnergies
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+MAX_SYSTEM = 12  # elements of a phase diagram
+COLUMNS = {
+    "formula": "formula",
+    "id": "id",
+    "source": "source",
+    "formation_energy": "formation_energy_eV_per_atom",
+    "lo90": "formation_energy_eV_per_atom_lo90",
+    "hi90": "formation_energy_eV_per_atom_hi90",
+    "e_above_hull": "e_above_hull_eV_per_atom",
+    "hull_distance": "hull_distance_eV_per_atom",
+    "decomposes_to": "decomposes_to",
+}  # of a table, by attribute of DiagramPhase
+ON_HULL = 1e-6  # eV/atom, above the hull, that is rounding
+
+
+@dataclass(frozen=True)
+class DiagramPhase:
+    """A phase of a diagram.
+
+    Attributes:
+        formula: reduced.
+        id: of the Materials Project or of an entry, or the name of a file.
+        source: `reference`, `entries` or `predicted`.
+        formation_energy: eV/atom.
+        lo90, hi90: ends of the interval of a predicted formation energy, eV/atom; None for others.
+        e_above_hull: distance to the hull of all phases of the diagram, eV/atom, not below 0.
+        hull_distance: distance to the hull of the phases of other compositions and of the known ones of its own,
+            eV/atom: below 0 for a new stable phase; None for known phases.
+        decomposes_to: phases of the hull at its composition, with their shares of the atoms; "" if it is stable.
+    """
+
+    formula: str
+    id: str
+    source: str
+    formation_energy: float
+    lo90: float | None
+    hi90: float | None
+    e_above_hull: float
+    hull_distance: float | None
+    decomposes_to: str
+
+    @property
+    def stable(self) -> bool:
+        """Whether it lies on the hull."""
+        return self.e_above_hull <= ON_HULL
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A crystal of one's own: a phase, and the interval of its formation energy, if it has one."""
+
+    phase: Phase
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class PhaseDiagram:
+    """Phases of a chemical system, the stable ones first.
+
+    Attributes:
+        elements: symbols.
+        phases: of these elements.
+        reference: known phases and candidates together.
+    """
+
+    elements: tuple[str, ...]
+    phases: tuple[DiagramPhase, ...]
+    reference: ReferenceEnergies
+
+    def to_frame(self) -> DataFrame:
+        """Return the phases as a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame([as_record(phase) for phase in self.phases], columns=list(COLUMNS.values()))
+
+    def decomposition(self, composition: Composition) -> tuple[str, float]:
+        """Return the phases of the hull at a composition, and the hull's energy there, eV/atom."""
+        (point,) = hull_points(self.reference, [composition])
+        return decomposition_of(self.reference, point), point.energy
+
+
+def elements_of_system(text: str) -> tuple[int, ...]:
+    """Return the atomic numbers of a chemical system, `Li-Fe-O`, or of the elements of a formula, `LiFeO2`.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    if "-" in text:
+        symbols = text.split("-")
+        if unknown := [symbol for symbol in symbols if symbol not in ATOMIC_NUMBERS]:
+            raise UsageError(f"{text[:60]!r}: no element {unknown[0][:20]!r}: write a system as Li-Fe-O")
+        return tuple(sorted({ATOMIC_NUMBERS[symbol] for symbol in symbols}))
+    try:
+        return tuple(sorted(composition_of_formula(text)))
+    except ValueError as error:
+        raise UsageError(f"{error}; a system is written as Li-Fe-O") from None
+
+
+def phase_diagram(
+    elements: Iterable[int], reference: ReferenceEnergies, candidates: Sequence[Candidate] = (), *,
+    own_identifiers: Iterable[str] = (),
+) -> PhaseDiagram:  # fmt: skip
+    """Return the phase diagram of a chemical system.
+
+    Args:
+        elements: atomic numbers of the system.
+        reference: known phases.
+        candidates: crystals of one's own with no other elements.
+        own_identifiers: phases of the reference that are entries of one's own.
+
+    Raises:
+        UsageError: The system has too many elements.
+    """
+    system = sorted(set(elements))
+    if len(system) > MAX_SYSTEM:
+        raise UsageError(f"a system of {len(system)} elements: at most {MAX_SYSTEM} have a phase diagram")
+    own = set(own_identifiers)
+    known = [reference.phase(number) for number in reference.of_system(system)]
+    present = {number for phase in known for number in phase.composition if len(phase.composition) == 1}
+    known += [Phase({number: 1}, 0.0, "") for number in system if number not in present]
+    before = ReferenceEnergies.of_phases(known)
+    joined = before.with_phases(candidate.phase for candidate in candidates)
+    every: list[tuple[Phase, str, tuple[float, float] | None]] = [
+        (phase, "entries" if phase.identifier in own else "reference", None) for phase in known
+    ]
+    every += [(candidate.phase, "predicted", candidate.interval) for candidate in candidates]
+    compositions = [phase.composition for phase, _, _ in every]
+    points, others = hull_points(joined, compositions), hull_points(before, compositions[len(known) :])
+    rows = []
+    for (phase, source, interval), point in zip(every, points, strict=True):
+        above = max(phase.energy - point.energy, 0.0)
+        low, high = interval or (None, None)
+        decomposition = "" if above <= ON_HULL else decomposition_of(joined, point)
+        formula = formula_of(phase.composition)
+        rows.append(
+            DiagramPhase(formula, phase.identifier, source, phase.energy, low, high, above, None, decomposition)
+        )
+    for row, point in enumerate(others, start=len(known)):
+        rows[row] = replace(rows[row], hull_distance=rows[row].formation_energy - point.energy)
+    rows.sort(key=lambda row: (not row.stable, row.e_above_hull, row.formula))
+    return PhaseDiagram(tuple(ELEMENTS[number - 1] for number in system), tuple(rows), joined)
+
+
+def as_record(phase: DiagramPhase, decimals: int = 4) -> dict[str, Any]:
+    """Return a phase as an object of JSON, its numbers rounded."""
+    return {
+        column: round(value, decimals) if isinstance(value := getattr(phase, name), float) else value
+        for name, column in COLUMNS.items()
+    }

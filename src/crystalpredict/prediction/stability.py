@@ -1,0 +1,193 @@
+"""Stability of predicted crystals: their formation energies held against the hull of known phases.
+
+The energy above hull of a crystal is its formation energy less that of the most stable mixture of known phases of the
+same composition (crystalpredict.stability.hull), and not below 0. A network that was trained on labels of it predicts
+it too, but flatters what is unstable (docs/log.md); its output is not used where there is a formation energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, REFERENCE_ENERGIES, reference_energies_folder
+from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray
+from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, PROPERTIES, STABILITY, Property
+from crystalpredict.stability.elements import ElementEnergies
+from crystalpredict.stability.hull import HullPoint, hull_points
+from crystalpredict.stability.reference import Composition, ReferenceEnergies
+
+if TYPE_CHECKING:
+    from crystalpredict.checkpoints.checkpoint import Checkpoint
+
+HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase"})
+MIN_OCCUPANCY = 1e-6  # of an element in a cell, below which it only pads a table
+
+
+@dataclass(frozen=True)
+class Hull:
+    """Known phases that stability is measured against; those that come with the package, unless others are given.
+
+    Attributes:
+        others: the phases to use instead.
+    """
+
+    others: ReferenceEnergies | None = None
+
+    @cached_property
+    def phases(self) -> ReferenceEnergies:
+        """The phases, which are read when they are needed first."""
+        return bundled_reference() if self.others is None else self.others
+
+
+@cache
+def bundled_reference() -> ReferenceEnergies:
+    """Return the reference energies that come with the package.
+
+    Raises:
+        CheckpointError: a file is missing or altered.
+    """
+    return ReferenceEnergies.load(reference_energies_folder() / REFERENCE_ENERGIES)
+
+
+@cache
+def bundled_elements() -> ElementEnergies:
+    """Return the energies of the elements that come with the package.
+
+    Raises:
+        CheckpointError: a file is missing or altered.
+    """
+    return ElementEnergies.load(reference_energies_folder() / ELEMENT_ENERGIES)
+
+
+def has_formation_energy(properties: Sequence[Property]) -> bool:
+    """Return whether a model with these properties predicts formation energies in eV/atom."""
+    known = next(prop for prop in PROPERTIES if prop.name == FORMATION_ENERGY).identity
+    return any(prop.identity == known for prop in properties)
+
+
+def needs_hull(properties: Sequence[Property], asked: Sequence[Property]) -> bool:
+    """Return whether the hull decides one of the properties that a model with `properties` is asked for."""
+    return has_formation_energy(properties) and any(prop.name in HULL_PROPERTIES for prop in asked)
+
+
+def stability_properties(properties: Sequence[Property]) -> tuple[Property, ...]:
+    """Return what follows from the formation energy of a model, besides the properties that it has itself."""
+    if not has_formation_energy(properties):
+        return ()
+    names = {prop.name for prop in properties}
+    above_hull = next(prop for prop in PROPERTIES if prop.name == E_ABOVE_HULL)
+    own = [prop for prop in STABILITY if prop.name != "e_above_hull_by_network" or E_ABOVE_HULL in names]
+    return tuple(prop for prop in (above_hull, *own) if prop.name not in names)
+
+
+def composition_of(crystal: Crystal) -> Composition:
+    """Return the atomic numbers of a crystal with their amounts in the cell, whole or not."""
+    amounts = np.bincount(crystal.numbers.ravel(), weights=crystal.occupancies.ravel())
+    return {int(number): float(amounts[number]) for number in np.flatnonzero(amounts > MIN_OCCUPANCY)}
+
+
+def formula_of(composition: Composition) -> str:
+    """Return the reduced formula of a composition, as rows have it."""
+    from crystalpredict.io.from_pymatgen import reduced_formula
+
+    amounts = {ELEMENTS[number - 1]: round(amount, 6) for number, amount in composition.items()}
+    if all(amount == int(amount) for amount in amounts.values()):
+        return reduced_formula({symbol: int(amount) for symbol, amount in amounts.items()})
+    return "".join(f"{symbol}{amount:g}" for symbol, amount in amounts.items())
+
+
+def decomposition_of(phases: ReferenceEnergies, point: HullPoint) -> str:
+    """Return the phases of a point of the hull with their shares of the atoms; a phase alone without a number."""
+    names = []
+    for number in point.phases:
+        phase = phases.phase(number) if number >= 0 else None
+        known = f" ({phase.identifier})" if phase and phase.identifier else ""
+        names.append(f"{formula_of(phase.composition)}{known}" if phase else ELEMENTS[-number - 1])
+    if len(names) == 1:
+        return names[0]
+    return " + ".join(f"{share:.3f} {name}" for share, name in zip(point.fractions, names, strict=True))
+
+
+class HullComparison:
+    """The hull at the compositions of B crystals.
+
+    Attributes:
+        energies: hull energy of each composition (B,), eV/atom.
+    """
+
+    def __init__(self, hull: Hull, crystals: Sequence[Crystal]) -> None:
+        """Find it.
+
+        Args:
+            hull: known phases.
+            crystals: B crystals.
+        """
+        self.phases = hull.phases
+        self.compositions = [composition_of(crystal) for crystal in crystals]
+        self.points = hull_points(self.phases, self.compositions)
+        self.energies: FloatArray = np.array([point.energy for point in self.points], dtype=float)
+
+    def decomposition(self, row: int, energy: float) -> str:
+        """Return the phases of the hull at the composition of a crystal, with their shares of the atoms.
+
+        For instance `0.625 Fe2O3 (mp-19770) + 0.375 Li2O (mp-1960)`; a phase alone stands without a number.
+
+        Args:
+            row: of the crystal.
+            energy: its formation energy, eV/atom, which does not matter.
+        """
+        return decomposition_of(self.phases, self.points[row])
+
+    def known_phase(self, row: int, energy: float) -> str:
+        """Return the lowest known phase of a crystal's composition, and how far above it the crystal is; "" if none.
+
+        Args:
+            row: of the crystal.
+            energy: its formation energy, eV/atom.
+        """
+        number = self.phases.find(self.compositions[row])
+        if number is None:
+            return ""
+        return f"{self.phases.identifiers[number]} ({energy - self.phases.energies[number]:+.4f} eV/atom)"
+
+
+def physical_centres(
+    checkpoint: Checkpoint, outputs: FloatArray, crystals: Sequence[Crystal], comparison: HullComparison | None
+) -> FloatArray:
+    """Return predictions (B, outputs) on the trained scale that are physically possible and agree with the hull.
+
+    An element has no formation energy below 0, which is its ground state's by definition.
+
+    Args:
+        checkpoint: its network's outputs they are.
+        outputs: standardised outputs, (B, outputs).
+        crystals: the B crystals.
+        comparison: the hull at their compositions; None: the energy above hull stays the network's.
+    """
+    centres = checkpoint.centres(outputs)
+    if not has_formation_energy(checkpoint.properties):
+        return centres
+    columns = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
+    energies = centres[:, columns[FORMATION_ENERGY]]  # a view
+    single = [len(set(crystal.numbers[crystal.occupancies > MIN_OCCUPANCY].tolist())) == 1 for crystal in crystals]
+    energies[single] = np.maximum(energies[single], 0)
+    if comparison is not None and E_ABOVE_HULL in columns:
+        centres[:, columns[E_ABOVE_HULL]] = np.maximum(energies - comparison.energies, 0)
+    return centres
+
+
+def total_energies(crystals: Sequence[Crystal], energies: FloatArray) -> FloatArray:
+    """Return total energies (B,), eV/atom, of PBE or PBE+U without corrections; NaN for elements without a reference.
+
+    Args:
+        crystals: B crystals.
+        energies: formation energies (B,), eV/atom.
+    """
+    elements = bundled_elements()
+    differences = np.array([elements.energy(composition_of(crystal)) for crystal in crystals], dtype=float)
+    return np.asarray(energies + differences)
