@@ -26,7 +26,7 @@ def draw_phase_diagram(diagram: PhaseDiagram, path: Path, within: float) -> None
     Args:
         diagram: what to draw.
         path: picture to write, .png, .svg, .pdf, or .html, which can be turned.
-        within: unstable phases at most so far above the hull are drawn, too, eV/atom.
+        within: unstable phases of one's own are drawn if they are at most so far above the hull, eV/atom.
 
     Raises:
         UsageError: The system has another number of elements, or the suffix is of no picture.
@@ -41,6 +41,8 @@ def draw_phase_diagram(diagram: PhaseDiagram, path: Path, within: float) -> None
 
     entries = []
     for phase in diagram.phases:
+        if phase.source == "reference" and not phase.stable:  # many, whose names would hide the picture
+            continue
         composition = Composition(phase.formula)
         name = phase.formula if phase.source == "reference" else f"{phase.formula}, own"
         entries.append(PDEntry(composition, phase.formation_energy * composition.num_atoms, name=name))
