@@ -3,6 +3,7 @@
 python scripts/reference_energies.py mp2018/train.jsonl.gz mp2018/val.jsonl.gz mp2019/train.jsonl.gz \\
     --elements element_refs.json -o models/reference-energies
 
+With --elements the file has the shifts of formation energies to other conventions, too, which takes some minutes.
 Without the validation part, a file of the same kind is what `calibrate.py --reference` takes.
 """
 
@@ -11,15 +12,30 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from crystalpredict._files import file_sha256, write_atomically
 from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, REFERENCE_ENERGIES
-from crystalpredict.crystals.crystal import ATOMIC_NUMBERS
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, lattice_of_parameters
+from crystalpredict.crystals.oxides import OxideType, oxide_types
 from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.prediction.conventions import shift_to
+from crystalpredict.stability.conventions import Convention
+from crystalpredict.stability.elements import ElementEnergies
 from crystalpredict.stability.reference import Phase, ReferenceEnergies
 
+# corrections of oxygen that the Materials Project used in 2018 (pymatgen's MPCompatibility.yaml), with the other sign;
+# that of oxides is fitted with the rest
+OXIDE_CORRECTIONS = {"peroxide": 0.46622, "superoxide": 0.14598, "ozonide": 0.0}
+PROCESSES = 2
 CARD = """\
 # Reference energies
 
@@ -39,7 +55,9 @@ Pure elements are at 0 eV/atom. Identifiers are those of the Materials Project.
 
 `elements.json` turns formation energies into total energies: PBE energies of the elements (the Materials Project's of
 2023, CC-BY-4.0), and those that give total energies of the MPF.2021.2.8 data set (CC-BY-4.0) back from the formation
-energies, fitted to 39,836 crystals: the median residual is 0.2 meV/atom.
+energies, fitted to 39,836 crystals: the median residual is 0.2 meV/atom. `shift_uncorrected` and `shift_mp2020` in the
+file are formation energies without corrections, and with those of pymatgen's `MaterialsProject2020Compatibility`
+(S. Wang et al., Sci. Rep. 11, 15496 (2021)), less those of 2018, eV/atom.
 """
 
 
@@ -50,6 +68,35 @@ def phases_in(paths: Sequence[Path]) -> Iterator[Phase]:
             if row.get("formation_energy") is not None:
                 counts = Counter(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
                 yield Phase(_reduced(counts), float(row["formation_energy"]), str(row["id"]))
+
+
+def oxides_in(paths: Sequence[Path], identifiers: Iterable[str]) -> dict[str, OxideType]:
+    """Types of those crystals of some identifiers that are no plain oxides."""
+    wanted = set(identifiers)
+    rows = (row for path in paths for row in read_jsonl(path) if row["id"] in wanted and "O" in row["species"])
+    found: dict[str, OxideType] = {}
+    while some := list(islice(rows, 1000)):
+        found |= dict(zip([str(row["id"]) for row in some], oxide_types(list(map(_crystal, some))), strict=True))
+    return {identifier: kind for identifier, kind in found.items() if kind != "oxide"}
+
+
+def _crystal(row: dict[str, Any]) -> Crystal:
+    lattice = lattice_of_parameters(row["lattice"])
+    numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in row["species"]])
+    return Crystal.ordered(lattice, np.array(row["frac_coords"]) @ lattice, numbers)
+
+
+def with_shifts(reference: ReferenceEnergies, oxides: dict[str, OxideType], elements: Path) -> ReferenceEnergies:
+    """The phases with shifts to all conventions, by the energies of elements in a file."""
+    energies = ElementEnergies.load(elements)
+    phases = [reference.phase(number) for number in range(len(reference))]
+    asked = [(dict(phase.composition), oxides.get(phase.identifier, "oxide")) for phase in phases]
+    shifts = {}
+    with Pool(PROCESSES) as pool:
+        for convention in (Convention.uncorrected, Convention.mp2020):
+            found = pool.starmap(partial(shift_to, convention, elements=energies), asked, chunksize=500)
+            shifts[convention] = np.array(found)
+    return replace(reference, shifts=shifts)
 
 
 def _reduced(counts: Counter[int]) -> dict[int, float]:
@@ -72,14 +119,18 @@ def main() -> None:
     phases = list(phases_in(options.tables))
     reference = ReferenceEnergies.of_phases(phases)
     options.output.mkdir(parents=True, exist_ok=True)
-    reference.save(options.output / REFERENCE_ENERGIES)
     if options.elements:
         found = json.loads(options.elements.read_text())
         elements = {
-            "reference": found["mu"], "u_shift": found["u_shift"], "oxide_correction": found["o_compound"],
+            "reference": found["mu"],
+            "u_shift": found["u_shift"],
+            "oxide_corrections": {"oxide": found["o_compound"], **OXIDE_CORRECTIONS},
             "uncorrected": found["mp2023_elements"],
-        }  # fmt: skip
+        }
         (options.output / ELEMENT_ENERGIES).write_text(json.dumps(elements, indent=1) + "\n")
+        oxides = oxides_in(options.tables, reference.identifiers)
+        reference = with_shifts(reference, oxides, options.output / ELEMENT_ENERGIES)
+    reference.save(options.output / REFERENCE_ENERGIES)
     card = CARD.format(
         count=len(reference), systems=len(reference.systems), entries=len(phases), date=options.date,
         sha256=file_sha256(options.output / REFERENCE_ENERGIES),

@@ -13,6 +13,7 @@ import typer
 
 from crystalpredict.cli.options import (
     OUTPUT,
+    ConventionName,
     Device,
     Entries,
     Force,
@@ -27,6 +28,7 @@ from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
 from crystalpredict.prediction.writers import Format
+from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.phase_diagram import Candidate, DiagramPhase, PhaseDiagram
@@ -48,6 +50,7 @@ def hull(
     ],
     entries: Entries = None,
     no_reference: NoReference = False,
+    convention: ConventionName = Convention.mp2018,
     within: Annotated[
         float,
         typer.Option(
@@ -111,13 +114,13 @@ def hull(
         from crystalpredict.prediction.phase_diagram import phase_diagram
 
         system, names = _system_and_inputs(what)
-        phases = hull_of(entries, reference=not no_reference).phases
-        candidates, failed = _candidates(names, model, structure_column, device, jobs) if names else ([], 0)
+        phases = hull_of(entries, reference=not no_reference, convention=convention).phases
+        candidates, failed = _candidates(names, model, structure_column, device, jobs, convention) if names else ([], 0)
         elements = set(system) if system else {z for each in candidates for z in each.phase.composition}
         inside = [candidate for candidate in candidates if set(candidate.phase.composition) <= elements]
         if not quiet and len(inside) < len(candidates):
             say(f"{len(candidates) - len(inside)} structures left out: other elements than the system's")
-        own = [phase.identifier for phase in read_phases(entries)] if entries else []
+        own = [phase.identifier for phase in read_phases(entries, convention)] if entries else []
         if elements:
             diagram = phase_diagram(elements, phases, inside, own_identifiers=own)
             if not quiet and system and "-" not in what[0]:
@@ -143,15 +146,19 @@ def _system_and_inputs(what: Sequence[str]) -> tuple[tuple[int, ...], Sequence[s
 
 
 def _candidates(
-    names: Sequence[str], model: str | None, structure_column: str | None, device: str, jobs: int
-) -> tuple[list[Candidate], int]:
+    names: Sequence[str], model: str | None, structure_column: str | None, device: str, jobs: int,
+    convention: Convention,
+) -> tuple[list[Candidate], int]:  # fmt: skip
     """Predicted structures, and how many failed."""
     from crystalpredict.io.from_pymatgen import composition_of_formula
     from crystalpredict.prediction.phase_diagram import Candidate
     from crystalpredict.prediction.predictions import predict
     from crystalpredict.stability.reference import Phase
 
-    rows = predict(names, model, ["formation_energy"], device=device, jobs=jobs, structure_column=structure_column)
+    rows = predict(
+        names, model, ["formation_energy"], device=device, jobs=jobs, structure_column=structure_column,
+        convention=convention,
+    )  # fmt: skip
     found = []
     for row in rows:
         if row.error:

@@ -11,6 +11,7 @@ import typer
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.startup import atoms_of
 from crystalpredict.errors import UsageError
+from crystalpredict.stability.conventions import Convention
 
 INPUT, OUTPUT, MODEL, COMPUTING = "Input", "Output", "Model", "Computing"  # panels of `--help`
 STABILITY = "Stability"
@@ -73,7 +74,15 @@ Entries = Annotated[
         dir_okay=False,
         rich_help_panel=STABILITY,
         help="Known phases of your own for the hull: JSON of pymatgen's ComputedEntry, or a table with formula, and "
-        "formation_energy or total_energy in eV/atom.",
+        "formation_energy (in the convention of --convention) or total_energy (uncorrected PBE or PBE+U) in eV/atom.",
+    ),
+]
+ConventionName = Annotated[
+    Convention,
+    typer.Option(
+        "--convention",
+        rich_help_panel=STABILITY,
+        help="Corrections in formation energies and hulls: the Materials Project's of 2018 or 2020, or none.",
     ),
 ]
 NoReference = Annotated[

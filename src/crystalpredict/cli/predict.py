@@ -21,6 +21,7 @@ from crystalpredict.cli.options import (
     OUTPUT,
     RESUMING,
     BatchAtoms,
+    ConventionName,
     Device,
     Entries,
     Force,
@@ -49,6 +50,7 @@ from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.rows import record
 from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
 from crystalpredict.prediction.writers import Format
+from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.resume import Cursor, PartialFile
@@ -80,6 +82,7 @@ def predict(
     model: ModelName = None,
     entries: Entries = None,
     no_reference: NoReference = False,
+    convention: ConventionName = Convention.mp2018,
     device: Device = "auto",
     format: Annotated[
         Format,
@@ -183,8 +186,8 @@ def predict(
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
-    if scheduler and (entries or no_reference):
-        raise UsageError("--scheduler does not go with --entries or --no-reference")
+    if scheduler and (entries or no_reference or convention != Convention.mp2018):
+        raise UsageError("--scheduler does not go with --entries, --no-reference or --convention")
     if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
@@ -199,7 +202,7 @@ def predict(
         limits = limits_of(timeout_per_file, memory_per_process)
         pipeline = Pipeline(
             folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits, collect_garbage_again,
-            entries, not no_reference,
+            entries, not no_reference, convention,
         )  # fmt: skip
         cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
         columns, part = pipeline.columns, None

@@ -10,8 +10,9 @@ import numpy as np
 from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.crystal import Crystal, FloatArray, Neighbors
 from crystalpredict.crystals.primitive import primitive_size
+from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
-from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres, total_energies
+from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
 from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, Property, TextProperty
 from crystalpredict.uncertainty.intervals import ErrorModel, bounds
 
@@ -40,7 +41,8 @@ class OutputDecoder:
         self.errors: ErrorModel | None = calibration.errors if calibration and uncertainty else None
         self.domain = calibration.domain if calibration else None
         self._outputs = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
-        self._hull = (hull or Hull()) if needs_hull(checkpoint.properties, asked) else None
+        hull = hull or Hull()
+        self._hull = hull if needs_hull(checkpoint.properties, asked, hull.convention) else None
 
     def compare(self, crystals: Sequence[Crystal]) -> HullComparison | None:
         """Return the hull at the compositions of crystals; None if no property needs it."""
@@ -67,7 +69,8 @@ class OutputDecoder:
     ) -> FloatArray:  # fmt: skip
         """Values (B,) of a property from outputs on the trained scale, with and without the hull."""
         if prop.name in self._outputs:
-            return np.asarray(prop.in_unit(centres[:, self._outputs[prop.name]]))
+            found = np.asarray(prop.in_unit(centres[:, self._outputs[prop.name]]))
+            return found + comparison.shifts if prop.name == FORMATION_ENERGY and comparison is not None else found
         if prop.name in MODULI:
             return derive(prop.name, *(10 ** centres[:, self._outputs[name]] for name in PARENTS))
         energies = centres[:, self._outputs[FORMATION_ENERGY]]
@@ -102,6 +105,8 @@ class OutputDecoder:
         widths = self.errors.halfwidths(standardised, sizes, features) * checkpoint.deviation[:, None]
         ends = bounds(checkpoint.properties, centres, widths)
         values = self.values(outputs, crystals, comparison)
+        if comparison is not None and FORMATION_ENERGY in self._outputs:
+            ends[:, self._outputs[FORMATION_ENERGY]] += comparison.shifts[:, None, None]
         columns = [self._ends(prop, values[:, i], centres, widths, ends) for i, prop in enumerate(self.properties)]
         return np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0, 0, 2))
 

@@ -11,8 +11,11 @@ from crystalpredict._files import file_sha256
 from crystalpredict.checkpoints.registry import reference_energies_sha256
 from crystalpredict.errors import DataError, printable
 from crystalpredict.io.from_pymatgen import composition_of_formula
+from crystalpredict.io.mp2020 import oxide_type_of_entry
 from crystalpredict.io.table_formats import rows_of
-from crystalpredict.prediction.stability import Hull, bundled_elements, bundled_reference
+from crystalpredict.prediction.conventions import bundled_elements, shift_to
+from crystalpredict.prediction.stability import Hull, bundled_reference
+from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.reference import Composition, Phase, ReferenceEnergies
 
 FORMULA_COLUMNS = ("formula", "composition", "formula_pretty", "pretty_formula", "reduced_formula")
@@ -25,20 +28,26 @@ COLUMNS_OF_A_ROW = "needs a formula, and formation_energy or total_energy in eV/
 PBE_RUNS = ("GGA", "GGA+U", "GGA_U", "PBE", "PBE+U")
 
 
-def hull_of(entries: Path | None = None, *, reference: bool = True) -> Hull:
+def hull_of(
+    entries: Path | None = None, *, reference: bool = True, convention: Convention | str = Convention.mp2018
+) -> Hull:
     """Return the hull of the reference that comes with the package, of the phases in a file, or of both.
 
     Args:
         entries: file of phases; None: no others.
         reference: whether the reference is used, too.
+        convention: of formation energies: `mp2018`, `mp2020` or `uncorrected`.
 
     Raises:
         DataError: A row of the file is no phase.
+        UsageError: There is no such convention.
     """
-    if entries is None:
-        return Hull() if reference else Hull(ReferenceEnergies.of_phases([]))
-    own = list(read_phases(entries))
-    return Hull(bundled_reference().with_phases(own) if reference else ReferenceEnergies.of_phases(own))
+    convention = Convention.of(convention)
+    if entries is None and reference:
+        return Hull(convention=convention)
+    own = list(read_phases(entries, convention)) if entries else []
+    known = bundled_reference(convention).with_phases(own) if reference else ReferenceEnergies.of_phases(own)
+    return Hull(known, convention)
 
 
 def digest_of(entries: Path | None, *, reference: bool) -> str:
@@ -47,13 +56,14 @@ def digest_of(entries: Path | None, *, reference: bool) -> str:
     return f"{own} {reference_energies_sha256() if reference else ''}"
 
 
-def read_phases(path: Path) -> Iterator[Phase]:
+def read_phases(path: Path, convention: Convention = Convention.mp2018) -> Iterator[Phase]:
     """Yield the phases in a file.
 
     Args:
         path: JSON with pymatgen's ComputedEntry objects (a list, or one on each line), whose energies are those of PBE
             or PBE+U calculations with the settings of the Materials Project; or a table with the columns formula, and
             formation_energy or total_energy in eV/atom, and perhaps id.
+        convention: to which total energies are converted, and in which formation energies are.
 
     Raises:
         DataError: The file cannot be read, or a row is no phase.
@@ -65,14 +75,14 @@ def read_phases(path: Path) -> Iterator[Phase]:
         if isinstance(row, str):
             raise DataError(f"{name}: {row}")
         try:
-            yield _phase_of(row, f"{path.name}#{number}")
+            yield _phase_of(row, f"{path.name}#{number}", convention)
         except ValueError as error:
             raise DataError(f"{name}: {error}") from None
     if not found:
         raise DataError(f"{path}: no phases: each row {COLUMNS_OF_A_ROW}")
 
 
-def _phase_of(row: dict[str, Any], default_name: str) -> Phase:
+def _phase_of(row: dict[str, Any], default_name: str, convention: Convention) -> Phase:
     """The phase of a row or of an entry as a dictionary; ValueError if it is none."""
     name = next((str(row[key]) for key in IDENTIFIER_COLUMNS if row.get(key)), default_name)
     composition = _composition_of(row)
@@ -85,7 +95,9 @@ def _phase_of(row: dict[str, Any], default_name: str) -> Phase:
     if formation is None:
         if total is None:
             raise ValueError(f"no energy: it {COLUMNS_OF_A_ROW}")
-        formation = total - bundled_elements().energy(composition)
+        oxide_type = oxide_type_of_entry(row, composition)
+        formation = total - bundled_elements().energy(composition, oxide_type)
+        formation += shift_to(convention, composition, oxide_type)
         if not isfinite(formation):
             raise ValueError("an element without a reference energy: give formation_energy instead")
     return Phase(composition, formation, printable(name))

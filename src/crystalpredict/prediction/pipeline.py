@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalpredict.checkpoints.registry import identity_of, needs_vectors, properties_of_model, radius_of_model
 from crystalpredict.prediction.rows import Prediction, columns_of
+from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
     from crystalpredict.io.entries import Entry, Lookup, Source
@@ -49,6 +50,7 @@ class Pipeline:
         entries: file of known phases of one's own for the hull; None: no such file.
         reference: whether the known phases that come with the package are used, too.
         on_load: called when the model is loaded.
+        convention: of formation energies.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Pipeline:
     on_load: Callable[[], None] = do_nothing
     entries: Path | None = None
     reference: bool = True
+    convention: Convention = Convention.mp2018
 
     @property
     def properties(self) -> tuple[Property, ...]:
@@ -88,7 +91,7 @@ class Pipeline:
         """What predictions depend on, except the inputs and the columns, as JSON values."""
         from crystalpredict.prediction.known_phases import digest_of
 
-        known = {"known phases": digest_of(self.entries, reference=self.reference)}
+        known = {"known phases": digest_of(self.entries, reference=self.reference), "convention": self.convention.value}
         return {**identity_of(self.folder), "uncertainty": self.intervals, "no-reduce": not self.merge, **known}
 
     @contextmanager
@@ -117,10 +120,10 @@ class Pipeline:
                 from crystalpredict.prediction.predictor import load_model
 
                 own = None
-                if self.entries or not self.reference:
+                if self.entries or not self.reference or self.convention != Convention.mp2018:
                     from crystalpredict.prediction.known_phases import hull_of
 
-                    own = hull_of(self.entries, reference=self.reference)
+                    own = hull_of(self.entries, reference=self.reference, convention=self.convention)
                 predictor = load_model(
                     self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty, hull=own
                 )

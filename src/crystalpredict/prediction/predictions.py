@@ -18,6 +18,7 @@ from crystalpredict.io.table_structures import find_structure_column, source_of_
 from crystalpredict.prediction.pipeline import Pipeline
 from crystalpredict.prediction.resume import Cursor
 from crystalpredict.prediction.rows import Prediction, record
+from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,9 +72,10 @@ class Predictions(list[Prediction]):
         return str(self.to_frame()._repr_html_())
 
 
-def predict(
+def predict(  # noqa: PLR0913  what a caller may choose, by name
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, device: str = "auto",
     jobs: int = 1, cache: str | None = None, structure_column: str | None = None, uncertainty: bool = True,
+    convention: str = "mp2018",
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -89,6 +91,8 @@ def predict(
         cache: Folder where predictions are kept and looked up, or `auto` for the user's cache folder.
         structure_column: Column of a table or a DataFrame that holds the structures; None: the usual names.
         uncertainty: Whether rows have intervals, if the model is calibrated.
+        convention: Of formation energies and hulls: that of the Materials Project of 2018 or 2020, `mp2018` or
+            `mp2020`, or `uncorrected`.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -99,7 +103,9 @@ def predict(
     """
     folder = find_model(model)
     names = [targets] if isinstance(targets, str) else targets
-    pipeline = Pipeline(folder, tuple(names), device, jobs=jobs, uncertainty=uncertainty)
+    pipeline = Pipeline(
+        folder, tuple(names), device, jobs=jobs, uncertainty=uncertainty, convention=Convention.of(convention)
+    )
     rows = _rows(_items(inputs, structure_column), pipeline, cache)
     return Predictions(rows, pipeline.properties, intervals=pipeline.intervals)
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, REFERENCE_ENERGIES, reference_energies_folder
+from crystalpredict.checkpoints.registry import REFERENCE_ENERGIES, reference_energies_folder
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray
+from crystalpredict.prediction.conventions import MIN_OCCUPANCY, composition_of, shifts_of
 from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, PROPERTIES, STABILITY, Property
-from crystalpredict.stability.elements import ElementEnergies
+from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.hull import HullPoint, hull_points
 from crystalpredict.stability.reference import Composition, ReferenceEnergies
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from crystalpredict.checkpoints.checkpoint import Checkpoint
 
 HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase"})
-MIN_OCCUPANCY = 1e-6  # of an element in a cell, below which it only pads a table
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,29 @@ class Hull:
 
     Attributes:
         others: the phases to use instead.
+        convention: of the formation energies of the phases, and of those that are predicted.
     """
 
     others: ReferenceEnergies | None = None
+    convention: Convention = Convention.mp2018
 
     @cached_property
     def phases(self) -> ReferenceEnergies:
         """The phases, which are read when they are needed first."""
-        return bundled_reference() if self.others is None else self.others
+        return bundled_reference(self.convention) if self.others is None else self.others
 
 
 @cache
-def bundled_reference() -> ReferenceEnergies:
+def bundled_reference(convention: Convention = Convention.mp2018) -> ReferenceEnergies:
     """Return the reference energies that come with the package.
 
-    Raises:
-        CheckpointError: a file is missing or altered.
-    """
-    return ReferenceEnergies.load(reference_energies_folder() / REFERENCE_ENERGIES)
-
-
-@cache
-def bundled_elements() -> ElementEnergies:
-    """Return the energies of the elements that come with the package.
+    Args:
+        convention: of the formation energies.
 
     Raises:
         CheckpointError: a file is missing or altered.
     """
-    return ElementEnergies.load(reference_energies_folder() / ELEMENT_ENERGIES)
+    return ReferenceEnergies.load(reference_energies_folder() / REFERENCE_ENERGIES).in_convention(convention)
 
 
 def has_formation_energy(properties: Sequence[Property]) -> bool:
@@ -70,9 +65,12 @@ def has_formation_energy(properties: Sequence[Property]) -> bool:
     return any(prop.identity == known for prop in properties)
 
 
-def needs_hull(properties: Sequence[Property], asked: Sequence[Property]) -> bool:
+def needs_hull(
+    properties: Sequence[Property], asked: Sequence[Property], convention: Convention = Convention.mp2018
+) -> bool:
     """Return whether the hull decides one of the properties that a model with `properties` is asked for."""
-    return has_formation_energy(properties) and any(prop.name in HULL_PROPERTIES for prop in asked)
+    names = HULL_PROPERTIES if convention == Convention.mp2018 else HULL_PROPERTIES | {FORMATION_ENERGY}
+    return has_formation_energy(properties) and any(prop.name in names for prop in asked)
 
 
 def stability_properties(properties: Sequence[Property]) -> tuple[Property, ...]:
@@ -83,12 +81,6 @@ def stability_properties(properties: Sequence[Property]) -> tuple[Property, ...]
     above_hull = next(prop for prop in PROPERTIES if prop.name == E_ABOVE_HULL)
     own = [prop for prop in STABILITY if prop.name != "e_above_hull_by_network" or E_ABOVE_HULL in names]
     return tuple(prop for prop in (above_hull, *own) if prop.name not in names)
-
-
-def composition_of(crystal: Crystal) -> Composition:
-    """Return the atomic numbers of a crystal with their amounts in the cell, whole or not."""
-    amounts = np.bincount(crystal.numbers.ravel(), weights=crystal.occupancies.ravel())
-    return {int(number): float(amounts[number]) for number in np.flatnonzero(amounts > MIN_OCCUPANCY)}
 
 
 def formula_of(composition: Composition) -> str:
@@ -117,7 +109,9 @@ class HullComparison:
     """The hull at the compositions of B crystals.
 
     Attributes:
-        energies: hull energy of each composition (B,), eV/atom.
+        shifts: formation energy of each crystal in the hull's convention less that of 2018 (B,), eV/atom.
+        energies: hull energy of each composition (B,) less this shift, eV/atom: a formation energy of 2018, as networks
+            predict it, less this is the distance to the hull.
     """
 
     def __init__(self, hull: Hull, crystals: Sequence[Crystal]) -> None:
@@ -130,7 +124,8 @@ class HullComparison:
         self.phases = hull.phases
         self.compositions = [composition_of(crystal) for crystal in crystals]
         self.points = hull_points(self.phases, self.compositions)
-        self.energies: FloatArray = np.array([point.energy for point in self.points], dtype=float)
+        self.shifts = shifts_of(crystals, hull.convention)
+        self.energies: FloatArray = np.array([point.energy for point in self.points], dtype=float) - self.shifts
 
     def decomposition(self, row: int, energy: float) -> str:
         """Return the phases of the hull at the composition of a crystal, with their shares of the atoms.
@@ -139,7 +134,7 @@ class HullComparison:
 
         Args:
             row: of the crystal.
-            energy: its formation energy, eV/atom, which does not matter.
+            energy: its formation energy in the convention of 2018, eV/atom, which does not matter.
         """
         return decomposition_of(self.phases, self.points[row])
 
@@ -148,12 +143,13 @@ class HullComparison:
 
         Args:
             row: of the crystal.
-            energy: its formation energy, eV/atom.
+            energy: its formation energy in the convention of 2018, eV/atom.
         """
         number = self.phases.find(self.compositions[row])
         if number is None:
             return ""
-        return f"{self.phases.identifiers[number]} ({energy - self.phases.energies[number]:+.4f} eV/atom)"
+        above = energy + self.shifts[row] - self.phases.energies[number]
+        return f"{self.phases.identifiers[number]} ({above:+.4f} eV/atom)"
 
 
 def physical_centres(
@@ -179,15 +175,3 @@ def physical_centres(
     if comparison is not None and E_ABOVE_HULL in columns:
         centres[:, columns[E_ABOVE_HULL]] = np.maximum(energies - comparison.energies, 0)
     return centres
-
-
-def total_energies(crystals: Sequence[Crystal], energies: FloatArray) -> FloatArray:
-    """Return total energies (B,), eV/atom, of PBE or PBE+U without corrections; NaN for elements without a reference.
-
-    Args:
-        crystals: B crystals.
-        energies: formation energies (B,), eV/atom.
-    """
-    elements = bundled_elements()
-    differences = np.array([elements.energy(composition_of(crystal)) for crystal in crystals], dtype=float)
-    return np.asarray(energies + differences)

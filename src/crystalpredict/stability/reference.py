@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from crystalpredict._files import write_atomically
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError
+from crystalpredict.stability.conventions import Convention
 
 MAX_ELEMENTS_BY_SUBSETS = 6  # of a system whose subsystems are enumerated; of larger ones all systems are compared
 SAME_COMPOSITION = 1e-5  # largest difference of atomic fractions that is rounding
 PREFIXES = ("mp-", "mvc-")  # of identifiers of the Materials Project; files keep the number and which of these it has
 PREFIX_SHIFT = 30  # bit of an identifier's number from which on the file keeps the prefix
 FILE_ARRAYS = ("systems", "counts", "amounts", "energies", "identifiers")
+SHIFT_PREFIX = "shift_"  # of the name of an array, before that of a convention
 
 Composition = Mapping[int, float]  # atomic number to amount
 
@@ -45,6 +47,7 @@ class ReferenceEnergies:
         amounts: amounts of the system's elements, one phase after the other.
         energies: formation energies (N,), eV/atom.
         identifiers: identifier of each phase (N,).
+        shifts: formation energies of other conventions less those here (N,), eV/atom; none where they are not known.
     """
 
     systems: NDArray[np.uint8]
@@ -52,6 +55,7 @@ class ReferenceEnergies:
     amounts: FloatArray
     energies: FloatArray
     identifiers: Sequence[str]
+    shifts: Mapping[Convention, FloatArray] = field(default_factory=dict)
 
     @classmethod
     def of_phases(cls, phases: Iterable[Phase]) -> ReferenceEnergies:
@@ -103,14 +107,32 @@ class ReferenceEnergies:
         try:
             arrays = load(path.read_bytes())
             systems, counts, amounts, energies, identifiers = (arrays[name] for name in FILE_ARRAYS)
+            shifts = {
+                Convention(name.removeprefix(SHIFT_PREFIX)): array.astype(float)
+                for name, array in arrays.items()
+                if name not in FILE_ARRAYS
+            }
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise DataError(f"{path}: no file of reference energies ({error}): install crystalpredict again") from None
         sizes = (systems > 0).sum(axis=1)
         fits = len(counts) == len(systems) and len(energies) == len(identifiers) == counts.sum()
-        if not (fits and len(amounts) == (sizes * counts).sum() and np.isfinite(energies).all()):
+        fits &= all(each.shape == energies.shape and np.isfinite(each).all() for each in (energies, *shifts.values()))
+        if not (fits and len(amounts) == (sizes * counts).sum()):
             raise DataError(f"{path}: damaged reference energies: install crystalpredict again")
         starts = np.concatenate([[0], np.cumsum(counts.astype(np.int64))])
-        return cls(systems, starts, amounts.astype(float), energies.astype(float), _Identifiers(identifiers))
+        return cls(systems, starts, amounts.astype(float), energies.astype(float), _Identifiers(identifiers), shifts)
+
+    def in_convention(self, convention: Convention) -> ReferenceEnergies:
+        """The same phases with formation energies of another convention than 2018's, in which a file has them.
+
+        Raises:
+            DataError: it has no shifts to that convention.
+        """
+        if convention == Convention.mp2018:
+            return self
+        if convention not in self.shifts:
+            raise DataError(f"these reference energies have no shifts to the convention {convention}")
+        return replace(self, energies=self.energies + self.shifts[convention], shifts={})
 
     def save(self, path: Path) -> None:
         """Write the phases, whose amounts must be whole numbers and whose identifiers the Materials Project's."""
@@ -123,6 +145,7 @@ class ReferenceEnergies:
             "energies": self.energies.astype(np.float32),
             "identifiers": np.array([_number_of(text) for text in self.identifiers], dtype=np.uint32),
         }
+        arrays |= {SHIFT_PREFIX + name: shift.astype(np.float32) for name, shift in self.shifts.items()}
         with write_atomically(path) as file:
             file.write(save(arrays))
 

@@ -1,0 +1,113 @@
+"""Energy corrections of the Materials Project's convention of 2020, computed by pymatgen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from math import comb, prod
+from typing import Any, cast, get_args
+
+from pymatgen.core.composition import Composition
+from pymatgen.core.periodic_table import Element
+from pymatgen.core.structure import Structure
+
+from crystalpredict.crystals.crystal import ELEMENTS
+from crystalpredict.crystals.oxides import OxideType
+from crystalpredict.errors import suppress_warnings
+
+# elements whose correction depends on whether they are anions
+DEPENDENT = frozenset({"Br", "I", "Se", "Si", "Sb", "Te", "H", "N", "F", "Cl"})
+MAX_SITES = 20  # of a reduced formula whose oxidation states pymatgen guesses
+MAX_COMBINATIONS = 2 * 10**6  # of oxidation states to try, which takes seconds: above, they count as unknown
+CACHED = 10**5  # compositions
+
+# what pymatgen takes for these where the structure is unknown
+TYPES_OF_FORMULAS: dict[str, OxideType] = {
+    **dict.fromkeys(("Li2O2", "Na2O2", "K2O2", "Cs2O2", "Rb2O2", "BeO2", "MgO2", "CaO2", "SrO2", "BaO2"), "peroxide"),
+    **dict.fromkeys(("LiO2", "NaO2", "KO2", "RbO2", "CsO2"), "superoxide"),
+    **dict.fromkeys(("LiO3", "NaO3", "KO3", "NaO5"), "ozonide"),
+}  # fmt: skip
+
+
+def mp2020_correction(composition: Mapping[int, float], oxide_type: OxideType = "oxide") -> float:
+    """Return the sum of the corrections of a composition, eV/atom; 0 for an element.
+
+    Those of anions (Wang et al., Sci. Rep. 11, 15496 (2021)) and those that make energies with and without U
+    comparable. The energy is taken to be computed with U where the Materials Project does so.
+
+    Args:
+        composition: atomic numbers to amounts.
+        oxide_type: from `crystalpredict.crystals.oxides.oxide_types`.
+    """
+    return _correction(tuple(sorted(composition.items())), oxide_type)
+
+
+@lru_cache(CACHED)
+def _correction(amounts: tuple[tuple[int, float], ...], oxide_type: OxideType) -> float:
+    from pymatgen.entries.computed_entries import ComputedEntry
+
+    composition = Composition({ELEMENTS[number - 1]: amount for number, amount in amounts})
+    if len(composition) < 2:
+        return 0.0
+    with suppress_warnings():
+        symbols = {element.symbol for element in composition.elements}
+        anion = sorted(composition.elements, key=lambda element: element.X)[-1].symbol
+        settings = _compatibility().u_settings.get(anion, {})
+        hubbards = {symbol: settings[symbol] for symbol in symbols if settings.get(symbol)}
+        parameters = {"run_type": "GGA+U" if hubbards else "GGA", "hubbards": hubbards}
+        data: dict[str, Any] = {"oxide_type": oxide_type}
+        if not symbols & DEPENDENT - {anion} or combinations_of(composition) > MAX_COMBINATIONS:
+            data["oxidation_states"] = {}  # or pymatgen would guess them
+        entry = ComputedEntry(composition, 0.0, parameters=parameters, data=data)
+        adjustments = _compatibility().get_adjustments(entry)
+    return float(sum(each.value for each in adjustments) / composition.num_atoms)
+
+
+@lru_cache(1)
+def _compatibility() -> Any:
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+
+    return MaterialsProject2020Compatibility(check_potcar=False)
+
+
+def combinations_of(composition: Composition) -> int:
+    """Return how many combinations of oxidation states pymatgen tries for a composition, at most; 0 for none.
+
+    Args:
+        composition: of at least one element.
+    """
+    reduced = composition.reduced_composition
+    if reduced.num_atoms > MAX_SITES or any(amount != int(amount) for amount in reduced.values()):
+        return 0
+    sums, most = [], 0
+    for element, amount in reduced.items():
+        states = Element(element.symbol).icsd_oxidation_states or Element(element.symbol).common_oxidation_states
+        own = comb(int(amount) + len(states) - 1, int(amount)) if states else 0
+        most = max(most, own)
+        sums.append(min(own, int(amount) * (max(states) - min(states)) + 1) if states else 0)  # that are different
+    return max(most, prod(sums))
+
+
+def oxide_type_of_entry(row: dict[str, Any], composition: Mapping[int, float]) -> OxideType:
+    """Return the type of oxide of an entry: the one it states, or that of its structure, or the usual one.
+
+    Args:
+        row: pymatgen's dictionary of a ComputedEntry or ComputedStructureEntry, or a row of a table.
+        composition: atomic numbers to amounts.
+    """
+    data = row.get("data")
+    stated = data.get("oxide_type") if isinstance(data, dict) else None
+    for known in get_args(OxideType):
+        if stated == known:
+            return cast(OxideType, known)
+    if isinstance(structure := row.get("structure"), dict):
+        from crystalpredict.crystals.oxides import oxide_types
+        from crystalpredict.io.from_pymatgen import crystal_of_structure
+
+        try:
+            crystal, _ = crystal_of_structure(Structure.from_dict(structure))
+            return oxide_types([crystal])[0]
+        except Exception:
+            pass  # a dictionary that is no structure may raise anything
+    symbols = {ELEMENTS[number - 1]: amount for number, amount in composition.items()}
+    return TYPES_OF_FORMULAS.get(Composition(symbols).reduced_formula, "oxide")

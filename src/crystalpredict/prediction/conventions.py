@@ -1,0 +1,88 @@
+"""Formation energies in the Materials Project's conventions of 2018 and 2020, or without corrections.
+
+Networks are trained on the convention of 2018. Others differ from it by a sum that the composition and the type of
+oxide decide, so that predictions are converted exactly, and intervals keep their width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, reference_energies_folder
+from crystalpredict.crystals.crystal import Crystal, FloatArray
+from crystalpredict.crystals.oxides import OxideType, oxide_types
+from crystalpredict.stability.conventions import Convention
+from crystalpredict.stability.elements import ElementEnergies
+from crystalpredict.stability.reference import Composition
+
+MIN_OCCUPANCY = 1e-6  # of an element in a cell, below which it only pads a table
+
+
+@cache
+def bundled_elements() -> ElementEnergies:
+    """Return the energies of the elements that come with the package.
+
+    Raises:
+        CheckpointError: a file is missing or altered.
+    """
+    return ElementEnergies.load(reference_energies_folder() / ELEMENT_ENERGIES)
+
+
+def composition_of(crystal: Crystal) -> Composition:
+    """Return the atomic numbers of a crystal with their amounts in the cell, whole or not."""
+    amounts = np.bincount(crystal.numbers.ravel(), weights=crystal.occupancies.ravel())
+    return {int(number): float(amounts[number]) for number in np.flatnonzero(amounts > MIN_OCCUPANCY)}
+
+
+def shift_to(
+    convention: Convention, composition: Composition, oxide_type: OxideType = "oxide",
+    elements: ElementEnergies | None = None,
+) -> float:  # fmt: skip
+    """Return a formation energy of a convention less that of 2018, eV/atom.
+
+    Args:
+        convention: of the formation energy.
+        composition: atomic numbers to amounts.
+        oxide_type: from `oxide_types`.
+        elements: their energies; None: those that come with the package.
+
+    Returns:
+        NaN if an element has no reference energy.
+    """
+    if convention == Convention.mp2018:
+        return 0.0
+    shift = (elements or bundled_elements()).uncorrected_shift(composition, oxide_type)
+    if convention == Convention.mp2020:
+        from crystalpredict.io.mp2020 import mp2020_correction  # half a second, for pymatgen's input sets
+
+        shift += mp2020_correction(composition, oxide_type)
+    return shift
+
+
+def shifts_of(crystals: Sequence[Crystal], convention: Convention) -> FloatArray:
+    """Return formation energies of a convention less those of 2018 (B,), eV/atom; NaN without reference energies.
+
+    Args:
+        crystals: B crystals.
+        convention: of the formation energies.
+    """
+    if convention == Convention.mp2018:
+        return np.zeros(len(crystals))
+    compositions, types = map(composition_of, crystals), oxide_types(crystals)
+    return np.array([shift_to(convention, *pair) for pair in zip(compositions, types, strict=True)], dtype=float)
+
+
+def total_energies(crystals: Sequence[Crystal], energies: FloatArray) -> FloatArray:
+    """Return total energies (B,), eV/atom, of PBE or PBE+U without corrections; NaN for elements without a reference.
+
+    Args:
+        crystals: B crystals.
+        energies: formation energies (B,) in the convention of 2018, eV/atom.
+    """
+    elements = bundled_elements()
+    compositions, types = map(composition_of, crystals), oxide_types(crystals)
+    differences = [elements.energy(*pair) for pair in zip(compositions, types, strict=True)]
+    return np.asarray(energies + np.array(differences, dtype=float))
