@@ -24,10 +24,11 @@ class ElementEnergies:
     """Energies in eV/atom, by symbol.
 
     Attributes:
-        reference: energy of each element in the convention of 2018, with the corrections of anions.
+        reference: energy of each element in compounds, in the convention of 2018: with the corrections of anions, but
+            for oxygen's.
         u_shift: correction of a transition metal's U, in oxides and fluorides alone.
-        oxide_correction: of oxygen in compounds, which the element itself has not.
-        uncorrected: PBE energy of the ground state of each element.
+        oxide_correction: of oxygen in compounds.
+        uncorrected: PBE energy of the ground state of each element: `reference` but for corrected anions.
     """
 
     reference: dict[Word, Number]
@@ -58,9 +59,10 @@ class ElementEnergies:
         """
         total = sum(composition.values())
         shares = {ELEMENTS[number - 1]: amount / total for number, amount in composition.items()}
+        if len(shares) == 1:  # elements have no corrections
+            return self.uncorrected_energy(composition)
         found = sum(share * self.reference.get(symbol, NAN) for symbol, share in shares.items())
-        if len(shares) == 1:
-            return found - self.oxide_correction if "O" in shares else found
+        found += shares.get("O", 0.0) * self.oxide_correction
         if has_u(composition):
             found += sum(share * self.u_shift.get(symbol, 0.0) for symbol, share in shares.items())
         return found
