@@ -27,11 +27,13 @@ from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, REFERENCE_ENER
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, lattice_of_parameters
 from crystalpredict.crystals.oxides import OxideType, oxide_types
 from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.io.mp2020 import are_sulfates
 from crystalpredict.prediction.conventions import shift_to
 from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.elements import ElementEnergies
-from crystalpredict.stability.reference import Phase, ReferenceEnergies
+from crystalpredict.stability.reference import Composition, Phase, ReferenceEnergies
 
+LARGEST_REVISION = 0.1  # eV/atom, of an element's energy between releases; corrections of anions are larger
 # corrections of oxygen that the Materials Project used in 2018 (pymatgen's MPCompatibility.yaml), with the other sign;
 # that of oxides is fitted with the rest
 OXIDE_CORRECTIONS = {"peroxide": 0.46622, "superoxide": 0.14598, "ozonide": 0.0}
@@ -53,11 +55,14 @@ PBE+U, with the corrections of those years), as in the MEGNet 2018.6.1 data set,
 
 Pure elements are at 0 eV/atom. Identifiers are those of the Materials Project.
 
-`elements.json` turns formation energies into total energies: PBE energies of the elements (the Materials Project's of
-2023, CC-BY-4.0), and those that give total energies of the MPF.2021.2.8 data set (CC-BY-4.0) back from the formation
-energies, fitted to 39,836 crystals: the median residual is 0.2 meV/atom. `shift_uncorrected` and `shift_mp2020` in the
-file are formation energies without corrections, and with those of pymatgen's `MaterialsProject2020Compatibility`
-(S. Wang et al., Sci. Rep. 11, 15496 (2021)), less those of 2018, eV/atom.
+`elements.json` turns formation energies into total energies: energies of the elements that give total energies of the
+MPF.2021.2.8 data set (CC-BY-4.0) back from the formation energies, fitted to 39,836 crystals: the median residual is
+0.2 meV/atom. Those of H, N, F, S and Cl as elements, which have no corrections, are the Materials Project's of 2023
+(CC-BY-4.0).
+
+`shift_uncorrected` and `shift_mp2020` in the file are formation energies without corrections, and with those of
+pymatgen's `MaterialsProject2020Compatibility` (S. Wang et al., Sci. Rep. 11, 15496 (2021)), less those of 2018,
+eV/atom.
 """
 
 
@@ -70,14 +75,16 @@ def phases_in(paths: Sequence[Path]) -> Iterator[Phase]:
                 yield Phase(_reduced(counts), float(row["formation_energy"]), str(row["id"]))
 
 
-def oxides_in(paths: Sequence[Path], identifiers: Iterable[str]) -> dict[str, OxideType]:
-    """Types of those crystals of some identifiers that are no plain oxides."""
+def kinds_in(paths: Sequence[Path], identifiers: Iterable[str]) -> dict[str, tuple[OxideType, bool]]:
+    """Types of oxides of crystals of some identifiers, and whether they are sulfates; none of those without O and S."""
     wanted = set(identifiers)
-    rows = (row for path in paths for row in read_jsonl(path) if row["id"] in wanted and "O" in row["species"])
-    found: dict[str, OxideType] = {}
+    rows = (row for path in paths for row in read_jsonl(path) if row["id"] in wanted and {"O", "S"} & {*row["species"]})
+    found: dict[str, tuple[OxideType, bool]] = {}
     while some := list(islice(rows, 1000)):
-        found |= dict(zip([str(row["id"]) for row in some], oxide_types(list(map(_crystal, some))), strict=True))
-    return {identifier: kind for identifier, kind in found.items() if kind != "oxide"}
+        crystals = [_crystal(row) for row in some]
+        kinds = zip(oxide_types(crystals), are_sulfates(crystals), strict=True)
+        found |= dict(zip([str(row["id"]) for row in some], kinds, strict=True))
+    return found
 
 
 def _crystal(row: dict[str, Any]) -> Crystal:
@@ -86,17 +93,21 @@ def _crystal(row: dict[str, Any]) -> Crystal:
     return Crystal.ordered(lattice, np.array(row["frac_coords"]) @ lattice, numbers)
 
 
-def with_shifts(reference: ReferenceEnergies, oxides: dict[str, OxideType], elements: Path) -> ReferenceEnergies:
-    """The phases with shifts to all conventions, by the energies of elements in a file."""
-    energies = ElementEnergies.load(elements)
+def with_shifts(
+    reference: ReferenceEnergies, kinds: dict[str, tuple[OxideType, bool]], elements: ElementEnergies
+) -> ReferenceEnergies:
+    """The phases with shifts of their energies to all conventions."""
     phases = [reference.phase(number) for number in range(len(reference))]
-    asked = [(dict(phase.composition), oxides.get(phase.identifier, "oxide")) for phase in phases]
-    shifts = {}
+    asked = [(dict(phase.composition), *kinds.get(phase.identifier, ("oxide", False))) for phase in phases]
     with Pool(PROCESSES) as pool:
-        for convention in (Convention.uncorrected, Convention.mp2020):
-            found = pool.starmap(partial(shift_to, convention, elements=energies), asked, chunksize=500)
-            shifts[convention] = np.array(found)
-    return replace(reference, shifts=shifts)
+        shifts = np.array(pool.map(partial(_shifts, elements), asked, chunksize=500))
+    return replace(reference, shifts={Convention.uncorrected: shifts[:, 0], Convention.mp2020: shifts[:, 1]})
+
+
+def _shifts(elements: ElementEnergies, asked: tuple[Composition, OxideType, bool]) -> tuple[float, float]:
+    composition, oxide, sulfate = asked
+    uncorrected = shift_to(Convention.uncorrected, composition, oxide, elements=elements)
+    return uncorrected, shift_to(Convention.mp2020, composition, oxide, sulfate=sulfate, elements=elements)
 
 
 def _reduced(counts: Counter[int]) -> dict[int, float]:
@@ -121,15 +132,16 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     if options.elements:
         found = json.loads(options.elements.read_text())
+        mu = found["mu"]
         elements = {
-            "reference": found["mu"],
+            "reference": mu,
             "u_shift": found["u_shift"],
             "oxide_corrections": {"oxide": found["o_compound"], **OXIDE_CORRECTIONS},
-            "uncorrected": found["mp2023_elements"],
+            "uncorrected": {name: ground_state(mu[name], found["mp2023_elements"].get(name)) for name in mu},
         }
         (options.output / ELEMENT_ENERGIES).write_text(json.dumps(elements, indent=1) + "\n")
-        oxides = oxides_in(options.tables, reference.identifiers)
-        reference = with_shifts(reference, oxides, options.output / ELEMENT_ENERGIES)
+        kinds = kinds_in(options.tables, reference.identifiers)
+        reference = with_shifts(reference, kinds, ElementEnergies.load(options.output / ELEMENT_ENERGIES))
     reference.save(options.output / REFERENCE_ENERGIES)
     card = CARD.format(
         count=len(reference), systems=len(reference.systems), entries=len(phases), date=options.date,
@@ -138,6 +150,12 @@ def main() -> None:
     with write_atomically(options.output / "README.md") as file:
         file.write(card.encode())
     enter_in_index(options.output)
+
+
+def ground_state(in_compounds: float, recent: float | None) -> float:
+    """PBE energy of an element: that of compounds, unless it holds an anion's correction; then one of 2023."""
+    corrected = recent is not None and abs(in_compounds - recent) > LARGEST_REVISION
+    return recent if corrected else in_compounds
 
 
 def enter_in_index(folder: Path) -> None:

@@ -38,7 +38,7 @@ def composition_of(crystal: Crystal) -> Composition:
 
 
 def shift_to(
-    convention: Convention, composition: Composition, oxide_type: OxideType = "oxide",
+    convention: Convention, composition: Composition, oxide_type: OxideType = "oxide", *, sulfate: bool = False,
     elements: ElementEnergies | None = None,
 ) -> float:  # fmt: skip
     """Return a formation energy of a convention less that of 2018, eV/atom.
@@ -47,6 +47,7 @@ def shift_to(
         convention: of the formation energy.
         composition: atomic numbers to amounts.
         oxide_type: from `oxide_types`.
+        sulfate: whether sulfur is no anion, from `are_sulfates`; it matters in the convention of 2020 alone.
         elements: their energies; None: those that come with the package.
 
     Returns:
@@ -58,7 +59,7 @@ def shift_to(
     if convention == Convention.mp2020:
         from crystalpredict.io.mp2020 import mp2020_correction  # half a second, for pymatgen's input sets
 
-        shift += mp2020_correction(composition, oxide_type)
+        shift += mp2020_correction(composition, oxide_type, sulfate=sulfate)
     return shift
 
 
@@ -71,8 +72,14 @@ def shifts_of(crystals: Sequence[Crystal], convention: Convention) -> FloatArray
     """
     if convention == Convention.mp2018:
         return np.zeros(len(crystals))
-    compositions, types = map(composition_of, crystals), oxide_types(crystals)
-    return np.array([shift_to(convention, *pair) for pair in zip(compositions, types, strict=True)], dtype=float)
+    sulfates = [False] * len(crystals)
+    if convention == Convention.mp2020:
+        from crystalpredict.io.mp2020 import are_sulfates
+
+        sulfates = are_sulfates(crystals)
+    kinds = zip(map(composition_of, crystals), oxide_types(crystals), sulfates, strict=True)
+    shifts = [shift_to(convention, composition, oxide, sulfate=sulfate) for composition, oxide, sulfate in kinds]
+    return np.array(shifts, dtype=float)
 
 
 def total_energies(crystals: Sequence[Crystal], energies: FloatArray) -> FloatArray:

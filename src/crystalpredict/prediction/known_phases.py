@@ -11,7 +11,7 @@ from crystalpredict._files import file_sha256
 from crystalpredict.checkpoints.registry import reference_energies_sha256
 from crystalpredict.errors import DataError, printable
 from crystalpredict.io.from_pymatgen import composition_of_formula
-from crystalpredict.io.mp2020 import oxide_type_of_entry
+from crystalpredict.io.mp2020 import anions_of_entry
 from crystalpredict.io.table_formats import rows_of
 from crystalpredict.prediction.conventions import bundled_elements, shift_to
 from crystalpredict.prediction.stability import Hull, bundled_reference
@@ -95,9 +95,9 @@ def _phase_of(row: dict[str, Any], default_name: str, convention: Convention) ->
     if formation is None:
         if total is None:
             raise ValueError(f"no energy: it {COLUMNS_OF_A_ROW}")
-        oxide_type = oxide_type_of_entry(row, composition)
+        oxide_type, sulfate = anions_of_entry(row, composition)
         formation = total - bundled_elements().energy(composition, oxide_type)
-        formation += shift_to(convention, composition, oxide_type)
+        formation += shift_to(convention, composition, oxide_type, sulfate=sulfate)
         if not isfinite(formation):
             raise ValueError("an element without a reference energy: give formation_energy instead")
     return Phase(composition, formation, printable(name))

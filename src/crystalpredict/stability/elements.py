@@ -19,7 +19,6 @@ from crystalpredict.stability.reference import Composition
 
 OXYGEN, FLUORINE = ATOMIC_NUMBERS["O"], ATOMIC_NUMBERS["F"]
 NAN = float("nan")
-FITTED_TO_COMPOUNDS = frozenset({"H", "N", "F", "Cl", "S"})  # reference energies that are not those of the element
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,11 @@ class ElementEnergies:
     """Energies in eV/atom, by symbol.
 
     Attributes:
-        reference: energy of each element in the convention of 2018, with the corrections of anions but oxygen's.
+        reference: energy of each element in compounds, in the convention of 2018: with the corrections of anions, but
+            for oxygen's.
         u_shift: correction of a transition metal's U, in oxides and fluorides alone.
-        oxide_corrections: of oxygen in compounds, by type of oxide; the element itself has none.
-        uncorrected: PBE energy of the ground state of each element.
+        oxide_corrections: of oxygen in compounds, by type of oxide.
+        uncorrected: PBE energy of the ground state of each element: `reference` but for corrected anions.
     """
 
     reference: dict[Word, Number]
@@ -62,10 +62,8 @@ class ElementEnergies:
         """
         total = sum(composition.values())
         shares = {ELEMENTS[number - 1]: amount / total for number, amount in composition.items()}
-        if len(shares) == 1:
-            (symbol,) = shares
-            energies = self.uncorrected if symbol in FITTED_TO_COMPOUNDS else self.reference
-            return energies.get(symbol, NAN)
+        if len(shares) == 1:  # elements have no corrections
+            return self.uncorrected_energy(composition)
         found = sum(share * self.reference.get(symbol, NAN) for symbol, share in shares.items())
         found += shares.get("O", 0.0) * self.oxide_corrections[oxide_type]
         if has_u(composition):
