@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from crystalpredict._files import followed, write_atomically
-from crystalpredict.cli.terminal import TableWriter
+from crystalpredict.cli.prediction_table import TableWriter
 from crystalpredict.errors import OutputError, UsageError
 from crystalpredict.prediction.writers import Format
 
