@@ -26,6 +26,7 @@ from crystalpredict.cli.options import (
     Quiet,
     StructureColumn,
     TimeoutPerFile,
+    output_option,
 )
 from crystalpredict.cli.output import place_of, refuse_unwritable, text_in
 from crystalpredict.cli.progress import Forecast, count_sources
@@ -46,14 +47,7 @@ def embed(
     inputs: Inputs,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="Write to this file: .npz, .csv, .csv.gz or .parquet.",
-        ),
+        output_option("Write to this file: .npz, .csv, .csv.gz or .parquet."),
     ],
     per_atom: Annotated[
         bool, typer.Option("--per-atom", rich_help_panel=OUTPUT, help="Features of every atom instead of their mean.")

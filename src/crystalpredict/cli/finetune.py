@@ -19,7 +19,6 @@ from crystalpredict.cli.interrupts import handled
 from crystalpredict.cli.options import (
     INPUT,
     MODEL,
-    OUTPUT,
     RESUMING,
     SPLIT,
     TRAINING,
@@ -30,6 +29,7 @@ from crystalpredict.cli.options import (
     StructureColumn,
     TimeoutPerFile,
     given,
+    output_option,
 )
 from crystalpredict.cli.output import refuse_folder
 from crystalpredict.cli.progress import with_progress
@@ -91,9 +91,7 @@ def finetune(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", show_default=False, rich_help_panel=OUTPUT, help="Default: finetuned-DATA."
-        ),
+        output_option("Default: finetuned-DATA.", "DIR"),
     ] = None,
     unit: Annotated[
         list[str] | None,

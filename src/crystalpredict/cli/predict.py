@@ -35,6 +35,7 @@ from crystalpredict.cli.options import (
     Top,
     Where,
     given,
+    output_option,
 )  # fmt: skip
 from crystalpredict.cli.output import format_of, opened, place_of, refuse_existing, refuse_unwritable, writer_of
 from crystalpredict.cli.progress import Forecast, count_sources
@@ -88,14 +89,7 @@ def predict(
     ] = Format.auto,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="Write to this file: .csv, .json, .jsonl (also .gz), .parquet.",
-        ),
+        output_option("Write to this file: .csv, .json, .jsonl (also .gz), .parquet."),
     ] = None,
     null: Null = False,
     structure_column: StructureColumn = None,

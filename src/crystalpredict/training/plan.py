@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from crystalpredict._files import file_sha256, write_json
 from crystalpredict._schema import AtomicNumber, Sha256, read_json_file, record_of
+from crystalpredict._version import __version__
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.files import Identity
 from crystalpredict.checkpoints.registry import find_model, weights_sha256
@@ -79,7 +80,7 @@ class Plan:
                 learnt=sorted(model_of_base.learnt),
                 elements_seen=list(model_of_base.training.get("elements_seen", ())),
             )
-        versions = {name: version(name) for name in ("crystalpredict", *LIBRARIES)}
+        versions = {"crystalpredict": __version__} | {name: version(name) for name in LIBRARIES}
         origin: Origin = {"path": str(data), "sha256": file_sha256(data / ID_PROP if data.is_dir() else data)}
         return cls(
             list(command), origin, start, list(learnt), model, training,
