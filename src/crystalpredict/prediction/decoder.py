@@ -29,7 +29,7 @@ class OutputDecoder:
         self.properties = asked_for(checkpoint.properties, targets)
         calibration = checkpoint.calibration
         self.errors: ErrorModel | None = calibration.errors if calibration and uncertainty else None
-        self.domain = calibration.domain if calibration else None
+        self.domain = checkpoint.domain
         names = [prop.name for prop in checkpoint.properties]
         self._parents = [names.index(name) for name in PARENTS if name in names]
         self._own = [names.index(prop.name) if prop.name in names else -1 for prop in self.properties]
@@ -76,5 +76,5 @@ class OutputDecoder:
     def domain_warnings(
         self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray
     ) -> list[str]:
-        """Return how each of B crystals differs from the training data; "" if it does not, or without a calibration."""
+        """Return how each of B crystals differs from the training data; "" if it does not, or without a domain."""
         return self.domain.warnings(crystals, neighbors, features) if self.domain else [""] * len(crystals)

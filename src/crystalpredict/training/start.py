@@ -111,7 +111,7 @@ def start_run(
     ]  # fmt: skip
     start = (options.base, base, learnt_targets(crystals.table.properties, base)) if options.base and base else None
     plan = Plan.new(command, data, start, network, config, options.folds, notes, options.members)
-    prepare_run(folder, crystals, splits, plan)
+    prepare_run(folder, crystals, splits, plan, base.domain if base else None)
     for note in notes:
         LOG.info("%s", note)
     rate = "none" if config.freeze_encoder else f"{config.learning_rate * config.encoder_rate:g}"
