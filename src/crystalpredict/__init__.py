@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.predictions import Predictions, predict
     from crystalpredict.prediction.predictor import Predictor, load_model
     from crystalpredict.prediction.rows import Embedding, Prediction
+    from crystalpredict.training.options import FinetuneOptions
+    from crystalpredict.training.result import FinetuneResult
+    from crystalpredict.training.run import finetune, resume_finetuning
+    from crystalpredict.training.run_folder import Progress
 
 __all__ = [
-    "CrystalPredictError", "Embedding", "Prediction", "Predictions", "Predictor", "__version__", "evaluate",
-    "load_model", "predict",
+    "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "Prediction", "Predictions", "Predictor",
+    "Progress", "__version__", "evaluate", "finetune", "load_model", "predict", "resume_finetuning",
 ]  # fmt: skip
 _MODULES = {
-    "Embedding": "prediction.rows", "Prediction": "prediction.rows", "Predictions": "prediction.predictions",
-    "Predictor": "prediction.predictor", "evaluate": "evaluation.models", "load_model": "prediction.predictor",
-    "predict": "prediction.predictions",
+    "Embedding": "prediction.rows", "FinetuneOptions": "training.options", "FinetuneResult": "training.result",
+    "Prediction": "prediction.rows", "Predictions": "prediction.predictions", "Predictor": "prediction.predictor",
+    "Progress": "training.run_folder", "evaluate": "evaluation.models", "finetune": "training.run",
+    "load_model": "prediction.predictor", "predict": "prediction.predictions", "resume_finetuning": "training.run",
 }  # fmt: skip
 
 

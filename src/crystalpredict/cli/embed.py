@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalpredict._files import refuse_unwritable
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
@@ -28,7 +29,7 @@ from crystalpredict.cli.options import (
     TimeoutPerFile,
     output_option,
 )
-from crystalpredict.cli.output import place_of, refuse_unwritable, text_in
+from crystalpredict.cli.output import place_of, text_in
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from crystalpredict._files import refuse_existing, refuse_unwritable
 from crystalpredict.cli.options import Force, Quiet, Sort, Top, Where, output_option
-from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse_unwritable
+from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
 from crystalpredict.prediction.writers import Format

@@ -155,7 +155,7 @@ def _packed(head: Sequence[str], width: int) -> list[str]:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return [*lines, last]
+    return [*lines, last] if last else lines or [""]
 
 
 def _print_notes(console: Console, row: Prediction) -> None:

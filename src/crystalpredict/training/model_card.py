@@ -45,7 +45,7 @@ def model_card(plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkp
         targets=list(dict.fromkeys(prop for properties in errors.values() for prop in properties)),
         errors=rows,
         has_test="test" in errors,
-        command=shlex.join(plan.command),
+        command=shlex.join(plan.command) if len(plan.command) > 1 else "".join(plan.command),  # or a call in Python
         optimizer="Muon and AdamW" if config.muon_rate and not config.freeze_encoder else "AdamW",
         saved_weights=describe_saved_weights(epochs),
         calibrated=checkpoint.calibration is not None,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crystalpredict._files import write_atomically
+from crystalpredict._files import refuse_long, refuse_unwritable, write_atomically
 from crystalpredict._schema import SchemaError, read_record
 from crystalpredict.checkpoints.files import TrainedProperty
 from crystalpredict.errors import UsageError
@@ -51,6 +51,21 @@ class Progress:
     errors_in_unit: dict[str, float] | None = None
     best: bool = False
     """Whether no epoch before was better."""
+
+
+def refuse_folder(folder: Path) -> None:
+    """UsageError before the work if the run could not be written into the folder."""
+    refuse_long(folder)
+    if folder.is_dir() and not any(folder.iterdir()):
+        refuse_unwritable(folder / "state.npz")
+        return
+    if (folder / "provenance.json").is_file():
+        raise UsageError(f"{folder}: holds a run; go on with it by --resume {folder}, or name another folder with -o")
+    if folder.exists():
+        raise UsageError(f"{folder}: there is something already; name another folder with -o")
+    if not folder.absolute().parent.is_dir():
+        raise UsageError(f"{folder}: there is no directory {folder.absolute().parent}; create it first")
+    refuse_unwritable(folder)
 
 
 def refuse_another_run(folder: Path, facts: Mapping[str, Any]) -> None:
