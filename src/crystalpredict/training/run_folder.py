@@ -38,7 +38,19 @@ LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.cs
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: after `step` of the run, `done` of 1; loss of the last steps; seconds so far here."""
+    """How far a training is.
+
+    Attributes:
+        epoch: Epochs that are complete.
+        step: Optimiser steps since the run began.
+        done: Fraction of the longest possible training.
+        loss: Mean loss of the last steps, of standardised labels.
+        learning_rate: Of the next step.
+        seconds: Since the training was started or resumed.
+        errors: Mean absolute error on the validation set by property, on the trained scale; None within an epoch.
+        errors_in_unit: The same in the unit of each property.
+        best: Whether no epoch before was better.
+    """
 
     epoch: int
     step: int
@@ -47,10 +59,8 @@ class Progress:
     learning_rate: float
     seconds: float
     errors: dict[str, float] | None = None
-    """Mean absolute error on the validation crystals by property, on the trained scale, at the end of an epoch."""
     errors_in_unit: dict[str, float] | None = None
     best: bool = False
-    """Whether no epoch before was better."""
 
 
 def refuse_folder(folder: Path) -> None:
