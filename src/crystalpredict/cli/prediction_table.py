@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from crystalpredict.cli.terminal import GAP, filled, width_of, wrapped
 from crystalpredict.errors import printable
 from crystalpredict.prediction.rows import written
 from crystalpredict.uncertainty import DEFAULT_LEVEL
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 WIDTH_OF_FILES = 200  # characters, where the table does not go to a terminal
 MIN_FILE_WIDTH = 12  # characters of the column of files; a longer name gets a line of its own
-GAP = "  "
 INDENT = "    "
 
 
@@ -26,19 +26,18 @@ INDENT = "    "
 class Column:
     """A column of the table: lines of its head, and a cell for each row."""
 
-    head: tuple[str, ...]
+    head: str
     cells: list[str]
     left: bool = False
 
     @property
     def width(self) -> int:
         """Of the widest line, in characters of the terminal."""
-        return max(map(_width, (*self.head, *self.cells)))
+        return max(map(width_of, (*self.head.split(), *self.cells)), default=0)
 
     def line(self, text: str, width: int | None = None) -> str:
         """A text filled up with spaces to the width of the column, or to another one."""
-        space = " " * ((self.width if width is None else width) - _width(text))
-        return text + space if self.left else space + text
+        return filled(text, self.width if width is None else width, left=self.left)
 
 
 class TableWriter:
@@ -61,12 +60,12 @@ class TableWriter:
         console = Console(file=self.stream, width=width, highlight=False, soft_wrap=True)
         values = [[_value(row, prop) for row in self.rows] for prop in self.properties]
         ends = [[_interval(row, prop) if self.intervals else "" for row in self.rows] for prop in self.properties]
-        heads = [(*prop.label.split(), prop.unit) for prop in self.properties]
+        heads = [f"{prop.label}\n{prop.unit}".strip() for prop in self.properties]
         beside = [Column(head, _side_by_side(*both)) for head, *both in zip(heads, values, ends, strict=True)]
         above = [Column(head, [*one, *two]) for head, one, two in zip(heads, values, ends, strict=True)]
         labels = self._labels()
         room = console.width - sum(column.width + len(GAP) for column in (*labels[1:], *beside))
-        fitting = sum(_width(name) <= room for name in labels[0].cells)
+        fitting = sum(width_of(name) <= room for name in labels[0].cells)
         if room >= min(MIN_FILE_WIDTH, labels[0].width) and 2 * fitting >= len(self.rows):
             self._print_lines(console, [*labels, *beside], min(room, labels[0].width))
         elif sum(column.width + len(GAP) for column in above) <= console.width:
@@ -79,12 +78,12 @@ class TableWriter:
     def _labels(self) -> list[Column]:
         """Columns that say which structure a row is of."""
         rows = self.rows
-        columns = [Column(("file",), [printable(row.path) for row in rows], left=True)]
+        columns = [Column("file", [printable(row.path) for row in rows], left=True)]
         if any(row.index for row in rows):
-            columns.append(Column(("#",), [str(row.index) for row in rows]))
-        columns.append(Column(("formula",), [row.formula for row in rows], left=True))
+            columns.append(Column("#", [str(row.index) for row in rows]))
+        columns.append(Column("formula", [row.formula for row in rows], left=True))
         atoms = ["" if row.n_atoms is None else str(row.n_atoms) for row in rows]
-        return [*columns, Column(("atoms",), atoms)]
+        return [*columns, Column("atoms", atoms)]
 
     def _print_lines(self, console: Console, columns: Sequence[Column], first: int) -> None:
         """Print a line for each structure; a file name wider than `first` has the line above."""
@@ -92,7 +91,7 @@ class TableWriter:
         _print_head(console, columns, widths)
         for number, row in enumerate(self.rows):
             cells = [column.cells[number] for column in columns]
-            if _width(cells[0]) > first:
+            if width_of(cells[0]) > first:
                 console.print(cells[0], markup=False)
                 cells[0] = ""
             if cells[0] or row.values:
@@ -117,9 +116,9 @@ class TableWriter:
 
     def _print_records(self, console: Console, values: Sequence[list[str]], ends: Sequence[list[str]]) -> None:
         """Print the name of each structure, and a line for each of its values."""
-        names = Column((), [prop.label for prop in self.properties], left=True)
-        units = Column((), [prop.unit for prop in self.properties], left=True)
-        numbers = Column((), [cell for column in values for cell in column])
+        names = Column("", [prop.label for prop in self.properties], left=True)
+        units = Column("", [prop.unit for prop in self.properties], left=True)
+        numbers = Column("", [cell for column in values for cell in column])
         for number, row in enumerate(self.rows):
             console.print(self._name(row), style="bold", markup=False)
             for place in range(len(values)) if row.values else ():
@@ -136,26 +135,14 @@ class TableWriter:
 
 
 def _print_head(console: Console, columns: Sequence[Column], widths: Sequence[int], indent: str = "") -> None:
-    """Print the heads of columns, their words packed into as few lines as fit, above a rule."""
-    heads = [_packed(column.head, width) for column, width in zip(columns, widths, strict=True)]
+    """Print the heads of columns above a rule."""
+    heads = [wrapped(column.head, width) for column, width in zip(columns, widths, strict=True)]
     height = max(map(len, heads))
     for line in range(height):
         cells = ["" if line < height - len(head) else head[line - height + len(head)] for head in heads]
         text = GAP.join(map(Column.line, columns, cells, widths))
         console.print((indent + text).rstrip(), style="bold", markup=False)
     console.print("─" * (len(indent) + sum(widths) + len(GAP) * (len(widths) - 1)), markup=False)
-
-
-def _packed(head: Sequence[str], width: int) -> list[str]:
-    """The words of a head, of which the last stands alone, in lines of a width."""
-    *words, last = head
-    lines: list[str] = []
-    for word in words:
-        if lines and _width(lines[-1]) + 1 + _width(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return [*lines, last] if last else lines or [""]
 
 
 def _print_notes(console: Console, row: Prediction) -> None:
@@ -192,10 +179,3 @@ def _interval(row: Prediction, prop: Property) -> str:
         return ""
     low, high = (written(end, prop.decimals - 2) for end in row.interval(prop.column))
     return f"[{low}..{high}]"
-
-
-def _width(text: str) -> int:
-    """Characters of a terminal that a text takes: two for some letters."""
-    from rich.cells import cell_len
-
-    return cell_len(text)
