@@ -17,6 +17,7 @@ from crystalpredict.errors import CrystalPredictError
 
 if TYPE_CHECKING:
     from crystalpredict.evaluation.models import evaluate
+    from crystalpredict.evaluation.scores import Report
     from crystalpredict.prediction.predictions import Predictions, predict
     from crystalpredict.prediction.predictor import Predictor, load_model
     from crystalpredict.prediction.rows import Embedding, Prediction
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "Prediction", "Predictions", "Predictor",
-    "Progress", "__version__", "evaluate", "finetune", "load_model", "predict", "resume_finetuning",
+    "Progress", "Report", "__version__", "evaluate", "finetune", "load_model", "predict", "resume_finetuning",
 ]  # fmt: skip
 _MODULES = {
     "Embedding": "prediction.rows", "FinetuneOptions": "training.options", "FinetuneResult": "training.result",
     "Prediction": "prediction.rows", "Predictions": "prediction.predictions", "Predictor": "prediction.predictor",
-    "Progress": "training.run_folder", "evaluate": "evaluation.models", "finetune": "training.run",
-    "load_model": "prediction.predictor", "predict": "prediction.predictions", "resume_finetuning": "training.run",
+    "Progress": "training.run_folder", "Report": "evaluation.scores", "evaluate": "evaluation.models",
+    "finetune": "training.run", "load_model": "prediction.predictor", "predict": "prediction.predictions",
+    "resume_finetuning": "training.run",
 }  # fmt: skip
 
 

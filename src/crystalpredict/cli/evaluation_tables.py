@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from crystalpredict.evaluation.scores import Report, Score
 
 ELEMENTS_SHOWN = 5  # of a property, those with the largest errors
-FIELDS = (
-    "model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "median_error", "rmse", "r2",
-    "max_error", "mad_of_labels", "mae_over_mad", "mae_difference", "mae_difference_low95", "mae_difference_high95",
-    "coverage90", "mean_width90", "decision", "at_most", "accuracy", "precision", "recall",
-)  # fmt: skip
 
 
 class ReportFormat(StrEnum):
@@ -39,9 +34,11 @@ def write_report(report: Report, kind: ReportFormat, stream: IO[str]) -> None:
     if kind == ReportFormat.json:
         stream.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     elif kind == ReportFormat.csv:
-        rows = csv.DictWriter(stream, FIELDS, extrasaction="ignore", lineterminator="\n")
+        from crystalpredict.evaluation.scores import FIELDS
+
+        rows = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         rows.writeheader()
-        rows.writerows(map(_fields, report.scores))
+        rows.writerows(score.to_row() for score in report.scores)
     elif report.scores:
         _print_tables(report, stream)
 
@@ -61,19 +58,6 @@ def write_records(records: Iterable[dict[str, Any]], kind: Format, stream: IO[st
         stream.write("[\n" + ",\n".join(lines) + "\n]\n")
     else:
         stream.writelines(line + "\n" for line in lines)
-
-
-def _fields(score: Score) -> dict[str, Any]:
-    """A score as a line of CSV."""
-    fields = score.to_dict()
-    fields["mae_low95"], fields["mae_high95"] = fields["mae_interval95"]
-    fields["mae_difference_low95"], fields["mae_difference_high95"] = fields.get("mae_difference_interval95", ("", ""))
-    if score.coverage:
-        shares, widths = fields["intervals"]["coverage"], fields["intervals"]["mean_width"]
-        fields["coverage90"], fields["mean_width90"] = shares["90"], widths["90"]
-    if score.decision:
-        fields |= fields[score.decision.name] | {"decision": score.decision.name}
-    return fields
 
 
 @dataclass(frozen=True)
