@@ -1,11 +1,12 @@
-"""Files: written whole or not at all, JSON with nulls, checksums."""
+"""Files: whether they can be written, written whole or not at all, JSON with nulls, checksums."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import IO, Any
 from crystalpredict.errors import UsageError
 
 BLOCK = 2**20  # bytes copied at a time
+LONGEST_ENDING = ".part-journal.new"  # of the names of files beside an output
 NAME_LENGTH = 40  # characters of a file's name that the name of its temporary file has: a name may be only so long
 
 
@@ -119,3 +121,40 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = (), *, force: bool = True) -> None:
+    """UsageError before the work if the result could not be written after it, or would take the place of an input.
+
+    Without `force`, also if it would take the place of an earlier result; an empty file holds none.
+    """
+    refuse_long(output)
+    if output.is_dir():
+        raise UsageError(f"{output}: a directory; name a file")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"{output}: no regular file; write to it with > instead")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: there is no directory {output.parent}; create it first")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise UsageError(f"{output}: no permission to write here")
+    for name in inputs:
+        path = Path(str(name).removeprefix("@"))
+        if output.exists() and path.exists() and path.samefile(output):
+            raise UsageError(f"{output}: it is read, too; name another file to write")
+    if not force:
+        refuse_existing(output)
+
+
+def refuse_existing(output: Path) -> None:
+    """UsageError if there is a result already."""
+    if output.exists() and output.stat().st_size:
+        raise UsageError(f"{output}: exists already; name another file, or say --force to replace it")
+
+
+def refuse_long(output: Path) -> None:
+    """UsageError if the file's name, or that of a file beside it, would be too long for the system."""
+    try:
+        os.lstat(output.with_name(output.name + LONGEST_ENDING) if output.name else output)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{str(output)[:60]}...: the name is too long; name another file") from None

@@ -18,7 +18,8 @@ import torch
 
 from crystalpredict.checkpoints.checkpoint import load_checkpoint
 from crystalpredict.checkpoints.registry import bundled_models, install_model, models_folder, radius_of_model
-from crystalpredict.cli.terminal import TableWriter, say
+from crystalpredict.cli.prediction_table import TableWriter
+from crystalpredict.cli.terminal import say
 from crystalpredict.errors import CheckpointError, StructureError, UsageError
 from crystalpredict.io.entries import Inline, read_entries
 from crystalpredict.prediction.predictor import Prediction

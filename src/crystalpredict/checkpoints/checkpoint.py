@@ -4,6 +4,7 @@ config.json      format_version, model (ModelConfig), properties with unit, tran
                  weights_sha256, calibration_sha256 if there is that file, crystalpredict (the version that wrote it),
                  training (free text and figures)
 calibration.safetensors  how large the errors are and what the training data were like (uncertainty.calibration)
+domain.safetensors       what the training data of a fine-tuned model were like; training.domain_sha256 names it
 golden.json      crystals and the network's outputs for them, which a loaded model must repeat
 README.md        the model card
 """
@@ -41,7 +42,14 @@ from crystalpredict.errors import CheckpointError
 from crystalpredict.nn import ModelConfig, Network, network_of
 from crystalpredict.nn.batch import collate
 from crystalpredict.properties import Property
-from crystalpredict.uncertainty.calibration import CALIBRATION_FILE, Calibration
+from crystalpredict.uncertainty.applicability import Domain
+from crystalpredict.uncertainty.calibration import (
+    CALIBRATION_FILE,
+    DOMAIN_FILE,
+    Calibration,
+    domain_from_bytes,
+    domain_to_bytes,
+)
 
 WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LARGEST_NUMBER = 8  # bytes, of a weight
@@ -62,6 +70,13 @@ class Checkpoint:
     deviation: FloatArray
     training: dict[str, Any]
     calibration: Calibration | None = None
+    training_domain: Domain | None = None
+    """Of a fine-tuned model, whose calibration has none."""
+
+    @property
+    def domain(self) -> Domain | None:
+        """Statistics of the training crystals, from which warnings follow; None if there are none."""
+        return (self.calibration.domain if self.calibration else None) or self.training_domain
 
     @property
     def learnt(self) -> set[Identity]:
@@ -91,7 +106,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     properties, mean, deviation = properties_of(config.properties)
     model = _read_network(folder / "model.safetensors", config.weights_sha256, config.model)
     calibration = _read_calibration(folder / CALIBRATION_FILE, config.calibration_sha256, config.model)
-    return Checkpoint(folder.name, model, properties, mean, deviation, config.training, calibration)
+    domain = _read_domain(folder / DOMAIN_FILE, config.training.get("domain_sha256"), config.model)
+    return Checkpoint(folder.name, model, properties, mean, deviation, config.training, calibration, domain)
 
 
 def properties_of(entries: Sequence[TrainedProperty]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
@@ -113,12 +129,15 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
         "model": checkpoint.model.config.to_dict(),
         "properties": entries,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "training": checkpoint.training,
+        "training": {name: fact for name, fact in checkpoint.training.items() if name != "domain_sha256"},
     }
     files = {"model.safetensors": weights}
     if checkpoint.calibration:
         files[CALIBRATION_FILE] = checkpoint.calibration.to_bytes()
         config["calibration_sha256"] = hashlib.sha256(files[CALIBRATION_FILE]).hexdigest()
+    if checkpoint.training_domain:
+        files[DOMAIN_FILE] = domain_to_bytes(checkpoint.training_domain)
+        config["training"]["domain_sha256"] = hashlib.sha256(files[DOMAIN_FILE]).hexdigest()
     outputs = network_outputs(checkpoint.model, golden)
     examples = [
         {
@@ -135,8 +154,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
     for name, content in files.items():
         with write_atomically(folder / name) as file:
             file.write(content)
-    if not checkpoint.calibration:  # that of other weights
-        (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+    for name in {CALIBRATION_FILE, DOMAIN_FILE} - files.keys():  # those of other weights
+        (folder / name).unlink(missing_ok=True)
 
 
 def save_calibration(calibration: Calibration, folder: Path) -> None:
@@ -191,6 +210,26 @@ def network_outputs(model: Network, crystals: Sequence[Crystal]) -> FloatArray:
 
 def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> Calibration | None:
     """The calibration that config.json names by its sha256; None if it names none and there is none."""
+    content = _named_content(path, expected)
+    if content is None:
+        return None
+    try:
+        return Calibration.from_bytes(content, config.outputs, config.features)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); calibrate again") from error
+
+
+def _read_domain(path: Path, expected: str | None, config: ModelConfig) -> Domain | None:
+    """The domain that config.json names by its sha256; None if it names none and there is none."""
+    content = _named_content(path, expected)
+    try:
+        return None if content is None else domain_from_bytes(content, config.features)
+    except ValueError as error:
+        raise damaged(path, error) from error
+
+
+def _named_content(path: Path, expected: str | None) -> bytes | None:
+    """Content of a file that config.json names by its sha256; None if it names none and there is none."""
     if expected is None:
         if path.exists() or path.is_symlink():
             raise CheckpointError(f"{path}: config.json does not name it; delete it, or calibrate again")
@@ -198,10 +237,7 @@ def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> 
     content = checkpoint_file(path, LARGEST_CALIBRATION)
     if hashlib.sha256(content).hexdigest() != expected:
         raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
-    try:
-        return Calibration.from_bytes(content, config.outputs, config.features)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged ({error}); calibrate again") from error
+    return content
 
 
 def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:

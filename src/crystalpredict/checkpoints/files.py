@@ -40,6 +40,7 @@ class Facts:
 
     learnt: tuple[Identity, ...] = ()
     elements_seen: tuple[AtomicNumber, ...] = ()
+    domain_sha256: Sha256 | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         """ValueError for parts that do not belong together."""
         record(
-            {name: self.training[name] for name in ("learnt", "elements_seen") if name in self.training},
+            {field.name: self.training[field.name] for field in fields(Facts) if field.name in self.training},
             Facts,
             "training",
         )

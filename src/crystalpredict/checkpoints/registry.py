@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from crystalpredict.checkpoints.model_index import Index
     from crystalpredict.properties import Property
 
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "calibration.safetensors", "golden.json", "README.md")
+CHECKPOINT_FILES = (
+    "config.json", "model.safetensors", "calibration.safetensors", "domain.safetensors", "golden.json", "README.md",
+)  # fmt: skip
 REFERENCE_ENERGIES, ELEMENT_ENERGIES = "energies.safetensors", "elements.json"
 CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # of the environment: where predictions are kept
 MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # of the environment: where models are installed

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crystalpredict._files import refuse_unwritable
 from crystalpredict.cli.options import (
     OUTPUT,
     Device,
@@ -21,8 +22,9 @@ from crystalpredict.cli.options import (
     NoReference,
     Quiet,
     finite,
+    output_option,
 )
-from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse_unwritable
+from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.tally import EXIT_SOME_FAILED
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
@@ -62,17 +64,7 @@ def hull(
     format: Annotated[
         Format, typer.Option("--format", "-f", rich_help_panel=OUTPUT, help="auto: a table, or the suffix of -o.")
     ] = Format.auto,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="Write to this file: .csv, .json, .jsonl.",
-        ),
-    ] = None,
+    output: Annotated[Path | None, output_option("Write to this file: .csv, .json, .jsonl.")] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -97,9 +89,7 @@ def hull(
     from crystalpredict.evaluation.phase_diagram_plot import draw_phase_diagram, refuse_picture
 
     for path in filter(None, (output, plot)):
-        refuse_unwritable(path, what)
-        if not force:
-            refuse_existing(path)
+        refuse_unwritable(path, what, force=force)
     if plot is not None:
         refuse_picture(plot)
     kind = format_of(format, output)

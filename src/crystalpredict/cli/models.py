@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from crystalpredict._files import refuse_long
 from crystalpredict.checkpoints.registry import (
     bundled_models,
     find_model,
@@ -17,7 +18,6 @@ from crystalpredict.checkpoints.registry import (
 )
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.options import Device
-from crystalpredict.cli.output import refuse_long
 from crystalpredict.errors import UsageError, printable
 
 models_app = typer.Typer(help="The models at hand: list, describe, verify, install, import.", no_args_is_help=True)

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict._files import followed
+from crystalpredict._files import followed, refuse_existing, refuse_unwritable
 from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.interrupts import Interrupts, one_interrupt
@@ -37,8 +37,9 @@ from crystalpredict.cli.options import (
     Top,
     Where,
     given,
+    output_option,
 )  # fmt: skip
-from crystalpredict.cli.output import format_of, opened, place_of, refuse_existing, refuse_unwritable, writer_of
+from crystalpredict.cli.output import format_of, opened, place_of, writer_of
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -93,14 +94,7 @@ def predict(
     ] = Format.auto,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="Write to this file: .csv, .json, .jsonl (also .gz), .parquet.",
-        ),
+        output_option("Write to this file: .csv, .json, .jsonl (also .gz), .parquet."),
     ] = None,
     null: Null = False,
     structure_column: StructureColumn = None,

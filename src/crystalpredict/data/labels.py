@@ -96,14 +96,15 @@ class Target:
 
 def read_labelled(
     path: Path, targets: Sequence[str] = (), *, new: NewTargets | None = None, structure_column: str | None = None,
-    known: Sequence[Property] = PROPERTIES,
+    known: Sequence[Property] = PROPERTIES, raw: RawTable | None = None,
 ) -> LabelledTable:  # fmt: skip
     """The labelled rows of a table, or of a folder with id_prop.csv; UsageError or DataError if there are none.
 
     `targets`: names of columns, also joined by commas; none: every column that is a `known` property. `new`: what is
-    said of those that are no known property, which are an error without it.
+    said of those that are no known property, which are an error without it. `raw`: the table, if it is not to be read
+    from a file; `path` is its name then.
     """
-    raw = _read(path, targets, structure_column, known)
+    raw = raw or _read(path, targets, structure_column, known)
     names = [name for target in targets for name in _names(target, raw)]
     wanted = _targets(path, raw, names, new, known)
     column = find_structure_column(path, raw.names, structure_column)

@@ -57,6 +57,21 @@ def structure_of_ase(atoms: Any) -> Structure | StructureError:
         return StructureError(f"broken Atoms ({type(error).__name__}: {str(error)[:160]})")
 
 
+def plain_dictionary(structure: Any) -> dict[str, Any]:
+    """Return a pymatgen structure or ASE's Atoms as pymatgen's dictionary: lattice and sites without their properties.
+
+    Raises:
+        StructureError: it has no lattice.
+    """
+    found = structure_of_ase(structure) if hasattr(structure, "get_cell") else structure
+    if isinstance(found, StructureError):
+        raise found
+    if not hasattr(found, "lattice"):
+        raise StructureError("a molecule without a lattice: a periodic cell is needed")
+    plain = Structure(found.lattice, found.species_and_occu, found.frac_coords)
+    return dict(plain.as_dict())
+
+
 def reduced_formula(counts: dict[str, int]) -> str:
     """Composition(counts).reduced_formula, without the detour over a Composition."""
     formula, _ = reduce_formula(counts)

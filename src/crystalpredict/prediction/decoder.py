@@ -38,7 +38,7 @@ class OutputDecoder:
         self.texts = [prop.name for prop in asked if isinstance(prop, TextProperty)]
         calibration = checkpoint.calibration
         self.errors: ErrorModel | None = calibration.errors if calibration and uncertainty else None
-        self.domain = calibration.domain if calibration else None
+        self.domain = checkpoint.domain
         self._outputs = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
         self._hull = (hull or Hull()) if needs_hull(checkpoint.properties, asked) else None
 
@@ -137,5 +137,5 @@ class OutputDecoder:
     def domain_warnings(
         self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray
     ) -> list[str]:
-        """Return how each of B crystals differs from the training data; "" if it does not, or without a calibration."""
+        """Return how each of B crystals differs from the training data; "" if it does not, or without a domain."""
         return self.domain.warnings(crystals, neighbors, features) if self.domain else [""] * len(crystals)
