@@ -88,8 +88,10 @@ def read_table(
     renamed: dict[str, Property] = {}
     for name, _, column in parts:
         if found := match_property(name, derivable(first.properties)):
-            parents = "formation energy" if found in STABILITY else "bulk and shear modulus"
-            raise UsageError(f"--target {name}: follows from the {parents}: evaluate that")
+            origin = "bulk and shear modulus: evaluate these"
+            if found in STABILITY:
+                origin = "the formation energy: evaluate that, or e_above_hull"
+            raise UsageError(f"--target {name}: derived from {origin}")
         prop = find_property(name, first.properties)
         refuse_other_unit(column, prop)
         if prop.name in asked:
