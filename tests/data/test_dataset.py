@@ -11,7 +11,7 @@ from crystalpredict.data.dataset import (
     TRAIN,
     VALIDATION,
     CrystalTable,
-    lattice_of_parameters,
+    lattice_from_parameters,
     neighbor_table,
     read_jsonl,
     table_of_rows,
@@ -33,7 +33,7 @@ IRON = {
 
 
 def test_lattice_has_the_lengths_and_angles_it_was_made_of() -> None:
-    lattice = lattice_of_parameters([3.0, 4.0, 5.0, 80.0, 95.0, 110.0])
+    lattice = lattice_from_parameters([3.0, 4.0, 5.0, 80.0, 95.0, 110.0])
     lengths = np.linalg.norm(lattice, axis=1)
     assert lengths == pytest.approx([3, 4, 5])
     cosines = [lattice[i] @ lattice[j] / lengths[i] / lengths[j] for i, j in ((1, 2), (0, 2), (0, 1))]

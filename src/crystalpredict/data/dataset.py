@@ -20,24 +20,24 @@ import numpy as np
 from crystalpredict._files import write_atomically
 from crystalpredict._safe_path import leave_working_directory, safe_children
 from crystalpredict._schema import read_record
-from crystalpredict.crystals.cell import MIN_DISTANCE, cell_error, cells_fit
+from crystalpredict.crystals.cell import MIN_DISTANCE, cell_error, valid_cells
 from crystalpredict.crystals.crystal import (
     ATOMIC_NUMBERS,
     Crystal,
     FloatArray,
     IntArray,
     Neighbors,
-    lattice_of_parameters,
+    lattice_from_parameters,
 )
 from crystalpredict.crystals.equivalence import (
+    FINGERPRINT_FREQUENCIES,
     FINGERPRINT_TOLERANCE,
-    FREQUENCIES,
-    SAME_ORBIT,
+    ORBIT_TOLERANCE,
     Merging,
     merge_equivalent,
     merge_rotated,
 )
-from crystalpredict.crystals.neighbors import ROUNDING, find_neighbors_of_many
+from crystalpredict.crystals.neighbors import RADIUS_MARGIN, find_neighbors_of_many
 from crystalpredict.errors import DataError
 from crystalpredict.properties import PROPERTIES, Property
 
@@ -96,7 +96,7 @@ class CrystalTable:
     def refuse_cells(self) -> None:
         """ValueError for a cell that no crystal has, before a search sees it."""
         sizes = self.sizes.tolist()
-        for row in np.flatnonzero(~cells_fit(self.lattices.astype(float), sizes, MIN_DISTANCE)):
+        for row in np.flatnonzero(~valid_cells(self.lattices.astype(float), sizes, MIN_DISTANCE)):
             if error := cell_error(self.lattices[row].astype(float), sizes[row]):
                 raise ValueError(f"{self.ids[row]}: {error}")
 
@@ -160,7 +160,7 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
             ids.append(str(row["id"]))
             splits.append(split)
             sizes.append(len(row["species"]))
-            lattices.append(lattice_of_parameters(row["lattice"]))
+            lattices.append(lattice_from_parameters(row["lattice"]))
             coordinates = np.asarray(row["frac_coords"], dtype=float).reshape(sizes[-1], 3)
             fractional.append(coordinates - np.floor(coordinates))  # far from the cell single precision is too coarse
             numbers.extend(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
@@ -221,11 +221,11 @@ def neighbor_table(
     if cache is None:
         return _find_all(table, radius, jobs, merging)
     keys = {
-        "distances": (FINGERPRINT_TOLERANCE, FREQUENCIES, "middle", "alone"),
-        "rotations": ("rotations", SAME_ORBIT, find_spec("spglib") is not None),
+        "distances": (FINGERPRINT_TOLERANCE, FINGERPRINT_FREQUENCIES, "middle", "alone"),
+        "rotations": ("rotations", ORBIT_TOLERANCE, find_spec("spglib") is not None),
         "nothing": ("vectors",),
     }
-    key = (radius, ROUNDING, *keys[merging])
+    key = (radius, RADIUS_MARGIN, *keys[merging])
     digest = hashlib.sha256(repr(key).encode())
     for array in (table.first, table.lattices, table.fractional, table.numbers):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -273,7 +273,7 @@ def _merged_edges(crystals: list[Crystal], radius: float, merging: Merging) -> t
         np.array([edges.size for edges in lists]),
         _small(np.concatenate([edges.atoms for edges in lists])),
         _small(np.concatenate([edges.counts for edges in lists])),
-        np.concatenate([edges.widths for edges in lists]),
+        np.concatenate([edges.edge_counts for edges in lists]),
         _small(np.concatenate([edges.indices for edges in lists])),
         np.concatenate([edges.distances for edges in lists]).astype(np.float32),
         *([np.concatenate(found).astype(np.float32)] if found else []),

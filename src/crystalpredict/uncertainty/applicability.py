@@ -232,7 +232,7 @@ def nearest_neighbors(
     )
     sizes = np.array([edges.size for edges in neighbors])
     starts = np.cumsum(sizes) - sizes
-    widths = np.concatenate([edges.widths for edges in neighbors])
+    widths = np.concatenate([edges.edge_counts for edges in neighbors])
     first = np.cumsum(widths) - widths
     indices = np.concatenate([edges.indices for edges in neighbors]).astype(np.int64)
     lengths = np.concatenate([edges.distances for edges in neighbors]).astype(float)
