@@ -119,7 +119,7 @@ def in_turns(
 
     And the ends (R, outputs, 2), on the trained scale, of intervals of one width for all crystals of a property.
     """
-    scale, centres = checkpoint.deviation, checkpoint.centres(outputs)
+    scale, centres = checkpoint.deviation, checkpoint.interval_centres(outputs)
     standard = [(values - checkpoint.mean) / scale for values in (centres, labels)]
     sizes = np.array([primitive_size(crystal) for crystal in crystals])
     targets = [prop.name for prop in (*checkpoint.properties, *derivable(checkpoint.properties))]
@@ -128,13 +128,13 @@ def in_turns(
     constant = np.empty((*centres.shape, 2))
     for fold in range(FOLDS):
         out, own = np.flatnonzero(folds == fold), folds != fold
-        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.floors)
+        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.minima)
         decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets)
         ends[out] = decoder.bounds(outputs[out], features[out], [crystals[row] for row in out])
         for column, prop in enumerate(checkpoint.properties):
             misses = np.abs(labels[own, column] - centres[own, column])
             half = conformal_quantile(misses[np.isfinite(misses)], DEFAULT_LEVEL / 100)
-            constant[out, column] = prop.raised(centres[out, column, None] + np.array([-half, half]))
+            constant[out, column] = prop.clip_to_minimum(centres[out, column, None] + np.array([-half, half]))
     return ends, constant
 
 

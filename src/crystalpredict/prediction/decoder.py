@@ -11,7 +11,7 @@ from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.crystal import Crystal, FloatArray, Neighbors
 from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
-from crystalpredict.uncertainty.intervals import ErrorModel, bounds
+from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
 
 class OutputDecoder:
@@ -56,11 +56,11 @@ class OutputDecoder:
         if not self.errors or not crystals:
             return np.empty((len(crystals), 0, 0, 2))
         checkpoint = self.checkpoint
-        centres = checkpoint.centres(outputs)
+        centres = checkpoint.interval_centres(outputs)
         sizes = np.array([primitive_size(crystal) for crystal in crystals])
         standardised = (centres - checkpoint.mean) / checkpoint.deviation
         widths = self.errors.halfwidths(standardised, sizes, features) * checkpoint.deviation[:, None]
-        ends = bounds(checkpoint.properties, centres, widths)
+        ends = interval_bounds(checkpoint.properties, centres, widths)
         columns = []
         for prop, own in zip(self.properties, self._own, strict=True):
             if own >= 0:

@@ -16,7 +16,7 @@ from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.uncertainty.applicability import fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
-from crystalpredict.uncertainty.intervals import LEAST, fit_errors
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, fit_errors
 
 BATCH_ATOMS = 2000  # listed atoms of a batch
 
@@ -24,7 +24,7 @@ BATCH_ATOMS = 2000  # listed atoms of a batch
 def calibrate(
     checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, *, domain: bool
 ) -> Calibration | None:
-    """Return the calibration of a network; None if the validation set has fewer than LEAST labels of a property.
+    """Return the calibration of a network, or None if the validation set has too few labels of a property.
 
     Args:
         checkpoint: with the network.
@@ -34,13 +34,13 @@ def calibrate(
     """
     validation, train = (np.flatnonzero(table.splits == part).tolist() for part in (VALIDATION, TRAIN))
     labels = encoded_labels(table, checkpoint.properties)[validation]
-    if (np.isfinite(labels).sum(axis=0) < LEAST).any():
+    if (np.isfinite(labels).sum(axis=0) < MIN_CALIBRATION_LABELS).any():
         return None
     outputs, features = outputs_and_features(checkpoint, table, neighbors, validation)
     scale = checkpoint.deviation
-    centres = (checkpoint.centres(outputs) - checkpoint.mean) / scale
+    centres = (checkpoint.interval_centres(outputs) - checkpoint.mean) / scale
     sizes = np.array([primitive_size(table.crystal(row)) for row in validation])
-    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.floors)
+    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.minima)
     if not domain:
         return Calibration(errors)
     _, features = outputs_and_features(checkpoint, table, neighbors, train)

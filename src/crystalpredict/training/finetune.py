@@ -119,7 +119,7 @@ def prepare_run(folder: Path, crystals: LabelledCrystals, splits: Sequence[IntAr
     for own, parts in zip(run_folders(folder, plan), splits, strict=True):
         replace(crystals.table, splits=parts).save(own / "training" / "crystals.npz")
         _write_csv(own / "splits.csv", ("id", "split"), zip(crystals.table.ids, map(PARTS.get, parts), strict=True))
-    lost = sorted((*crystals.dropped, *crystals.holes), key=attrgetter("row"))
+    lost = sorted((*crystals.dropped, *crystals.dropped_labels), key=attrgetter("row"))
     _write_csv(folder / "dropped.csv", ("file", "row", "id", "reason"), map(astuple, lost))
     plan.save(folder)
 

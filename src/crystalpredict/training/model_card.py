@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crystalpredict.training.plan import Plan
-from crystalpredict.uncertainty.intervals import LEAST
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS
 
 
 def model_card(name: str, plan: Plan, errors: dict[str, Any], epochs: Sequence[int], *, calibrated: bool) -> str:
@@ -49,7 +49,7 @@ def model_card(name: str, plan: Plan, errors: dict[str, Any], epochs: Sequence[i
         optimizer="Muon and AdamW" if config.muon_rate and not config.freeze_encoder else "AdamW",
         saved_weights=describe_saved_weights(epochs),
         calibrated=calibrated,
-        min_labels=LEAST,
+        min_labels=MIN_CALIBRATION_LABELS,
     )
 
 

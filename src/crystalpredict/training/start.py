@@ -10,7 +10,7 @@ from typing import Any
 
 from crystalpredict.checkpoints.checkpoint import load_checkpoint
 from crystalpredict.data.dataset import TRAIN
-from crystalpredict.data.labelled import parts_of, read_crystals
+from crystalpredict.data.labelled import read_crystals, split_crystals
 from crystalpredict.data.labels import NewTargets, read_labelled
 from crystalpredict.data.summary import describe_data, describe_split
 from crystalpredict.errors import UsageError
@@ -98,7 +98,7 @@ def start_run(
     total = len(labelled.sources)
     crystals = read_crystals(labelled, network.radius, jobs, lambda entries: watch(entries, total), limits)
     validation, test = options.shares
-    splits = parts_of(crystals, options.split_by, validation, test, options.folds, options.settings["seed"])
+    splits = split_crystals(crystals, options.split_by, validation, test, options.folds, options.settings["seed"])
     check_labels(crystals.table, splits)
     trained = splits[0] == TRAIN
     atoms = float(crystals.table.sizes[trained].mean())
