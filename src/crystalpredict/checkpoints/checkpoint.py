@@ -153,9 +153,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
     files["golden.json"] = json.dumps({"crystals": examples}, indent=1).encode()
     files["README.md"] = card.encode()
     files["config.json"] = json_bytes(config)  # last: it makes the folder a checkpoint
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
+    _write_files(folder, files)
     if not checkpoint.calibration:  # an old file belongs to other weights
         (folder / CALIBRATION_FILE).unlink(missing_ok=True)
 
@@ -165,9 +163,13 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
     read_config(folder)
     content, config = calibration.to_bytes(), read_json_file(folder / "config.json")
     config["calibration_sha256"] = hashlib.sha256(content).hexdigest()
-    for name, data in ((CALIBRATION_FILE, content), ("config.json", json_bytes(config))):
+    _write_files(folder, {CALIBRATION_FILE: content, "config.json": json_bytes(config)})
+
+
+def _write_files(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
         with write_atomically(folder / name) as file:
-            file.write(data)
+            file.write(content)
 
 
 def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | str = "cpu") -> float:

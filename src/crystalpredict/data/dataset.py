@@ -231,13 +231,10 @@ class NeighborTable:
 
     def neighbors(self, row: int) -> Neighbors:
         """Return the neighbour list of the crystal in a row of the table."""
-        own = slice(self.sites[row], self.sites[row + 1])
-        first = self.first[self.sites[row] : self.sites[row + 1] + 1]
-        edges = slice(first[0], first[-1])
-        vectors = None if self.vectors is None else self.vectors[edges]
-        return Neighbors(
-            first - first[0], self.indices[edges], self.distances[edges], self.atoms[own], self.counts[own], vectors
+        (found,) = Neighbors.from_concatenated(
+            self.sites[row : row + 2], self.first, self.indices, self.distances, self.atoms, self.counts, self.vectors
         )
+        return found
 
 
 def neighbor_table(

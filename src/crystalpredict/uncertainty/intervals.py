@@ -27,7 +27,6 @@ ERROR_OFFSETS = (1.0, 3.0, 6.0)
 SCALE_POWERS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3)  # the offset and the power with the narrowest intervals are chosen
 N_FOLDS = 10
 MAX_LOG_ERROR = 40.0  # of an error over the standard deviation of the labels
-NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _fit_property(
     parts = [ratios[groups == group] for group in range(N_SIZE_GROUPS)]
     parts = [part if len(part) >= MIN_CALIBRATION_LABELS else ratios for part in parts]  # all sizes may be equal
     quantiles = np.array([[conformal_quantile(part, level / 100) for level in LEVELS] for part in parts])
-    scaled = np.full(len(labels), NAN)
+    scaled = np.full(len(labels), np.nan)
     scaled[known] = errors / scale
     return knots, weights, limits, ends, quantiles, scaled
 
@@ -224,7 +223,7 @@ def conformal_quantile(scores: FloatArray, level: float) -> float:
 def _correlation(scaled: FloatArray) -> FloatArray:
     """Return Spearman's correlation (P, P) of columns (V, P): ranks are robust against outliers."""
     count = scaled.shape[1]
-    found = np.full((count, count), NAN)
+    found = np.full((count, count), np.nan)
     for one in range(count):
         for two in range(count):
             both = np.isfinite(scaled[:, [one, two]]).all(axis=1)
