@@ -448,7 +448,7 @@ BAD_ROWS: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "one row": (lambda lines: lines[:1], (), "1 rows in 1 groups cannot be split"),
     "two rows": (lambda lines: lines[:2], (), "cannot be split"),
     "one composition": (each(cif=cif("Na", "Cl", 5.6)), (), "--split-by random"),
-    "all metals": (each(bandgap="0"), ("-t", "bandgap"), "bandgap: no two different labels to train on (all are 0)"),
+    "all metals": (each(bandgap="0"), ("-t", "bandgap"), "training needs labels of at least two values (all are 0)"),
     "moduli that are not positive": (each(my="-3"), ("-t", "my", "--log"), "my is not positive"),
     "structures that are none": (each(cif="data_x"), (), "no row has a structure to train on"),
     "empty structures": (each(cif=""), (), "no structure in the column cif"),

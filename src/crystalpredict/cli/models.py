@@ -50,7 +50,7 @@ def info(
 
     Example: crystalpredict models info crystalformer-mp
     """
-    from crystalpredict._schema import LARGEST_JSON, checkpoint_file
+    from crystalpredict._schema import MAX_JSON_BYTES, read_checkpoint_file
     from crystalpredict.checkpoints.files import read_config
 
     folder = find_model(name)
@@ -59,7 +59,7 @@ def info(
     if not card.is_file():
         typer.echo(f"{folder}: this model has no card")
         return
-    typer.echo(printable(checkpoint_file(card, LARGEST_JSON).decode("utf-8", "replace"), kept="\n\t"))
+    typer.echo(printable(read_checkpoint_file(card, MAX_JSON_BYTES).decode("utf-8", "replace"), allowed="\n\t"))
 
 
 @models_app.command()

@@ -12,7 +12,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from crystalpredict._files import followed, write_atomically
+from crystalpredict._files import resolve_link, write_atomically
 from crystalpredict.cli.prediction_table import TableWriter
 from crystalpredict.errors import OutputError, UsageError
 from crystalpredict.prediction.writers import Format
@@ -48,7 +48,7 @@ def place_of(output: Path, *, interrupted: bool) -> Path:
     """Where a whole file goes: what a run that was interrupted computed takes no result's place."""
     if not interrupted:
         return output
-    first = followed(output)
+    first = resolve_link(output)
     names = chain([".interrupted"], (f".interrupted-{number}" for number in count(2)))
     return next(place for name in names if not (place := first.with_name(first.name + name)).exists())
 

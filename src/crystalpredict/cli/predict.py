@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict._files import followed, refuse_existing, refuse_unwritable
+from crystalpredict._files import refuse_existing, refuse_unwritable, resolve_link
 from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.interrupts import Interrupts, one_interrupt
@@ -167,7 +167,7 @@ def predict(
         raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
-        output = followed(output) if grows else output  # what grows beside it has to stay beside it
+        output = resolve_link(output) if grows else output  # what grows beside it has to stay beside it
         refuse_earlier(output, share, resume=resume, force=force)
         if resume and output.exists() and not output.with_name(output.name + PART).exists():
             output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # of a run that was killed as it ended

@@ -13,7 +13,7 @@ from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres, total_energies
 from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, Property, TextProperty
-from crystalpredict.uncertainty.intervals import ErrorModel, bounds
+from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
 MODULI = {prop.name for prop in DERIVED}
 
@@ -57,7 +57,7 @@ class OutputDecoder:
             comparison: the hull at their compositions, from `compare`.
         """
         centres = physical_centres(self.checkpoint, outputs, crystals, comparison)
-        plain = self.checkpoint.centres(outputs)
+        plain = self.checkpoint.interval_centres(outputs)
         columns = [self._value(prop, centres, plain, crystals, comparison) for prop in self.properties]
         return np.stack(columns, axis=1) if columns else np.empty((len(outputs), 0))
 
@@ -100,7 +100,7 @@ class OutputDecoder:
         sizes = np.array([primitive_size(crystal) for crystal in crystals])
         standardised = (centres - checkpoint.mean) / checkpoint.deviation
         widths = self.errors.halfwidths(standardised, sizes, features) * checkpoint.deviation[:, None]
-        ends = bounds(checkpoint.properties, centres, widths)
+        ends = interval_bounds(checkpoint.properties, centres, widths)
         values = self.values(outputs, crystals, comparison)
         columns = [self._ends(prop, values[:, i], centres, widths, ends) for i, prop in enumerate(self.properties)]
         return np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0, 0, 2))

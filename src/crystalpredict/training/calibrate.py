@@ -18,7 +18,7 @@ from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
 from crystalpredict.uncertainty.applicability import Domain, fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
-from crystalpredict.uncertainty.intervals import LEAST, fit_errors
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, fit_errors
 
 BATCH_ATOMS = 2000  # listed atoms of a batch
 MIN_CRYSTALS_DOMAIN = 1000  # limits of bonds and volumes leave out one in a thousand
@@ -28,7 +28,7 @@ LARGE = 1e9  # a limit that nothing exceeds
 def calibrate(
     checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, *, domain: bool, hull: Hull | None = None
 ) -> Calibration | None:
-    """Return the calibration of a network; None if the validation set has fewer than LEAST labels of a property.
+    """Return the calibration of a network, or None if the validation set has too few labels of a property.
 
     Args:
         checkpoint: with the network.
@@ -39,7 +39,7 @@ def calibrate(
     """
     validation, train = (np.flatnonzero(table.splits == part).tolist() for part in (VALIDATION, TRAIN))
     labels = encoded_labels(table, checkpoint.properties)[validation]
-    if (np.isfinite(labels).sum(axis=0) < LEAST).any():
+    if (np.isfinite(labels).sum(axis=0) < MIN_CALIBRATION_LABELS).any():
         return None
     outputs, features = outputs_and_features(checkpoint, table, neighbors, validation)
     scale = checkpoint.deviation
@@ -48,7 +48,7 @@ def calibrate(
     comparison = HullComparison(hull or Hull(), crystals) if compares else None
     centres = (physical_centres(checkpoint, outputs, crystals, comparison) - checkpoint.mean) / scale
     sizes = np.array([primitive_size(crystal) for crystal in crystals])
-    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.floors)
+    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.minima)
     if not domain:
         return Calibration(errors)
     _, features = outputs_and_features(checkpoint, table, neighbors, train)

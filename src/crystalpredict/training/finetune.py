@@ -133,7 +133,7 @@ def prepare_run(
             with write_atomically(own / "training" / DOMAIN_FILE) as file:
                 file.write(domain_to_bytes(domain))
         _write_csv(own / "splits.csv", ("id", "split"), zip(crystals.table.ids, map(PARTS.get, parts), strict=True))
-    lost = sorted((*crystals.dropped, *crystals.holes), key=attrgetter("row"))
+    lost = sorted((*crystals.dropped, *crystals.dropped_labels), key=attrgetter("row"))
     _write_csv(folder / "dropped.csv", ("file", "row", "id", "reason"), map(astuple, lost))
     plan.save(folder)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.training.plan import Plan
-from crystalpredict.uncertainty.intervals import LEAST
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS
 
 
 def model_card(plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkpoint: Checkpoint) -> str:
@@ -50,7 +50,7 @@ def model_card(plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkp
         saved_weights=describe_saved_weights(epochs),
         calibrated=checkpoint.calibration is not None,
         warns=checkpoint.domain is not None,
-        min_labels=LEAST,
+        min_labels=MIN_CALIBRATION_LABELS,
     )
 
 

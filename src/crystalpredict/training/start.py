@@ -13,7 +13,7 @@ from crystalpredict.checkpoints.checkpoint import load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.data.dataset import TRAIN
 from crystalpredict.data.frames import NAME, table_in_memory
-from crystalpredict.data.labelled import parts_of, read_crystals
+from crystalpredict.data.labelled import read_crystals, split_crystals
 from crystalpredict.data.labels import read_labelled
 from crystalpredict.data.summary import describe_data, describe_split
 from crystalpredict.errors import UsageError
@@ -79,7 +79,7 @@ def start_run(
     total = len(labelled.sources)
     crystals = read_crystals(labelled, network.radius, jobs, lambda entries: watch(entries, total), limits)
     validation, test = options.shares
-    splits = parts_of(crystals, options.split_by, validation, test, options.kfold, options.seed)
+    splits = split_crystals(crystals, options.split_by, validation, test, options.kfold, options.seed)
     check_labels(crystals.table, splits)
     trained = splits[0] == TRAIN
     atoms = float(crystals.table.sizes[trained].mean())

@@ -261,7 +261,7 @@ def nearest_neighbors(
     )
     sizes = np.array([edges.size for edges in neighbors])
     starts = np.cumsum(sizes) - sizes
-    widths = np.concatenate([edges.widths for edges in neighbors])
+    widths = np.concatenate([edges.edge_counts for edges in neighbors])
     first = np.cumsum(widths) - widths
     indices = np.concatenate([edges.indices for edges in neighbors]).astype(np.int64)
     lengths = np.concatenate([edges.distances for edges in neighbors]).astype(float)
@@ -272,8 +272,8 @@ def nearest_neighbors(
     nearest = np.flatnonzero(lengths <= shortest[atoms] + LENGTH_TOLERANCE)
     atoms = atoms[nearest]
     elements = kinds[indices[nearest] + starts[owners[atoms]]]
-    places = np.searchsorted(atoms, np.arange(len(kinds)))
-    return owners, kinds, np.minimum.reduceat(elements, places), shortest
+    starts_of_atoms = np.searchsorted(atoms, np.arange(len(kinds)))
+    return owners, kinds, np.minimum.reduceat(elements, starts_of_atoms), shortest
 
 
 def _main_elements(crystal: Crystal) -> IntArray:
@@ -345,9 +345,9 @@ def _empty_layers(crystals: Sequence[Crystal], lattices: FloatArray) -> FloatArr
     fractional = np.einsum("nx,nxa->na", positions, inverses[owners]) % 1
     widest = np.zeros(len(crystals))
     for axis in range(3):
-        places = fractional[np.lexsort((fractional[:, axis], owners)), axis]
-        gaps = np.append(np.diff(places), 0.0)
-        gaps[ends - 1] = places[ends - sizes] + 1 - places[ends - 1]
+        coordinates = fractional[np.lexsort((fractional[:, axis], owners)), axis]
+        gaps = np.append(np.diff(coordinates), 0.0)
+        gaps[ends - 1] = coordinates[ends - sizes] + 1 - coordinates[ends - 1]
         spacings = 1 / np.linalg.norm(inverses[:, :, axis], axis=1)
         widest = np.maximum(widest, np.maximum.reduceat(gaps, ends - sizes) * spacings)
     return widest

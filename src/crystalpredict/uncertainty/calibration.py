@@ -1,4 +1,4 @@
-"""What a checkpoint knows of its own errors and of its training data, as one file of tensors."""
+"""The calibration of a checkpoint, an error model and statistics of its training data, as one file of tensors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from crystalpredict.uncertainty.intervals import ErrorModel
 CALIBRATION_FILE = "calibration.safetensors"
 DOMAIN_FILE = "domain.safetensors"  # of a fine-tuned model
 KINDS: tuple[type[ErrorModel], type[Domain]] = (ErrorModel, Domain)
-TYPES = {"elements": np.int32, "pairs": np.uint8}  # all others are float32
+DTYPES = {"elements": np.int32, "pairs": np.uint8}  # all other tensors are float32
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The errors of a model, and its training data if their statistics were taken."""
+    """The error model of a checkpoint, and its applicability domain if that was fitted."""
 
     errors: ErrorModel
     domain: Domain | None = None
@@ -66,7 +66,7 @@ def _bytes_of(parts: Sequence[ErrorModel | Domain]) -> bytes:
     tensors: dict[str, np.ndarray] = {}
     for part in parts:
         for field in fields(part):
-            kind = TYPES.get(field.name, np.float32)
+            kind = DTYPES.get(field.name, np.float32)
             tensors[_key(part, field.name)] = np.ascontiguousarray(getattr(part, field.name), dtype=kind)
     return safetensors.numpy.save(tensors)
 
@@ -81,7 +81,7 @@ def _tensors_of(content: bytes, wanted: Sequence[set[str]]) -> dict[str, np.ndar
         odd = sorted(wanted[-1] ^ set(tensors))
         raise ValueError(f"tensors are missing or unknown, first {odd[0]!r}")
     for name, tensor in tensors.items():
-        if tensor.dtype != TYPES.get(name.partition(".")[2], np.float32):
+        if tensor.dtype != DTYPES.get(name.partition(".")[2], np.float32):
             raise ValueError(f"{name} has the type {tensor.dtype}")
     return tensors
 
