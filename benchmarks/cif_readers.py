@@ -33,7 +33,7 @@ def pairs(crystal: Crystal) -> np.ndarray:
     """Rows (E, 3): elements of both ends and distance of every edge, in ascending order."""
     edges = find_neighbors(crystal.lattice, crystal.positions, RADIUS)
     keep = edges.distances < RADIUS - 1e-3  # an edge at the radius itself is a matter of rounding
-    centres = np.repeat(np.arange(crystal.n_atoms), edges.widths)[keep]
+    centres = np.repeat(np.arange(crystal.n_atoms), edges.edge_counts)[keep]
     numbers = crystal.numbers[:, 0]
     rows = np.stack([numbers[centres], numbers[edges.indices[keep]], edges.distances[keep]], axis=1)
     return rows[np.lexsort(rows.T[::-1])]

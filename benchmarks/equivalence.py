@@ -19,7 +19,7 @@ from crystalpredict import load_model
 from crystalpredict.crystals.crystal import Crystal, Neighbors
 from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.crystals.neighbors import find_neighbors
-from crystalpredict.data.dataset import read_jsonl, table_of_rows
+from crystalpredict.data.dataset import read_jsonl, table_from_rows
 from crystalpredict.nn.batch import batches_of
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="JSONL of labelled crystals, as scripts/prepare.py takes it")
     parser.add_argument("--count", type=int, default=600, help="crystals, chosen at random")
     options = parser.parse_args()
-    table = table_of_rows((row, 0) for row in read_jsonl(options.data))
+    table = table_from_rows((row, 0) for row in read_jsonl(options.data))
     rows = np.random.default_rng(0).permutation(len(table))[: options.count]
     model = load_model(device="cpu").model.double()
     radius = model.config.radius

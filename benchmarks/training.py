@@ -79,7 +79,7 @@ class PlainCrystalformer(torch.nn.Module):
 def flat_batch(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], device: str) -> dict[str, Tensor]:
     """All atoms and edges of the crystals, one after the other."""
     starts = np.cumsum([0, *(crystal.n_atoms for crystal in crystals)])
-    rows = [np.repeat(np.arange(edges.size), edges.widths) for edges in neighbors]
+    rows = [np.repeat(np.arange(edges.size), edges.edge_counts) for edges in neighbors]
     arrays = {
         "elements": np.concatenate([crystal.numbers[:, 0] - 1 for crystal in crystals]),
         "crystals": np.repeat(np.arange(len(crystals)), np.diff(starts)),

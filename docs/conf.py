@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ NAPOLEON = Config(napoleon_numpy_docstring=False, napoleon_use_rtype=False)
 # types of other projects, and our private ones; our public classes must be found
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!crystalpredict\.).*"),
-    (r"py:class", r"crystalpredict\.(\w+\.)*(_\w+|Item|Result|Row)"),  # private ones and type variables
+    (r"py:class", r"crystalpredict\.(\w+\.)*(_\w+|Item|Line|Result|Row)"),  # private ones and type variables
 ]
 
 
@@ -86,6 +87,13 @@ def google_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any
     lines[:] = GoogleDocstring(text, NAPOLEON, app, what, name, thing, options).lines() if sections else text
 
 
+def skip_fields(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out fields that the docstring of their class describes: of named tuples, and those that hold a function."""
+    del app, name, skip, options
+    held = what == "class" and isfunction(thing) and "." not in thing.__qualname__
+    return True if held or type(thing).__name__ == "_tuplegetter" else None
+
+
 def short_signature(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
@@ -99,7 +107,8 @@ def short_signature(
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the three to Sphinx."""
+    """Connect these functions to Sphinx."""
     app.connect("source-read", link_out_of_docs)
     app.connect("autodoc-process-docstring", google_docstring)
     app.connect("autodoc-process-signature", short_signature)
+    app.connect("autodoc-skip-member", skip_fields)

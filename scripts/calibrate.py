@@ -147,14 +147,14 @@ def in_turns(
     constant = np.empty((*centres.shape, 2))
     for fold in range(FOLDS):
         out, own = np.flatnonzero(folds == fold), folds != fold
-        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.floors)
+        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.minima)
         decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets, hull=hull)
         own_crystals = [crystals[row] for row in out]
         ends[out] = decoder.bounds(outputs[out], features[out], own_crystals, decoder.compare(own_crystals))
         for column, prop in enumerate(checkpoint.properties):
             misses = np.abs(labels[own, column] - centres[own, column])
             half = conformal_quantile(misses[np.isfinite(misses)], DEFAULT_LEVEL / 100)
-            constant[out, column] = prop.raised(centres[out, column, None] + np.array([-half, half]))
+            constant[out, column] = prop.clip_to_minimum(centres[out, column, None] + np.array([-half, half]))
     return ends, constant
 
 

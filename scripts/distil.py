@@ -20,7 +20,7 @@ import numpy as np
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import FloatArray, IntArray
-from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table, read_jsonl, table_of_rows
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table, read_jsonl, table_from_rows
 from crystalpredict.training.calibrate import outputs_and_features
 
 Composition = frozenset[tuple[int, float]]
@@ -43,7 +43,7 @@ def main() -> None:
     known = np.isfinite(labels[:, columns]).any(axis=1)
     hidden = compositions(table, np.flatnonzero(known & (table.splits == VALIDATION)))
     for path in options.without:
-        others = table_of_rows((row, VALIDATION) for row in read_jsonl(path))
+        others = table_from_rows((row, VALIDATION) for row in read_jsonl(path))
         hidden |= compositions(others, np.arange(len(others)))
     rows = np.flatnonzero((table.splits == TRAIN) & ~known & (table.sizes <= options.atoms))
     rows = np.array([row for row in rows if composition(table, row) not in hidden])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crystalpredict.data.dataset import TRAIN, VALIDATION, read_jsonl, table_of_rows
+from crystalpredict.data.dataset import TRAIN, VALIDATION, read_jsonl, table_from_rows
 from crystalpredict.errors import CrystalPredictError
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     files = [(name, TRAIN) for name in options.train] + [(name, VALIDATION) for name in options.validation]
-    table = table_of_rows((row, split) for name, split in files for row in rows_of(name))
+    table = table_from_rows((row, split) for name, split in files for row in rows_of(name))
     table.save(options.output)
     size = options.output.stat().st_size / 2**20
     print(f"{options.output}: {len(table):,} crystals, {len(table.numbers):,} atoms, {size:.1f} MiB")

@@ -24,7 +24,7 @@ import numpy as np
 import pymatgen.io.vasp.inputs  # noqa: F401  before the workers start: a file is not to be blamed for the time of it
 
 from crystalpredict.cli.tally import reason_of
-from crystalpredict.errors import LONGEST_MESSAGE
+from crystalpredict.errors import MAX_MESSAGE_LENGTH
 from crystalpredict.io.entries import Entry, Inline, Source
 from crystalpredict.io.inputs import expand
 from crystalpredict.io.reader import CHUNK_FILES, NO_MEMORY, merge_entries, read_source
@@ -45,7 +45,9 @@ def complaint(entry: Entry) -> str:
         if entry.crystal is not None or entry.neighbors is not None:
             return "an error and a crystal"
         printed = "".join(letter for letter in entry.error if letter.isprintable())
-        return "" if printed == entry.error and len(printed) <= LONGEST_MESSAGE else f"no line of text: {entry.error!r}"
+        return (
+            "" if printed == entry.error and len(printed) <= MAX_MESSAGE_LENGTH else f"no line of text: {entry.error!r}"
+        )
     crystal, edges = entry.crystal, entry.neighbors
     if crystal is None or edges is None:
         return "neither an error nor a crystal"

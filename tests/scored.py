@@ -20,7 +20,7 @@ FORMULAS = ("NaCl", "MgO", "Si", "CsCl", "TiO2")
 
 def labelled(
     folder: Path, labels: object, properties: Sequence[Property] = PROPERTIES[:1], *, splits: Sequence[str] = (),
-    dropped: Sequence[Dropped] = (), holes: Sequence[Dropped] = (),
+    dropped: Sequence[Dropped] = (), dropped_labels: Sequence[Dropped] = (),
 ) -> LabelledTable:  # fmt: skip
     """A table of rows 1, 2, ... with these labels (R, P)."""
     path = folder / "table.csv"
@@ -30,7 +30,7 @@ def labelled(
     return LabelledTable(
         str(path), tuple(f"c{row}" for row in range(1, count + 1)), np.arange(1, count + 1),
         tuple(Inline(f"table.csv, row {row}", "") for row in range(1, count + 1)), values, tuple(properties),
-        tuple(splits) or ("",) * count, tuple(dropped), tuple(holes), ("made up",),
+        tuple(splits) or ("",) * count, tuple(dropped), tuple(dropped_labels), ("made up",),
     )  # fmt: skip
 
 

@@ -86,9 +86,9 @@ def test_gap_and_hull_energy_are_never_negative_but_formation_energy_may_be() ->
 def test_digits_tell_the_labels_of_a_property_apart() -> None:
     spread = np.array([-1.0, np.nan, 1.0])
     gap, bulk = find_property("gap"), find_property("K")
-    assert [gap.shown_as(spread * 10.0**power).decimals for power in (3, 0, -1, -2, -6)] == [4, 4, 4, 5, 9]
-    assert [bulk.shown_as(10.0**power * np.ones(3)).decimals for power in (3, 0, -4, -25)] == [2, 3, 7, 28]
-    assert gap.shown_as(np.array([np.nan])) == gap.shown_as(np.zeros(3)) == gap
+    assert [gap.with_decimals_for(spread * 10.0**power).decimals for power in (3, 0, -1, -2, -6)] == [4, 4, 4, 5, 9]
+    assert [bulk.with_decimals_for(10.0**power * np.ones(3)).decimals for power in (3, 0, -4, -25)] == [2, 3, 7, 28]
+    assert gap.with_decimals_for(np.array([np.nan])) == gap.with_decimals_for(np.zeros(3)) == gap
 
 
 def test_the_trained_scale_has_a_unit_of_its_own() -> None:

@@ -17,19 +17,36 @@ from crystalpredict.errors import CrystalPredictError
 
 if TYPE_CHECKING:
     from crystalpredict.evaluation.models import evaluate
+    from crystalpredict.evaluation.scores import Report
+    from crystalpredict.prediction.known_phases import hull_of
+    from crystalpredict.prediction.phase_diagram import PhaseDiagram, phase_diagram
     from crystalpredict.prediction.predictions import Predictions, predict
     from crystalpredict.prediction.predictor import Predictor, load_model
     from crystalpredict.prediction.rows import Embedding, Prediction
+    from crystalpredict.training.options import FinetuneOptions
+    from crystalpredict.training.result import FinetuneResult
+    from crystalpredict.training.run import finetune, resume_finetuning
+    from crystalpredict.training.run_folder import Progress
 
 __all__ = [
-    "CrystalPredictError", "Embedding", "Prediction", "Predictions", "Predictor", "__version__", "evaluate",
-    "load_model", "predict",
+    "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "PhaseDiagram", "Prediction",
+    "Predictions", "Predictor", "Progress", "Report", "__version__", "evaluate", "finetune", "hull_of", "load_model",
+    "phase_diagram", "predict", "resume_finetuning",
 ]  # fmt: skip
-_MODULES = {
-    "Embedding": "prediction.rows", "Prediction": "prediction.rows", "Predictions": "prediction.predictions",
-    "Predictor": "prediction.predictor", "evaluate": "evaluation.models", "load_model": "prediction.predictor",
-    "predict": "prediction.predictions",
-}  # fmt: skip
+_NAMES = {
+    "evaluation.models": ("evaluate",),
+    "evaluation.scores": ("Report",),
+    "prediction.known_phases": ("hull_of",),
+    "prediction.phase_diagram": ("PhaseDiagram", "phase_diagram"),
+    "prediction.predictions": ("Predictions", "predict"),
+    "prediction.predictor": ("Predictor", "load_model"),
+    "prediction.rows": ("Embedding", "Prediction"),
+    "training.options": ("FinetuneOptions",),
+    "training.result": ("FinetuneResult",),
+    "training.run": ("finetune", "resume_finetuning"),
+    "training.run_folder": ("Progress",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

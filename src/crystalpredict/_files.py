@@ -1,11 +1,12 @@
-"""Files: written whole or not at all, JSON with nulls, checksums."""
+"""Checks whether files can be written, atomic writing, JSON with nulls, and checksums."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
@@ -13,30 +14,31 @@ from typing import IO, Any
 
 from crystalpredict.errors import UsageError
 
-BLOCK = 2**20  # bytes copied at a time
-NAME_LENGTH = 40  # characters of a file's name that the name of its temporary file has: a name may be only so long
+COPY_BYTES = 2**20  # at a time
+LONGEST_ENDING = ".part-journal.new"  # of the names of files beside an output
+TEMPORARY_PREFIX_LENGTH = 40  # characters of a file's name in that of its temporary file; file systems limit the length
 
 
-def followed(path: Path) -> Path:
-    """The file that a symbolic link leads to, which is there or is not; any other path as it is."""
+def resolve_link(path: Path) -> Path:
+    """Return the target of a symbolic link, which need not exist; any other path is returned unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def permissions_of(path: Path) -> int:
-    """The permissions of a file, or those that it would get as a new one."""
+    """Return the permissions of a file, or those of a new file if it does not exist."""
     mask = os.umask(0)
     os.umask(mask)
     return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask
 
 
 def write_all(handle: int, content: bytes) -> None:
-    """Write all of the content: a system call may write only a part of it, as when a disk fills."""
+    """Write all content to a file descriptor; one system call may write only a part, as when a disk fills."""
     while content:
         content = content[os.write(handle, content) :]
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where the system can do that."""
+    """Make new names in a folder survive a power cut, if the system can do that."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -46,7 +48,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_file_at(handle: int, path: Path) -> bool:
-    """Whether a path leads to the file that is open."""
+    """Return whether a path is that of an open file, given its descriptor."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except OSError:
@@ -54,30 +56,33 @@ def is_file_at(handle: int, path: Path) -> bool:
 
 
 def restore(handle: int, path: Path) -> None:
-    """Write an open file again at an absolute path, if its folder was removed or renamed since it was opened."""
+    """Write a copy of an open file to an absolute path, if the file is no longer there."""
     if is_file_at(handle, path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     os.lseek(handle, 0, os.SEEK_SET)
     with path.open("xb") as copy:
-        while block := os.read(handle, BLOCK):
+        while block := os.read(handle, COPY_BYTES):
             copy.write(block)
         copy.flush()
         os.fsync(copy.fileno())
 
 
 @contextmanager
-def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
-    """A binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
+def write_atomically(path: Path, final_path: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
+    """Yield a binary file that replaces a path if the block succeeds, and is deleted if it fails.
 
-    `place` is asked at that end for another path in the same folder. A symbolic link stays one: the file that it leads
-    to is replaced, and keeps its permissions.
+    The permissions of an old file are kept. If the path is a symbolic link, its target is replaced.
+
+    Args:
+        path: of the file. Its folder is created.
+        final_path: called when the block succeeds; returns another path in the same folder, to be written instead.
     """
-    import tempfile  # takes longer than all else here, and most programs that import this write nothing
+    import tempfile  # slow, and not needed by most programs
 
-    path = followed(path).absolute()
+    path = resolve_link(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:NAME_LENGTH]}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:TEMPORARY_PREFIX_LENGTH]}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -85,8 +90,8 @@ def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Ite
             file.flush()
             os.fsync(handle)
             restore(handle, temporary)
-        temporary.chmod(permissions_of(path))  # mkstemp is for its owner alone
-        temporary.replace(followed(place()).absolute() if place else path)
+        temporary.chmod(permissions_of(path))  # mkstemp allows the owner only
+        temporary.replace(resolve_link(final_path()).absolute() if final_path else path)
         sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
@@ -95,7 +100,7 @@ def write_atomically(path: Path, place: Callable[[], Path] | None = None) -> Ite
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all; what is no number is null, for JSON has no word for it."""
+    """Write a JSON file atomically, with null for numbers that are not finite, which JSON does not have."""
     with write_atomically(path) as file:
         file.write((json.dumps(_with_nulls(content), indent=2, allow_nan=False) + "\n").encode())
 
@@ -119,3 +124,40 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = (), *, force: bool = True) -> None:
+    """UsageError before the work if the result could not be written after it, or would take the place of an input.
+
+    Without `force`, also if it would take the place of an earlier result; an empty file holds none.
+    """
+    refuse_long(output)
+    if output.is_dir():
+        raise UsageError(f"{output}: a directory; name a file")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"{output}: no regular file; write to it with > instead")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: there is no directory {output.parent}; create it first")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise UsageError(f"{output}: no permission to write here")
+    for name in inputs:
+        path = Path(str(name).removeprefix("@"))
+        if output.exists() and path.exists() and path.samefile(output):
+            raise UsageError(f"{output}: it is read, too; name another file to write")
+    if not force:
+        refuse_existing(output)
+
+
+def refuse_existing(output: Path) -> None:
+    """UsageError if there is a result already."""
+    if output.exists() and output.stat().st_size:
+        raise UsageError(f"{output}: exists already; name another file, or say --force to replace it")
+
+
+def refuse_long(output: Path) -> None:
+    """UsageError if the file's name, or that of a file beside it, would be too long for the system."""
+    try:
+        os.lstat(output.with_name(output.name + LONGEST_ENDING) if output.name else output)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{str(output)[:60]}...: the name is too long; name another file") from None

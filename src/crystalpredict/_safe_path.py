@@ -1,7 +1,7 @@
-"""No code from the working directory, which may be a folder of somebody else's files.
+"""Prevent imports from the working directory, which may contain files of other people.
 
 `python -m` puts the working directory first in `sys.path`, and so does every interpreter that multiprocessing starts:
-a `random.py` beside the structure files would be executed. This module imports only what Python has loaded before it.
+a `random.py` beside the structure files would be executed. This module imports only what Python has already loaded.
 """
 
 import os
@@ -10,33 +10,33 @@ from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SAFE_PATH = "PYTHONSAFEPATH"  # tells a new interpreter not to put the working directory into its sys.path
+SAFE_PATH = "PYTHONSAFEPATH"  # if set, a new interpreter does not put the working directory into its sys.path
 _LOCK = allocate_lock()
 
 
 def started_as_module(name: str) -> bool:
-    """Whether Python is about to run a package of this name: `python -m name`."""
-    if sys.argv[:1] != ["-m"]:  # which stands there only until the package is imported
+    """Return whether Python is about to run a package as `python -m name`."""
+    if sys.argv[:1] != ["-m"]:  # only until the package is imported
         return False
     return sys.orig_argv[-len(sys.argv)].removeprefix("-m").split(".")[0] == name
 
 
 def leave_working_directory() -> None:
-    """Take the working directory out of this process's `sys.path`, and relative folders, which depend on it."""
+    """Remove the working directory and relative folders from the `sys.path` of this process."""
     sys.path[:] = [entry for entry in sys.path if not _is_here(entry)]
 
 
 def safe_environment() -> None:
-    """Let no interpreter that this process starts look for modules in the working directory."""
+    """Make interpreters that this process starts ignore modules in the working directory."""
     os.environ[SAFE_PATH] = "1"
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if any(map(_is_here, paths)):  # an empty entry, as PYTHONPATH=$PYTHONPATH:/x makes it, is the working directory
+    if any(map(_is_here, paths)):  # an empty entry, as in PYTHONPATH=$PYTHONPATH:/x, is the working directory
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if not _is_here(path))
 
 
 @contextmanager
 def safe_children() -> Iterator[None]:
-    """Interpreters started in the block do not look for modules in the working directory; the environment is kept."""
+    """Make interpreters started in the block ignore modules in the working directory; then restore the environment."""
     with _LOCK:
         before = os.environ.get(SAFE_PATH)
         os.environ[SAFE_PATH] = "1"
@@ -50,7 +50,7 @@ def safe_children() -> Iterator[None]:
 
 
 def _is_here(entry: str) -> bool:
-    """Whether an entry of a search path is the working directory or depends on it, and is none of Python's own."""
+    """Return whether an entry of `sys.path` is or depends on the working directory, and is not a folder of Python."""
     if not os.path.isabs(entry):
         return True
     try:
@@ -61,7 +61,7 @@ def _is_here(entry: str) -> bool:
 
 
 def _own_folders() -> set[str]:
-    """Folders of this package and of Python's libraries, in one of which the program may well be started."""
+    """Return the folders of this package and of Python's libraries, which may be the working directory too."""
     folders = [os.path.dirname(os.path.dirname(__file__)), os.path.dirname(os.__file__)]
     if "site" in sys.modules:
         folders += sys.modules["site"].getsitepackages()

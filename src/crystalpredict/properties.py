@@ -1,4 +1,4 @@
-"""The properties crystalpredict knows: their names, units and transforms, here and nowhere else."""
+"""Known properties: names, units and transforms."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ from crystalpredict.errors import UsageError
 Transform = Literal["none", "log10"]
 FORMATION_ENERGY, E_ABOVE_HULL = "formation_energy", "e_above_hull"
 HULL_BY_NETWORK = "e_above_hull_by_network_eV_per_atom"  # a column
-OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")  # of a row, beside its properties
-MOST_DECIMALS = 323  # of a float
+OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")  # besides those of the properties
+MAX_DECIMALS = 323  # of a float
 
 
 @dataclass(frozen=True)
 class Property:
     """A scalar property of a crystal.
 
-    The annotations say what one in a file may be. `transform` maps the value in `unit` to the scale the network is
-    trained on; `minimum` is the least value that physics allows, to which a prediction is raised.
+    Attributes:
+        name: of the property, as given to --target.
+        label: for tables and plots.
+        unit: "" if dimensionless.
+        unit_in_name: unit in the name of the output column.
+        aliases: other names.
+        transform: from `unit` to the trained scale.
+        minimum: smallest physically possible value, in `unit`; smaller predictions are raised to it.
+        decimals: digits after the point in a table of predictions.
     """
 
     name: Word
@@ -38,52 +45,54 @@ class Property:
     aliases: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
     transform: Transform = "none"
     minimum: Number | None = None
-    decimals: Annotated[int, Meta(ge=0, le=MOST_DECIMALS)] = 4
-    """Digits after the point in a table of predictions."""
+    decimals: Annotated[int, Meta(ge=0, le=MAX_DECIMALS)] = 4
 
     @cached_property
     def column(self) -> str:
-        """Name of the output column: the property with its unit."""
+        """Name of the output column, with the unit."""
         return f"{self.name}_{self.unit_in_name}" if self.unit_in_name else self.name
 
     @property
     def trained_unit(self) -> str:
-        """Unit of the scale that the network is trained on."""
+        """Unit of the trained scale."""
         if self.transform == "none":
             return self.unit
         return f"{self.transform}({self.unit})" if self.unit else self.transform
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What makes two properties the same output of a network."""
+        """Name, unit and transform; outputs of equal identity are interchangeable."""
         return self.name, self.unit, self.transform
 
-    def shown_as(self, labels: NDArray[np.floating]) -> Property:
-        """The property with digits for a thousandth of the labels' deviation, or of a small label of a logarithm."""
+    def with_decimals_for(self, labels: NDArray[np.floating]) -> Property:
+        """Return the property with enough decimals to print its labels (n,), in `unit`.
+
+        The last decimal is at most 1/1000 of their standard deviation, or of their 1 % quantile for a logarithm.
+        """
         known = labels[np.isfinite(labels)]
         if not len(known):
             return self
         scale = np.quantile(known, 0.01) if self.transform == "log10" else np.std(known)
         needed = 3 - floor(log10(scale)) if scale > 0 else 0
-        return replace(self, decimals=min(max(self.decimals, needed), MOST_DECIMALS))
+        return replace(self, decimals=min(max(self.decimals, needed), MAX_DECIMALS))
 
     def encode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Values in `unit` to the trained scale; not a number where log10 does not exist."""
+        """Return values in `unit` on the trained scale, not a number where log10 does not exist."""
         if self.transform == "log10":
             return np.log10(np.where(values > 0, values, np.nan))
         return values
 
     def in_unit(self, labels: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Labels on the trained scale as they were in `unit`, whatever physics allows."""
+        """Return labels on the trained scale in `unit`, also below the minimum."""
         return 10.0**labels if self.transform == "log10" else labels
 
     def decode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Predictions on the trained scale to values in `unit`, never below `minimum`."""
+        """Return predictions on the trained scale in `unit`, not below the minimum."""
         decoded = self.in_unit(values)
         return decoded if self.minimum is None else np.maximum(decoded, self.minimum)
 
-    def raised(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Values on the trained scale, raised to the least that `decode` gives."""
+    def clip_to_minimum(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return values on the trained scale, not below the minimum; a logarithm has none."""
         return values if self.minimum is None or self.transform == "log10" else np.maximum(values, self.minimum)
 
 
@@ -111,7 +120,7 @@ PROPERTIES = (
     ),
 )  # fmt: skip
 
-# of bulk and shear modulus (crystalpredict.prediction.derived), for models that have both
+# computed from bulk and shear modulus (crystalpredict.prediction.derived)
 DERIVED = (
     Property(
         "youngs_modulus", "Young's modulus", "GPa", "GPa", ("young", "youngs", "young_modulus", "e_modulus"), "log10",
@@ -141,9 +150,9 @@ TEXT_COLUMNS = tuple(prop.column for prop in STABILITY if isinstance(prop, TextP
 
 
 def match_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property | None:
-    """The property of a name, a column or an alias, in this order, if there is one.
+    """Return the property with a given name, output column or alias, or None.
 
-    Written exactly, or else in any case, `-` and a space standing for `_`.
+    An exact match of a name or column comes first, then any match regardless of case, with `-` and space as `_`.
     """
     among = tuple(among)
     exact = {prop.column: prop for prop in among} | {prop.name: prop for prop in among}
@@ -151,7 +160,11 @@ def match_property(name: str, among: Iterable[Property] = PROPERTIES) -> Propert
 
 
 def find_property(name: str, among: Iterable[Property] = PROPERTIES) -> Property:
-    """`match_property`, or a UsageError that says what there is."""
+    """Return the property with a given name, output column or alias, as `match_property`.
+
+    Raises:
+        UsageError: there is none.
+    """
     among = tuple(among)
     if prop := match_property(name, among):
         return prop
@@ -166,7 +179,7 @@ def _key(name: str) -> str:
 
 
 def _by_key(among: Sequence[Property]) -> dict[str, Property]:
-    """Properties by their keys: no alias takes the name of another, and of two the first has it."""
+    """Return properties by the keys of their names, columns and aliases, in this order of precedence."""
     names = [(prop.name, prop) for prop in among] + [(prop.column, prop) for prop in among]
     aliases = [(alias, prop) for prop in among for alias in prop.aliases]
     return {_key(name): prop for name, prop in reversed(names + aliases)}

@@ -191,7 +191,7 @@ def test_an_example_with_a_cell_that_no_crystal_has_is_refused(folder: Path, lat
     golden["crystals"][0]["lattice"] = lattice
     (folder / "golden.json").write_text(json.dumps(golden))
     with pytest.raises(
-        CheckpointError, match=r"crystals\[0\].lattice: (every atom and its image|the cell (has|is)) .* Å"
+        CheckpointError, match=r"crystals\[0\].lattice: (each atom and its periodic image|the cell (has|is)) .* Å"
     ):
         verify_golden(load_checkpoint(folder), folder)
 

@@ -115,7 +115,7 @@ def test_labels_that_are_no_numbers_are_named_by_their_rows(program, tmp_path) -
     (tmp_path / "t.csv").write_text("id,poscar,bulk_modulus_GPa\n" + "\n".join(rows) + "\n")
     outcome = program("evaluate", tmp_path / "t.csv")
     assert outcome.code == 0
-    not_positive = "bulk_modulus_GPa is not positive, so that it has no logarithm (first: row 3)"
+    not_positive = "bulk_modulus_GPa is not positive and has no logarithm (first: row 3)"
     for reason in ("no label (first: row 2)", not_positive, "bulk_modulus_GPa is infinite (first: row 4)"):
         assert f"1 row(s) not predicted: {reason}" in outcome.stderr
     assert "3 of 6 rows predicted" in outcome.stderr

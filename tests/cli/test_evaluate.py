@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import os
 import re
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import crystalpredict
 from crystalpredict._files import file_sha256
 from crystalpredict.checkpoints.registry import default_model
+from crystalpredict.cli.evaluation_tables import Grid
 from tests.same import alike
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -327,3 +330,25 @@ def test_an_interrupt_is_exit_code_130_and_leaves_no_file(tmp_path) -> None:
     assert (program.returncode, printed) == (130, b"")
     assert told.decode().splitlines()[-1] == "crystalpredict: interrupted"
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize(
+    ("width", "least", "heads"),
+    [
+        (90, 75, "errors model crystals 95 % interval largest"),
+        (70, 70, "errors model crystals 95 % interval largest"),
+        (50, 42, "errors crystals 95 % interval"),
+        (20, 42, "errors crystals 95 % interval"),
+    ],
+)
+def test_tables_for_any_terminal_keep_words_and_numbers_whole(width: int, least: int, heads: str) -> None:
+    rows = [["formation energy, eV/atom", name, "14", "-0.00910 to +0.000705", "9"] for name in ("first", "[b]two")]
+    grid = Grid(["errors", "model"], ["crystals", "95 % interval", "largest"], rows, optional=1)
+    stream = io.StringIO()
+    grid.print(Console(file=stream, width=width))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].split() == heads.split()
+    assert least <= max(map(len, lines)) <= max(width, least)
+    words = stream.getvalue().split()
+    for word, count in (("formation", 2), ("-0.00910", 2), ("+0.000705", 2), ("[b]two", 1), ("9", 2 * (width > 50))):
+        assert words.count(word) == count

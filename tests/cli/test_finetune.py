@@ -58,6 +58,46 @@ def test_validation_labels_enough_calibrate_the_model(program, tmp_path: Path, m
     assert "crystalformer-mp was itself trained on bandgap" in (run / "README.md").read_text()
 
 
+def test_fine_tuned_models_warn_of_odd_crystals(program, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CRYSTALPREDICT_MODELS", str(tmp_path / "installed"))
+    lines = [line | {"split": "val" if number % 4 else "train"} for number, line in enumerate(rows(80))]
+    table = write(tmp_path / "mine.csv", [line | {"mine": line["bandgap"]} for line in lines])
+    for name, text in (("usual", lines[1]["cif"]), ("wide", cif("Na", "Cl", 8.5)), ("unseen", cif("Xe", "Pu", 6.4))):
+        (tmp_path / f"{name}.cif").write_text(text)
+    files = [tmp_path / f"{name}.cif" for name in ("usual", "wide", "unseen")]
+
+    def warnings(run: Path, *options: str) -> list[str]:
+        made = program("finetune", table, "--split-by", "column", "--epochs", "1", "-o", run, *options)
+        assert made.code == 0, made.stderr
+        outcome = program("predict", *files, "--model", run)
+        assert outcome.code == 0
+        assert ("mine_lo90" in outcome.rows[0]) == (run / "calibration.safetensors").exists()
+        assert program("models", "verify", run).code == 0
+        return [row["warnings"] for row in outcome.rows]
+
+    for run, options in (("known", ("-t", "bandgap")), ("new", ("-t", "mine"))):  # without and with a calibration
+        usual, wide, unseen = warnings(tmp_path / run, *options)
+        assert (tmp_path / run / "calibration.safetensors").exists() == (run == "new")
+        assert usual == ""
+        assert "Na-Cl 4.25 Å apart" in wide
+        assert "times the usual volume" in wide
+        assert "Xe with Pu in none of its crystals" in unseen
+        assert "It warns of elements, bonds and volumes" in (tmp_path / run / "README.md").read_text()
+    again = warnings(tmp_path / "again", "-t", "bandgap", "--model", str(tmp_path / "known"))
+    assert "Na-Cl 4.25 Å apart" in again[1]
+    scratch = warnings(tmp_path / "scratch", "-t", "mine", "--scratch")
+    assert "no Xe in it, no Pu in it" in scratch[2]
+    assert "Å apart" not in scratch[1]  # too few crystals to know bonds
+    assert program("models", "install", tmp_path / "known", "--name", "kept").code == 0
+    assert "Na-Cl 4.25 Å apart" in program("predict", files[1], "--model", "kept").rows[0]["warnings"]
+    path = tmp_path / "known" / "domain.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert (damaged := program("predict", files[1], "--model", tmp_path / "known")).code == 1
+    assert "domain.safetensors: damaged or altered" in damaged.stderr
+    path.unlink()
+    assert "domain.safetensors: missing" in program("predict", files[1], "--model", tmp_path / "known").stderr
+
+
 def test_directions_are_added_to_a_model_without_them(program, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mine.csv", rows(40))
@@ -111,7 +151,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     run = tmp_path / "finetuned-mine"
     assert {path.name for path in run.iterdir()} == {
         "config.json", "model.safetensors", "golden.json", "README.md", "provenance.json", "metrics.json",
-        "dropped.csv", "splits.csv", "training", "loss.png",
+        "domain.safetensors", "dropped.csv", "splits.csv", "training", "loss.png",
     }  # fmt: skip
     assert [(row["row"], row["id"]) for row in lines_of(run / "dropped.csv")] == [("4", "x3"), ("5", "x4")]
     splits = lines_of(run / "splits.csv")
@@ -408,7 +448,7 @@ BAD_ROWS: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "one row": (lambda lines: lines[:1], (), "1 rows in 1 groups cannot be split"),
     "two rows": (lambda lines: lines[:2], (), "cannot be split"),
     "one composition": (each(cif=cif("Na", "Cl", 5.6)), (), "--split-by random"),
-    "all metals": (each(bandgap="0"), ("-t", "bandgap"), "bandgap: no two different labels to train on (all are 0)"),
+    "all metals": (each(bandgap="0"), ("-t", "bandgap"), "training needs labels of at least two values (all are 0)"),
     "moduli that are not positive": (each(my="-3"), ("-t", "my", "--log"), "my is not positive"),
     "structures that are none": (each(cif="data_x"), (), "no row has a structure to train on"),
     "empty structures": (each(cif=""), (), "no structure in the column cif"),

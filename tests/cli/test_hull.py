@@ -71,7 +71,7 @@ def test_entries_of_one_s_own(program, tmp_path) -> None:
         (["hull", "Na-Cl", "-o", "x.parquet"], "CSV or JSON"),
         (["predict", NACL, "--entries", "pyproject.toml"], "broken JSON"),
         (["predict", NACL, "--entries", "missing.csv"], "does not exist"),
-        (["evaluate", "x.csv", "-t", "hull_distance"], "no such file|follows from the formation energy"),
+        (["evaluate", "x.csv", "-t", "hull_distance"], "no such file|derived from the formation energy"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_one_line(program, arguments: list[str], said: str) -> None:

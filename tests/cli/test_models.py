@@ -86,7 +86,7 @@ def test_an_installed_model_and_another_in_a_folder_of_its_name_are_told_apart(
     (tmp_path / "mine" / "config.json").write_text(json.dumps(config | {"training": {}}))
     outcome = program("predict", example, "-m", "mine")
     assert outcome.code == 2
-    assert "mine: an installed model, and another in a folder here: name ./mine or" in outcome.stderr
+    assert "mine: the name of an installed model and of another one in this folder: use ./mine or" in outcome.stderr
     assert program("predict", example, "-m", "./mine").code == 0
 
 
@@ -149,7 +149,7 @@ def key_twice(config) -> str:
     [
         (alias_of_no_text, "properties[0].aliases[0] is 7: expected a text"),
         (long_integer, "an integer of 400 digits"),
-        (key_twice, "the key 'blocks' is there twice"),
+        (key_twice, "the key 'blocks' occurs twice"),
     ],
 )
 def test_every_command_that_takes_a_model_refuses_a_config_in_one_line(

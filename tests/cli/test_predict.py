@@ -17,7 +17,7 @@ from pymatgen.core import Lattice, Structure
 
 import crystalpredict
 from crystalpredict import load_model
-from crystalpredict.cli.terminal import TableWriter
+from crystalpredict.cli.prediction_table import TableWriter
 from tests.same import alike
 
 VALUES = {
@@ -179,24 +179,40 @@ def test_json_and_json_lines_hold_the_numbers_of_the_csv(program, tmp_path, cscl
     assert whole[1]["error"] == failed["error"]
 
 
-def test_a_narrow_terminal_cuts_no_number_off(cscl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal of 60 columns, which the five intervals do not fit."""
-    model = load_model(device="cpu")
-    (row,) = model.predict([cscl])
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
 
-    monkeypatch.setenv("COLUMNS", "60")
+@pytest.mark.parametrize(("width", "targets", "lines"), [(140, (), 1), (80, (), 3), (60, (), 6), (60, ("gap",), 1)])
+def test_a_table_folds_no_number_and_puts_notes_below_their_rows(
+    cscl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, targets: tuple[str, ...], lines: int
+) -> None:
+    """Rows of `lines` lines, then their notes; no line is wider than the terminal but for names that are."""
+    model = load_model(device="cpu", targets=targets)
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "far.vasp", "Ar\n1\n30 0 0\n0 30 0\n0 0 30\nAr\n1\nDirect\n0 0 0\n")
+    written(tmp_path / "a_name_of_more_than_forty_letters_to_try.vasp", "")
+    rows = model.predict(sorted(path.name for path in tmp_path.iterdir()))
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     writer = TableWriter(stream, model.properties, intervals=True)
-    writer.write(row)
+    for row in rows:
+        writer.write(row)
     writer.close()
     text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
-    words = re.findall(r"\[-?[0-9.]+\.\.-?[0-9.]+\]", text)
-    assert len(words) == 5
+    shown = text.splitlines()
+    assert all(len(line) <= width or line.startswith(("a_name", "[..]")) for line in shown)
     assert "…" not in text
+    first = next(number for number, line in enumerate(shown) if re.match(r"cscl\.vasp(,|  )", line))
+    values = " ".join(shown[first : first + lines])
+    for prop, column in zip(model.properties, model.columns, strict=True):
+        assert f"{rows[1][column]:.{prop.decimals - 1}f}" in values.replace("[", " ").split()
+    assert len(re.findall(r"\[-?[0-9.]+\.\.-?[0-9.]+\]", values)) == len(model.properties)
+    assert "    error: empty file" in text
+    assert "    warning: 1 atoms have no neighbour" in " ".join(text.split("\n"))
+    assert "unlike the training data" in " ".join(text.split())
 
 
 def test_a_table_shows_every_file_with_its_numbers_and_its_error(program, tmp_path, cscl) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from crystalpredict.cli.settings import SETTINGS, settings_file, variable_of
 
@@ -43,21 +45,34 @@ def test_command_line_goes_before_environment_before_file_before_default(program
     assert program("predict", SI, "-f", "csv").stdout.startswith("path,")
 
 
-def test_config_says_each_value_and_its_source(program, file, monkeypatch) -> None:
+def test_config_says_each_value_its_source_and_what_it_stands_for(program, file, monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(3)), raising=False)
     file.write_text('jobs = 3\nmodel = "mine"\ntimeout-per-file = 7\nbatch-atoms = 500\n')
     monkeypatch.setenv("CRYSTALPREDICT_JOBS", "5")
+    monkeypatch.setenv("CRYSTALPREDICT_DEVICE", "cpu")
     outcome = program("config")
     assert f"# {file}: read" in outcome.stdout
     assert lines_of(outcome) == {
         "model": '"mine"  # the file',
-        "device": '"auto"  # default',
-        "jobs": "5  # CRYSTALPREDICT_JOBS",
+        "device": '"cpu"  # CRYSTALPREDICT_DEVICE',
+        "jobs": "5  # CRYSTALPREDICT_JOBS, not 3 of the file",
         "batch-atoms": '"500"  # the file',
-        "format": '"auto"  # default',
+        "format": '"auto"  # default; a table on a terminal, CSV in a pipe, the suffix of -o',
         "timeout-per-file": "7.0  # the file",
         "quiet": "false  # default",
     }
-    assert "# memory-per-process has no value" in outcome.stdout
+    assert "# memory-per-process has no value: each reader process may have " in outcome.stdout
+    file.write_text("timeout-per-file = 0\nmemory-per-process = 2\n")
+    monkeypatch.setenv("CRYSTALPREDICT_JOBS", "0")
+    found = lines_of(program("config"))
+    assert found["model"] == '"crystalformer-mp"  # default'
+    assert found["jobs"] == "0  # CRYSTALPREDICT_JOBS; here 3"
+    assert found["batch-atoms"] == '"auto"  # default; here 1,000 atoms'
+    assert found["timeout-per-file"] == "0.0  # the file; no limit"
+    assert found["memory-per-process"] == "2.0  # the file"
+    monkeypatch.delenv("CRYSTALPREDICT_DEVICE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert lines_of(program("config"))["device"] == '"auto"  # default; here cpu'
 
 
 def test_what_config_prints_may_stand_in_the_file(program, file, monkeypatch) -> None:

@@ -58,7 +58,7 @@ if __name__ == "__main__":
     with Reader(sys.argv[1:] * 70, 6.0, jobs=2) as reader:
         os.kill(reader.pool.workers[0].process.pid, signal.SIGKILL)
         assert not any(entry.error for entry in reader.entries())
-    dataset.FEW = 1
+    dataset.MIN_CRYSTALS_PARALLEL = 1
     assert len(dataset.neighbor_table(random_table(5), 4.0, jobs=2).first) > 5
     assert not load_model(device="cpu").predict(sys.argv[1:])[0].error
 """

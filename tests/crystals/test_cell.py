@@ -15,11 +15,11 @@ from crystalpredict.crystals.cell import (
     MAX_EDGES,
     MIN_DISTANCE,
     cell_error,
-    cells_fit,
-    coincident,
-    count_edges,
-    inside,
-    reduced,
+    estimate_edges,
+    find_coincident_atoms,
+    reduce_lattice,
+    valid_cells,
+    wrap_positions,
 )
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.data.dataset import CrystalTable
@@ -62,7 +62,7 @@ def poscar(lattice: np.ndarray, places: np.ndarray) -> str:
 def test_a_cell_that_no_crystal_has_is_refused(name: str) -> None:
     lattice, reason = np.array(HOSTILE[name][0], dtype=float), HOSTILE[name][1]
     assert reason in cell_error(lattice, 1)
-    assert not cells_fit(lattice[None], [1], 6.0)[0]
+    assert not valid_cells(lattice[None], [1], 6.0)[0]
 
 
 @pytest.mark.parametrize("name", SOUND)
@@ -71,7 +71,7 @@ def test_a_long_or_skewed_cell_has_the_neighbours_of_its_shortest_vectors(name: 
     assert cell_error(lattice, 1) == ""
     edges = find_neighbors(lattice, np.zeros((1, 3)), 6.0)
     shifts = np.stack(np.meshgrid(*3 * [np.arange(-13, 14)], indexing="ij"), -1).reshape(-1, 3)
-    lengths = np.linalg.norm(shifts @ reduced(lattice), axis=1)
+    lengths = np.linalg.norm(shifts @ reduce_lattice(lattice), axis=1)
     assert len(edges.distances) == (lengths < 6 - 1e-5).sum()
     (entry,) = read_entries(Inline("a", poscar(lattice, np.zeros((1, 3)))), 6.0)
     assert entry.error == ""
@@ -85,7 +85,7 @@ def test_reduced_vectors_span_the_lattice_and_none_of_it_is_shorter(seed: int) -
     for _ in range(8):  # by steps that keep the lattice
         one, two = random.permutation(3)[:2]
         skewed = skewed + np.eye(3)[:, [one]] * random.integers(-4, 5) * skewed[two]
-    basis = reduced(skewed)
+    basis = reduce_lattice(skewed)
     numbers = basis @ np.linalg.inv(lattice)
     assert np.allclose(numbers, np.rint(numbers), atol=1e-6)
     assert abs(np.linalg.det(numbers)) == pytest.approx(1, abs=1e-6)
@@ -140,17 +140,17 @@ def _tube(count: int) -> np.ndarray:
 @pytest.mark.parametrize("atoms", [1, 30, 400])
 def test_edges_are_counted_well_before_they_are_made(atoms: int) -> None:
     crystal = random_crystal(1, atoms)
-    basis = reduced(crystal.lattice)
+    basis = reduce_lattice(crystal.lattice)
     found = len(find_neighbors(crystal.lattice, crystal.positions, 6.0).distances)
-    assert 0.5 < count_edges(basis, inside(basis, crystal.positions), 6.0) / found < 4
+    assert 0.5 < estimate_edges(basis, wrap_positions(basis, crystal.positions), 6.0) / found < 4
 
 
 def test_many_atoms_in_one_place_are_found_by_sorting() -> None:
     places = np.random.default_rng(0).uniform(0, 100, (2000, 3))
     places[700] = places[300] + 0.001
-    assert coincident(places) == (300, 700)
+    assert find_coincident_atoms(places) == (300, 700)
     grid = np.stack(np.meshgrid(*3 * [np.arange(10)], indexing="ij"), -1).reshape(-1, 3)
-    assert coincident(grid * 1.01 * MIN_DISTANCE) is None
+    assert find_coincident_atoms(grid * 1.01 * MIN_DISTANCE) is None
 
 
 def test_a_search_that_would_fill_the_memory_is_refused_at_the_last_door() -> None:

@@ -44,7 +44,7 @@ def test_edges_are_grouped_by_centre_and_start_with_the_atom_itself() -> None:
     edges = find_neighbors(crystal.lattice, crystal.positions, 4.0)
     assert edges.indices[edges.first[:-1]].tolist() == [0, 1, 2, 3, 4]
     assert edges.distances[edges.first[:-1]].tolist() == [0.0] * 5
-    assert edges.widest == np.diff(edges.first).max()
+    assert edges.max_edge_count == np.diff(edges.first).max()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -62,7 +62,7 @@ def test_odd_cells_have_the_edges_that_vesin_finds(matrix: np.ndarray, count: in
     edges = find_neighbors(matrix, positions, 6.0, vectors=True)
     pairs, lengths, _ = vesin_pairs(matrix, positions, 6.0)
     assert len(edges.distances) == count + 2 * len(pairs)
-    centres = np.repeat(np.arange(count), edges.widths)
+    centres = np.repeat(np.arange(count), edges.edge_counts)
     for one in range(count):
         for two in range(count):
             found = np.sort(edges.distances[(centres == one) & (edges.indices == two)])
@@ -81,17 +81,17 @@ def test_a_lone_atom_in_a_large_box_has_itself() -> None:
 def test_many_cells_at_once_have_the_edges_that_counting_images_gives(
     small: int, radix: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors, "SMALL", small)  # atoms: all cells by distances, all by search, or some by each
-    monkeypatch.setattr(neighbors, "SHORT", radix)  # more atoms than 16 bits can number, or fewer
-    monkeypatch.setattr(neighbors, "AT_ONCE", 3)
+    monkeypatch.setattr(neighbors, "MAX_ATOMS_DENSE_SEARCH", small)  # for all cells, none, or some
+    monkeypatch.setattr(neighbors, "MAX_ATOMS_RADIX_SORT", radix)  # more atoms than 16 bits can number, or fewer
+    monkeypatch.setattr(neighbors, "CELLS_PER_DENSE_SEARCH", 3)
     crystals = [random_crystal(seed, n_atoms=1 + 3 * (seed % 4)) for seed in range(8)]
     cells = [(crystal.lattice, crystal.positions) for crystal in crystals]
     shifts = np.stack(np.meshgrid(*3 * [np.arange(-4, 5)], indexing="ij"), -1).reshape(-1, 3)
     for crystal, edges in zip(crystals, find_neighbors_of_many(cells, 4.0, vectors=True), strict=True):
         apart = crystal.positions[None, :] - crystal.positions[:, None]
         lengths = np.linalg.norm(apart[:, :, None] + shifts @ crystal.lattice, axis=3)
-        assert edges.widths.tolist() == (lengths < 4.0).sum(axis=(1, 2)).tolist()
-        centres = np.repeat(np.arange(crystal.n_atoms), edges.widths)
+        assert edges.edge_counts.tolist() == (lengths < 4.0).sum(axis=(1, 2)).tolist()
+        centres = np.repeat(np.arange(crystal.n_atoms), edges.edge_counts)
         assert edges.vectors is not None
         images = (edges.vectors - apart[centres, edges.indices]) @ np.linalg.inv(crystal.lattice)
         assert np.abs(images - images.round()).max() < 1e-9

@@ -11,10 +11,10 @@ from crystalpredict.data.dataset import (
     TRAIN,
     VALIDATION,
     CrystalTable,
-    lattice_of_parameters,
+    lattice_from_parameters,
     neighbor_table,
     read_jsonl,
-    table_of_rows,
+    table_from_rows,
 )
 from crystalpredict.errors import DataError
 from crystalpredict.properties import find_property
@@ -33,7 +33,7 @@ IRON = {
 
 
 def test_lattice_has_the_lengths_and_angles_it_was_made_of() -> None:
-    lattice = lattice_of_parameters([3.0, 4.0, 5.0, 80.0, 95.0, 110.0])
+    lattice = lattice_from_parameters([3.0, 4.0, 5.0, 80.0, 95.0, 110.0])
     lengths = np.linalg.norm(lattice, axis=1)
     assert lengths == pytest.approx([3, 4, 5])
     cosines = [lattice[i] @ lattice[j] / lengths[i] / lengths[j] for i, j in ((1, 2), (0, 2), (0, 1))]
@@ -42,7 +42,7 @@ def test_lattice_has_the_lengths_and_angles_it_was_made_of() -> None:
 
 
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
-    table = table_of_rows([(ROCK_SALT, TRAIN), (IRON, VALIDATION)])
+    table = table_from_rows([(ROCK_SALT, TRAIN), (IRON, VALIDATION)])
     table.save(tmp_path / "crystals.npz")
     loaded = CrystalTable.load(tmp_path / "crystals.npz")
     assert loaded.ids.tolist() == ["a", "b"]
@@ -58,7 +58,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
 
 def test_atoms_far_from_their_cell_are_where_they_were(tmp_path: Path) -> None:
     far = {**ROCK_SALT, "frac_coords": [[0, 0, -1e6], [1e6 + 0.5, 0.5, 0.5]]}
-    table_of_rows([(far, TRAIN)]).save(tmp_path / "crystals.npz")
+    table_from_rows([(far, TRAIN)]).save(tmp_path / "crystals.npz")
     found = CrystalTable.load(tmp_path / "crystals.npz").fractional
     assert found.tolist() == [[0, 0, 0], [0.5, 0.5, 0.5]]
 
@@ -79,7 +79,7 @@ def test_of_a_file_only_the_small_crystals_are_taken_where_that_is_asked(
 
 
 def test_neighbour_lists_are_cached_and_the_cache_knows_its_crystals(tmp_path: Path) -> None:
-    table = table_of_rows([(ROCK_SALT, TRAIN), (IRON, TRAIN)])
+    table = table_from_rows([(ROCK_SALT, TRAIN), (IRON, TRAIN)])
     first = neighbor_table(table, 5.0, tmp_path)
     again = neighbor_table(table, 5.0, tmp_path)
     assert np.array_equal(first.distances, again.distances)
@@ -89,7 +89,7 @@ def test_neighbour_lists_are_cached_and_the_cache_knows_its_crystals(tmp_path: P
     assert iron.first.tolist() == direct.first.tolist()
     assert sorted(iron.distances) == pytest.approx(sorted(direct.distances), abs=1e-6)
     wider = {**ROCK_SALT, "lattice": [4.2, 4.2, 4.2, 60, 60, 60]}
-    other = neighbor_table(table_of_rows([(wider, TRAIN), (IRON, TRAIN)]), 5.0, tmp_path)
+    other = neighbor_table(table_from_rows([(wider, TRAIN), (IRON, TRAIN)]), 5.0, tmp_path)
     assert len(other.distances) != len(first.distances)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -106,14 +106,14 @@ def test_bad_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 2: not JSON"):
         list(read_jsonl(tmp_path / "a.jsonl"))
     with pytest.raises(DataError, match="Xx"):
-        table_of_rows([({**IRON, "species": ["Xx"]}, TRAIN)])
+        table_from_rows([({**IRON, "species": ["Xx"]}, TRAIN)])
     with pytest.raises(DataError, match="no cell has"):
-        table_of_rows([({**IRON, "lattice": [3, 3, 3, 60, 60, 120]}, TRAIN)])
+        table_from_rows([({**IRON, "lattice": [3, 3, 3, 60, 60, 120]}, TRAIN)])
     with pytest.raises(DataError, match=r"the cell has 0.027 Å\^3 for 1 atoms"):
-        table_of_rows([({**IRON, "lattice": [0.3, 0.3, 0.3, 90, 90, 90]}, TRAIN)])
+        table_from_rows([({**IRON, "lattice": [0.3, 0.3, 0.3, 90, 90, 90]}, TRAIN)])
     with pytest.raises(DataError, match="no crystals"):
-        table_of_rows([])
-    table_of_rows([(IRON, TRAIN)]).save(tmp_path / "b.npz")
+        table_from_rows([])
+    table_from_rows([(IRON, TRAIN)]).save(tmp_path / "b.npz")
     whole = (tmp_path / "b.npz").read_bytes()
     for content in (b"not a zip", whole[: len(whole) // 2]):
         (tmp_path / "b.npz").write_bytes(content)
@@ -129,5 +129,5 @@ def test_numbers_of_a_cell_of_very_many_atoms_are_kept() -> None:
         {"id": "large", "lattice": [3.35 * edge] * 3 + [90] * 3, "species": ["Po"] * edge**3, "frac_coords": places},
         {"id": "small", "lattice": [3.35] * 3 + [90] * 3, "species": ["Po"], "frac_coords": [[0, 0, 0]]},
     ]
-    found = neighbor_table(table_of_rows([({**row, "bandgap": 0.0}, TRAIN) for row in rows]), 3.5)
+    found = neighbor_table(table_from_rows([({**row, "bandgap": 0.0}, TRAIN) for row in rows]), 3.5)
     assert found.counts.tolist() == [edge**3, 1]

@@ -34,7 +34,7 @@ def test_a_csv_of_cifs(tmp_path: Path) -> None:
     assert [prop.name for prop in table.properties] == ["bandgap", "bulk_modulus"]
     assert table.labels.tolist() == [[2.0, 20], [2.3, 35], [2.6, 50], [2.9, 65], [3.2, 80]]
     assert table.sources[2] == Inline("t.csv, row 3", rows(5)[2]["cif"])
-    assert (table.dropped, table.holes, set(table.splits)) == ((), (), {""})
+    assert (table.dropped, table.dropped_labels, set(table.splits)) == ((), (), {""})
 
 
 def as_utf16(path: Path) -> None:
@@ -287,10 +287,10 @@ def test_rows_and_labels_left_out_are_named_with_the_reason(tmp_path: Path) -> N
     assert "id of an earlier row" in reasons[7]
     assert "bandgap is not a number ('1_31')" in reasons[8]
     assert "6 fields where the header has 4" in reasons[10]
-    assert {hole.row: hole.reason for hole in table.holes} == {
-        1: "bandgap is -1e+200, which no property is",
+    assert {hole.row: hole.reason for hole in table.dropped_labels} == {
+        1: "bandgap is -1e+200, which is out of range",
         4: "bandgap is not a number ('wide')",
-        5: "bulk_modulus is not positive, so that it has no logarithm",
+        5: "bulk_modulus is not positive and has no logarithm",
         6: "bandgap is infinite",
     }
     assert np.isnan(table.labels).sum() == 4
@@ -304,7 +304,7 @@ def test_words_for_splits(tmp_path: Path) -> None:
 
 def test_a_short_name_is_a_property_only_if_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [{"cif": row["cif"], "g": "7"} for row in rows(3)])
-    with pytest.raises(UsageError, match="no column is a known property, but cif, g"):
+    with pytest.raises(UsageError, match="no column is a known property; there are cif, g"):
         read_labelled(path)
     assert read_labelled(path, ["g"]).properties[0].name == "shear_modulus"
     (own,) = read_labelled(path, ["g"], new=NEW, known=()).properties
@@ -345,9 +345,7 @@ def test_letters_of_units_are_spelt_out(tmp_path: Path, label: str, unit: str, c
 def test_what_is_known_is_not_learnt_as_a_logarithm(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [row | {"x": "1"} for row in rows(2)])
     notes = read_labelled(path, ["bandgap,x,K"], new=NewTargets(log=True)).notes
-    assert [note for note in notes if "--log" in note] == [
-        "bandgap is known and learnt as it is: --log is for what is not"
-    ]
+    assert [note for note in notes if "--log" in note] == ["bandgap is a known property, which --log does not change"]
 
 
 @pytest.mark.parametrize(
@@ -355,7 +353,7 @@ def test_what_is_known_is_not_learnt_as_a_logarithm(tmp_path: Path) -> None:
     [
         (["bandgab"], NEW, "did you mean 'bandgap'"),
         (["seebeck"], NEW, "no column 'seebeck'"),
-        (["id"], None, "the model does not know 'id'"),
+        (["id"], None, "the model does not predict 'id'"),
         (["bandgap"], NewTargets(("meV",)), "known as band gap in eV: convert"),
         (["bandgap"], NewTargets(("eV", "GPa")), "2 units for 1 targets"),
         (["bandgap", "Band Gap"], NEW, "more than one column for bandgap"),

@@ -115,8 +115,8 @@ def test_a_property_that_one_model_lacks_is_compared_between_the_others(tmp_path
 
 def test_lost_rows_are_counted_by_reason_the_most_frequent_first(tmp_path) -> None:
     dropped = [Dropped("table.csv", row, f"d{row}", "no label") for row in (4, 5, 9)]
-    holes = [Dropped("table.csv", 2, "c2", "gap is infinite")]
-    table = labelled(tmp_path, [1.0, NAN, 2.0], dropped=dropped, holes=holes)
+    left_out = [Dropped("table.csv", 2, "c2", "gap is infinite")]
+    table = labelled(tmp_path, [1.0, NAN, 2.0], dropped=dropped, dropped_labels=left_out)
     report = evaluate(table, [said([NAN, 1.0, 1.0], reasons=["flat cell", "", ""])])
     assert [(loss.reason, loss.count, loss.row) for loss in report.lost] == [("no label", 3, 4), ("flat cell", 1, 1)]
     assert (report.rows, report.predicted) == (6, 2)
@@ -188,20 +188,22 @@ def test_prediction_rows_are_all_rows_in_order_with_the_same_keys(tmp_path) -> N
 
 def test_a_split_is_the_rows_that_the_table_puts_into_it(tmp_path) -> None:
     splits = ["train", "test", "val", "test"]
-    holes = [Dropped("t", row, f"c{row}", "is infinite") for row in (1, 4)]
-    table = labelled(tmp_path, [0, 1, 2, 3], splits=splits, dropped=[Dropped("t", 9, "d9", "no label")], holes=holes)
+    left_out = [Dropped("t", row, f"c{row}", "is infinite") for row in (1, 4)]
+    table = labelled(
+        tmp_path, [0, 1, 2, 3], splits=splits, dropped=[Dropped("t", 9, "d9", "no label")], dropped_labels=left_out
+    )
     part = rows_of_split(table, "Testing")
     assert (part.ids, part.rows.tolist(), part.labels[:, 0].tolist()) == (("c2", "c4"), [2, 4], [1, 3])
     assert part.sources == (table.sources[1], table.sources[3])
-    assert [hole.row for hole in part.holes] == [4]
+    assert [hole.row for hole in part.dropped_labels] == [4]
     assert part.dropped == table.dropped
     assert "2 of 4 rows" in part.notes[-1]
     with pytest.raises(UsageError, match=r"no row of split 'exam': it has test \(2\), train \(1\), val \(1\)"):
         rows_of_split(table, "exam")
     with pytest.raises(UsageError, match="no column of that name"):
         rows_of_split(labelled(tmp_path, [0, 1]), "test")
-    lost = labelled(tmp_path, [0], dropped=[Dropped("t.csv", 2, "c1", "the id of an earlier row again")])
-    with pytest.raises(UsageError, match="1 rows were dropped, the first, row 2: the id of"):
+    lost = labelled(tmp_path, [0], dropped=[Dropped("t.csv", 2, "c1", "repeats the id of an earlier row")])
+    with pytest.raises(UsageError, match="1 rows were dropped, the first, row 2: repeats the id of"):
         rows_of_split(lost, "test")
 
 

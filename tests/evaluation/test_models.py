@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def test_the_report_is_that_of_the_command(program: Program, table: Path) -> Non
     for score, shown in zip(report.scores, printed["scores"], strict=True):
         assert score.metrics.mae == pytest.approx(shown["mae"], abs=2e-3)  # of other batches
     assert crystalpredict.evaluate(table, split="b").rows == 2
+    frame = report.to_frame()
+    assert list(frame["model"]) == ["crystalformer-mp", "crystalframer-mp"]
+    assert list(frame["mae"]) == pytest.approx([score.metrics.mae for score in report.scores], rel=1e-5)
+    assert list(frame["decision"]) == ["metal", "metal"]
+    assert math.isnan(frame["mae_difference"][0])
+    assert math.isfinite(frame["mae_difference"][1])
+    lines = repr(report).splitlines()
+    assert lines[0].endswith("3 of 4 rows predicted")
+    assert [line.split()[0] for line in lines[1:]] == ["model", "crystalformer-mp", "crystalframer-mp"]
+    assert "<td>crystalframer-mp</td>" in report._repr_html_()
 
 
 def test_wrong_arguments_are_refused_in_one_line(table: Path, tmp_path: Path) -> None:

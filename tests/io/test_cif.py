@@ -41,7 +41,7 @@ def by_gemmi(text: str) -> Crystal:
 def pairs(crystal: Crystal) -> np.ndarray:
     """Rows (E, 3) of the two elements and the distance of every edge: the same for two crystals only if they are."""
     edges = find_neighbors(crystal.lattice, crystal.positions, 5.0)
-    centres = np.repeat(np.arange(crystal.n_atoms), edges.widths)
+    centres = np.repeat(np.arange(crystal.n_atoms), edges.edge_counts)
     rows = np.stack([crystal.numbers[centres, 0], crystal.numbers[edges.indices, 0], edges.distances.round(5)], axis=1)
     return rows[np.lexsort(rows.T)]
 

@@ -637,7 +637,7 @@ def test_a_large_plain_cif_has_the_neighbours_of_any_other_file(tmp_path) -> Non
     box = cell("36.85", "36.85", "30.15")
     entry = read_one(tmp_path, cif(*sites, box=box))
     assert entry.n_atoms == len(grid) > MANY
-    assert entry.neighbors.widths.tolist() == [1 + 6 + 12 + 8] * len(grid)  # alpha-polonium to 5.8 Å
+    assert entry.neighbors.edge_counts.tolist() == [1 + 6 + 12 + 8] * len(grid)  # alpha-polonium to 5.8 Å
     assert "are 0.03 Å apart" in error_of(read_one(tmp_path, cif(*sites, "Po Po 0 0 0.001 1", box=box)))
 
 

@@ -17,8 +17,9 @@ import safetensors.numpy
 import torch
 
 from crystalpredict.checkpoints.checkpoint import load_checkpoint
-from crystalpredict.checkpoints.registry import bundled_models, install_model, models_folder, radius_of_model
-from crystalpredict.cli.terminal import TableWriter, say
+from crystalpredict.checkpoints.registry import bundled_models, config_of_model, install_model, models_folder
+from crystalpredict.cli.prediction_table import TableWriter
+from crystalpredict.cli.terminal import say
 from crystalpredict.errors import CheckpointError, StructureError, UsageError
 from crystalpredict.io.entries import Inline, read_entries
 from crystalpredict.prediction.predictor import Prediction
@@ -128,7 +129,7 @@ def test_a_network_without_bounds_is_never_made(folder: Path, change: dict[str, 
     assert len(str(caught.value).splitlines()) == 1
     assert time.monotonic() - started < 60
     if "radius" in change:
-        assert radius_of_model(folder) is None  # readers, which begin first, must not search so far
+        assert config_of_model(folder) is None  # readers, which begin first, must not search so far
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -145,13 +146,13 @@ def test_links_in_a_checkpoint_are_refused(folder: Path, tmp_path: Path, name: s
 def test_installing_follows_no_link_and_no_path(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRYSTALPREDICT_MODELS", str(tmp_path / "models"))
     for name in ("../mine", "..", ".", "a/b", "/tmp/mine", "", "a\nb", "-m"):
-        with pytest.raises(UsageError, match="no name for a model"):
+        with pytest.raises(UsageError, match="cannot be the name of a model"):
             install_model(folder, name)
     (folder / "secret.py").write_text("print('hello')")
     assert not (install_model(folder, "mine") / "secret.py").exists()
     (folder / "README.md").unlink()
     (folder / "README.md").symlink_to("/etc/passwd")
-    with pytest.raises(UsageError, match="a link"):
+    with pytest.raises(UsageError, match="a symbolic link"):
         install_model(folder, "other")
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["mine"]
 
@@ -174,7 +175,7 @@ def test_the_index_cannot_lead_out_of_its_folder(tmp_path: Path, monkeypatch: py
 def test_json_without_end_is_refused_unread(folder: Path, name: str) -> None:
     with (folder / name).open("r+b") as file:
         file.truncate(2**30)
-    refused(folder, name, "far more than belong there")
+    refused(folder, name, "far too many for this file")
     (folder / name).write_text('{"a":' * 100_000)
     refused(folder, name)
 

@@ -15,7 +15,7 @@ import torch
 
 from crystalpredict._schema import record
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, verify_golden
-from crystalpredict.checkpoints.registry import needs_vectors
+from crystalpredict.checkpoints.files import read_config
 from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
@@ -128,7 +128,7 @@ def test_a_saved_network_predicts_the_same_after_loading(name: str, tmp_path: Pa
     assert verify_golden(loaded, tmp_path / "one") < 1e-6
     config = json.loads((tmp_path / "one" / "config.json").read_text())
     assert config["format_version"] == (2 if name in VARIANTS else 1)
-    assert ("attention" in config["model"]) == (name in VARIANTS) == needs_vectors(tmp_path / "one")
+    assert ("attention" in config["model"]) == (name in VARIANTS) == read_config(tmp_path / "one").model.vectors
     files = sorted(str(path) for path in (Path(__file__).parents[2] / "examples").glob("*.vasp"))
     one, two = (Predictor(this, device="cpu").predict(files) for this in (checkpoint, loaded))
     assert [row.values for row in one] == [row.values for row in two]

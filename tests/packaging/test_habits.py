@@ -12,6 +12,8 @@ import pytest
 import yaml
 from pre_commit.clientlib import load_config
 
+import crystalpredict
+
 ROOT = Path(__file__).resolve().parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -82,3 +84,9 @@ def test_files_that_a_contributor_is_sent_to_exist() -> None:
     assert len(paths) > 15
     source = ROOT / "src" / "crystalpredict"
     assert not [path for path in paths if not (source / path).exists()]
+
+
+def test_the_version_is_one_everywhere() -> None:
+    assert read(ROOT / "CITATION.cff")["version"] == crystalpredict.__version__
+    headings = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == crystalpredict.__version__

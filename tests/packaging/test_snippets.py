@@ -167,10 +167,14 @@ def test_commands_run(
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in text_of(page)])
-def test_python_runs(page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_runs(
+    page: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     if page in PYTHON_ELSEWHERE:
         pytest.skip("needs files: tests/cli/test_evaluation_page.py runs it")
-    monkeypatch.chdir(ROOT)
+    shutil.copytree(files, tmp_path / "here")
+    (tmp_path / "here" / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path / "here")
     for block in re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL):
         exec(compile(block, page, "exec"), {})
     assert "NaCl" in capsys.readouterr().out

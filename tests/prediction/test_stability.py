@@ -17,7 +17,7 @@ from crystalpredict.errors import DataError
 from crystalpredict.io.from_pymatgen import composition_of_formula
 from crystalpredict.prediction.conventions import bundled_elements
 from crystalpredict.prediction.known_phases import hull_of, read_phases
-from crystalpredict.prediction.phase_diagram import Candidate, phase_diagram
+from crystalpredict.prediction.phase_diagram import Candidate, diagram_of_phases, phase_diagram
 from crystalpredict.prediction.predictions import Predictions
 from crystalpredict.prediction.stability import bundled_reference
 from crystalpredict.stability.reference import Phase, ReferenceEnergies
@@ -200,7 +200,7 @@ def test_phases_joined_to_a_reference_are_as_if_all_were_given_at_once() -> None
 def test_a_new_stable_phase_lowers_the_hull_for_others() -> None:
     reference = ReferenceEnergies.of_phases([Phase({11: 1, 17: 1}, -2.0, "mp-1"), Phase({11: 1, 17: 3}, -1.2, "mp-2")])
     new = Candidate(Phase({11: 1, 17: 2}, -2.5, "new.cif"), (-2.6, -2.4))
-    diagram = phase_diagram([11, 17], reference, [new])
+    diagram = diagram_of_phases([11, 17], reference, [new])
     rows = {row.id: row for row in diagram.phases if row.id}
     assert rows["new.cif"].stable
     assert rows["new.cif"].lo90 == -2.6
@@ -210,3 +210,11 @@ def test_a_new_stable_phase_lowers_the_hull_for_others() -> None:
     assert rows["mp-2"].decomposes_to == "0.750 NaCl2 (new.cif) + 0.250 Cl2"
     assert {row.formula for row in diagram.phases if row.stable} == {"Na", "Cl2", "NaCl", "NaCl2"}
     assert diagram.to_frame()["e_above_hull_eV_per_atom"].is_monotonic_increasing
+
+
+def test_structures_join_the_diagram_of_a_system() -> None:
+    diagram = phase_diagram("Na-Cl", [*FILES[:2], "missing.cif"], device="cpu")
+    assert [row.source for row in diagram.phases].count("predicted") == 1  # CsPbBr3 has other elements
+    assert [row.path for row in diagram.failed] == ["missing.cif"]
+    assert "Na-Cl: " in repr(diagram)
+    assert phase_diagram(structures=FILES[0], device="cpu").elements == ("Na", "Cl")

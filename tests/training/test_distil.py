@@ -7,7 +7,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from crystalpredict import load_model
-from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, table_of_rows
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, table_from_rows
 
 
 def rock_salt(name: str, length: float, cation: str, **labels: float) -> dict[str, object]:
@@ -32,7 +32,7 @@ def test_a_teacher_labels_training_crystals_but_no_test_crystals(
         (rock_salt("of a test", 3.95, "Ba", formation_energy=-2.8), TRAIN),
         ({**rock_salt("large", 2.98, "Mg"), "species": ["Mg"] * 3, "frac_coords": np.eye(3).tolist()}, TRAIN),
     ]
-    table_of_rows(rows).save(tmp_path / "crystals.npz")
+    table_from_rows(rows).save(tmp_path / "crystals.npz")
     (tmp_path / "test.jsonl").write_text(json.dumps(rock_salt("test", 4.0, "Ba", bulk_modulus=70.0)) + "\n")
     arguments = [tmp_path / "crystals.npz", "crystalframer-elastic", "-o", tmp_path / "distilled.npz"]
     wanted = ["--atoms", "2", "--without", tmp_path / "test.jsonl"]
@@ -42,7 +42,7 @@ def test_a_teacher_labels_training_crystals_but_no_test_crystals(
     assert "no column for shear_modulus" in capsys.readouterr().err
 
     rows[1][0]["shear_modulus"] = 82.0
-    table_of_rows(rows).save(tmp_path / "crystals.npz")
+    table_from_rows(rows).save(tmp_path / "crystals.npz")
     distil.main()
     filled = CrystalTable.load(tmp_path / "distilled.npz")
     assert filled.ids.tolist() == [row["id"] for row, _ in rows]

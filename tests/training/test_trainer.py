@@ -258,7 +258,7 @@ def test_unusable_labels_and_settings_are_named(data, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no crystal with a usable label"):
         Trainer(tmp_path, replace(table, labels=table.labels * np.nan), neighbors, MODEL, CONFIG)
     constant = replace(table, labels=np.ones_like(table.labels))
-    with pytest.raises(DataError, match="formation_energy: no two different labels"):
+    with pytest.raises(DataError, match="formation_energy: training needs labels of at least two values"):
         Trainer(tmp_path, constant, neighbors, MODEL, CONFIG)
     with pytest.raises(UsageError, match="cuda:99"):
         Trainer(tmp_path, table, neighbors, MODEL, replace(CONFIG, device="cuda:99"))

@@ -1,11 +1,13 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.uncertainty.applicability import COMPRESSION_FACTOR, Domain, fit_domain, nearest_neighbors
+from crystalpredict.uncertainty.calibration import domain_from_bytes, domain_to_bytes
 from tests.sample_crystals import rock_salt
 
 SYMBOLS = [(one, two) for one in ("Na", "K", "Rb", "Cs") for two in ("F", "Cl", "Br", "I")]
@@ -127,6 +129,35 @@ def test_compressed_crystals_are_tolerated_and_expanded_ones_left_out() -> None:
     crystals += [salt("Na", "Cl", 1.9)] * 2
     with_blown_up = fit_domain(crystals, [neighbors(crystal) for crystal in crystals], features_of(crystals))
     assert with_blown_up.bonds[10, 16] == pytest.approx(alone.bonds[10, 16], rel=1e-3)
+
+
+def test_crystals_of_a_later_training_are_added_and_features_are_left_out(domain) -> None:
+    lithium = np.array([[ATOMIC_NUMBERS["Li"]], [ATOMIC_NUMBERS["Cl"]]])
+    dense = [salt("Na", "Cl", 0.75 + 0.001 * number) for number in range(20)]
+    new = [replace(salt("Na", "Cl"), numbers=lithium) for _ in range(25)]
+    later = fit_domain([*dense, *new], [neighbors(crystal) for crystal in (*dense, *new)], base=domain)
+    assert later.elements[[10, 2, 16]].tolist() == [140, 25, 165]
+    assert later.pairs[10, 16] == 50
+    assert later.bonds[10, 16] == pytest.approx([2.1, 2.8 * 1.03], rel=5e-3)
+    assert later.bonds[2, 16] == pytest.approx([2.8, 2.8])
+    assert later.bonds[18, 16].tolist() == domain.bonds[18, 16].tolist()
+    assert later.volumes[10] == domain.volumes[10]
+    rows = (salt("Na", "Cl"), dense[0], new[0], salt("K", "Br"))
+    assert said(later, *rows, features=np.full((4, 7), np.nan)) == [""] * 4
+    (unseen,) = said(later, replace(salt("Na", "Cl"), numbers=lithium + 20), features=np.zeros((1, 7)))
+    assert "no V in it" in unseen
+    (wide,) = said(later, salt("Na", "Cl", 1.3))
+    assert "Na-Cl 3.64 Å apart, not 2.1" in wide
+    assert "times the usual volume" in wide
+    content = domain_to_bytes(later)
+    again = domain_from_bytes(content, 128)
+    assert all(np.array_equal(getattr(again, each.name), getattr(later, each.name)) for each in fields(Domain))
+    with pytest.raises(ValueError, match="another model"):
+        domain_from_bytes(domain_to_bytes(domain), 128)
+    other = safetensors.numpy.save({"domain.reach": np.zeros(1)})
+    for wrong, message in ((content[:50], "no safetensors"), (other, "missing or unknown")):
+        with pytest.raises(ValueError, match=message):
+            domain_from_bytes(wrong, 128)
 
 
 def test_impossible_statistics_are_refused(domain) -> None:

@@ -53,7 +53,7 @@ def test_an_invalid_file_with_the_right_checksum_is_refused(folder, content) -> 
     with pytest.raises(CheckpointError, match="damaged or altered"):
         load_checkpoint(folder)
     set_checksum(folder)
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         load_checkpoint(folder)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from crystalpredict.properties import find_property
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
-from crystalpredict.uncertainty.intervals import ErrorModel, bounds, conformal_quantile, fit_errors
+from crystalpredict.uncertainty.intervals import ErrorModel, conformal_quantile, fit_errors, interval_bounds
 
 AT = LEVELS.index(DEFAULT_LEVEL)
 NO_FLOOR = np.array([-np.inf])
@@ -76,7 +76,7 @@ def test_correlation_of_errors_is_that_of_the_labels_noise() -> None:
 
 def test_intervals_are_mapped_to_the_unit_and_end_where_physics_does() -> None:
     gap, bulk = find_property("bandgap"), find_property("bulk_modulus")
-    ends = bounds([gap, bulk], np.array([[0.2, 2.0]]), np.full((1, 2, 1), 0.5))
+    ends = interval_bounds([gap, bulk], np.array([[0.2, 2.0]]), np.full((1, 2, 1), 0.5))
     assert ends[0, 0, 0] == pytest.approx([0, 0.7])
     assert ends[0, 1, 0] == pytest.approx([10**1.5, 10**2.5])
 

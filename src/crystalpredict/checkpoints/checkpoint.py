@@ -1,11 +1,12 @@
-"""Checkpoint folders: config.json, model.safetensors, golden.json and a card; no pickle.
+"""Read, write and verify checkpoint folders, which contain no pickles.
 
-config.json      format_version, model (ModelConfig), properties with unit, transform, mean and deviation,
-                 weights_sha256, calibration_sha256 if there is that file, crystalpredict (the version that wrote it),
-                 training (free text and figures)
-calibration.safetensors  how large the errors are and what the training data were like (uncertainty.calibration)
-golden.json      crystals and the network's outputs for them, which a loaded model must repeat
-README.md        the model card
+* config.json: `crystalpredict.checkpoints.files.CheckpointConfig`
+* model.safetensors: weights of the network
+* calibration.safetensors: error model and statistics of the training data, optional
+  (`crystalpredict.uncertainty.calibration`)
+* domain.safetensors: statistics of the training data of a fine-tuned model, optional
+* golden.json: crystals and the outputs of the network for them, which a loaded model must reproduce
+* README.md: the model card
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import safetensors.torch
 import torch
 
 from crystalpredict._files import write_atomically
-from crystalpredict._schema import checkpoint_file, damaged, read_json_file
+from crystalpredict._schema import damaged, read_checkpoint_file, read_json_file
 from crystalpredict._version import __version__
 from crystalpredict.checkpoints.files import (
     GoldenCrystal,
@@ -41,19 +42,36 @@ from crystalpredict.errors import CheckpointError
 from crystalpredict.nn import ModelConfig, Network, network_of
 from crystalpredict.nn.batch import collate
 from crystalpredict.properties import Property
-from crystalpredict.uncertainty.calibration import CALIBRATION_FILE, Calibration
+from crystalpredict.uncertainty.applicability import Domain
+from crystalpredict.uncertainty.calibration import (
+    CALIBRATION_FILE,
+    DOMAIN_FILE,
+    Calibration,
+    domain_from_bytes,
+    domain_to_bytes,
+)
 
-WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-LARGEST_NUMBER = 8  # bytes, of a weight
-LONGEST_HEADER = 2**20  # bytes, of the names and shapes in a file of tensors
-LARGEST_CALIBRATION = 2**26  # bytes
-MOST_GOLDEN = 2**28  # numbers for the edges of golden.json, some; 1 GiB
+WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_WEIGHT_BYTES = 8
+MAX_HEADER_BYTES = 2**20  # names and shapes in a file of tensors
+MAX_CALIBRATION_BYTES = 2**26
+MAX_GOLDEN_NUMBERS = 2**28  # estimated, of the edges of golden.json; 1 GiB
 GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and what its outputs mean; mean and deviation (outputs,) of the trained scale."""
+    """A trained network and the meaning of its outputs.
+
+    Attributes:
+        name: of the folder.
+        model: network, or ensemble.
+        properties: of the outputs.
+        mean: of the training labels on the trained scale, (outputs,).
+        deviation: standard deviation of the training labels on the trained scale, (outputs,).
+        training: free text and figures about the training.
+        calibration: error model and applicability domain, or None.
+    """
 
     name: str
     model: Network
@@ -62,46 +80,65 @@ class Checkpoint:
     deviation: FloatArray
     training: dict[str, Any]
     calibration: Calibration | None = None
+    training_domain: Domain | None = None
+    """Of a fine-tuned model, whose calibration has none."""
+
+    @property
+    def domain(self) -> Domain | None:
+        """Statistics of the training crystals, from which warnings follow; None if there are none."""
+        return (self.calibration.domain if self.calibration else None) or self.training_domain
 
     @property
     def learnt(self) -> set[Identity]:
-        """Identities of its properties, and of those that models before it learnt: it may know crystals of each."""
+        """Identities of the properties that this model or its base models were trained on."""
         return {prop.identity for prop in self.properties} | set(map(tuple, self.training.get("learnt", ())))
 
     @property
-    def floors(self) -> FloatArray:
-        """Least standardised values (outputs,) that are physically possible, minus infinity where there is no least."""
-        least = np.array([prop.raised(np.array(-np.inf)) for prop in self.properties], dtype=float)
-        return (least - self.mean) / self.deviation
+    def minima(self) -> FloatArray:
+        """Smallest possible standardised values, minus infinity for properties without a minimum, (outputs,)."""
+        minima = np.array([prop.clip_to_minimum(np.array(-np.inf)) for prop in self.properties], dtype=float)
+        return (minima - self.mean) / self.deviation
 
-    def centres(self, outputs: FloatArray) -> FloatArray:
-        """Standardised outputs (B, outputs) to the trained scale, raised to what is physically possible."""
+    def interval_centres(self, outputs: FloatArray) -> FloatArray:
+        """Return values on the trained scale, not below the minima, from standardised outputs (B, outputs)."""
         values = outputs * self.deviation + self.mean
-        return np.stack([prop.raised(values[:, i]) for i, prop in enumerate(self.properties)], axis=1)
+        return np.stack([prop.clip_to_minimum(values[:, i]) for i, prop in enumerate(self.properties)], axis=1)
 
     def decode(self, outputs: FloatArray) -> dict[str, FloatArray]:
-        """Standardised outputs (B, outputs) to values in each property's unit, by property name."""
+        """Return values in the unit of each property, by property name, from standardised outputs (B, outputs)."""
         values = outputs * self.deviation + self.mean
         return {prop.name: prop.decode(values[:, i]) for i, prop in enumerate(self.properties)}
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder, in evaluation mode on the CPU; CheckpointError if anything about it is off."""
+    """Return the checkpoint in a folder, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, altered, or does not fit the others.
+    """
     config = read_config(folder)
     properties, mean, deviation = properties_of(config.properties)
     model = _read_network(folder / "model.safetensors", config.weights_sha256, config.model)
     calibration = _read_calibration(folder / CALIBRATION_FILE, config.calibration_sha256, config.model)
-    return Checkpoint(folder.name, model, properties, mean, deviation, config.training, calibration)
+    domain = _read_domain(folder / DOMAIN_FILE, config.training.get("domain_sha256"), config.model)
+    return Checkpoint(folder.name, model, properties, mean, deviation, config.training, calibration, domain)
 
 
 def properties_of(entries: Sequence[TrainedProperty]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
-    """Properties of a checkpoint or a run, mean and deviation (outputs,) of their trained scale."""
+    """Return properties of a checkpoint or a run, and mean and deviation of their trained scale, each (outputs,)."""
     scales = np.array([(entry.mean, entry.deviation) for entry in entries])
     return tuple(entry.plain for entry in entries), *scales.T
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Crystal], card: str) -> None:
-    """Write the checkpoint as a folder, with outputs for the crystals `golden` and the text of its card."""
+    """Write a checkpoint folder.
+
+    Args:
+        checkpoint: to be saved.
+        folder: new or existing.
+        golden: ordered crystals whose outputs are saved in golden.json.
+        card: text of README.md.
+    """
     weights = safetensors.torch.save({k: v.contiguous().cpu() for k, v in checkpoint.model.state_dict().items()})
     entries = [
         asdict(prop) | {"mean": float(mean), "deviation": float(deviation)}
@@ -113,12 +150,15 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
         "model": checkpoint.model.config.to_dict(),
         "properties": entries,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "training": checkpoint.training,
+        "training": {name: fact for name, fact in checkpoint.training.items() if name != "domain_sha256"},
     }
     files = {"model.safetensors": weights}
     if checkpoint.calibration:
         files[CALIBRATION_FILE] = checkpoint.calibration.to_bytes()
         config["calibration_sha256"] = hashlib.sha256(files[CALIBRATION_FILE]).hexdigest()
+    if checkpoint.training_domain:
+        files[DOMAIN_FILE] = domain_to_bytes(checkpoint.training_domain)
+        config["training"]["domain_sha256"] = hashlib.sha256(files[DOMAIN_FILE]).hexdigest()
     outputs = network_outputs(checkpoint.model, golden)
     examples = [
         {
@@ -132,25 +172,31 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
     files["golden.json"] = json.dumps({"crystals": examples}, indent=1).encode()
     files["README.md"] = card.encode()
     files["config.json"] = json_bytes(config)  # last: it makes the folder a checkpoint
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
-    if not checkpoint.calibration:  # that of other weights
-        (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+    _write_files(folder, files)
+    for name in {CALIBRATION_FILE, DOMAIN_FILE} - files.keys():  # those of other weights
+        (folder / name).unlink(missing_ok=True)
 
 
 def save_calibration(calibration: Calibration, folder: Path) -> None:
-    """Put a calibration into a checkpoint folder, in place of the one it may have."""
+    """Write a calibration into a checkpoint folder, in place of an old one."""
     read_config(folder)
     content, config = calibration.to_bytes(), read_json_file(folder / "config.json")
     config["calibration_sha256"] = hashlib.sha256(content).hexdigest()
-    for name, data in ((CALIBRATION_FILE, content), ("config.json", json_bytes(config))):
+    _write_files(folder, {CALIBRATION_FILE: content, "config.json": json_bytes(config)})
+
+
+def _write_files(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
         with write_atomically(folder / name) as file:
-            file.write(data)
+            file.write(content)
 
 
 def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | str = "cpu") -> float:
-    """Largest deviation from golden.json of the outputs on a device; CheckpointError above GOLDEN_TOLERANCE."""
+    """Return the largest difference between the outputs on a device and those in golden.json, standardised.
+
+    Raises:
+        CheckpointError: the difference exceeds GOLDEN_TOLERANCE, or golden.json is damaged.
+    """
     examples, config = read_golden(folder).crystals, checkpoint.model.config
     try:
         for number, example in enumerate(examples):
@@ -158,19 +204,19 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
                 raise ValueError(f"crystals[{number}]: {len(example.outputs)} outputs, not {config.outputs}")
         crystals = [_golden_crystal(number, example) for number, example in enumerate(examples)]
         edges = sum(crystal.n_atoms**2 / crystal.volume for crystal in crystals) * 4 / 3 * pi * config.radius**3
-        if edges * (config.width + config.radial_basis + 3 * config.direction_basis) > MOST_GOLDEN:
-            raise ValueError("crystals: too many atoms and neighbours for an example")
+        if edges * (config.width + config.radial_basis + 3 * config.direction_basis) > MAX_GOLDEN_NUMBERS:
+            raise ValueError("crystals: too many atoms and neighbours")
     except ValueError as error:
         raise damaged(folder / "golden.json", error) from None
     outputs = network_outputs(checkpoint.model.to(device), crystals)
     worst = float(np.abs(outputs - np.array([example.outputs for example in examples])).max())
     if not worst <= GOLDEN_TOLERANCE:
-        raise CheckpointError(f"{folder}: outputs differ from golden.json by {worst:.2g}; do not trust them here")
+        raise CheckpointError(f"{folder}: outputs differ from golden.json by {worst:.2g}; do not use the model here")
     return worst
 
 
 def _golden_crystal(number: int, example: GoldenCrystal) -> Crystal:
-    """The crystal of an example; ValueError if its cell is none that a crystal can have."""
+    """Return the crystal of an example; raise a ValueError if no crystal can have its cell."""
     crystal = Crystal.ordered(np.array(example.lattice), np.array(example.positions), np.array(example.numbers))
     if error := cell_error(crystal.lattice, crystal.n_atoms):
         raise ValueError(f"crystals[{number}].lattice: {error}")
@@ -178,7 +224,7 @@ def _golden_crystal(number: int, example: GoldenCrystal) -> Crystal:
 
 
 def network_outputs(model: Network, crystals: Sequence[Crystal]) -> FloatArray:
-    """Standardised outputs (B, outputs) of one batch, on the device and in the precision of the model."""
+    """Return standardised outputs (B, outputs) of one batch, on the device and in the precision of the model."""
     weight, config = next(model.parameters()), model.config
     edges = [
         find_neighbors(crystal.lattice, crystal.positions, config.radius, vectors=config.vectors)
@@ -191,41 +237,61 @@ def network_outputs(model: Network, crystals: Sequence[Crystal]) -> FloatArray:
 
 def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> Calibration | None:
     """The calibration that config.json names by its sha256; None if it names none and there is none."""
-    if expected is None:
-        if path.exists() or path.is_symlink():
-            raise CheckpointError(f"{path}: config.json does not name it; delete it, or calibrate again")
+    content = _named_content(path, expected)
+    if content is None:
         return None
-    content = checkpoint_file(path, LARGEST_CALIBRATION)
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
     try:
         return Calibration.from_bytes(content, config.outputs, config.features)
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error}); calibrate again") from error
 
 
-def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:
-    """The network with the weights of a safetensors file whose sha256 is `expected`."""
-    content = checkpoint_file(path, 2 * LARGEST_NUMBER * config.least_weights + LONGEST_HEADER)
+def _read_domain(path: Path, expected: str | None, config: ModelConfig) -> Domain | None:
+    """The domain that config.json names by its sha256; None if it names none and there is none."""
+    content = _named_content(path, expected)
+    try:
+        return None if content is None else domain_from_bytes(content, config.features)
+    except ValueError as error:
+        raise damaged(path, error) from error
+
+
+def _named_content(path: Path, expected: str | None) -> bytes | None:
+    """Content of a file that config.json names by its sha256; None if it names none and there is none."""
+    if expected is None:
+        if path.exists() or path.is_symlink():
+            raise CheckpointError(f"{path}: config.json does not name it; delete it, or calibrate again")
+        return None
+    return _read_verified(path, MAX_CALIBRATION_BYTES, expected)
+
+
+def _read_verified(path: Path, max_bytes: int, expected: str) -> bytes:
+    """Return the content of a file with a given sha256."""
+    content = read_checkpoint_file(path, max_bytes)
     if hashlib.sha256(content).hexdigest() != expected:
         raise CheckpointError(f"{path}: damaged or altered (sha256 is not the one in config.json); fetch it again")
+    return content
+
+
+def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:
+    """Return the network with the weights of a safetensors file of a given sha256."""
+    content = _read_verified(path, 2 * MAX_WEIGHT_BYTES * config.least_weights + MAX_HEADER_BYTES, expected)
     try:
         tensors = safetensors.torch.load(content)
-    except Exception as error:  # of types that torch does not have, its reader raises a KeyError, and others
-        raise damaged(path, ValueError("no safetensors file that can be read")) from error
-    # a network takes memory, and is made only if the file has weights for it; `meta` tensors would import SymPy
+    except Exception as error:  # such as a KeyError for a type that torch does not have
+        raise damaged(path, ValueError("not a readable safetensors file")) from error
+    # before memory is allocated for the network; `meta` tensors would not need memory, but import SymPy
     if sum(value.numel() for value in tensors.values()) < config.least_weights:
         raise CheckpointError(f"{path}: does not fit the model in config.json, which has more weights")
     with torch.device("cpu"):
-        model = network_of(config).float()  # whatever the defaults of the program that asks
+        model = network_of(config).float()  # the defaults of the caller may be others
     wanted, found = ({name: tuple(value.shape) for name, value in own.items()} for own in (model.state_dict(), tensors))
     if wanted != found:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}")
     for name, value in tensors.items():
-        if value.dtype not in WEIGHTS:
-            raise CheckpointError(f"{path}: {name} has the type {value.dtype}, which no weights have")
+        if value.dtype not in WEIGHT_DTYPES:
+            raise CheckpointError(f"{path}: {name} has the type {value.dtype}, which weights cannot have")
         if not torch.isfinite(value).all():
-            raise CheckpointError(f"{path}: {name} holds values that are not finite; the model was never trained")
+            raise CheckpointError(f"{path}: {name} holds values that are not finite: the training failed")
     model.load_state_dict(tensors)
     return model.eval()

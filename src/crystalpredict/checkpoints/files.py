@@ -1,4 +1,4 @@
-"""What the JSON files of a checkpoint hold, as records; read without torch."""
+"""The JSON files of a checkpoint as dataclasses; reading them does not import torch."""
 
 from __future__ import annotations
 
@@ -23,28 +23,49 @@ Identity = tuple[Text, Text, Text]  # Property.identity
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedProperty(Property):
-    """A property of a checkpoint, with mean and deviation of the labels that it was trained on."""
+    """A property of a checkpoint.
+
+    Attributes:
+        mean: of the training labels, on the trained scale.
+        deviation: standard deviation of the training labels, on the trained scale.
+    """
 
     mean: Number
     deviation: Positive
 
     @property
     def plain(self) -> Property:
-        """The property alone."""
+        """The property without mean and deviation."""
         return Property(**{each.name: getattr(self, each.name) for each in fields(Property)})
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Of what config.json says of the training, that which is computed with."""
+class TrainingFacts:
+    """The entries of `CheckpointConfig.training` that are used in computations.
+
+    Attributes:
+        learnt: identities of the properties that the model and its base models were trained on.
+        elements_seen: atomic numbers of the elements in the training data.
+    """
 
     learnt: tuple[Identity, ...] = ()
     elements_seen: tuple[AtomicNumber, ...] = ()
+    domain_sha256: Sha256 | None = None
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """config.json of a checkpoint. training: free text and figures, but for what Facts has."""
+    """config.json of a checkpoint.
+
+    Attributes:
+        format_version: of the checkpoint.
+        model: shape of the network.
+        properties: of the outputs.
+        weights_sha256: of model.safetensors.
+        crystalpredict: version that wrote the checkpoint.
+        training: free text and figures, and the entries of TrainingFacts.
+        calibration_sha256: of calibration.safetensors, or None.
+    """
 
     format_version: FormatVersion
     model: ModelConfig
@@ -55,14 +76,12 @@ class CheckpointConfig:
     calibration_sha256: Sha256 | None = None
 
     def __post_init__(self) -> None:
-        """ValueError for parts that do not belong together."""
-        record(
-            {name: self.training[name] for name in ("learnt", "elements_seen") if name in self.training},
-            Facts,
-            "training",
-        )
+        """Raise a ValueError if the parts contradict each other."""
+        known = {field.name for field in fields(TrainingFacts)}
+        facts = {name: value for name, value in self.training.items() if name in known}
+        record(facts, TrainingFacts, "training")
         if len(self.properties) != self.model.outputs:
-            raise ValueError(f"{len(self.properties)} properties for {self.model.outputs} outputs")
+            raise ValueError(f"there are {len(self.properties)} properties for {self.model.outputs} outputs")
         if format_version(self.model) > self.format_version:
             missing = "ensembles" if self.model.members > 1 else f"{self.model.attention} attention"
             raise ValueError(f"format {self.format_version} has no {missing}")
@@ -70,12 +89,19 @@ class CheckpointConfig:
             if len({name.lower() for name in names}) < len(names):
                 raise ValueError("two of the properties have the same name")
             if taken := [name for name in names if name.lower() in OUTPUT_COLUMNS]:
-                raise ValueError(f"a property is called {taken[0]!r}, which is another column of a row")
+                raise ValueError(f"a property has the name {taken[0]!r} of another output column")
 
 
 @dataclass(frozen=True)
 class GoldenCrystal:
-    """An ordered crystal of golden.json with the standardised outputs of the network."""
+    """An ordered crystal of golden.json with n atoms.
+
+    Attributes:
+        lattice: rows a, b, c, Å, (3, 3).
+        positions: Cartesian, Å, (n, 3).
+        numbers: atomic numbers, (n,).
+        outputs: standardised outputs of the network, (outputs,).
+    """
 
     lattice: tuple[Vector, Vector, Vector]
     positions: Annotated[tuple[Vector, ...], Meta(min_length=1, max_length=1000)]
@@ -83,30 +109,34 @@ class GoldenCrystal:
     outputs: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=4096)]
 
     def __post_init__(self) -> None:
-        """ValueError for positions that are not those of the atoms."""
+        """Raise a ValueError if the number of positions is not that of the atoms."""
         if len(self.positions) != len(self.numbers):
-            raise ValueError(f"{len(self.positions)} positions for {len(self.numbers)} numbers")
+            raise ValueError(f"there are {len(self.positions)} positions for {len(self.numbers)} numbers")
 
 
 @dataclass(frozen=True)
 class Golden:
-    """golden.json."""
+    """golden.json of a checkpoint."""
 
     crystals: Annotated[tuple[GoldenCrystal, ...], Meta(min_length=1, max_length=1000)]
 
 
 def format_version(config: ModelConfig) -> int:
-    """Format of a network's checkpoint: the oldest that has what it needs, which older programs can read."""
+    """Return the oldest checkpoint format that can describe a network, so that older versions can read it."""
     return 3 if config.members > 1 else 2 if config.vectors else 1
 
 
 def json_bytes(config: dict[str, Any]) -> bytes:
-    """Content of a JSON file of a checkpoint."""
+    """Return the content of a JSON file of a checkpoint."""
     return (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_config(folder: Path) -> CheckpointConfig:
-    """config.json of a checkpoint folder; CheckpointError if it is none, or of a format that is unknown here."""
+    """Return config.json of a checkpoint folder.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of an unknown format.
+    """
     path = folder / "config.json"
     values = read_json_file(path)
     version = values.get("format_version", 0) if isinstance(values, dict) else 1
@@ -119,6 +149,10 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 
 def read_golden(folder: Path) -> Golden:
-    """golden.json of a checkpoint folder; CheckpointError if it is none."""
+    """Return golden.json of a checkpoint folder.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     path = folder / "golden.json"
     return record_of(read_json_file(path), Golden, path)

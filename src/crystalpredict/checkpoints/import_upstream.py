@@ -1,7 +1,7 @@
-"""Checkpoints of the authors' programs, Crystalformer and CrystalFramer, as checkpoints of this one.
+"""Import checkpoints of the authors' programs, Crystalformer and CrystalFramer.
 
-A Lightning file is read without running any code in it. Its tensors get the names that they have here, their values
-stay; whatever is not understood, a tensor or a setting, is refused by its name rather than guessed.
+Lightning files are read without running code in them. Tensors are renamed; their values do not change. A file with an
+unknown tensor or setting is refused, with its name in the message.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from crystalpredict.errors import CheckpointError, UsageError, printable, suppre
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.properties import PROPERTIES, Property, find_property
 
-# Å, and in units of the widest sigma: the authors' sums over images reach 3.5 sigma or two cells, whichever is
-# farther: this is converged too
-RADIUS, WIDTHS = 9.0, 4.5
-PLAIN, AVERAGED = "model.", "swa_model.module."
-COUNT = "swa_model.n_averaged"
-ATTENTION = {"real": "real", "multihead": "dual", "real-reci": "alternating", "reci": "reciprocal"}  # of their domains
+# Å, and in units of the widest Gaussian's sigma. The authors sum over images within 3.5 sigma, or two cells if that is
+# farther; both sums are converged
+MIN_RADIUS, RADIUS_IN_SIGMA = 9.0, 4.5
+WEIGHTS_PREFIX, MEAN_WEIGHTS_PREFIX = "model.", "swa_model.module."
+MEAN_COUNT = "swa_model.n_averaged"
+# attention by the authors' `domain`
+ATTENTION = {"real": "real", "multihead": "dual", "real-reci": "alternating", "reci": "reciprocal"}
 
-# settings that decide what the network computes: a file without one was written when this was its only value
+# settings of the network, with the values that apply to files older than the setting
 DEFAULTS: dict[str, Any] = {
     "domain": "real", "scale_real": [1.4], "scale_reci": [2.2], "gauss_lb_real": 0.5, "gauss_lb_reci": 0.5,
     "value_pe_dist_max": -10.0, "head_num": 8, "value_pe_angle_real": 0, "value_pe_angle_wscale": 4.0,
     "value_pe_angle_coef": 1.0, "value_pe_dist_coef": 1.0, "frame_method": "max",
 }  # fmt: skip
-# those of which only one value is understood
+# settings of which only one value is supported
 FIXED: dict[str, Any] = {
     "encoder_name": "latticeformer", "lattice_range": 2, "adaptive_cutoff_sigma": -3.5, "minimum_range": True,
     "k_dim": 0, "v_dim": 0, "t_activation": "relu", "gauss_state": "q", "normalize_gauss": True,
@@ -45,8 +46,8 @@ FIXED: dict[str, Any] = {
     "exclude_self": False, "norm_func_mode": 0, "pooling": "avr", "pre_pooling_op": "no", "norm_type": "no",
     "cos_abs": 0, "frame_mode": "both",
 }  # fmt: skip
-# those that the tensors tell too, or that have no part in a prediction
-OTHERS = set(
+# settings that follow from the tensors, or do not change predictions
+IGNORED_SETTINGS = set(
     """
     targets num_layers model_dim ff_dim embedding_dim value_pe_dist_real positive_func positive_func_beta scale_crystal
     param_file training_data momentum normalize_targets
@@ -78,9 +79,15 @@ TARGETS: dict[str, Property] = {
 
 
 def read_upstream(path: Path, targets: Sequence[str] = ()) -> Checkpoint:
-    """The network in a file of the authors' programs; CheckpointError if it is none, or one that is not understood.
+    """Return the checkpoint in a file of the authors' programs, with the running means of the weights if there are any.
 
-    Running means of the weights are taken where there are any. `targets` name the outputs, where the file does not.
+    Args:
+        path: of the Lightning file.
+        targets: names of known properties, one for each output; none: those that the file names.
+
+    Raises:
+        UsageError: the file cannot be read, or its targets are unknown.
+        CheckpointError: the file is not a checkpoint, or has an unknown tensor or setting.
     """
     content = _load(path)
     state = content.get("state_dict")
@@ -88,9 +95,9 @@ def read_upstream(path: Path, targets: Sequence[str] = ()) -> Checkpoint:
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        raise CheckpointError(f"{path}: no state_dict of tensors in it; is it a Lightning checkpoint?")
+        raise CheckpointError(f"{path}: it has no state_dict of tensors; is it a Lightning checkpoint?")
     if not isinstance(settings, dict):
-        raise CheckpointError(f"{path}: hyper_parameters are no plain mapping")
+        raise CheckpointError(f"{path}: hyper_parameters is not a dictionary")
     try:
         _refuse_unknown(settings)
         weights, rest, averaged = _choose_weights(state)
@@ -108,25 +115,25 @@ def read_upstream(path: Path, targets: Sequence[str] = ()) -> Checkpoint:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: {printable(first[:300])}") from error
     if rest:
-        raise CheckpointError(f"{path}: tensor {min(rest)[:100]!r} is not understood")
+        raise CheckpointError(f"{path}: tensor {min(rest)[:100]!r} is unknown")
     properties = _properties(settings.get("targets"), targets, config.outputs)
     kind = "running means of the weights" if averaged else "last weights"
-    training = {"imported_from": path.name, "weights": kind, "settings": _plain(settings)}
+    training = {"imported_from": path.name, "weights": kind, "settings": _to_json(settings)}
     return Checkpoint(path.stem, model.eval(), properties, mean, deviation, training)
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """What a Lightning file holds: tensors and plain containers, never code."""
+    """Return the tensors and settings in a Lightning file; code in it is not run."""
     try:
-        with suppress_warnings():  # about the protocols of files that are refused below
+        with suppress_warnings():  # about pickle protocols of files that are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # torch's reader raises whatever a damaged file leads it to
+    except Exception as error:  # torch raises errors of many types for damaged files
         raise CheckpointError(
-            f"{path}: no file of tensors and plain settings ({type(error).__name__}); other content is not run"
+            f"{path}: not a file of tensors and plain settings ({type(error).__name__}); other content is not loaded"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; is it a Lightning checkpoint?")
@@ -134,65 +141,66 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _refuse_unknown(settings: Mapping[str, Any]) -> None:
-    """ValueError that names a setting which is not understood, or a value of it."""
+    """Raise a ValueError if a setting or its value is not supported."""
     for name, value in settings.items():
         if name in FIXED:
             if value != FIXED[name]:
-                raise ValueError(f"{name} is {value!r}, but only {FIXED[name]!r} is understood")
-        elif name not in DEFAULTS and name not in OTHERS:
-            raise ValueError(f"setting {name!r} is not understood")
+                raise ValueError(f"{name} is {value!r}, but only {FIXED[name]!r} is supported")
+        elif name not in DEFAULTS and name not in IGNORED_SETTINGS:
+            raise ValueError(f"setting {name!r} is unknown")
 
 
 def _choose_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], bool]:
-    """Weights of the network by their names inside it, the other tensors, and whether the weights are running means."""
+    """Return weights by their names in the network, the other tensors, and whether the weights are running means."""
     of_prefix = {
         prefix: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        for prefix in (PLAIN, AVERAGED)
+        for prefix in (WEIGHTS_PREFIX, MEAN_WEIGHTS_PREFIX)
     }
-    averaged = bool(of_prefix[AVERAGED]) and int(state.get(COUNT, torch.tensor(1))) > 0
-    weights = of_prefix[AVERAGED if averaged else PLAIN]
+    averaged = bool(of_prefix[MEAN_WEIGHTS_PREFIX]) and int(state.get(MEAN_COUNT, torch.tensor(1))) > 0
+    weights = of_prefix[MEAN_WEIGHTS_PREFIX if averaged else WEIGHTS_PREFIX]
     if not weights:
-        raise ValueError(f"no tensors named {PLAIN}* or {AVERAGED}*: not a Crystalformer")
-    rest = {name: value for name, value in state.items() if not name.startswith((PLAIN, AVERAGED)) and name != COUNT}
+        raise ValueError(f"no tensors named {WEIGHTS_PREFIX}* or {MEAN_WEIGHTS_PREFIX}*: not a Crystalformer")
+    prefixes = (WEIGHTS_PREFIX, MEAN_WEIGHTS_PREFIX)
+    rest = {name: value for name, value in state.items() if not name.startswith(prefixes) and name != MEAN_COUNT}
     for name, value in weights.items():
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{name} has more numbers than are in the file")
+            raise ValueError(f"{name} has more numbers than the file")
         if not torch.isfinite(value).all():
             raise ValueError(f"{name} holds values that are not finite")
     return weights, rest, averaged
 
 
 def _config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> ModelConfig:
-    """The config of a network: its shape by its tensors, its constants by its settings."""
+    """Return the config of a network, with its shape from the tensors and its constants from the settings."""
     blocks = 1 + max(
         (int(found[1]) for name in weights if (found := re.match(r"encoder\.layers\.(\d+)\.", name))), default=0
     )
     layer = "encoder.layers.0."
     width, known = weights["input_embeddings.weight"].shape
     if known != len(ELEMENTS):
-        raise ValueError(f"input_embeddings.weight is for {known} elements, but {len(ELEMENTS)} are understood")
+        raise ValueError(f"input_embeddings.weight is for {known} elements, but {len(ELEMENTS)} are supported")
     encodings = [value for name, value in weights.items() if name.endswith("pe_dist_proj")]
     heads = encodings[0].shape[1] if encodings else int(settings["head_num"])
     attention = ATTENTION.get(settings["domain"])
     if attention is None:
-        raise ValueError(f"domain is {settings['domain']!r}, but only {', '.join(ATTENTION)} are understood")
+        raise ValueError(f"domain is {settings['domain']!r}, but only {', '.join(ATTENTION)} are supported")
     angles = weights.get(f"{layer}self_attn.proj_angle1")
     if angles is not None:
         if attention != "real" or settings["frame_method"] != "max":
-            raise ValueError(f"frame_method {settings['frame_method']!r} in the domain {attention} is not understood")
+            raise ValueError(f"frame_method {settings['frame_method']!r} in the domain {attention} is not supported")
         if "cos_abs" not in settings:
-            raise ValueError("cos_abs is missing: without it, cosines may or may not have a sign")
+            raise ValueError("cos_abs is missing: it decides whether cosines have a sign")
         attention = "framed"
     elif settings["value_pe_angle_real"] or settings["value_pe_dist_coef"] != 1:
         raise ValueError("value_pe_angle_real or value_pe_dist_coef is set, but there is no proj_angle1")
     if attention not in ("real", "framed") and "lattice_range" not in settings:
-        raise ValueError("lattice_range is missing: without it, the waves are not known")
+        raise ValueError("lattice_range is missing: it decides which waves are summed")
     bounds = {float(settings[f"gauss_lb_{space}"]) for space in ("real", "reci")}
     if attention in ("real", "framed"):
         bounds = {float(settings["gauss_lb_real"])}
     bound = _single("gauss_lb", sorted(bounds))
     if not 0 < bound < 1:
-        raise ValueError(f"gauss_lb is {bound}, but must lie between 0 and 1")
+        raise ValueError(f"gauss_lb is {bound}: it must be between 0 and 1")
     r0 = _single("scale_real", settings.get("scale_crystal", settings["scale_real"]))
     farthest = float(settings["value_pe_dist_max"])  # in units of r0 where it is negative
     values = {
@@ -207,7 +215,7 @@ def _config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Model
         "r_max": farthest if farthest > 0 else -farthest * r0,
         "rho_bound": bound,
         "rho_slope": _slope(settings),
-        "radius": max(RADIUS, WIDTHS * r0 / sqrt(bound)),
+        "radius": max(MIN_RADIUS, RADIUS_IN_SIGMA * r0 / sqrt(bound)),
         "attention": attention,
         "reciprocal_r0": _single("scale_reci", settings["scale_reci"]),
         "reciprocal_reach": 2 if attention in ("dual", "alternating", "reciprocal") else 0,
@@ -220,25 +228,30 @@ def _config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Model
 
 
 def _single(name: str, values: Any) -> float:
-    """The one value of a list whose entries the blocks take in turn."""
+    """Return the only value in a list with a value for each block."""
     found = {float(value) for value in values} if isinstance(values, list | tuple) else {float(values)}
     if len(found) != 1:
-        raise ValueError(f"{name} differs between blocks or spaces ({sorted(found)}), which is not understood")
+        raise ValueError(f"{name} differs between blocks or spaces ({sorted(found)}), which is not supported")
     return found.pop()
 
 
 def _slope(settings: Mapping[str, Any]) -> float:
-    """Slope a of rho: `positive_func_beta`, or in older files `positive_func`, such as elu=0.1."""
+    """Return the slope a of rho: `positive_func_beta`, or in older files `positive_func`, such as elu=0.1."""
     if "positive_func_beta" in settings:
         return float(settings["positive_func_beta"])
     function = str(settings.get("positive_func", "elu=0.1"))
     if not function.startswith("elu="):
-        raise ValueError(f"positive_func is {function!r}, but only elu=NUMBER is understood")
+        raise ValueError(f"positive_func is {function!r}, but only elu=NUMBER is supported")
     return float(function.removeprefix("elu="))
 
 
 def _renamed(weights: Mapping[str, Tensor], model: Crystalformer) -> dict[str, Tensor]:
-    """State dict of the model from tensors under the authors' names; ValueError if one is too many or misshapen."""
+    """Return the state dict of the model from tensors with the authors' names.
+
+    Raises:
+        KeyError: a tensor is missing.
+        ValueError: a tensor is unknown or has another shape.
+    """
     config, left = model.config, dict(weights)
     ours = {"embedding.weight": left.pop("input_embeddings.weight").T}
     wanted = {name: value.shape for name, value in model.state_dict().items()}
@@ -250,10 +263,12 @@ def _renamed(weights: Mapping[str, Tensor], model: Crystalformer) -> dict[str, T
         ours[mine + "width_weights"] = left.pop(theirs + "lattice_pos_weights").view(config.heads, -1)
         ours[mine + "width_norm"] = left.pop(theirs + "gauss_scale")
         if not ours[mine + "width_norm"][0] > 0:
-            raise ValueError(f"{theirs}gauss_scale was never set: the network depends on the company in its batch")
+            raise ValueError(
+                f"{theirs}gauss_scale was never set: predictions would depend on which crystals share the batch"
+            )
         left.pop(theirs + "atten_scale", None)  # unused
         if mine + "radial_weights" in wanted:
-            # the encodings of heads in reciprocal space are there, but were never used
+            # the file also has encodings of the heads in reciprocal space, which are not used
             ours[mine + "radial_weights"] = left.pop(theirs + "pe_dist_proj")[0, : wanted[mine + "radial_weights"][0]]
         if mine + "direction_weights" in wanted:
             angles = [left.pop(f"{theirs}proj_angle{axis}")[0] for axis in (1, 2, 3)]
@@ -266,7 +281,7 @@ def _renamed(weights: Mapping[str, Tensor], model: Crystalformer) -> dict[str, T
         ours[f"readout.0.{kind}"] = left.pop(f"mlp.0.{kind}")
         ours[f"readout.2.{kind}"] = left.pop(f"mlp.3.{kind}")
     if left:
-        raise ValueError(f"tensor {min(left)!r} is not understood")
+        raise ValueError(f"tensor {min(left)!r} is unknown")
     for name, shape in wanted.items():
         if ours[name].shape != shape:
             raise ValueError(f"{name} has the shape {tuple(ours[name].shape)} instead of {tuple(shape)}")
@@ -274,36 +289,42 @@ def _renamed(weights: Mapping[str, Tensor], model: Crystalformer) -> dict[str, T
 
 
 def _properties(named: Any, targets: Sequence[str], outputs: int) -> tuple[Property, ...]:
-    """What the outputs are: `targets`, names of properties known here, or else what the file says."""
+    """Return the properties of the outputs: known properties by name, or those that the file names.
+
+    Args:
+        named: `targets` in the file, of any type.
+        targets: names of known properties, or none.
+        outputs: number of outputs.
+    """
     if targets:
         properties = tuple(find_property(name, PROPERTIES) for name in targets)
     else:
         names = [named] if isinstance(named, str) else list(named) if isinstance(named, list | tuple) else []
         unknown = [name for name in names if not isinstance(name, str) or name not in TARGETS]
         if unknown or not names:
-            what = f"target {printable(repr(unknown[0])[:60])}" if unknown else "a file without targets"
+            problem = f"unknown target {printable(repr(unknown[0])[:60])}" if unknown else "a file without targets"
             known = ", ".join(prop.name for prop in PROPERTIES)
-            raise UsageError(f"{what}: say with --target what the outputs are, of {known}")
+            raise UsageError(f"{problem}: name the outputs with --target, from {known}")
         properties = tuple(TARGETS[name] for name in names)
     if len(properties) != outputs:
         raise UsageError(f"{len(properties)} targets for {outputs} outputs: name one for each with --target")
     return properties
 
 
-def _plain(value: Any, depth: int = 10) -> Any:
-    """The value as JSON can hold it, and as it is read again: what has no place there as a text."""
+def _to_json(value: Any, depth: int = 10) -> Any:
+    """Return a value as JSON data: other types become texts, and anything below `depth` levels becomes "..."."""
     if not depth:
         return "..."
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
+        return {str(key): _to_json(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, depth - 1) for item in value]
-    kept = isinstance(value, str | None) or (isinstance(value, int | float) and abs(value) < 1e20)
-    return value if kept else str(value)[:1000]
+        return [_to_json(item, depth - 1) for item in value]
+    is_json = isinstance(value, str | None) or (isinstance(value, int | float) and abs(value) < 1e20)
+    return value if is_json else str(value)[:1000]
 
 
 def golden_crystals() -> list[Crystal]:
-    """Crystals whose outputs an imported checkpoint records: rock salt, a perovskite, and one of no symmetry."""
+    """Return crystals for golden.json of an imported checkpoint: rock salt, a perovskite, and one without symmetry."""
     face_centred = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
     perovskite = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
     lattice = np.array([[4.1, 0.0, 0.0], [0.7, 4.6, 0.0], [-0.9, 0.5, 5.2]])
@@ -316,11 +337,11 @@ def golden_crystals() -> list[Crystal]:
 
 
 def card_of(checkpoint: Checkpoint) -> str:
-    """A card that says where an imported checkpoint comes from, and how it is to be used."""
+    """Return the model card of an imported checkpoint."""
     config = checkpoint.model.config
     cell = (
-        "\nIts sums over waves are cut off by indices, as in its training, so a prediction depends on the choice of\n"
-        "the cell. It was trained on primitive standard cells: give it those.\n"
+        "\nSums over waves are cut off by indices, as in the training, so predictions depend on the cell.\n"
+        "The model was trained on primitive standard cells: use those.\n"
         if config.reciprocal_reach
         else ""
     )
@@ -330,5 +351,5 @@ def card_of(checkpoint: Checkpoint) -> str:
         f"* properties: {', '.join(f'{prop.name} ({prop.unit})' for prop in checkpoint.properties)}\n"
         f"* network: {config.attention} attention, {config.blocks} blocks, width {config.width}, "
         f"{config.radial_basis} radial functions, neighbours up to {config.radius:g} Å\n{cell}\n"
-        "Training data, errors and licence are those of the file that it came from.\n"
+        "Training data, errors and licence are those of the original file.\n"
     )

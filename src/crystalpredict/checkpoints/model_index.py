@@ -1,4 +1,4 @@
-"""models/index.json: the bundled models with the checksums of their files, as records."""
+"""models/index.json, the list of bundled models with the checksums of their files, as dataclasses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from crystalpredict._schema import Count, FileName, Sha256, Summary, Word
 
-# of checkpoints; 2 added `attention` and what belongs to it, 3 `members`; the paper's model is written as 1
+# of checkpoints; 2 added attention other than that of the paper, 3 ensembles
 FORMAT_VERSION = 3
 FormatVersion = Annotated[int, Meta(ge=1, le=FORMAT_VERSION)]
 
@@ -24,7 +24,7 @@ class IndexFile:
 
 @dataclass(frozen=True)
 class IndexModel:
-    """A bundled model."""
+    """A bundled model, whose checkpoint is in `folder`."""
 
     folder: FileName
     summary: Summary
@@ -33,7 +33,7 @@ class IndexModel:
     files: Annotated[dict[FileName, IndexFile], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
-        """ValueError without the files that make a checkpoint."""
+        """Raise a ValueError if a file that every checkpoint has is missing."""
         for name in ("config.json", "model.safetensors", "golden.json"):
             if name not in self.files:
                 raise ValueError(f"files: {name} is missing")
@@ -49,13 +49,13 @@ class IndexFolder:
 
 @dataclass(frozen=True)
 class Index:
-    """index.json, the bundled models by name; `default` is one of them."""
+    """index.json, the bundled models by name; `default` is the name of one of them."""
 
     default: FileName
     models: Annotated[dict[FileName, IndexModel], Meta(min_length=1)]
     reference_energies: IndexFolder
 
     def __post_init__(self) -> None:
-        """ValueError for a default that is not there."""
+        """Raise a ValueError if the default is not one of the models."""
         if self.default not in self.models:
-            raise ValueError(f"default is {self.default!r}, which is none of the models")
+            raise ValueError(f"default is {self.default!r}, which is not one of the models")

@@ -1,4 +1,4 @@
-"""The bundled checkpoints, with their checksums, and those a user installed: names to folders, without torch."""
+"""Find bundled and installed models by name, install and remove them; torch is not imported."""
 
 from __future__ import annotations
 
@@ -20,15 +20,28 @@ if TYPE_CHECKING:
     from crystalpredict.checkpoints.model_index import Index
     from crystalpredict.properties import Property
 
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "calibration.safetensors", "golden.json", "README.md")
+CHECKPOINT_FILES = (
+    "config.json", "model.safetensors", "calibration.safetensors", "domain.safetensors", "golden.json", "README.md",
+)  # fmt: skip
 REFERENCE_ENERGIES, ELEMENT_ENERGIES = "energies.safetensors", "elements.json"
-CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # of the environment: where predictions are kept
-MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # of the environment: where models are installed
+CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # environment variable with the folder of cached predictions
+MODELS_VARIABLE = "CRYSTALPREDICT_MODELS"  # environment variable with the folder of installed models
 
 
 @dataclass(frozen=True)
 class BundledModel:
-    """A checkpoint that comes with the package, as models/index.json describes it."""
+    """A checkpoint that is part of the package.
+
+    Attributes:
+        name: to be given to --model.
+        folder: of the checkpoint.
+        summary: one sentence.
+        properties: names of the predicted properties.
+        format_version: of the checkpoint.
+        sha256: of each file, by name.
+        size: of all files, bytes.
+        default: whether this model is used if none is named.
+    """
 
     name: str
     folder: Path
@@ -40,12 +53,16 @@ class BundledModel:
     default: bool
 
     def verify_files(self) -> None:
-        """CheckpointError unless every file is there, unaltered."""
+        """Compare all files with their checksums.
+
+        Raises:
+            CheckpointError: a file is missing or altered.
+        """
         _verify_files(self.folder, self.sha256)
 
 
 def _verify_files(folder: Path, sha256: Mapping[str, str]) -> None:
-    """CheckpointError unless every file of a bundled folder is there, unaltered."""
+    """Raise CheckpointError if a file of a bundled folder is missing or altered."""
     for file, expected in sha256.items():
         path = folder / file
         if not path.is_file():
@@ -55,7 +72,11 @@ def _verify_files(folder: Path, sha256: Mapping[str, str]) -> None:
 
 
 def models_folder() -> Path:
-    """models/ inside the installed package, or that of the checkout for an editable install."""
+    """Return the folder of the bundled models: in the package, or in the repository of an editable installation.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "models", package.parents[1] / "models"):
         if (folder / "index.json").is_file():
@@ -64,7 +85,11 @@ def models_folder() -> Path:
 
 
 def bundled_models() -> dict[str, BundledModel]:
-    """The bundled checkpoints by name, in the order of the index."""
+    """Return the bundled models by name, in the order of models/index.json.
+
+    Raises:
+        CheckpointError: the index is missing or damaged.
+    """
     folder, index = models_folder(), _index()
     return {
         name: BundledModel(
@@ -103,12 +128,12 @@ def reference_energies_sha256() -> str:
 
 
 def default_model() -> BundledModel:
-    """The checkpoint that is used when none is named."""
+    """Return the model that is used if none is named."""
     return next(model for model in bundled_models().values() if model.default)
 
 
 def user_models_folder() -> Path:
-    """Where a user's models are installed: the folder in CRYSTALPREDICT_MODELS, or in the user's data folder."""
+    """Return the folder of installed models: that in CRYSTALPREDICT_MODELS, or one in the user's data folder."""
     if named := os.environ.get(MODELS_VARIABLE):
         return Path(os.path.expanduser(named))
     from platformdirs import user_data_path
@@ -117,7 +142,7 @@ def user_models_folder() -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """Where predictions are kept: the folder named, or, of `auto`, that of the environment or of the user's caches."""
+    """Return the folder of cached predictions; `auto`: from CRYSTALPREDICT_CACHE, or in the user's cache folder."""
     if name != "auto":
         return Path(os.path.expanduser(name))
     if named := os.environ.get(CACHE_VARIABLE):
@@ -128,7 +153,7 @@ def cache_folder(name: str) -> Path:
 
 
 def installed_models() -> dict[str, Path]:
-    """Folders of the models that the user installed, by name."""
+    """Return the folders of installed models, by name."""
     try:
         folders = sorted(path.parent for path in user_models_folder().glob("*/config.json"))
     except OSError:
@@ -137,14 +162,26 @@ def installed_models() -> dict[str, Path]:
 
 
 def install_model(folder: Path, name: str, *, replace: bool = False) -> Path:
-    """Copy a checkpoint folder to where `find_model` finds it by name; the new folder. Whole or not at all."""
+    """Copy a checkpoint into the folder of installed models, completely or not at all.
+
+    Args:
+        folder: of the checkpoint.
+        name: by which `find_model` will find it.
+        replace: whether an installed model of this name may be replaced.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        UsageError: the name is taken or invalid, a file is a link, or the folder cannot be written.
+    """
     if not _is_name(name):
-        raise UsageError(f"{name!r} is no name for a model: use letters, digits, -, _ and . only; say it with --name")
+        raise UsageError(f"{name!r} cannot be the name of a model: choose letters, digits, -, _ and . with --name")
     if name in (*bundled_models(), "default"):
         raise UsageError(f"{name!r} is the name of a bundled model: choose another with --name")
     target = user_models_folder() / name
     if target.exists() and not replace:
-        raise UsageError(f"{name!r} is installed already: say --replace, or another --name")
+        raise UsageError(f"{name!r} is already installed: use --replace, or another --name")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as temporary:
@@ -152,7 +189,7 @@ def install_model(folder: Path, name: str, *, replace: bool = False) -> Path:
             new.mkdir()
             for file in CHECKPOINT_FILES:
                 if (folder / file).is_symlink():
-                    raise UsageError(f"{folder / file}: a link: put the file itself there")
+                    raise UsageError(f"{folder / file}: a symbolic link: put the file itself there")
                 if (folder / file).is_file():
                     shutil.copyfile(folder / file, new / file)
             if target.exists():
@@ -165,9 +202,13 @@ def install_model(folder: Path, name: str, *, replace: bool = False) -> Path:
 
 
 def remove_model(name: str) -> None:
-    """Delete a model that the user installed."""
+    """Delete an installed model.
+
+    Raises:
+        UsageError: it is not installed, or cannot be removed.
+    """
     if name not in installed_models():
-        raise UsageError(f"{name!r} is not installed: {', '.join(installed_models()) or 'no model'} is")
+        raise UsageError(f"{name!r} is not an installed model; installed: {', '.join(installed_models()) or 'none'}")
     folder = installed_models()[name]
     try:
         folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
@@ -187,8 +228,16 @@ def _is_folder(path: Path) -> bool:
 
 
 def find_model(name: str | os.PathLike[str] | None = None) -> Path:
-    """Folder of a bundled model, checked against the index, of an installed one, or of a path; None: the default."""
-    if isinstance(name, os.PathLike):  # a path always means a folder
+    """Return the folder of a model.
+
+    Args:
+        name: of a bundled or installed model, or path of a checkpoint folder; None: the default model.
+
+    Raises:
+        UsageError: there is no such model, or the name is ambiguous.
+        CheckpointError: a file of a bundled model is missing or altered.
+    """
+    if isinstance(name, os.PathLike):  # never the name of a model
         name = str(Path(name).absolute())
     bundled = bundled_models()
     if name is None or name == "default":
@@ -197,32 +246,34 @@ def find_model(name: str | os.PathLike[str] | None = None) -> Path:
         bundled[name].verify_files()
         return bundled[name].folder
     installed = installed_models()
-    folder = Path(os.path.expanduser(name))  # as it is where there is no such user
+    folder = Path(os.path.expanduser(name))  # unchanged if there is no such user
     if name in installed:
-        _refuse_another(folder, installed[name])
+        _refuse_ambiguous(folder, installed[name])
         return installed[name]
     if name and _is_folder(folder):
         return folder.absolute()
     known = [*bundled, *installed]
     near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
     raise UsageError(f"no model {name!r}, neither by name nor as a folder: {hint}")
 
 
-def _refuse_another(folder: Path, installed: Path) -> None:
-    """UsageError if a folder with the name of an installed model holds another one."""
+def _refuse_ambiguous(folder: Path, installed: Path) -> None:
+    """Raise a UsageError if a folder in the working directory is another model with the name of an installed one."""
     from crystalpredict._schema import read_json_file
 
     try:
-        alike = read_json_file(folder / "config.json") == read_json_file(installed / "config.json")
-    except CheckpointError:  # no model
+        same = read_json_file(folder / "config.json") == read_json_file(installed / "config.json")
+    except CheckpointError:  # not a model
         return
-    if not alike:
-        raise UsageError(f"{folder}: an installed model, and another in a folder here: name ./{folder} or {installed}")
+    if not same:
+        raise UsageError(
+            f"{folder}: the name of an installed model and of another one in this folder: use ./{folder} or {installed}"
+        )
 
 
 def config_of_model(folder: Path) -> CheckpointConfig | None:
-    """What a checkpoint's config.json says, without torch; None where `load_checkpoint` has a complaint."""
+    """Return config.json of a checkpoint, or None if it is damaged, which `load_checkpoint` reports later."""
     from crystalpredict.checkpoints.files import read_config
 
     try:
@@ -231,37 +282,23 @@ def config_of_model(folder: Path) -> CheckpointConfig | None:
         return None
 
 
-def radius_of_model(folder: Path) -> float | None:
-    """Radius of a checkpoint's neighbour lists, Å; None where `load_checkpoint` has a complaint."""
-    config = config_of_model(folder)
-    return config.model.radius if config else None
-
-
 def properties_of_model(folder: Path) -> tuple[Property, ...]:
-    """Properties of a checkpoint; none where `load_checkpoint` has a complaint."""
+    """Return the properties of a checkpoint, or none if it is damaged, which `load_checkpoint` reports later."""
     config = config_of_model(folder)
     return tuple(prop.plain for prop in config.properties) if config else ()
 
 
-def needs_vectors(folder: Path) -> bool:
-    """Whether a checkpoint's neighbour lists need vectors (ModelConfig.vectors)."""
-    config = config_of_model(folder)
-    return config is not None and config.model.vectors
-
-
 def identity_of(folder: Path) -> dict[str, str]:
-    """What a checkpoint's predictions depend on: the version of this program and sha256 of its files, "" for none."""
+    """Return what predictions depend on: the version of this program, and sha256 of the files, or "" if missing."""
     from crystalpredict._version import __version__
 
     files = {
-        "model": "model.safetensors",
-        "calibration": "calibration.safetensors",
-        "settings of the model": "config.json",
-    }
-    sums = {fact: file_sha256(folder / file) if (folder / file).is_file() else "" for fact, file in files.items()}
+        "model": "model.safetensors", "calibration": "calibration.safetensors", "settings of the model": "config.json",
+    }  # fmt: skip
+    sums = {key: file_sha256(folder / file) if (folder / file).is_file() else "" for key, file in files.items()}
     return {"version": __version__, **sums}
 
 
 def weights_sha256(folder: Path) -> str:
-    """sha256 of the weights in a checkpoint folder."""
+    """Return the sha256 of the weights in a checkpoint folder."""
     return file_sha256(folder / "model.safetensors")

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalpredict._files import refuse_unwritable
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
@@ -26,8 +27,9 @@ from crystalpredict.cli.options import (
     Quiet,
     StructureColumn,
     TimeoutPerFile,
+    output_option,
 )
-from crystalpredict.cli.output import place_of, refuse_unwritable, text_in
+from crystalpredict.cli.output import place_of, text_in
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -46,14 +48,7 @@ def embed(
     inputs: Inputs,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="Write to this file: .npz, .csv, .csv.gz or .parquet.",
-        ),
+        output_option("Write to this file: .npz, .csv, .csv.gz or .parquet."),
     ],
     per_atom: Annotated[
         bool, typer.Option("--per-atom", rich_help_panel=OUTPUT, help="Features of every atom instead of their mean.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalpredict._files import refuse_unwritable
 from crystalpredict.cli.completion import model_names, target_names
 from crystalpredict.cli.evaluation_tables import ReportFormat, write_records, write_report
 from crystalpredict.cli.options import (
@@ -27,7 +28,7 @@ from crystalpredict.cli.options import (
     StructureColumn,
     TimeoutPerFile,
 )
-from crystalpredict.cli.output import format_of, opened, refuse_unwritable
+from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.startup import limits_of
 from crystalpredict.cli.tally import EXIT_ALL_FAILED

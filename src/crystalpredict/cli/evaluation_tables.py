@@ -5,23 +5,19 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any
 
+from crystalpredict.cli.terminal import GAP, filled, width_of, wrapped
 from crystalpredict.prediction.writers import Format
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from crystalpredict.evaluation.scores import Report, Score
 
-WIDE = 110  # characters of a terminal, which several models need for all columns
 ELEMENTS_SHOWN = 5  # of a property, those with the largest errors
-FIELDS = (
-    "model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "median_error", "rmse", "r2",
-    "max_error", "mad_of_labels", "mae_over_mad", "mae_difference", "mae_difference_low95", "mae_difference_high95",
-    "coverage90", "mean_width90", "decision", "at_most", "accuracy", "precision", "recall",
-)  # fmt: skip
 
 
 class ReportFormat(StrEnum):
@@ -38,9 +34,11 @@ def write_report(report: Report, kind: ReportFormat, stream: IO[str]) -> None:
     if kind == ReportFormat.json:
         stream.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     elif kind == ReportFormat.csv:
-        rows = csv.DictWriter(stream, FIELDS, extrasaction="ignore", lineterminator="\n")
+        from crystalpredict.evaluation.scores import FIELDS
+
+        rows = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         rows.writeheader()
-        rows.writerows(map(_fields, report.scores))
+        rows.writerows(score.to_row() for score in report.scores)
     elif report.scores:
         _print_tables(report, stream)
 
@@ -62,17 +60,82 @@ def write_records(records: Iterable[dict[str, Any]], kind: Format, stream: IO[st
         stream.writelines(line + "\n" for line in lines)
 
 
-def _fields(score: Score) -> dict[str, Any]:
-    """A score as a line of CSV."""
-    fields = score.to_dict()
-    fields["mae_low95"], fields["mae_high95"] = fields["mae_interval95"]
-    fields["mae_difference_low95"], fields["mae_difference_high95"] = fields.get("mae_difference_interval95", ("", ""))
-    if score.coverage:
-        shares, widths = fields["intervals"]["coverage"], fields["intervals"]["mean_width"]
-        fields["coverage90"], fields["mean_width90"] = shares["90"], widths["90"]
-    if score.decision:
-        fields |= fields[score.decision.name] | {"decision": score.decision.name}
-    return fields
+@dataclass(frozen=True)
+class Grid:
+    """A table to be fitted to a terminal.
+
+    Attributes:
+        words: heads of columns of words: what a row is about and, of several models, which it is of; perhaps more.
+        numbers: heads of columns of numbers.
+        rows: cells of both, in this order.
+        optional: number of the last columns that a narrow terminal does without.
+    """
+
+    words: Sequence[str]
+    numbers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    optional: int = 0
+
+    def stacked(self) -> Grid:
+        """Return the same with each model below what the row is about."""
+        if self.words[1:2] != ["model"]:
+            return self
+        rows = [(f"{about}\n  {model}", *others) for about, model, *others in self.rows]
+        return replace(self, words=[self.words[0], *self.words[2:]], rows=rows)
+
+    def brief(self) -> Grid:
+        """Return the same without optional columns."""
+        kept = len(self.words) + len(self.numbers) - self.optional
+        rows = [row[:kept] for row in self.rows]
+        return replace(self, numbers=self.numbers[: len(self.numbers) - self.optional], rows=rows, optional=0)
+
+    def least_widths(self) -> list[int]:
+        """Width of each column's longest word, or longest number, or longest line that is indented."""
+        return [
+            max(
+                width_of(piece)
+                for line in column
+                for piece in (line.split(" ") if words and line[:1] != " " else [line])
+            )
+            for column, words in self._columns()
+        ]
+
+    def print(self, console: Console) -> None:
+        """Print the first form that fits without breaking a word or a number, or else the narrowest."""
+        *forms, last = self, self.stacked(), self.stacked().brief()
+        needed = ((form, sum(widths := form.least_widths()) + len(GAP) * (len(widths) - 1)) for form in forms)
+        next((form for form, width in needed if width <= console.width), last)._print(console)
+
+    def _print(self, console: Console) -> None:
+        widths = self.least_widths()
+        room = console.width - sum(widths) - len(GAP) * (len(widths) - 1)
+        for place, (column, _) in enumerate(self._columns()[: len(self.words)]):
+            more = max(0, min(room, max(map(width_of, column)) - widths[place]))
+            widths[place], room = widths[place] + more, room - more
+        for number, row in enumerate(([*self.words, *self.numbers], *self.rows)):
+            cells = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+            height = max(map(len, cells))
+            columns = [[""] * (height - len(cell)) + cell for cell in cells]  # all end on the last line
+            for pieces in zip(*columns, strict=True):
+                texts = [
+                    filled(piece, width, left=place < len(self.words))
+                    for place, (piece, width) in enumerate(zip(pieces, widths, strict=True))
+                ]
+                style = None if number else "bold"
+                console.print(GAP.join(texts).rstrip(), style=style, markup=False, soft_wrap=True)
+            if not number:
+                console.print("─" * (sum(widths) + len(GAP) * (len(widths) - 1)), soft_wrap=True)
+        console.print()
+
+    def _columns(self) -> list[tuple[list[str], bool]]:
+        """Lines of each column, and whether it is one of words."""
+        return [
+            (
+                [line for text in (head, *(row[place] for row in self.rows)) for line in text.split("\n")],
+                place < len(self.words),
+            )
+            for place, head in enumerate([*self.words, *self.numbers])
+        ]
 
 
 def _print_tables(report: Report, stream: IO[str]) -> None:
@@ -81,130 +144,113 @@ def _print_tables(report: Report, stream: IO[str]) -> None:
 
     console = Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
     several = len(report.models) > 1
-    console.print(_table_of_errors(report.scores, several, brief=several and console.width < WIDE))
+    _errors(report.scores, several).print(console)
     if several:
-        console.print(_table_of_differences(report))
+        _differences(report).print(console)
     leading = [score for first in report.leading for score in report.beside(first)]
     if any(score.confusion for score in leading):
-        console.print(_table_of_decisions(leading, several))
+        _decisions(leading, several).print(console)
     if any(score.stability for score in leading):
-        console.print(_table_of_stability(leading, several))
+        _stability(leading, several).print(console)
     if any(score.coverage for score in leading):
-        console.print(_table_of_coverage(leading, several))
-    console.print(_table_of_sizes(leading, several))
+        _coverage(leading, several).print(console)
+    _errors_by_size(leading, several).print(console)
     if any(score.by_element for score in leading):
-        console.print(_table_of_elements(leading, several))
+        _errors_by_element(leading, several).print(console)
 
 
-def _new_table(words: Sequence[str], numbers: Sequence[str]) -> Table:
-    """A table with columns of words, which may be broken into lines, and of numbers, which may not."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for head in words:
-        table.add_column(head)
-    for head in numbers:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
+def _heads(about: str, several: bool) -> list[str]:
+    return [about, *(["model"] if several else [])]
 
 
 def _names(score: Score, several: bool) -> list[str]:
-    from rich.markup import escape
-
-    return [escape(name) for name in (_quantity(score), *([score.model] if several else []))]
-
-
-def _quantity(score: Score) -> str:
-    """A property with the unit of its errors."""
-    return f"{score.prop.label}, {score.unit}" if score.unit else score.prop.label
+    """A property with the unit of its errors and, if there are several, the model."""
+    about = f"{score.prop.label}, {score.unit}" if score.unit else score.prop.label
+    return [about, *([score.model] if several else [])]
 
 
-def _table_of_errors(scores: Sequence[Score], several: bool, *, brief: bool) -> Table:
+def _errors(scores: Sequence[Score], several: bool) -> Grid:
     from crystalpredict.evaluation.report import fraction, number, span
 
-    heads = ["crystals", "MAE", "95 % interval", "MAE/MAD", *([] if brief else ["RMSE", "R²", "largest"])]
-    table = _new_table(["errors", *(["model"] if several else [])], heads)
+    rows = []
     for score in scores:
         found = score.metrics
         cells = [f"{found.count:,}", number(found.mae), span(*found.interval), fraction(found.relative)]
-        more = [] if brief else [number(found.rmse), fraction(found.r2), number(found.largest)]
-        table.add_row(*_names(score, several), *cells, *more)
-    return table
+        more = [number(found.rmse), fraction(found.r2), number(found.largest)]
+        rows.append([*_names(score, several), *cells, *more])
+    heads = ["crystals", "MAE", "95 % interval", "MAE/MAD", "RMSE", "R²", "largest"]
+    return Grid(_heads("errors", several), heads, rows, optional=3)
 
 
-def _table_of_differences(report: Report) -> Table:
+def _differences(report: Report) -> Grid:
     from crystalpredict.evaluation.report import number, span
 
-    first = next(iter(report.models))
-    table = _new_table(["errors", "model"], [f"MAE - {first}'s", "95 % interval"])
+    rows = []
     for score in report.scores:
         if score.difference:
             change, low, high = score.difference
-            table.add_row(*_names(score, True), number(change, "+"), span(low, high, "+"))
-    return table
+            rows.append([*_names(score, True), number(change, "+"), span(low, high, "+")])
+    return Grid(_heads("errors", True), [f"MAE - {next(iter(report.models))}'s", "95 % interval"], rows)
 
 
-def _table_of_decisions(scores: Sequence[Score], several: bool) -> Table:
+def _decisions(scores: Sequence[Score], several: bool) -> Grid:
     from crystalpredict.evaluation.report import fraction
 
-    words = ["called", *(["model"] if several else [])]
-    table = _new_table(words, ["by labels", "right", "precision", "recall"])
+    rows = []
     for score in scores:
         if (decision := score.decision) and (counts := score.confusion):
             called = f"{decision.name}: {score.prop.label} ≤ {decision.limit:g} {score.prop.unit}"
             so = f"{counts.true_positives + counts.false_negatives:,} of {score.metrics.count:,}"
             shares = map(fraction, (counts.accuracy, counts.precision, counts.recall))
-            table.add_row(called, *_names(score, several)[1:], so, *shares)
-    return table
+            rows.append([called, *_names(score, several)[1:], so, *shares])
+    return Grid(_heads("called", several), ["by labels", "right", "precision", "recall"], rows)
 
 
-def _table_of_stability(scores: Sequence[Score], several: bool) -> Table:
+def _stability(scores: Sequence[Score], several: bool) -> Grid:
     from crystalpredict.evaluation.report import fraction
 
-    heads = ["stable by labels", "precision", "recall", "F1", "DAF"]
-    table = _new_table(["found as stable, by", *(["model"] if several else [])], ["at most, eV/atom", *heads])
+    rows = []
     for score in scores:
         for found in score.stability:
             counts = found.confusion
             stable = f"{counts.true_positives + counts.false_negatives:,} of {score.metrics.count:,}"
             shares = map(fraction, (counts.precision, counts.recall, counts.f1, counts.acceleration))
-            model = [score.model] if several else []
-            table.add_row(found.way, *model, f"{found.limit:g}", stable, *shares)
-    return table
+            rows.append([found.way, *_names(score, several)[1:], f"{found.limit:g}", stable, *shares])
+    heads = ["at most, eV/atom", "stable by labels", "precision", "recall", "F1", "DAF"]
+    return Grid(_heads("found as stable, by", several), heads, rows)
 
 
-def _table_of_coverage(scores: Sequence[Score], several: bool) -> Table:
+def _coverage(scores: Sequence[Score], several: bool) -> Grid:
     from crystalpredict.evaluation.report import number, percent
 
     found = [(score, score.coverage) for score in scores if score.coverage]
     first = found[0][1]
-    heads = [*(f"{level} %" for level in first.shares), f"mean width, {first.shown} %"]
-    table = _new_table(["labels inside", *(["model"] if several else [])], heads)
-    for score, own in found:
-        table.add_row(*_names(score, several), *map(percent, own.shares.values()), number(own.widths[own.shown]))
-    return table
+    rows = [
+        [*_names(score, several), *map(percent, own.shares.values()), number(own.widths[own.shown])]
+        for score, own in found
+    ]
+    levels = [f"{level} %" for level in first.shares]
+    return Grid(_heads("labels inside", several), [*levels, f"mean width,\n{first.shown} %"], rows)
 
 
-def _table_of_sizes(scores: Sequence[Score], several: bool) -> Table:
+def _errors_by_size(scores: Sequence[Score], several: bool) -> Grid:
     from crystalpredict.evaluation.report import number
 
     sizes = list(dict.fromkeys(group.name for score in scores for group in score.by_size))
-    table = _new_table(["MAE (crystals)", *(["model"] if several else [])], [f"{size} atoms" for size in sizes])
+    rows = []
     for score in scores:
         found = {group.name: f"{number(group.mae)} ({group.count:,})" for group in score.by_size}
-        table.add_row(*_names(score, several), *(found.get(size, "-") for size in sizes))
-    return table
+        rows.append([*_names(score, several), *(found.get(size, "-") for size in sizes)])
+    return Grid(_heads("MAE (crystals)", several), [f"{size} atoms" for size in sizes], rows)
 
 
-def _table_of_elements(scores: Sequence[Score], several: bool) -> Table:
+def _errors_by_element(scores: Sequence[Score], several: bool) -> Grid:
     from crystalpredict.evaluation.report import number
     from crystalpredict.evaluation.scores import FEWEST
 
-    head = f"elements with the largest, of {FEWEST} crystals or more"
-    table = _new_table(["MAE", *(["model"] if several else []), head], [])
+    rows = []
     for score in scores:
         worst = sorted(score.by_element, key=lambda group: -group.mae)[:ELEMENTS_SHOWN]
         told = ", ".join(f"{group.name}\N{NO-BREAK SPACE}{number(group.mae)}" for group in worst)
-        table.add_row(*_names(score, several), told)
-    return table
+        rows.append([*_names(score, several), told])
+    return Grid([*_heads("MAE", several), f"elements with the largest, of {FEWEST} crystals or more"], [], rows)

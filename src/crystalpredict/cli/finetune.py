@@ -7,19 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.interrupts import handled
 from crystalpredict.cli.options import (
     INPUT,
     MODEL,
-    OUTPUT,
     RESUMING,
     SPLIT,
     TRAINING,
@@ -30,8 +27,8 @@ from crystalpredict.cli.options import (
     StructureColumn,
     TimeoutPerFile,
     given,
+    output_option,
 )
-from crystalpredict.cli.output import refuse_folder
 from crystalpredict.cli.progress import with_progress
 from crystalpredict.cli.startup import limits_of, refuse_numbers
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
@@ -91,9 +88,7 @@ def finetune(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", show_default=False, rich_help_panel=OUTPUT, help="Default: finetuned-DATA."
-        ),
+        output_option("Default: finetuned-DATA.", "DIR"),
     ] = None,
     unit: Annotated[
         list[str] | None,
@@ -232,116 +227,50 @@ def finetune(
         raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")
     if resume and (others := sorted(given(ctx) - OF_RESUME)):
         raise UsageError(f"--resume goes on as the run began: leave out --{others[0].replace('_', '-')}")
-    from crystalpredict.data.labels import NewTargets
     from crystalpredict.io.worker_pool import available_cores
-    from crystalpredict.nn.devices import choose_device
     from crystalpredict.training import distributed
-    from crystalpredict.training.start import FinetuneOptions, start_run
+    from crystalpredict.training.options import FinetuneOptions
+    from crystalpredict.training.run import default_folder, train_run
+    from crystalpredict.training.start import start_run
+    from crystalpredict.training.trainer import Interrupted
 
     quiet = quiet or distributed.rank() > 0
-    where = str(choose_device(device))
-    distributed.join_group(where)
     readers = jobs or available_cores()
-    folder = resume or output or Path(f"finetuned-{data.name.split('.')[0]}" if data and data.name else "finetuned")
-    if data is not None and distributed.rank() == 0:
-        if scratch and (model or freeze):
-            raise UsageError("--scratch starts from random weights: leave out --model and --freeze")
-        if "test" in given(ctx) and (kfold or split_by == SplitBy.column):
-            how = (
-                "--kfold tests each part in turn" if kfold else "--split-by column takes the test part from the column"
-            )
-            raise UsageError(f"{how}: leave out --test")
-        if directions and freeze:
-            raise UsageError("--directions are learnt by the encoder: leave out --freeze")
-        chosen = {"epochs": epochs, "learning_rate": learning_rate, "batch_atoms": batch_atoms}
-        settings: dict[str, Any] = {name: value for name, value in chosen.items() if value}
-        settings |= {"loss": loss.value, "seed": seed, "freeze_encoder": freeze is not None}
-        if patience >= 0:
-            settings["patience"] = patience
-        new = NewTargets(tuple(unit or ()), log)
-        base = None if scratch else find_model(model)
-        options = FinetuneOptions(
-            tuple(target or ()), new, structure_column, base, directions, settings, split_by.value, (validation, test),
-            "validation" in given(ctx), kfold, members,
-        )  # fmt: skip
-        refuse_folder(folder)
-        with messages(quiet=quiet):
+    folder = resume or output or default_folder(data)
+    with messages(quiet=quiet), distributed.group(device) as where:
+        if data is not None and not distributed.rank():
+            options = FinetuneOptions(
+                target=target or (), unit=unit or (), log=log, structure_column=structure_column, scratch=scratch,
+                directions=directions, freeze=freeze.value if freeze else None, split_by=split_by.value,
+                validation=validation if "validation" in given(ctx) else None,
+                test=test if "test" in given(ctx) else None, members=members, kfold=kfold, epochs=epochs,
+                learning_rate=learning_rate, patience=patience, batch_atoms=batch_atoms, loss=loss.value, seed=seed,
+            )  # fmt: skip
             start_run(
-                data, folder, options, ["crystalpredict", *sys.argv[1:]], readers,
+                data, folder, options, model, ["crystalpredict", *sys.argv[1:]], readers,
                 limits_of(timeout_per_file, memory_per_process),
                 lambda entries, total: with_progress(entries, total, lambda entry: entry.index == 0, quiet=quiet),
             )  # fmt: skip
-    distributed.wait_for_all()
-    try:
-        with messages(quiet=quiet):
-            train(folder, where, readers, quiet=quiet)
-    finally:
-        distributed.leave_group()
-
-
-def train(folder: Path, device: str, jobs: int, *, quiet: bool) -> None:
-    """Train all folds of a run, or the one model, from where they are; write what comes of it."""
-    from crystalpredict._files import write_json
-    from crystalpredict.training import distributed
-    from crystalpredict.training.finetune import (
-        draw_losses,
-        figures_of,
-        finish,
-        mean_of_folds,
-        open_trainings,
-        run_folders,
-    )
-    from crystalpredict.training.model_card import describe_saved_weights
-    from crystalpredict.training.plan import Plan
-
-    plan = Plan.load(folder)
-    reports = []
-    for own in run_folders(folder, plan):
-        if not quiet and plan.folds:
-            say(f"{own.name} of {plan.folds}")
-        trainings = []
-        for number, training in enumerate(open_trainings(own, plan, device, jobs), start=1):
-            if not quiet and plan.members > 1:
-                say(f"member {number} of {plan.members}")
-            if not training.finished:
-                run(training, folder, quiet=quiet)
-            trainings.append(training)
-        reports.append(finish(trainings, own, plan))
+        distributed.wait_for_all()
+        try:
+            result = train_run(folder, where, readers, lambda training: watched(training, quiet=quiet))
+        except Interrupted:
+            if not quiet:
+                say(f"interrupted, nothing lost: crystalpredict finetune --resume {folder} goes on")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
         if not distributed.rank():
-            draw_losses(own, plan)
-        if not quiet:
-            say(describe_saved_weights([training.final_epoch for training in trainings]))
-            for part, name, scale, figures in figures_of(reports[-1]):
-                low, high = figures["interval"]
-                interval = f" [{low:.4g}, {high:.4g}]" if isfinite(low) else ""  # of one crystal there is none
-                error = f"{figures['mae']:.4g} {scale}".rstrip()
-                say(f"{part}: {name} {error}{interval} on {figures['count']:,}")
-    if distributed.rank():
-        return
-    if plan.folds:
-        summary = mean_of_folds(reports)
-        write_json(folder / "metrics.json", summary)
-        for name, scales in () if quiet else summary.items():
-            for scale, figures in scales.items():
-                count = plan.folds - figures["folds"].count(None)
-                say(f"{count} folds: {name} {figures['mae']:.4g} ± {figures['deviation']:.2g} {scale}".rstrip())
-    typer.echo(str(folder))
+            typer.echo(str(result.folder))
 
 
-def run(training: Trainer, folder: Path, *, quiet: bool) -> None:
-    """Train to the end; after Ctrl-C, or SIGTERM, save, say how to go on, and end the program."""
-    from crystalpredict.training.trainer import Interrupted
+@contextmanager
+def watched(training: Trainer, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """In the block, say how the training goes; after Ctrl-C, or SIGTERM, it saves its state and is interrupted."""
 
     def stop(*_: object) -> None:
         training.interrupted = True
 
-    try:
-        with handled(stop), reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report:
-            training.run(report, save_every=30.0)
-    except Interrupted:
-        if not quiet:
-            say(f"interrupted, nothing lost: crystalpredict finetune --resume {folder} goes on")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    with handled(stop), reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report:
+        yield report
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crystalpredict._files import refuse_unwritable
 from crystalpredict.cli.options import (
     OUTPUT,
     ConventionName,
@@ -21,20 +22,21 @@ from crystalpredict.cli.options import (
     ModelName,
     NoReference,
     Quiet,
-    StructureColumn,
     finite,
+    output_option,
 )
-from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse_unwritable
+from crystalpredict.cli.output import format_of, opened
+from crystalpredict.cli.tally import EXIT_SOME_FAILED
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
+from crystalpredict.io.inputs import expand
 from crystalpredict.prediction.writers import Format
 from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
-    from crystalpredict.prediction.phase_diagram import Candidate, DiagramPhase, PhaseDiagram
+    from crystalpredict.prediction.phase_diagram import DiagramPhase, PhaseDiagram
 
 PATTERN = "*?[@/"  # characters of names of files and patterns, not of formulas
-FORMATION_COLUMN = "formation_energy_eV_per_atom"
 
 
 def hull(
@@ -65,17 +67,7 @@ def hull(
     format: Annotated[
         Format, typer.Option("--format", "-f", rich_help_panel=OUTPUT, help="auto: a table, or the suffix of -o.")
     ] = Format.auto,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="Write to this file: .csv, .json, .jsonl.",
-        ),
-    ] = None,
+    output: Annotated[Path | None, output_option("Write to this file: .csv, .json, .jsonl.")] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +78,6 @@ def hull(
         ),
     ] = None,
     model: ModelName = None,
-    structure_column: StructureColumn = None,
     device: Device = "auto",
     jobs: Jobs = 1,
     force: Force = False,
@@ -96,78 +87,46 @@ def hull(
 
     Example: crystalpredict hull Li-Fe-O candidates/*.cif --within 0.05
 
-    Exit code 0: done; 2: wrong usage; 3: some structures failed; 4: all.
+    Exit code 0: done; 1: damaged model; 2: wrong usage; 3: some structures failed.
     """  # fmt: skip
     from crystalpredict.evaluation.phase_diagram_plot import draw_phase_diagram, refuse_picture
 
     for path in filter(None, (output, plot)):
-        refuse_unwritable(path, what)
-        if not force:
-            refuse_existing(path)
+        refuse_unwritable(path, what, force=force)
     if plot is not None:
         refuse_picture(plot)
     kind = format_of(format, output)
     if kind == Format.parquet:
         raise UsageError("a phase diagram is written as CSV or JSON")
     with messages(quiet=quiet):
-        from crystalpredict.prediction.known_phases import hull_of, read_phases
         from crystalpredict.prediction.phase_diagram import phase_diagram
 
-        system, names = _system_and_inputs(what)
-        phases = hull_of(entries, reference=not no_reference, convention=convention).phases
-        candidates, failed = _candidates(names, model, structure_column, device, jobs, convention) if names else ([], 0)
-        elements = set(system) if system else {z for each in candidates for z in each.phase.composition}
-        inside = [candidate for candidate in candidates if set(candidate.phase.composition) <= elements]
-        if not quiet and len(inside) < len(candidates):
-            say(f"{len(candidates) - len(inside)} structures left out: other elements than the system's")
-        own = [phase.identifier for phase in read_phases(entries, convention)] if entries else []
-        if elements:
-            diagram = phase_diagram(elements, phases, inside, own_identifiers=own)
-            if not quiet and system and "-" not in what[0]:
-                say(_of_formula(what[0], diagram))
-            if not quiet:
-                say(_counted(diagram))
-            shown = [each for each in diagram.phases if each.e_above_hull <= within or each.source != "reference"]
-            with opened(output) as stream:
-                _write(shown, kind, stream)
-            if plot is not None:
-                draw_phase_diagram(diagram, plot, within)
-    if failed:
-        raise typer.Exit(3 if candidates else 4)
+        system, structures = _system_and_inputs(what)
+        names = expand(structures) if structures else ()
+        diagram = phase_diagram(
+            system, names, model, entries=entries, reference=not no_reference, device=device, jobs=jobs,
+            convention=convention,
+        )  # fmt: skip
+        for row in diagram.failed:
+            say(f"{row.path}: {row.error}")
+        if not quiet:
+            if system and "-" not in system:
+                say(_of_formula(system, diagram))
+            say(_counted(diagram))
+        shown = [each for each in diagram.phases if each.e_above_hull <= within or each.source != "reference"]
+        with opened(output) as stream:
+            _write(shown, kind, stream)
+        if plot is not None:
+            draw_phase_diagram(diagram, plot, within)
+    if diagram.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _system_and_inputs(what: Sequence[str]) -> tuple[tuple[int, ...], Sequence[str]]:
-    """The elements of the first argument, if it is a system or a formula, and the inputs that follow."""
-    from crystalpredict.prediction.phase_diagram import elements_of_system
-
+def _system_and_inputs(what: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """The first argument, if it is a system or a formula, and the inputs that follow."""
     first = what[0]
     is_input = os.path.lexists(first) or any(letter in first for letter in PATTERN) or first == "-"
-    return ((), what) if is_input else (elements_of_system(first), what[1:])
-
-
-def _candidates(
-    names: Sequence[str], model: str | None, structure_column: str | None, device: str, jobs: int,
-    convention: Convention,
-) -> tuple[list[Candidate], int]:  # fmt: skip
-    """Predicted structures, and how many failed."""
-    from crystalpredict.io.from_pymatgen import composition_of_formula
-    from crystalpredict.prediction.phase_diagram import Candidate
-    from crystalpredict.prediction.predictions import predict
-    from crystalpredict.stability.reference import Phase
-
-    rows = predict(
-        names, model, ["formation_energy"], device=device, jobs=jobs, structure_column=structure_column,
-        convention=convention,
-    )  # fmt: skip
-    found = []
-    for row in rows:
-        if row.error:
-            say(f"{row.path}: {row.error}")
-            continue
-        name = f"{row.path}#{row.index}" if row.index else row.path
-        energy, interval = row[FORMATION_COLUMN], row.interval(FORMATION_COLUMN) if row.bounds else None
-        found.append(Candidate(Phase(composition_of_formula(row.formula), energy, name), interval))
-    return found, len(rows.failed)
+    return (None, what) if is_input else (first, what[1:])
 
 
 def _of_formula(formula: str, diagram: PhaseDiagram) -> str:

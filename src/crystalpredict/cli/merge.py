@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from crystalpredict.cli.options import OUTPUT, Force, Quiet, Sort, Top, Where
-from crystalpredict.cli.output import format_of, opened, refuse_existing, refuse_unwritable
+from crystalpredict._files import refuse_existing, refuse_unwritable
+from crystalpredict.cli.options import Force, Quiet, Sort, Top, Where, output_option
+from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
 from crystalpredict.prediction.writers import Format
@@ -22,14 +23,7 @@ def merge(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="Write here: .csv or .jsonl, as the shards are, or .gz of it; JSON lines to .parquet too.",
-        ),
+        output_option("Write here: .csv or .jsonl, as the shards are, or .gz of it; JSON lines to .parquet too."),
     ] = None,
     where: Where = None,
     sort: Sort = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from crystalpredict._files import refuse_long
 from crystalpredict.checkpoints.registry import (
     bundled_models,
     find_model,
@@ -17,7 +18,6 @@ from crystalpredict.checkpoints.registry import (
 )
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.options import Device
-from crystalpredict.cli.output import refuse_long
 from crystalpredict.errors import UsageError, printable
 
 models_app = typer.Typer(help="The models at hand: list, describe, verify, install, import.", no_args_is_help=True)
@@ -50,7 +50,7 @@ def info(
 
     Example: crystalpredict models info crystalformer-mp
     """
-    from crystalpredict._schema import LARGEST_JSON, checkpoint_file
+    from crystalpredict._schema import MAX_JSON_BYTES, read_checkpoint_file
     from crystalpredict.checkpoints.files import read_config
 
     folder = find_model(name)
@@ -59,7 +59,7 @@ def info(
     if not card.is_file():
         typer.echo(f"{folder}: this model has no card")
         return
-    typer.echo(printable(checkpoint_file(card, LARGEST_JSON).decode("utf-8", "replace"), kept="\n\t"))
+    typer.echo(printable(read_checkpoint_file(card, MAX_JSON_BYTES).decode("utf-8", "replace"), allowed="\n\t"))
 
 
 @models_app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,11 @@ def finite(param: typer.CallbackParam, number: float | None) -> float | None:
     if number is not None and not isfinite(number):
         raise UsageError(f"{param.opts[0]} {number}: give a number")
     return number
+
+
+def output_option(help: str, metavar: str = "FILE") -> Any:
+    """The option that says where the result goes."""
+    return typer.Option("--output", "-o", metavar=metavar, show_default=False, rich_help_panel=OUTPUT, help=help)
 
 
 Inputs = Annotated[

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gzip
 import io
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +12,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from crystalpredict._files import followed, write_atomically
-from crystalpredict.cli.terminal import TableWriter
+from crystalpredict._files import resolve_link, write_atomically
+from crystalpredict.cli.prediction_table import TableWriter
 from crystalpredict.errors import OutputError, UsageError
 from crystalpredict.prediction.writers import Format
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 from crystalpredict.prediction.writers import CsvWriter, JsonLinesWriter, JsonWriter, ParquetWriter, Writer
 
-LONGEST_ENDING = ".part-journal.new"  # of the names of files beside an output
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 
 
@@ -46,63 +44,11 @@ def format_of(format: Format, output: Path | None, *, by_name: bool = False) -> 
     return known[suffix.lower()]
 
 
-def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = (), *, force: bool = True) -> None:
-    """UsageError before the work if the result could not be written after it, or would take the place of an input.
-
-    Without `force`, also if it would take the place of an earlier result; an empty file holds none.
-    """
-    refuse_long(output)
-    if output.is_dir():
-        raise UsageError(f"{output}: a directory; name a file")
-    if output.exists() and not output.is_file():
-        raise UsageError(f"{output}: no regular file; write to it with > instead")
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: there is no directory {output.parent}; create it first")
-    if not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise UsageError(f"{output}: no permission to write here")
-    for name in inputs:
-        path = Path(str(name).removeprefix("@"))
-        if output.exists() and path.exists() and path.samefile(output):
-            raise UsageError(f"{output}: it is read, too; name another file to write")
-    if not force:
-        refuse_existing(output)
-
-
-def refuse_existing(output: Path) -> None:
-    """UsageError if there is a result already."""
-    if output.exists() and output.stat().st_size:
-        raise UsageError(f"{output}: exists already; name another file, or say --force to replace it")
-
-
-def refuse_long(output: Path) -> None:
-    """UsageError if the file's name, or that of a file beside it, would be too long for the system."""
-    try:
-        os.lstat(output.with_name(output.name + LONGEST_ENDING) if output.name else output)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(f"{str(output)[:60]}...: the name is too long; name another file") from None
-
-
-def refuse_folder(folder: Path) -> None:
-    """UsageError before the work if the run could not be written into the folder."""
-    refuse_long(folder)
-    if folder.is_dir() and not any(folder.iterdir()):
-        refuse_unwritable(folder / "state.npz")
-        return
-    if (folder / "provenance.json").is_file():
-        raise UsageError(f"{folder}: holds a run; go on with it by --resume {folder}, or name another folder with -o")
-    if folder.exists():
-        raise UsageError(f"{folder}: there is something already; name another folder with -o")
-    if not folder.absolute().parent.is_dir():
-        raise UsageError(f"{folder}: there is no directory {folder.absolute().parent}; create it first")
-    refuse_unwritable(folder)
-
-
 def place_of(output: Path, *, interrupted: bool) -> Path:
     """Where a whole file goes: what a run that was interrupted computed takes no result's place."""
     if not interrupted:
         return output
-    first = followed(output)
+    first = resolve_link(output)
     names = chain([".interrupted"], (f".interrupted-{number}" for number in count(2)))
     return next(place for name in names if not (place := first.with_name(first.name + name)).exists())
 

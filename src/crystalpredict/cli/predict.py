@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from crystalpredict._files import followed
+from crystalpredict._files import refuse_existing, refuse_unwritable, resolve_link
 from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.interrupts import Interrupts, one_interrupt
@@ -38,8 +38,9 @@ from crystalpredict.cli.options import (
     Top,
     Where,
     given,
+    output_option,
 )  # fmt: skip
-from crystalpredict.cli.output import format_of, opened, place_of, refuse_existing, refuse_unwritable, writer_of
+from crystalpredict.cli.output import format_of, opened, place_of, writer_of
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -96,14 +97,7 @@ def predict(
     ] = Format.auto,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="Write to this file: .csv, .json, .jsonl (also .gz), .parquet.",
-        ),
+        output_option("Write to this file: .csv, .json, .jsonl (also .gz), .parquet."),
     ] = None,
     null: Null = False,
     structure_column: StructureColumn = None,
@@ -176,7 +170,7 @@ def predict(
         raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
-        output = followed(output) if grows else output  # what grows beside it has to stay beside it
+        output = resolve_link(output) if grows else output  # what grows beside it has to stay beside it
         refuse_earlier(output, share, resume=resume, force=force)
         if resume and output.exists() and not output.with_name(output.name + PART).exists():
             output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # of a run that was killed as it ended

@@ -1,4 +1,4 @@
-"""What no crystal's cell is like, found before any search sees it; and the shortest vectors of a lattice."""
+"""Checks of unit cells before any neighbour search, and reduction of lattices."""
 
 from __future__ import annotations
 
@@ -7,46 +7,56 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crystalpredict.crystals.crystal import FloatArray, IntArray, volume_of_cell
+from crystalpredict.crystals.crystal import FloatArray, IntArray, cell_volume
 
-# Å^3 per site. 277,250 crystals of databases have 4.4 or more; hydrogen has 1.2 at 500 GPa and 0.6 at 2 TPa
-MIN_VOLUME = 0.5
-MIN_DISTANCE = 0.5  # Å, below which two atoms are a mistake: the shortest bond there is, H-H, has 0.74
-MAX_LENGTH = 1e4  # Å, above which the length of the cell is mistyped
-# of a reduced cell, such as one of 340 Å by 340 Å that is 3 Å thick: for thinner plates vesin's number of boxes in the
-# third direction is 0, and it divides by that
+# Å^3; the 277,250 crystals of the databases have at least 4.4, hydrogen has 1.2 at 500 GPa and 0.6 at 2 TPa
+MIN_VOLUME_PER_ATOM = 0.5
+MIN_DISTANCE = 0.5  # Å, between two atoms; the shortest known bond, H-H, has 0.74
+MAX_CELL_LENGTH = 1e4  # Å
+# of a reduced cell; 340 Å by 340 Å by 3 Å is just below. For thinner plates vesin divides by zero
 MAX_FLATNESS = 12_500
-MAX_EDGES = 2**24  # of a crystal, such as 160,000 atoms of ordinary density have: their lists take a gigabyte
-MAX_REDUCTIONS = 1000  # steps, of which a cell of MAX_LENGTH takes some dozens
-SPHERE = 4 / 3 * np.pi
+MAX_EDGES = 2**24  # of a crystal, about 160,000 atoms of ordinary density; their neighbour lists take 1 GB
+MAX_REDUCTION_STEPS = 1000  # a cell of MAX_CELL_LENGTH takes a few dozen
+UNIT_SPHERE_VOLUME = 4 / 3 * np.pi
 
 
-def cells_fit(lattices: FloatArray, atoms: Sequence[int], radius: float) -> NDArray[np.bool_]:
-    """Which of some cells are certainly sound (B,), found for all at once; of others, `cell_error` says what is wrong.
+def valid_cells(lattices: FloatArray, n_atoms: Sequence[int], radius: float) -> NDArray[np.bool_]:
+    """Return which cells are certainly valid, (B,); `cell_error` decides about the others.
 
-    lattices (B, 3, 3), rows a, b, c, Å; atoms (B,). Where lattice planes are MIN_DISTANCE apart, no vector is shorter.
+    This is a fast check of many cells together. No lattice vector is shorter than MIN_DISTANCE if the lattice planes
+    are that far apart.
+
+    Args:
+        lattices: rows a, b, c, Å, (B, 3, 3).
+        n_atoms: number of atoms of each cell, (B,).
+        radius: of the neighbour lists, Å.
     """
-    sizes = np.asarray(atoms)
+    sizes = np.asarray(n_atoms)
     with np.errstate(all="ignore"):
         volumes, spacings = volumes_and_spacings(lattices)
-        sound = (volumes >= MIN_VOLUME * sizes) & (spacings.min(axis=1) >= MIN_DISTANCE)
-        sound &= flatness(spacings) <= MAX_FLATNESS
-        few = most_edges(spacings, sizes, radius) <= MAX_EDGES
-        return np.asarray(sound & few & (np.abs(lattices).max(axis=(1, 2)) <= MAX_LENGTH))
+        valid = (volumes >= MIN_VOLUME_PER_ATOM * sizes) & (spacings.min(axis=1) >= MIN_DISTANCE)
+        valid &= flatness(spacings) <= MAX_FLATNESS
+        valid &= estimate_max_edges(spacings, sizes, radius) <= MAX_EDGES
+        return np.asarray(valid & (np.abs(lattices).max(axis=(1, 2)) <= MAX_CELL_LENGTH))
 
 
-def cell_error(lattice: FloatArray, atoms: int) -> str:
-    """What is wrong with a cell (3, 3), Å, of so many atoms; empty if a crystal may have it."""
+def cell_error(lattice: FloatArray, n_atoms: int) -> str:
+    """Return why no crystal can have a cell, or "" if the cell is possible.
+
+    Args:
+        lattice: rows a, b, c, Å, (3, 3).
+        n_atoms: number of atoms in the cell.
+    """
     if not np.isfinite(lattice).all():
         return "a cell length or an angle is not a number"
-    if (longest := float(np.abs(lattice).max())) > MAX_LENGTH:
+    if (longest := float(np.abs(lattice).max())) > MAX_CELL_LENGTH:
         return f"the cell is {longest:.3g} Å long: check its lengths"
-    if (volume := volume_of_cell(lattice)) < MIN_VOLUME * atoms:
-        return f"the cell has {volume:.3g} Å^3 for {atoms} atoms: check its lengths and angles"
-    basis = reduced(lattice)
+    if (volume := cell_volume(lattice)) < MIN_VOLUME_PER_ATOM * n_atoms:
+        return f"the cell has {volume:.3g} Å^3 for {n_atoms} atoms: check its lengths and angles"
+    basis = reduce_lattice(lattice)
     if (shortest := float(np.linalg.norm(basis[0]))) < MIN_DISTANCE:
         apart = f"{shortest:.2f}" if shortest >= 0.01 else f"{shortest:.1e}"
-        return f"every atom and its image in another cell are {apart} Å apart: check the cell's lengths and angles"
+        return f"each atom and its periodic image are {apart} Å apart: check the cell's lengths and angles"
     _, spacings = volumes_and_spacings(basis[None])
     if flatness(spacings)[0] > MAX_FLATNESS:
         thin, wide, long = np.sort(spacings[0])
@@ -55,7 +65,15 @@ def cell_error(lattice: FloatArray, atoms: int) -> str:
 
 
 def volumes_and_spacings(lattices: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Volumes (B,), Å^3, and distances of lattice planes (B, 3), Å, across a, b and c; of no volume, not a number."""
+    """Return volumes of cells and distances between their lattice planes.
+
+    Args:
+        lattices: rows a, b, c, Å, (B, 3, 3).
+
+    Returns:
+        Volumes, Å^3, (B,), and spacings of the planes that a, b and c cross, Å, (B, 3); for a volume of 0 these are
+        0 or not a number.
+    """
     a, b, c = (lattices[:, axis] for axis in range(3))
     areas = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
     volumes = np.abs(np.einsum("bx,bx->b", a, areas[:, 0]))
@@ -64,74 +82,91 @@ def volumes_and_spacings(lattices: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def flatness(spacings: FloatArray) -> FloatArray:
-    """How flat cells are (B,), 1 for a cube; spacings (B, 3), Å, of lattice planes."""
+    """Return h_a h_b h_c / min(h)^3, (B,), of the spacings h of the lattice planes, Å, (B, 3); it is 1 for a cube."""
     return np.asarray(spacings.prod(axis=1) / spacings.min(axis=1) ** 3)
 
 
-def most_edges(spacings: FloatArray, atoms: IntArray, radius: float) -> FloatArray:
-    """About as many edges as there are if all atoms of a cell are near each other (B,); spacings (B, 3), Å."""
-    return np.asarray(SPHERE * np.square(atoms, dtype=float) * np.maximum(radius / spacings, 1).prod(axis=1))
+def estimate_max_edges(spacings: FloatArray, n_atoms: IntArray, radius: float) -> FloatArray:
+    """Return an estimate of the number of edges if all atoms of a cell are close to each other, (B,).
+
+    Args:
+        spacings: of the lattice planes, Å, (B, 3).
+        n_atoms: number of atoms of each cell, (B,).
+        radius: of the neighbour lists, Å.
+    """
+    images = np.maximum(radius / spacings, 1).prod(axis=1)
+    return np.asarray(UNIT_SPHERE_VOLUME * np.square(n_atoms, dtype=float) * images)
 
 
-def reduced(lattice: FloatArray) -> FloatArray:
-    """Three vectors (3, 3) that span the same lattice, as short as there are, the shortest first.
+def reduce_lattice(lattice: FloatArray) -> FloatArray:
+    """Return the shortest three vectors that span a lattice, the shortest first, (3, 3).
 
-    Greedy reduction, whose result is reduced as Minkowski has it: P. Q. Nguyen and D. Stehlé, ACM Transactions on
-    Algorithms 5 (2009) 46. lattice (3, 3), of finite numbers and a volume above 0.
+    Greedy reduction, which gives a Minkowski-reduced basis: P. Q. Nguyen and D. Stehlé, ACM Transactions on Algorithms
+    5 (2009) 46.
+
+    Args:
+        lattice: finite, of positive volume, (3, 3).
     """
     basis = np.array(lattice, dtype=float)
-    for _ in range(MAX_REDUCTIONS):
-        one, two, three = basis = basis[np.argsort(np.square(basis).sum(axis=1), kind="stable")]
-        if not one @ one > 1e-12:  # such a short one is all there is to say of a cell, and its square has no digits
+    for _ in range(MAX_REDUCTION_STEPS):
+        a, b, c = basis = basis[np.argsort(np.square(basis).sum(axis=1), kind="stable")]
+        if not a @ a > 1e-12:  # far below MIN_DISTANCE, and too short to divide by its square
             break
-        closer = two - np.rint(two @ one / (one @ one)) * one
-        if closer @ closer < (1 - 1e-12) * (two @ two):
-            basis = np.array([one, closer, three])
+        shorter = b - np.rint(b @ a / (a @ a)) * a
+        if shorter @ shorter < (1 - 1e-12) * (b @ b):
+            basis = np.array([a, shorter, c])
             continue
-        closer = three - _nearest_in_plane(basis[:2], three)
-        if not closer @ closer < (1 - 1e-12) * (three @ three):
+        shorter = c - _nearest_in_plane(basis[:2], c)
+        if not shorter @ shorter < (1 - 1e-12) * (c @ c):
             break
-        basis = np.array([one, two, closer])
+        basis = np.array([a, b, shorter])
     return basis
 
 
 def _nearest_in_plane(plane: FloatArray, point: FloatArray) -> FloatArray:
-    """The vector that is nearest to a point, of those that two reduced vectors (2, 3) span."""
+    """Return the vector nearest to a point (3,) in the lattice of two reduced vectors (2, 3)."""
     first = np.floor(np.linalg.solve(plane @ plane.T, plane @ point))
     corners = (first + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])) @ plane
     return np.asarray(corners[np.square(corners - point).sum(axis=1).argmin()])
 
 
-def inside(lattice: FloatArray, positions: FloatArray) -> FloatArray:
-    """Positions (n, 3), Cartesian, Å, moved into the cell of some lattice (3, 3)."""
+def wrap_positions(lattice: FloatArray, positions: FloatArray) -> FloatArray:
+    """Return Cartesian positions (n, 3), Å, moved into the cell of a lattice (3, 3)."""
     fractional = positions @ np.linalg.inv(lattice)
     return np.asarray((fractional - np.floor(fractional)) @ lattice)
 
 
-def count_edges(lattice: FloatArray, positions: FloatArray, radius: float) -> float:
-    """About how many edges within the radius, Å, the atoms of a cell have, by counting them in boxes of that width.
+def estimate_edges(lattice: FloatArray, positions: FloatArray, radius: float) -> float:
+    """Return an estimate of the number of edges of a cell, from the numbers of atoms in boxes as wide as the radius.
 
-    lattice (3, 3), reduced; positions (n, 3), Cartesian, Å, inside its cell.
+    Args:
+        lattice: reduced, Å, (3, 3).
+        positions: Cartesian, inside the cell, Å, (n, 3).
+        radius: of the neighbour list, Å.
     """
     _, spacings = volumes_and_spacings(lattice[None])
-    evenly = len(positions) ** 2 * SPHERE * radius**3 / volume_of_cell(lattice)
-    return max(evenly, float(most_edges(spacings, _in_boxes(positions, radius)[1], radius).sum()))
+    uniform = len(positions) ** 2 * UNIT_SPHERE_VOLUME * radius**3 / cell_volume(lattice)
+    return max(uniform, float(estimate_max_edges(spacings, _sort_into_boxes(positions, radius)[1], radius).sum()))
 
 
-def coincident(positions: FloatArray) -> tuple[int, int] | None:
-    """Two atoms less than MIN_DISTANCE apart, found by sorting, which takes as long if all are in one place.
+def find_coincident_atoms(positions: FloatArray) -> tuple[int, int] | None:
+    """Return two atoms in one small box, which are closer than MIN_DISTANCE, or None if no box has two.
 
-    None if at most 42 atoms share a cubic Ångström: of these, a search finds any two. positions (n, 3), Å, in the cell.
+    Sorting into boxes is fast even if all atoms coincide. Without such a pair there are at most 42 atoms in 1 Å^3, few
+    enough for a neighbour search, which finds every close pair.
+
+    Args:
+        positions: Cartesian, inside the cell, Å, (n, 3).
     """
-    owner, counts = _in_boxes(positions, 0.99 * MIN_DISTANCE / 3**0.5)
+    owner, counts = _sort_into_boxes(positions, 0.99 * MIN_DISTANCE / 3**0.5)
     if counts.max() == 1:
         return None
-    one, two = np.flatnonzero(owner == counts.argmax())[:2].tolist()
-    return one, two
+    i, j = np.flatnonzero(owner == counts.argmax())[:2].tolist()
+    return i, j
 
 
-def _in_boxes(positions: FloatArray, side: float) -> tuple[IntArray, IntArray]:
-    """The box (n,) of each position (n, 3) in a grid of cubes of some side, and how many each box has."""
+def _sort_into_boxes(positions: FloatArray, side: float) -> tuple[IntArray, IntArray]:
+    """Return the cubic box of each position (n, 3), numbered from 0, (n,), and the number of positions in each box."""
     boxes = np.floor(positions / side).astype(np.int64)
     boxes -= boxes.min(axis=0)
     _, y, z = (boxes.max(axis=0) + 1).tolist()

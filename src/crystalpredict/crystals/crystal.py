@@ -1,4 +1,4 @@
-"""Crystals and their neighbour lists as frozen records of NumPy arrays: what the modules pass to each other."""
+"""Crystals and their neighbour lists as frozen dataclasses of NumPy arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
 
-# those the network has an embedding for, atomic number 1 first
+# with an embedding in the network, by atomic number from 1
 ELEMENTS = tuple(
     """
     H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo
@@ -22,17 +22,22 @@ ELEMENTS = tuple(
     Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf
     """.split()  # noqa: SIM905  as a table it can be read
 )
-FLAT = 1e-12  # square of c over the ab plane, in units of c, that is nothing but rounding
 ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(ELEMENTS, start=1)}
+MIN_SQUARED_HEIGHT = 1e-12  # of c above the ab plane, over the square of c; anything smaller is rounding
 
 
 @dataclass(frozen=True)
 class Crystal:
-    """One periodic cell.
+    """A periodic cell with n sites of at most S elements each.
 
-    lattice (3, 3), rows a, b, c in Å; positions (n, 3), Cartesian, Å, anywhere relative to the cell;
-    numbers (n, S), atomic numbers 1..98; occupancies (n, S). An ordered crystal has S = 1 and occupancies of 1;
-    a site shared by several elements has one column for each, and columns of occupancy 0 are padding.
+    An ordered crystal has S = 1 and occupancies of 1. A shared site has one column for each of its elements; columns of
+    occupancy 0 are padding.
+
+    Attributes:
+        lattice: rows a, b, c, Å, (3, 3).
+        positions: Cartesian, inside or outside the cell, Å, (n, 3).
+        numbers: atomic numbers, 1 to 98, (n, S).
+        occupancies: of each element on a site, (n, S).
     """
 
     lattice: FloatArray
@@ -42,30 +47,35 @@ class Crystal:
 
     @classmethod
     def ordered(cls, lattice: FloatArray, positions: FloatArray, numbers: IntArray) -> Crystal:
-        """A crystal of fully occupied sites; numbers (n,)."""
+        """Return a crystal of sites with one element each, given their atomic numbers (n,)."""
         numbers = np.asarray(numbers, dtype=np.int64).reshape(-1, 1)
         return cls(np.asarray(lattice), np.asarray(positions), numbers, np.ones(numbers.shape))
 
     @property
     def n_atoms(self) -> int:
-        """Sites in the cell."""
+        """Number of sites in the cell."""
         return len(self.positions)
 
     @property
     def volume(self) -> float:
-        """Cell volume, Å^3; never negative, whatever the handedness of the lattice."""
-        return volume_of_cell(self.lattice)
+        """Volume of the cell, Å^3; positive for left-handed lattices too."""
+        return cell_volume(self.lattice)
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Edges from the listed atoms of a cell to every atom of the infinite crystal within a radius, itself included.
+    """A neighbour list: edges from m listed atoms of a cell to all atoms of the infinite crystal within a radius.
 
-    Every atom of the cell is listed, or one of each kind of equivalent atoms (`crystalpredict.crystals.equivalence`).
-    Edges of listed atom i are first[i]:first[i + 1]. first (m + 1,); indices (E,), the listed atom that is, or stands
-    for, the neighbour; distances (E,), Å; the self edge comes first and has distance 0. atoms (m,), the atom of the
-    cell; counts (m,), how many atoms of the cell it stands for. vectors (E, 3), Å, from the atom to its neighbour, for
-    networks that see more than distances.
+    Listed are all atoms of the cell, or one of each kind of equivalent atoms (`crystalpredict.crystals.equivalence`).
+    The edges of listed atom i are first[i]:first[i + 1]. The first of them is the edge to itself, of distance 0.
+
+    Attributes:
+        first: first edge of each listed atom, and the number of edges, (m + 1,).
+        indices: listed atom that is, or represents, the neighbour of each edge, (E,).
+        distances: Å, (E,).
+        atoms: index in the cell of each listed atom, (m,).
+        counts: number of atoms of the cell that each listed atom represents, (m,).
+        vectors: from the atom to its neighbour, Å, (E, 3); None for networks that use only distances.
     """
 
     first: IntArray
@@ -76,7 +86,7 @@ class Neighbors:
     vectors: FloatArray | None = None
 
     @classmethod
-    def of_many(
+    def from_concatenated(
         cls,
         bounds: IntArray,
         first: IntArray,
@@ -86,9 +96,16 @@ class Neighbors:
         counts: IntArray,
         vectors: FloatArray | None = None,
     ) -> list[Neighbors]:
-        """The lists of many crystals, one after the other in the same arrays, of which they are views.
+        """Return the lists of B crystals whose arrays are concatenated, as views of these arrays.
 
-        Crystal b has the listed atoms bounds[b]:bounds[b + 1]; first (M + 1,) counts the edges of all of them.
+        Args:
+            bounds: first listed atom of each crystal, and their number M, (B + 1,).
+            first: first edge of each listed atom, and the number of edges, (M + 1,).
+            indices: neighbours, counted from the first listed atom of each crystal, (E,).
+            distances: Å, (E,).
+            atoms: index of each listed atom in its own cell, (M,).
+            counts: number of atoms that each listed atom represents, (M,).
+            vectors: Å, (E, 3), or None.
         """
         lists = []
         for (start, end), (low, high) in zip(pairwise(bounds.tolist()), pairwise(first[bounds].tolist()), strict=True):
@@ -101,37 +118,41 @@ class Neighbors:
 
     @property
     def size(self) -> int:
-        """Atoms listed."""
+        """Number of listed atoms."""
         return len(self.atoms)
 
     @cached_property
-    def widths(self) -> IntArray:
-        """Edges of each listed atom (m,)."""
+    def edge_counts(self) -> IntArray:
+        """Number of edges of each listed atom, (m,)."""
         return np.diff(self.first)
 
     @property
-    def widest(self) -> int:
-        """Edges of the atom that has most."""
-        return int(self.widths.max())
+    def max_edge_count(self) -> int:
+        """Largest number of edges of a listed atom."""
+        return int(self.edge_counts.max())
 
 
-def lattice_of_parameters(parameters: Sequence[float]) -> FloatArray:
-    """Lattice (3, 3) of lengths a, b, c (Å) and angles alpha, beta, gamma (degrees): a along x, b in the xy plane.
+def lattice_from_parameters(parameters: Sequence[float]) -> FloatArray:
+    """Return the lattice (3, 3), Å, of cell lengths and angles, with a along x and b in the xy plane.
 
-    ValueError if no cell has them.
+    Args:
+        parameters: lengths a, b, c, Å, and angles alpha, beta, gamma, degrees, (6,).
+
+    Raises:
+        ValueError: no cell has these lengths and angles.
     """
     a, b, c, *angles = (float(value) for value in parameters)
     alpha, beta, gamma = (cos(radians(angle)) for angle in angles)
     sine = sqrt(1 - gamma**2)
     y = (alpha - beta * gamma) / sine if sine else inf
-    square = 1 - beta**2 - y**2
-    angles_fit = all(0 < angle < 180 for angle in angles) and square > FLAT
-    if not (min(a, b, c) > 0 and angles_fit):  # false for not-a-number too
-        raise ValueError(f"no cell has the lengths and angles {list(parameters)}")
-    return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * sqrt(square)]])
+    squared_height = 1 - beta**2 - y**2
+    possible = all(0 < angle < 180 for angle in angles) and squared_height > MIN_SQUARED_HEIGHT
+    if not (min(a, b, c) > 0 and possible):  # not-a-number fails too
+        raise ValueError(f"no cell has the lengths and angles {list(parameters)}: check them")
+    return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * sqrt(squared_height)]])
 
 
-def volume_of_cell(lattice: FloatArray) -> float:
-    """Volume, Å^3, of the cell with the rows a, b, c of lattice (3, 3), whatever their handedness."""
-    a, (bx, by, bz), (cx, cy, cz) = lattice.tolist()  # by hand: NumPy takes ten times as long for one cell
+def cell_volume(lattice: FloatArray) -> float:
+    """Return the volume, Å^3, of a cell with the rows a, b, c (3, 3), Å; positive for left-handed lattices too."""
+    a, (bx, by, bz), (cx, cy, cz) = lattice.tolist()  # for one cell ten times as fast as NumPy
     return abs(float(a[0] * (by * cz - bz * cy) + a[1] * (bz * cx - bx * cz) + a[2] * (bx * cy - by * cx)))

@@ -1,4 +1,4 @@
-"""Merge equivalent atoms, which a network cannot distinguish, so that one of each kind is computed.
+"""Merge equivalent atoms, which a network cannot distinguish, so that only one of each kind is computed.
 
 Two atoms of a cell are equivalent if they have equivalent neighbours at the same distances. This is the colour
 refinement of Weisfeiler and Leman on the neighbour list. Atoms are equivalent by symmetry, or because the cell is
@@ -22,9 +22,9 @@ Merging = Literal["distances", "rotations", "nothing"]
 """How equivalent atoms are merged: by `merge_equivalent`, by `merge_rotated`, or not."""
 
 FINGERPRINT_TOLERANCE = 3e-4  # difference of fingerprints; distances of equivalent atoms differ by up to 1e-4 Å
-SAME_ORBIT = 1e-3  # Å, largest distance between an atom and the image of an equivalent one
+ORBIT_TOLERANCE = 1e-3  # Å, largest distance between an atom and the image of an equivalent one
 MAX_ATOMS_ROTATIONS = 400  # of a cell whose rotations are searched; spglib is slow for larger cells
-FREQUENCIES = (5.0, 10.0, 16.0)  # of the fingerprints, radians per radius
+FINGERPRINT_FREQUENCIES = (5.0, 10.0, 16.0)  # radians per radius
 
 
 def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], radius: float) -> list[Neighbors]:
@@ -41,9 +41,9 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
     """
     if not crystals or any(edges.vectors is not None for edges in neighbors):
         return list(neighbors)
-    every = _Lists.of(crystals, neighbors)
-    return every.merged(
-        *refine(occupant_labels(crystals), every.starts, every.first, every.indices, every.distances / radius)
+    lists = _Lists.of(crystals, neighbors)
+    return lists.merged(
+        *refine(occupant_labels(crystals), lists.starts, lists.first, lists.indices, lists.distances / radius)
     )
 
 
@@ -60,9 +60,9 @@ def merge_rotated(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -
     if not crystals:
         return []
     orbits = [_orbits(crystal) for crystal in crystals]
-    every = _Lists.of(crystals, neighbors)
-    kinds = np.concatenate([own + start for own, start in zip(orbits, every.starts, strict=False)])
-    return every.merged(kinds, np.zeros(len(kinds)))
+    lists = _Lists.of(crystals, neighbors)
+    kinds = np.concatenate([own + start for own, start in zip(orbits, lists.starts, strict=False)])
+    return lists.merged(kinds, np.zeros(len(kinds)))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Lists:
         vectors = [edges.vectors for edges in neighbors if edges.vectors is not None]
         return cls(
             starts,
-            np.concatenate([[0], np.cumsum(np.concatenate([edges.widths for edges in neighbors]))]),
+            np.concatenate([[0], np.cumsum(np.concatenate([edges.edge_counts for edges in neighbors]))]),
             np.concatenate([edges.indices + start for edges, start in zip(neighbors, starts, strict=False)]),
             np.concatenate([edges.distances for edges in neighbors]),
             np.concatenate(vectors) if vectors else None,
@@ -114,7 +114,7 @@ class _Lists:
         widths = counts[listed]
         rows = np.repeat(np.isin(np.arange(len(kinds)), listed, assume_unique=True), counts)
         owners = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-        return Neighbors.of_many(
+        return Neighbors.from_concatenated(
             bounds,
             np.concatenate([[0], np.cumsum(widths)]),
             position[kinds[self.indices[rows]]] - np.repeat(bounds[owners], widths),  # in the list of the crystal
@@ -137,8 +137,8 @@ def _orbits(crystal: Crystal) -> IntArray:
         return own
     fractional = crystal.positions @ np.linalg.inv(crystal.lattice)
     kinds = np.unique(occupant_labels([crystal]), return_inverse=True)[1].reshape(-1)
-    with suppress_warnings():  # it announces how it will report errors in future
-        found = spglib.get_symmetry((crystal.lattice, fractional, kinds), symprec=SAME_ORBIT)  # type: ignore[arg-type]
+    with suppress_warnings():  # spglib announces a change of its error handling
+        found = spglib.get_symmetry((crystal.lattice, fractional, kinds), symprec=ORBIT_TOLERANCE)  # type: ignore[arg-type]
     if not found:
         return own
     proper = np.linalg.det(found["rotations"]) > 0
@@ -176,7 +176,7 @@ def refine(
     kinds = np.unique(kinds, return_inverse=True)[1].reshape(-1)
     distances = distances.astype(np.float32)
     taper = np.square(1 - np.minimum(np.square(distances), 1))
-    waves = [np.cos(distances * np.float32(frequency)) * taper for frequency in FREQUENCIES]
+    waves = [np.cos(distances * np.float32(frequency)) * taper for frequency in FINGERPRINT_FREQUENCIES]
     crystals = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     weights = [
         np.random.default_rng(seed).uniform(0.5, 1.5, len(kinds)).astype(np.float32) for seed in range(len(waves))

@@ -37,7 +37,7 @@ def oxide_types(crystals: Sequence[Crystal]) -> list[OxideType]:
             rows.append(row)
             cells.append((crystal.lattice, crystal.positions[oxygen]))
     for row, edges in zip(rows, find_neighbors_of_many(cells, PEROXIDE_BOND), strict=True):
-        centres = np.repeat(np.arange(edges.size), edges.widths)
+        centres = np.repeat(np.arange(edges.size), edges.edge_counts)
         bonded = edges.indices != centres  # neither itself nor its own images
         if bonded.any() and not _has_hydroxide(crystals[row]):
             short = bonded & (edges.distances < SUPEROXIDE_BOND)
@@ -55,4 +55,4 @@ def _has_hydroxide(crystal: Crystal) -> bool:
     chosen = np.isin(numbers, [HYDROGEN, OXYGEN])
     own = numbers[chosen]
     (edges,) = find_neighbors_of_many([(crystal.lattice, crystal.positions[chosen])], HYDROXIDE_BOND)
-    return bool((np.repeat(own, edges.widths) != own[edges.indices]).any())
+    return bool((np.repeat(own, edges.edge_counts) != own[edges.indices]).any())

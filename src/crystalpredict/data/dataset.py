@@ -1,4 +1,4 @@
-"""Labelled crystals as arrays: one table for any number of them, one file to train on another machine."""
+"""Labelled crystals and their neighbour lists as concatenated arrays, which can be saved as one file."""
 
 from __future__ import annotations
 
@@ -20,38 +20,45 @@ import numpy as np
 from crystalpredict._files import write_atomically
 from crystalpredict._safe_path import leave_working_directory, safe_children
 from crystalpredict._schema import read_record
-from crystalpredict.crystals.cell import MIN_DISTANCE, cell_error, cells_fit
+from crystalpredict.crystals.cell import MIN_DISTANCE, cell_error, valid_cells
 from crystalpredict.crystals.crystal import (
     ATOMIC_NUMBERS,
     Crystal,
     FloatArray,
     IntArray,
     Neighbors,
-    lattice_of_parameters,
+    lattice_from_parameters,
 )
 from crystalpredict.crystals.equivalence import (
+    FINGERPRINT_FREQUENCIES,
     FINGERPRINT_TOLERANCE,
-    FREQUENCIES,
-    SAME_ORBIT,
+    ORBIT_TOLERANCE,
     Merging,
     merge_equivalent,
     merge_rotated,
 )
-from crystalpredict.crystals.neighbors import ROUNDING, find_neighbors_of_many
+from crystalpredict.crystals.neighbors import RADIUS_MARGIN, find_neighbors_of_many
 from crystalpredict.errors import DataError
 from crystalpredict.properties import PROPERTIES, Property
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-FEW = 5000  # crystals, below which starting processes takes longer than finding their neighbours
+MIN_CRYSTALS_PARALLEL = 5000  # for fewer, starting processes takes longer than the neighbour search
+CRYSTALS_PER_CHUNK = 200  # of a neighbour search
 
 
 @dataclass(frozen=True)
 class CrystalTable:
-    """C ordered crystals with labels, their N atoms one after the other.
+    """C ordered crystals with labels; their N atoms are concatenated.
 
-    ids (C,); splits (C,), TRAIN, VALIDATION or TEST; first (C + 1,), first atom of each crystal; lattices (C, 3, 3),
-    rows a, b, c, Å; fractional (N, 3); numbers (N,); labels (C, P), in the properties' units, not a number where
-    missing; properties (P,).
+    Attributes:
+        ids: names of the crystals, (C,).
+        splits: TRAIN, VALIDATION or TEST, (C,).
+        first: first atom of each crystal, and the number of atoms, (C + 1,).
+        lattices: rows a, b, c, Å, (C, 3, 3).
+        fractional: coordinates of the atoms, (N, 3).
+        numbers: atomic numbers, (N,).
+        labels: in the units of the properties, not a number where missing, (C, P).
+        properties: P of them.
     """
 
     ids: np.ndarray
@@ -68,17 +75,17 @@ class CrystalTable:
 
     @property
     def sizes(self) -> IntArray:
-        """Atoms of each crystal (C,)."""
+        """Number of atoms of each crystal, (C,)."""
         return np.diff(self.first)
 
     def crystal(self, index: int) -> Crystal:
-        """The crystal of a row, in float64."""
+        """Return the crystal of a row, in float64."""
         atoms = slice(self.first[index], self.first[index + 1])
         lattice = self.lattices[index].astype(float)
         return Crystal.ordered(lattice, self.fractional[atoms].astype(float) @ lattice, self.numbers[atoms])
 
     def take(self, rows: IntArray) -> CrystalTable:
-        """The table of some rows, in their order."""
+        """Return the table of some rows (R,), in their order."""
         atoms = np.concatenate([np.arange(self.first[row], self.first[row + 1]) for row in rows])
         first = np.concatenate([[0], np.cumsum(self.sizes[rows])])
         return CrystalTable(
@@ -87,21 +94,25 @@ class CrystalTable:
         )  # fmt: skip
 
     def checksum(self) -> str:
-        """Of crystals, labels and splits, as a file of them has them."""
+        """Return a checksum of crystals, labels and splits, in the precision of a saved file."""
         digest = hashlib.sha256()
         for array in (self.splits, self.first, self.lattices, self.fractional, self.numbers, self.labels):
             digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
         return digest.hexdigest()[:16]
 
-    def refuse_cells(self) -> None:
-        """ValueError for a cell that no crystal has, before a search sees it."""
+    def check_cells(self) -> None:
+        """Check all cells before a neighbour search.
+
+        Raises:
+            ValueError: no crystal can have a cell.
+        """
         sizes = self.sizes.tolist()
-        for row in np.flatnonzero(~cells_fit(self.lattices.astype(float), sizes, MIN_DISTANCE)):
+        for row in np.flatnonzero(~valid_cells(self.lattices.astype(float), sizes, MIN_DISTANCE)):
             if error := cell_error(self.lattices[row].astype(float), sizes[row]):
                 raise ValueError(f"{self.ids[row]}: {error}")
 
     def save(self, path: Path) -> None:
-        """One compressed .npz file, float32 coordinates: 104,000 crystals take some 30 MB."""
+        """Write a compressed .npz file with coordinates in float32; 104,000 crystals take some 30 MB."""
         arrays = {
             "ids": self.ids.astype(str),
             "splits": self.splits.astype(np.uint8),
@@ -117,21 +128,29 @@ class CrystalTable:
 
     @classmethod
     def load(cls, path: Path) -> CrystalTable:
-        """The table of a file that `save` wrote; DataError if it is none."""
+        """Return the table of a file that `save` wrote.
+
+        Raises:
+            DataError: the file is missing, damaged or another file, or no crystal can have one of its cells.
+        """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 columns = {name: arrays[name] for name in arrays.files}
             properties = tuple(read_record(str(text), Property) for text in columns.pop("properties"))
             table = cls(**columns, properties=properties)
-            table.refuse_cells()
+            table.check_cells()
             return table
         except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
-            hint = "make one with scripts/prepare.py"
-            raise DataError(f"{path}: not a prepared table of crystals ({error}); {hint}") from error
+            message = f"{path}: not a prepared table of crystals ({error}); make one with scripts/prepare.py"
+            raise DataError(message) from error
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file, gzipped or not."""
+    """Yield the rows of a JSONL file, which may be gzipped.
+
+    Raises:
+        DataError: a line is not JSON.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -142,11 +161,16 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     raise DataError(f"{path}, line {number}: not JSON ({error})") from error
 
 
-def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
-    """Table of (row, split) pairs.
+def table_from_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
+    """Return the table of (row, split) pairs.
 
-    A row has `id`, `lattice` (a, b, c in Å, alpha, beta, gamma in degrees), `species`, `frac_coords` and labels under
-    the names of PROPERTIES. Properties without any label are left out.
+    Args:
+        rows: dictionaries, and TRAIN, VALIDATION or TEST for each. Keys are `id`, `lattice` (a, b, c in Å, alpha, beta,
+            gamma in degrees), `species`, `frac_coords` and the names of PROPERTIES, with labels in their units.
+            Properties without labels are left out.
+
+    Raises:
+        DataError: a row cannot be read, no crystal can have its cell, or there are no rows.
     """
     ids: list[str] = []
     splits: list[int] = []
@@ -155,14 +179,14 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
     fractional: list[FloatArray] = []
     numbers: list[int] = []
     labels: list[list[float]] = []
-    for row, split in rows:
+    for number, (row, split) in enumerate(rows, start=1):
         try:
             ids.append(str(row["id"]))
             splits.append(split)
             sizes.append(len(row["species"]))
-            lattices.append(lattice_of_parameters(row["lattice"]))
+            lattices.append(lattice_from_parameters(row["lattice"]))
             coordinates = np.asarray(row["frac_coords"], dtype=float).reshape(sizes[-1], 3)
-            fractional.append(coordinates - np.floor(coordinates))  # far from the cell single precision is too coarse
+            fractional.append(coordinates - np.floor(coordinates))  # float32 is too coarse far from the cell
             numbers.extend(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
             if not sizes[-1] or not np.isfinite(fractional[-1]).all():
                 raise ValueError("no atoms, or a coordinate that is not a number")
@@ -171,7 +195,7 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
             labels.append([np.nan if row.get(prop.name) is None else float(row[prop.name]) for prop in PROPERTIES])
         except (KeyError, TypeError, ValueError) as error:
             name = row.get("id") if isinstance(row, dict) else row
-            raise DataError(f"row {len(ids)} ({name}): {type(error).__name__}: {error}") from error
+            raise DataError(f"row {number} ({name}): {type(error).__name__}: {error}") from error
     if not ids:
         raise DataError("no crystals in the data")
     matrix = np.array(labels)
@@ -185,10 +209,16 @@ def table_of_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
 
 @dataclass(frozen=True)
 class NeighborTable:
-    """Neighbour lists of all crystals of a table, equivalent atoms merged, one after the other.
+    """Concatenated neighbour lists of the C crystals of a table, with equivalent atoms merged.
 
-    sites (C + 1,), first listed atom of each crystal; atoms (S,), counts (S,), first (S + 1,), indices (E,),
-    distances (E,) and vectors (E, 3) as in Neighbors.
+    Attributes:
+        sites: first listed atom of each crystal, and their number S, (C + 1,).
+        atoms: as in `Neighbors`, (S,).
+        counts: as in `Neighbors`, (S,).
+        first: first edge of each listed atom, and the number of edges E, (S + 1,).
+        indices: as in `Neighbors`, (E,).
+        distances: Å, (E,).
+        vectors: Å, (E, 3), or None.
     """
 
     sites: IntArray
@@ -200,39 +230,41 @@ class NeighborTable:
     vectors: FloatArray | None = None
 
     def neighbors(self, row: int) -> Neighbors:
-        """List of the crystal in a row of the table."""
-        own = slice(self.sites[row], self.sites[row + 1])
-        first = self.first[self.sites[row] : self.sites[row + 1] + 1]
-        edges = slice(first[0], first[-1])
-        vectors = None if self.vectors is None else self.vectors[edges]
-        return Neighbors(
-            first - first[0], self.indices[edges], self.distances[edges], self.atoms[own], self.counts[own], vectors
+        """Return the neighbour list of the crystal in a row of the table."""
+        (found,) = Neighbors.from_concatenated(
+            self.sites[row : row + 2], self.first, self.indices, self.distances, self.atoms, self.counts, self.vectors
         )
+        return found
 
 
 def neighbor_table(
     table: CrystalTable, radius: float, cache: Path | None = None, jobs: int = 1, merging: Merging = "distances"
 ) -> NeighborTable:
-    """Neighbour lists within `radius` (Å), found by `jobs` processes; with vectors but where `merging` is by distances.
+    """Return the neighbour lists of a table, with vectors unless atoms are merged by distances.
 
-    With a folder `cache`, read from there if they are there, else kept there; it is keyed by the crystals themselves,
-    the radius and what merges atoms, so it can not be stale.
+    Args:
+        table: C crystals.
+        radius: Å.
+        cache: folder from which the lists are read, or where they are saved. Its file names contain a checksum of the
+            crystals, the radius and the settings, so that an outdated file is never read.
+        jobs: processes of the search.
+        merging: how equivalent atoms are merged.
     """
     if cache is None:
-        return _find_all(table, radius, jobs, merging)
+        return _find_neighbors(table, radius, jobs, merging)
     keys = {
-        "distances": (FINGERPRINT_TOLERANCE, FREQUENCIES, "middle", "alone"),
-        "rotations": ("rotations", SAME_ORBIT, find_spec("spglib") is not None),
+        "distances": (FINGERPRINT_TOLERANCE, FINGERPRINT_FREQUENCIES, "middle", "alone"),
+        "rotations": ("rotations", ORBIT_TOLERANCE, find_spec("spglib") is not None),
         "nothing": ("vectors",),
     }
-    key = (radius, ROUNDING, *keys[merging])
+    key = (radius, RADIUS_MARGIN, *keys[merging])
     digest = hashlib.sha256(repr(key).encode())
     for array in (table.first, table.lattices, table.fractional, table.numbers):
         digest.update(np.ascontiguousarray(array).tobytes())
     folder = cache / f"neighbors-{digest.hexdigest()[:16]}"
     names = [f.name for f in fields(NeighborTable) if merging != "distances" or f.name != "vectors"]
     if not (folder / f"{names[-1]}.npy").exists():
-        found = _find_all(table, radius, jobs, merging)
+        found = _find_neighbors(table, radius, jobs, merging)
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             with write_atomically(folder / f"{name}.npy") as file:
@@ -240,16 +272,16 @@ def neighbor_table(
     return NeighborTable(*(np.load(folder / f"{name}.npy") for name in names))
 
 
-def _find_all(table: CrystalTable, radius: float, jobs: int, merging: Merging) -> NeighborTable:
-    chunks = np.array_split(np.arange(len(table)), max(1, len(table) // 200))
+def _find_neighbors(table: CrystalTable, radius: float, jobs: int, merging: Merging) -> NeighborTable:
+    chunks = np.array_split(np.arange(len(table)), max(1, len(table) // CRYSTALS_PER_CHUNK))
     crystals = ([table.crystal(row) for row in rows] for rows in chunks)
-    if jobs == 1 or len(table) < FEW:
-        parts = [_merged_edges(part, radius, merging) for part in crystals]
+    if jobs == 1 or len(table) < MIN_CRYSTALS_PARALLEL:
+        parts = [_neighbor_arrays(part, radius, merging) for part in crystals]
     else:
-        # spawned, not forked: a fork of a process with threads may hang
-        with safe_children():  # all start as the work is handed out
+        # spawned: a forked process may hang if this one has threads
+        with safe_children():  # map starts all processes
             pool = ProcessPoolExecutor(jobs, get_context("spawn"), leave_working_directory)
-            results = pool.map(_merged_edges, crystals, repeat(radius), repeat(merging))
+            results = pool.map(_neighbor_arrays, crystals, repeat(radius), repeat(merging))
         with pool:
             parts = list(results)
     sites, atoms, counts, widths, *edges = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -257,10 +289,11 @@ def _find_all(table: CrystalTable, radius: float, jobs: int, merging: Merging) -
     return NeighborTable(sites, atoms, counts, first, *edges)
 
 
-def _merged_edges(crystals: list[Crystal], radius: float, merging: Merging) -> tuple[np.ndarray, ...]:
-    """Listed atoms of each crystal, then atom, count and edges of each, then indices and distances of the edges.
+def _neighbor_arrays(crystals: list[Crystal], radius: float, merging: Merging) -> tuple[np.ndarray, ...]:
+    """Return the arrays of a NeighborTable of some crystals, with the numbers of atoms and edges for `sites`, `first`.
 
-    Last the vectors of the edges, if `merging` is not by distances.
+    These are: listed atoms of each crystal; atom, count and number of edges of each listed atom; index, distance and,
+    unless atoms are merged by distances, vector of each edge.
     """
     vectors = merging != "distances"
     lists = find_neighbors_of_many([(each.lattice, each.positions) for each in crystals], radius, vectors=vectors)
@@ -271,38 +304,55 @@ def _merged_edges(crystals: list[Crystal], radius: float, merging: Merging) -> t
     found = [edges.vectors for edges in lists if edges.vectors is not None]
     return (
         np.array([edges.size for edges in lists]),
-        _small(np.concatenate([edges.atoms for edges in lists])),
-        _small(np.concatenate([edges.counts for edges in lists])),
-        np.concatenate([edges.widths for edges in lists]),
-        _small(np.concatenate([edges.indices for edges in lists])),
+        _shrink(np.concatenate([edges.atoms for edges in lists])),
+        _shrink(np.concatenate([edges.counts for edges in lists])),
+        np.concatenate([edges.edge_counts for edges in lists]),
+        _shrink(np.concatenate([edges.indices for edges in lists])),
         np.concatenate([edges.distances for edges in lists]).astype(np.float32),
         *([np.concatenate(found).astype(np.float32)] if found else []),
     )
 
 
-def _small(numbers: IntArray) -> IntArray:
-    """The numbers in two bytes each, if they go into them."""
+def _shrink(numbers: IntArray) -> IntArray:
+    """Return numbers as uint16 if they fit, else as uint32."""
     return numbers.astype(np.uint16 if numbers.max() < 2**16 else np.uint32)
 
 
 def encoded_labels(table: CrystalTable, properties: Sequence[Property]) -> FloatArray:
-    """Labels of some of the table's properties (C, outputs) on the trained scale, not a number where missing."""
+    """Return labels of some properties on the trained scale, not a number where missing, (C, outputs)."""
     columns = [table.labels[:, table.properties.index(prop)].astype(float) for prop in properties]
     return np.stack([prop.encode(column) for prop, column in zip(properties, columns, strict=True)], axis=1)
 
 
 def scale_of_labels(encoded: FloatArray, properties: Sequence[Property]) -> tuple[FloatArray, FloatArray]:
-    """Mean and population deviation (outputs,) of the training labels (rows, outputs); DataError if one is constant."""
+    """Return mean and standard deviation of training labels, on the trained scale, each (outputs,).
+
+    Args:
+        encoded: labels on the trained scale, (R, outputs).
+        properties: of the columns.
+
+    Raises:
+        DataError: all labels of a property are equal, or there are none.
+    """
     for prop, column in zip(properties, encoded.T, strict=True):
         different = np.unique(column[np.isfinite(column)])
         if len(different) < 2:
-            there = f"all are {prop.in_unit(different)[0]:g}" if len(different) else "there are none"
-            raise DataError(f"{prop.name}: no two different labels to train on ({there})")
+            found = f"all are {prop.in_unit(different)[0]:g}" if len(different) else "there are none"
+            raise DataError(f"{prop.name}: training needs labels of at least two values ({found})")
     return np.nanmean(encoded, axis=0), np.nanstd(encoded, axis=0)
 
 
 def rows_with_labels(wanted: np.ndarray, encoded: FloatArray, part: str) -> IntArray:
-    """Rows that are `wanted` (C,), a `part` of the data, and have at least one label; encoded (C, P)."""
+    """Return the rows of a part of the data with at least one label, (R,).
+
+    Args:
+        wanted: whether a row belongs to the part, (C,).
+        encoded: labels on the trained scale, (C, P).
+        part: its name, for the message.
+
+    Raises:
+        DataError: there are none.
+    """
     rows = np.flatnonzero(wanted & np.isfinite(encoded).any(axis=1))
     if not len(rows):
         raise DataError(f"no crystal with a usable label in the {part} part of the data")

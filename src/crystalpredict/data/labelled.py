@@ -1,4 +1,4 @@
-"""Labelled crystals: read the structures of a labelled table, and split them."""
+"""Read the structures of a labelled table, and split them into training, validation and test sets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray
-from crystalpredict.data.dataset import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    CrystalTable,
-)
+from crystalpredict.data.dataset import TEST, TRAIN, VALIDATION, CrystalTable
 from crystalpredict.data.labels import Dropped, LabelledTable
 from crystalpredict.data.splits import fingerprint, split_folds, split_groups
 from crystalpredict.errors import DataError, UsageError
@@ -29,12 +24,12 @@ class LabelledCrystals:
     """Crystals of a labelled table, with what is needed to split them.
 
     Attributes:
-        table: C crystals and their labels, all in the training part.
+        table: C crystals and their labels, all in the training set.
         formulas: reduced formulas, (C,).
-        fingerprints: (C, 4).
-        splits: content of the table's split column, or empty, (C,).
-        dropped: rows that were left out, with reasons.
-        holes: labels that were left out, with reasons.
+        fingerprints: of the crystals, which find duplicates (`crystalpredict.data.splits.fingerprint`), (C, 4).
+        splits: content of the table's split column, or "", (C,).
+        dropped: rows that were left out.
+        dropped_labels: labels that were left out.
     """
 
     table: CrystalTable
@@ -42,7 +37,7 @@ class LabelledCrystals:
     fingerprints: FloatArray
     splits: tuple[str, ...]
     dropped: tuple[Dropped, ...]
-    holes: tuple[Dropped, ...]
+    dropped_labels: tuple[Dropped, ...]
 
 
 def read_crystals(
@@ -102,7 +97,7 @@ def read_crystals(
         np.array(prints),
         tuple(labelled.splits[row] for row in rows),
         tuple(dropped),
-        labelled.holes,
+        labelled.dropped_labels,
     )
 
 
@@ -118,17 +113,18 @@ def _by_source(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
         yield own
 
 
-def parts_of(
+def split_crystals(
     crystals: LabelledCrystals, by: str, validation: float, test: float, folds: int, seed: int
 ) -> list[IntArray]:
     """Return TRAIN, VALIDATION or TEST of each crystal (C,), for each fold.
 
     Args:
         crystals: C labelled crystals.
-        by: formula, random or column. A column without validation rows gets them from its training rows, by formula.
+        by: `formula`, `random` or `column`. If the column has no validation rows, they are taken from its training
+            rows, by formula.
         validation: fraction of the crystals.
-        test: fraction of the crystals; not used by a column.
-        folds: number of folds of a cross-validation; 0: one split.
+        test: fraction of the crystals; not used with `column`.
+        folds: number of folds of a cross-validation; 0: a single split.
         seed: of the random order.
 
     Raises:
@@ -140,21 +136,22 @@ def parts_of(
         return [_parts_of_column(crystals, validation, seed)]
     groups = crystals.formulas if by == "formula" else range(len(crystals.formulas))
     if folds == 1:
-        raise UsageError("--kfold 1 leaves nothing to train on: at least 2")
+        raise UsageError("--kfold 1 leaves nothing to train on: use at least 2 folds")
     if folds:
         return split_folds(groups, folds, validation, seed)
     return [split_groups(groups, validation, test, seed)]
 
 
 def _parts_of_column(crystals: LabelledCrystals, validation: float, seed: int) -> IntArray:
+    """Return TRAIN, VALIDATION or TEST for each crystal (C,) by the split column of the table."""
     numbers = {name: part for part, name in PARTS.items()}
     unknown = [row for row, name in enumerate(crystals.splits) if name not in numbers]
     if unknown:
         first = unknown[0]
-        what = repr(crystals.splits[first]) if crystals.splits[first] else "nothing"
+        found = repr(crystals.splits[first]) if crystals.splits[first] else "nothing"
         raise UsageError(
-            f"--split-by column: {what} in the column split for id {crystals.table.ids[first]}, the first of "
-            f"{len(unknown)} such rows: write train, val or test there"
+            f"--split-by column: {found} in the column split of {len(unknown)} rows, the first with the id "
+            f"{crystals.table.ids[first]}: write train, val or test there"
         )
     parts = np.array([numbers[name] for name in crystals.splits])
     train = np.flatnonzero(parts == TRAIN)

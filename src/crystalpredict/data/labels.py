@@ -1,4 +1,4 @@
-"""Labelled crystals as people keep them: a table with a structure and numbers in each row, to structures and labels."""
+"""Read tables with a structure and labels in each row."""
 
 from __future__ import annotations
 
@@ -16,13 +16,7 @@ import numpy as np
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.io.entries import Source
-from crystalpredict.io.table_formats import (
-    ID_COLUMNS,
-    MISSING,
-    RawTable,
-    read_id_prop,
-    read_table,
-)
+from crystalpredict.io.table_formats import ID_COLUMNS, MISSING, RawTable, read_id_prop, read_table
 from crystalpredict.io.table_structures import (
     PATH_COLUMNS,
     TEXT_COLUMNS,
@@ -34,20 +28,21 @@ from crystalpredict.io.table_structures import (
 )
 from crystalpredict.properties import OUTPUT_COLUMNS, PROPERTIES, Property, match_property
 
-LARGEST = 1e30  # of a label: squares of larger ones are soon infinite
-UNIT = re.compile(r"[num\u00b5\u03bckMGT]?(eV|Pa|bar|J|cal|Ha|Ry)(/\w+)*")  # of energies and pressures
+MAX_ABS_LABEL = 1e30  # sums of squares of larger labels overflow
+ENERGY_OR_PRESSURE_UNIT = re.compile(r"[num\u00b5\u03bckMGT]?(eV|Pa|bar|J|cal|Ha|Ry)(/\w+)*")
 SPLIT_COLUMN = "split"
-PARTS = {
+SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-SIGNS = {"/": " per ", "%": "percent", "^": "", "Å": "A", "Ω": "ohm", "\u03bc": "u", "°": "deg"}  # in names and units
-SHORTEST_NAME = 3  # letters of a column that is taken for a known property without being asked for: g may be anything
+SYMBOL_WORDS = {"/": " per ", "%": "percent", "^": "", "Å": "A", "Ω": "ohm", "\u03bc": "u", "°": "deg"}
+# of a column that counts as a known property although --target does not name it: g may be anything
+MIN_NAME_LENGTH = 3
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row, or a label of a row, that was left out, and why; row 1 is the first row of data."""
+    """A row, or a label of a row, that was left out, with the reason; row 1 is the first row of data."""
 
     file: str
     row: int
@@ -57,7 +52,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class NewTargets:
-    """What was said of columns that are no known property: a unit for all or one for each; learnt as log10 or not."""
+    """Options for columns that are not known properties.
+
+    Attributes:
+        units: one for all columns, or one for each.
+        log: whether the network is trained on log10 of the labels.
+    """
 
     units: tuple[str, ...] = ()
     log: bool = False
@@ -67,10 +67,17 @@ class NewTargets:
 class LabelledTable:
     """R rows of a table, each with a structure and at least one label.
 
-    ids (R,); rows (R,), numbers in the file, 1 for the first row of data; sources (R,), where the structures are;
-    labels (R, P), in each property's unit, not a number where missing; properties (P,); splits (R,), train, val or
-    test, "" where nothing is said, other words as they stand there; dropped, rows left out; holes, labels left out of
-    rows that are kept; notes, what was decided.
+    Attributes:
+        path: of the table.
+        ids: names of the rows, (R,).
+        rows: numbers of the rows in the file, 1 for the first row of data, (R,).
+        sources: of the structures, (R,).
+        labels: in the unit of each property, not a number where missing, (R, P).
+        properties: P of them.
+        splits: train, val, test, "" if empty, or another word of the table, (R,).
+        dropped: rows that were left out.
+        dropped_labels: labels that were left out of the R rows.
+        notes: messages about how the columns were read.
     """
 
     path: str
@@ -81,7 +88,7 @@ class LabelledTable:
     properties: tuple[Property, ...]
     splits: tuple[str, ...]
     dropped: tuple[Dropped, ...]
-    holes: tuple[Dropped, ...] = ()
+    dropped_labels: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -96,140 +103,150 @@ class Target:
 
 def read_labelled(
     path: Path, targets: Sequence[str] = (), *, new: NewTargets | None = None, structure_column: str | None = None,
-    known: Sequence[Property] = PROPERTIES,
+    known: Sequence[Property] = PROPERTIES, raw: RawTable | None = None,
 ) -> LabelledTable:  # fmt: skip
-    """The labelled rows of a table, or of a folder with id_prop.csv; UsageError or DataError if there are none.
+    """Return the labelled rows of a table.
 
-    `targets`: names of columns, also joined by commas; none: every column that is a `known` property. `new`: what is
-    said of those that are no known property, which are an error without it.
+    Args:
+        path: table, or folder with id_prop.csv.
+        targets: names of columns, which may be joined by commas; none: all columns that are known properties.
+        new: options for columns that are not known properties; None: such columns are an error.
+        structure_column: column with the structures; None: one of the usual names.
+        known: known properties.
+        raw: the table, if it is in memory; `path` is its name then.
+
+    Raises:
+        UsageError: a column is missing, ambiguous or unknown, or a unit is wrong.
+        DataError: the table cannot be read, or no row has a structure and a label.
     """
-    raw = _read(path, targets, structure_column, known)
-    names = [name for target in targets for name in _names(target, raw)]
-    wanted = _targets(path, raw, names, new, known)
+    raw = raw or _read(path, targets, structure_column, known)
+    names = [name for target in targets for name in ([target] if target in raw.names else _split_names(target))]
+    wanted = _find_targets(path, raw, names, new, known)
     column = find_structure_column(path, raw.names, structure_column)
     id_column = find_column(raw.names, ID_COLUMNS)
     split_column = find_column(raw.names, (SPLIT_COLUMN,))
     ids = [text_of_id(value) for value in raw.columns[id_column]] if id_column else [""] * raw.rows
     ids = [name or f"row {row}" for row, name in enumerate(ids, start=1)]
     cells = [[_number(value) for value in raw.columns[target.column]] for target in wanted]
-    _refuse_text(path, raw, wanted, cells)
+    _check_numeric(path, raw, wanted, cells)
     base = path if path.is_dir() else path.parent
-    dropped, holes, kept, sources = [], [], [], []
+    dropped, dropped_labels, kept, sources = [], [], [], []
     seen: set[str] = set()
     labels = np.full((raw.rows, len(wanted)), np.nan)
     for number in range(raw.rows):
         row, name = number + 1, ids[number]
-        where = f"{path.name}, row {row}"
-        source = source_of_cell(raw.columns[column][number], column, base, where)
-        complaints = []
-        for place, target in enumerate(wanted):
-            labels[number, place], complaint = _label(cells[place][number], target)
-            complaints += [f"{target.column} {complaint}"] if complaint else []
+        source = source_of_cell(raw.columns[column][number], column, base, f"{path.name}, row {row}")
+        problems = []
+        for index, target in enumerate(wanted):
+            labels[number, index], problem = _label(cells[index][number], target)
+            problems += [f"{target.column} {problem}"] if problem else []
         reason = raw.broken.get(number, "")
         if not reason and source is None:
             reason = f"no structure in the column {column}"
         if not reason and name in seen:
-            reason = "the id of an earlier row again"
+            reason = "repeats the id of an earlier row"
         if not reason and not np.isfinite(labels[number]).any():
-            reason = "; ".join(complaints) or "no label"
+            reason = "; ".join(problems) or "no label"
         if reason or source is None:
             dropped.append(Dropped(str(path), row, name, reason))
             continue
         seen.add(name)
-        holes += [Dropped(str(path), row, name, complaint) for complaint in complaints]
+        dropped_labels += [Dropped(str(path), row, name, problem) for problem in problems]
         kept.append(number)
         sources.append(source)
     if not kept:
-        raise DataError(f"{path}: none of its {raw.rows} rows can be used; the first: {_first(dropped)}")
-    said = raw.columns[split_column] if split_column else [""] * raw.rows
-    splits = ["" if said[number] is None else str(said[number]).strip() for number in kept]
+        first = f"; the first: row {dropped[0].row}, {dropped[0].reason}" if dropped else ""
+        raise DataError(f"{path}: none of its {raw.rows} rows can be used{first}")
+    parts = raw.columns[split_column] if split_column else [""] * raw.rows
+    splits = ["" if parts[number] is None else str(parts[number]).strip() for number in kept]
     properties = [
-        target.prop if target.prop in known else target.prop.shown_as(values)
+        target.prop if target.prop in known else target.prop.with_decimals_for(values)
         for target, values in zip(wanted, labels[kept].T, strict=True)
     ]
-    notes = [f"{raw.rows:,} rows", f"structures in {column}", *_notes_on(wanted, new)]
+    notes = [f"{raw.rows:,} rows", f"structures in {column}", *_describe_targets(wanted, new)]
     return LabelledTable(
         str(path), tuple(ids[number] for number in kept), np.array(kept) + 1, tuple(sources), labels[kept],
-        tuple(properties), tuple(PARTS.get(part.lower(), part) for part in splits),
-        tuple(dropped), tuple(holes), tuple(notes),
+        tuple(properties), tuple(SPLIT_WORDS.get(part.lower(), part) for part in splits),
+        tuple(dropped), tuple(dropped_labels), tuple(notes),
     )  # fmt: skip
 
 
-def _notes_on(wanted: Sequence[Target], new: NewTargets | None) -> list[str]:
-    """What was decided about the columns with labels."""
-    notes = [f"{target.column} is {target.prop.name}" for target in wanted if target.column != target.prop.name]
-    linear = [target.prop.name for target in wanted if new and new.log and target.prop.transform == "none"]
-    return notes + [f"{name} is known and learnt as it is: --log is for what is not" for name in linear]
+def _describe_targets(targets: Sequence[Target], new: NewTargets | None) -> list[str]:
+    """Return messages about columns that were read under another name, or without the logarithm of --log."""
+    notes = [f"{target.column} is {target.prop.name}" for target in targets if target.column != target.prop.name]
+    linear = [target.prop.name for target in targets if new and new.log and target.prop.transform == "none"]
+    return notes + [f"{name} is a known property, which --log does not change" for name in linear]
 
 
-def _names(target: str, raw: RawTable) -> list[str]:
-    """A target as it was given: the name of a column, or several names separated by commas."""
-    return [target] if target in raw.names else [name.strip() for name in target.split(",") if name.strip()]
-
-
-def _first(dropped: Sequence[Dropped]) -> str:
-    return f"row {dropped[0].row}, {dropped[0].reason}" if dropped else "there is none"
+def _split_names(target: str) -> list[str]:
+    return [name.strip() for name in target.split(",") if name.strip()]
 
 
 def _read(path: Path, targets: Sequence[str], structure_column: str | None, known: Sequence[Property]) -> RawTable:
+    """Return the columns of a table that may be needed."""
+    names = [name for target in targets for name in _split_names(target)]
     if path.is_dir():
-        return read_id_prop(path, [name.strip() for target in targets for name in target.split(",")])
-    names = [*TEXT_COLUMNS, *PATH_COLUMNS, *ID_COLUMNS, SPLIT_COLUMN, structure_column or "", *targets]
-    names += [name.strip() for target in targets for name in target.split(",")]
+        return read_id_prop(path, names)
+    names += [*TEXT_COLUMNS, *PATH_COLUMNS, *ID_COLUMNS, SPLIT_COLUMN, structure_column or "", *targets]
     keys = {name.lower() for name in names}
-    return read_table(path, lambda name: name.lower() in keys or _known(name, known) is not None)
+    return read_table(path, lambda name: name.lower() in keys or _known_target(name, known) is not None)
 
 
-def _known(column: str, known: Sequence[Property]) -> Target | None:
-    """The known property that a column's name stands for, or log10 of it."""
+def _known_target(column: str, known: Sequence[Property]) -> Target | None:
+    """Return the known property that a column holds by its name, or whose log10 it holds; None for other columns."""
     for name, logarithm in ((column, False), (logarithm_of(column, known), True)):
         if prop := match_property(name, known):
             return Target(column, prop, logarithm)
     bare, stated = _without_unit(column)
     prop = match_property(bare, known) if stated else None
-    return Target(column, prop) if prop and _closed(prop.unit) == stated else None
+    return Target(column, prop) if prop and _without_spaces(prop.unit) == stated else None
 
 
 def logarithm_of(column: str, known: Sequence[Property]) -> str:
-    """What a column has log10 of, as its name says (log10(K_VRH), log_kvrh, logB, logk of a known k); or ""."""
-    said = re.fullmatch(r"log(10)?([\s_]*\(?)\s*([A-Za-z][\w ]*?)\s*\)?", column.strip(), re.IGNORECASE)
-    apart = said and (said[1] or said[2] or (column.strip()[1:3] == "og" and said[3][0].isupper()))  # logical is a word
-    return said[3] if said and (apart or match_property(said[3], known)) else ""
+    """Return the X of a column named log10(X), log_X or logX, such as log10(K_VRH), log_kvrh or logB; else ""."""
+    name = column.strip()
+    found = re.fullmatch(r"log(10)?([\s_]*\(?)\s*([A-Za-z][\w ]*?)\s*\)?", name, re.IGNORECASE)
+    if not found:
+        return ""
+    separate = found[1] or found[2] or (name[1:3] == "og" and found[3][0].isupper())  # `logical` is one word
+    return found[3] if separate or match_property(found[3], known) else ""
 
 
 def _without_unit(column: str) -> tuple[str, str]:
-    """A column's name, and the unit in brackets at its end; "" if there is none."""
+    """Return the name of a column and the unit in brackets at its end, or "" if there is none."""
     parts = re.fullmatch(r"(.*\S)\s*[(\[]([^()\[\]]+)[)\]]", column.strip())
-    return (parts[1], _closed(parts[2])) if parts else (column, "")
+    return (parts[1], _without_spaces(parts[2])) if parts else (column, "")
 
 
-def refuse_other_unit(column: str, prop: Property) -> None:
-    """UsageError if a column that is to hold a property states another unit than its: text in brackets may be none."""
+def check_column_unit(column: str, prop: Property) -> None:
+    """Check that the name of a column states no other unit than that of the property in it.
+
+    Raises:
+        UsageError: the text in brackets is another unit of energy or pressure; any other text may not be a unit.
+    """
     stated = _without_unit(column)[1]
-    if UNIT.fullmatch(stated) and stated != _closed(prop.unit):
-        raise UsageError(
-            f"{column.strip()}: {prop.name} is compared in {prop.unit or 'no unit'}: convert the labels, or rename it"
-        )
+    if ENERGY_OR_PRESSURE_UNIT.fullmatch(stated) and stated != _without_spaces(prop.unit):
+        hint = "convert the labels, or rename the column"
+        raise UsageError(f"{column.strip()}: {prop.name} is compared in {prop.unit or 'no unit'}: {hint}")
 
 
-def _closed(unit: str) -> str:
-    """A unit without its spaces, as units are compared."""
+def _without_spaces(unit: str) -> str:
     return unit.replace(" ", "")
 
 
-def _targets(
+def _find_targets(
     path: Path, raw: RawTable, names: Sequence[str], new: NewTargets | None, known: Sequence[Property]
 ) -> list[Target]:
+    """Return the targets of some names, or all known properties in the table if there are no names."""
     if not names:
         if new and (new.units or new.log):
-            raise UsageError("a unit or a logarithm of what? Name the column with --target")
-        # a short name may be anything, so that it is no property unless it is the model's own or asked for
-        own = {prop.name for prop in known}
-        found = [_known(name, known) for name in raw.names if len(name.strip()) >= SHORTEST_NAME or name in own]
-        targets = [target for target in found if target]
+            raise UsageError("--unit and --log need --target: name the columns that they are for")
+        full_names = {prop.name for prop in known}
+        columns = [name for name in raw.names if len(name.strip()) >= MIN_NAME_LENGTH or name in full_names]
+        targets = [target for name in columns if (target := _known_target(name, known))]
         if not targets:
             raise UsageError(
-                f"{path}: no column is a known property, but {list_names(raw.names)}: name one with --target"
+                f"{path}: no column is a known property; there are {list_names(raw.names)}: name one with --target"
             )
     else:
         units = new.units if new else ()
@@ -238,9 +255,9 @@ def _targets(
         each = units * len(names) if len(units) == 1 else units or ("",) * len(names)
         targets = [_target(path, raw, name, unit, new, known) for name, unit in zip(names, each, strict=True)]
         old = [target for target in targets if target.prop in known]
-        if len(units) == len(names) or len(old) == len(targets):  # else the one unit is that of the new ones
+        if len(units) == len(names) or len(old) == len(targets):  # else the one unit is for the new properties
             for target, unit in zip(targets, each, strict=True):
-                if target in old and unit and _closed(unit) != _closed(target.prop.unit):
+                if target in old and unit and _without_spaces(unit) != _without_spaces(target.prop.unit):
                     about = f"{target.column} is known as {target.prop.label} in {target.prop.unit or 'no unit'}"
                     raise UsageError(f"{path}: {about}: convert the labels, or rename the column")
     columns = [target.prop.column for target in targets]
@@ -253,11 +270,12 @@ def _targets(
 def _target(
     path: Path, raw: RawTable, name: str, unit: str, new: NewTargets | None, known: Sequence[Property]
 ) -> Target:
-    """The target of a name; `unit`, if it is new."""
+    """Return the target of a name, a new property in the given unit if the column is not a known one."""
     column = find_column(raw.names, (name,))
-    if column is None:  # bandgap for a column band_gap
-        asked = _known(name, known)
-        columns = [each for each in raw.names if asked and (found := _known(each, known)) and found.prop == asked.prop]
+    if column is None:  # another name of the property, such as bandgap for band_gap
+        asked = _known_target(name, known)
+        targets = [target for each in raw.names if (target := _known_target(each, known))]
+        columns = [target.column for target in targets if asked and target.prop == asked.prop]
         if len(columns) > 1:
             raise UsageError(f"{path}: more than one column for {name}: name one of {', '.join(columns)}")
         column = columns[0] if columns else None
@@ -265,73 +283,76 @@ def _target(
         near = get_close_matches(name.lower(), [each.lower() for each in raw.names], n=1)
         hint = f"did you mean {find_column(raw.names, near)!r}?" if near else f"it has {list_names(raw.names)}"
         raise UsageError(f"{path}: no column {name!r}: {hint}")
-    target = _known(column, known)
-    if target:
+    if target := _known_target(column, known):
         return target
     if new is None:
-        raise UsageError(f"{path}: the model does not know {name!r}: it predicts {', '.join(p.name for p in known)}")
-    return Target(column, new_property(column, unit, log=new.log))
+        predicted = ", ".join(prop.name for prop in known)
+        raise UsageError(f"{path}: the model does not predict {name!r}: choose from {predicted}")
+    return Target(column, _new_property(column, unit, log=new.log))
 
 
-def new_property(column: str, unit: str, *, log: bool) -> Property:
-    """The property of a user's column: named after it without its unit, in letters that fit a column's name.
+def _new_property(column: str, unit: str, *, log: bool) -> Property:
+    """Return a new property, named after its column without the unit.
 
-    The column's own name is another name of it, by which other tables are understood.
+    The full name of the column is an alias, so that it is found in other tables.
+
+    Raises:
+        UsageError: the column has no letters, or the name of another output column.
     """
     label = column.strip()
     bare, stated = _without_unit(label)
-    own = stated == _closed(unit) and not match_property(bare)
-    name = _slug(bare if own else label)
+    has_unit = stated == _without_spaces(unit) and not match_property(bare)
+    name = _slug(bare if has_unit else label)
     aliases = () if name == label else (label,)
-    prop = Property(name, label, unit, _slug(_divided(unit)), aliases, transform="log10" if log else "none")
+    prop = Property(name, label, unit, _slug(_with_slashes(unit)), aliases, transform="log10" if log else "none")
     if not name or prop.column in OUTPUT_COLUMNS:
         raise UsageError(f"{column!r} cannot be the name of a property: rename the column")
     return prop
 
 
 def _slug(text: str) -> str:
-    """A name or a unit in letters that fit a column's name: µV/K is uV_per_K, κ is kappa."""
+    """Return a name or a unit in ASCII letters, digits and _: µV/K becomes uV_per_K, κ becomes kappa."""
     words = unicodedata.normalize("NFKC", text)
-    for sign, word in SIGNS.items():
-        words = words.replace(sign, word)
+    for symbol, word in SYMBOL_WORDS.items():
+        words = words.replace(symbol, word)
     words = re.sub("[\u0391-\u03c9]", lambda greek: unicodedata.name(greek[0]).split()[-1].lower(), words)
     return re.sub(r"[^0-9A-Za-z]+", "_", words).strip("_")
 
 
-def _divided(unit: str) -> str:
-    """A unit with strokes for its negative powers: W m⁻¹ K^-1 is W/m/K."""
+def _with_slashes(unit: str) -> str:
+    """Return a unit with slashes for negative powers: W m⁻¹ K^-1 becomes W/m/K."""
     powers = re.compile(r"\s*[·*]?\s*(?<!\d)([^\W\d_]+)\^?[-\u2212](\d+)")  # 1e-6 is a number
     return powers.sub(lambda power: "/" + power[1] + power[2] * (power[2] != "1"), unicodedata.normalize("NFKC", unit))
 
 
 def _number(value: Any) -> float | str | None:
-    """A cell as a number; None for an empty one; as it is where it is neither."""
+    """Return a cell as a number, None if it is empty, or its text if it is neither."""
     if isinstance(value, bool):
         return str(value)
-    text = "" if value is None else str(value).strip()  # of an integer of 400 digits, too
+    text = "" if value is None else str(value).strip()  # fits integers that are too large for a float
     if text.lower() in MISSING:
         return None
     try:
-        number = float(text.replace("_", "?"))  # Python takes 1_31 for 131
+        number = float(text.replace("_", "?"))  # Python reads 1_31 as 131
     except ValueError:
         return text
     return number if number == number else None
 
 
-def _refuse_text(
-    path: Path, raw: RawTable, wanted: Sequence[Target], cells: Sequence[list[float | str | None]]
+def _check_numeric(
+    path: Path, raw: RawTable, targets: Sequence[Target], cells: Sequence[list[float | str | None]]
 ) -> None:
-    """DataError for a column without one number."""
-    for target, column in zip(wanted, cells, strict=True):
+    """Raise a DataError if a column of labels has no number."""
+    for target, column in zip(targets, cells, strict=True):
         if any(isinstance(value, float) for value in column) or len(raw.broken) == raw.rows:
             continue
         text = next((value for value in column if value is not None), None)
-        what = f"holds text ({str(text)[:40]!r})" if text is not None else "is empty"
-        raise DataError(f"{path}: the column {target.column} {what}: name a column of numbers with --target")
+        content = f"holds text ({str(text)[:40]!r})" if text is not None else "is empty"
+        raise DataError(f"{path}: the column {target.column} {content}: name a column of numbers with --target")
 
 
 def _label(value: float | str | None, target: Target) -> tuple[float, str]:
-    """A cell as a label in the property's unit, or not a number and what is wrong with it."""
+    """Return a cell as a label in the unit of the property, or not a number and what is wrong with the cell."""
     if value is None:
         return np.nan, ""
     if isinstance(value, str):
@@ -340,8 +361,8 @@ def _label(value: float | str | None, target: Target) -> tuple[float, str]:
         value = 10.0**value if value < 300 else np.inf
     if not isfinite(value):
         return np.nan, "is infinite"
-    if abs(value) > LARGEST:
-        return np.nan, f"is {value:.3g}, which no property is"
+    if abs(value) > MAX_ABS_LABEL:
+        return np.nan, f"is {value:.3g}, which is out of range"
     if target.prop.transform == "log10" and value <= 0:
-        return np.nan, "is not positive, so that it has no logarithm"
+        return np.nan, "is not positive and has no logarithm"
     return value, ""

@@ -89,7 +89,7 @@ def fingerprint(numbers: IntArray, neighbors: Neighbors) -> FloatArray:
         neighbors: neighbour list of the crystal.
     """
     weights = neighbors.counts / neighbors.counts.sum()
-    charges = numbers[np.repeat(np.arange(neighbors.size), neighbors.widths)] * numbers[neighbors.indices]
+    charges = numbers[np.repeat(np.arange(neighbors.size), neighbors.edge_counts)] * numbers[neighbors.indices]
     sums = [
         np.add.reduceat(charges * np.exp(-((neighbors.distances / radius) ** 2)), neighbors.first[:-1])
         for radius in FINGERPRINT_RADII

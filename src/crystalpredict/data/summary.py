@@ -26,9 +26,9 @@ def describe_data(crystals: LabelledCrystals) -> list[str]:
     if len(reasons) > MAX_LISTED:
         rest = sum(reasons.values()) - sum(count for _, count in reasons.most_common(MAX_LISTED))
         lines.append(f"dropped {rest:,} for {len(reasons) - MAX_LISTED} other reasons: see dropped.csv")
-    if crystals.holes:
-        hole = crystals.holes[0]
-        lines.append(f"{len(crystals.holes):,} labels left out (first: row {hole.row}, {hole.id}, {hole.reason})")
+    if left_out := crystals.dropped_labels:
+        where = f"row {left_out[0].row}, {left_out[0].id}, {left_out[0].reason}"
+        lines.append(f"{len(left_out):,} labels left out (first: {where})")
     for column, prop in enumerate(table.properties):
         labels = table.labels[:, column].astype(float)
         known = labels[np.isfinite(labels)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crystalpredict._files import file_sha256
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS, FloatArray, IntArray
-from crystalpredict.data.labels import PARTS
+from crystalpredict.data.labels import SPLIT_WORDS
 from crystalpredict.errors import UsageError
 from crystalpredict.evaluation.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
 from crystalpredict.evaluation.scores import (
@@ -157,7 +157,7 @@ def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
     Raises:
         UsageError: no row is in this part.
     """
-    wanted = PARTS.get(split.strip().lower(), split.strip())
+    wanted = SPLIT_WORDS.get(split.strip().lower(), split.strip())
     chosen = [number for number, name in enumerate(table.splits) if name == wanted]
     if not chosen:
         counts = Counter(filter(None, table.splits))
@@ -175,7 +175,7 @@ def rows_of_split(table: LabelledTable, split: str) -> LabelledTable:
         sources=tuple(table.sources[number] for number in chosen),
         labels=table.labels[chosen],
         splits=(wanted,) * len(chosen),
-        holes=tuple(hole for hole in table.holes if hole.row in rows),
+        dropped_labels=tuple(hole for hole in table.dropped_labels if hole.row in rows),
         notes=(*table.notes, note + (", and all dropped rows" if table.dropped else "")),
     )
 
@@ -185,7 +185,7 @@ def _missing_labels(table: LabelledTable) -> Iterator[str]:
     for column, prop in enumerate(table.properties):
         if missing := int(np.isnan(table.labels[:, column]).sum()):
             yield f"{prop.label}: {missing:,} of {len(table.ids):,} rows have no label"
-    for loss in _count_reasons([(hole.row, hole.reason) for hole in table.holes]):
+    for loss in _count_reasons([(hole.row, hole.reason) for hole in table.dropped_labels]):
         yield f"{loss.count:,} label(s) left out: {loss.reason} (first: row {loss.row})"
 
 

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalpredict.checkpoints.registry import find_model, needs_vectors, properties_of_model, radius_of_model
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,21 +43,18 @@ class Model:
 
 def find_models(first: str | None, others: Sequence[str]) -> list[Model]:
     """The models asked for, each under a name of its own: that of its folder, or what was asked for if two share it."""
+    from crystalpredict.checkpoints.files import read_config
+
     folders = [find_model(name) for name in (first, *others)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("--compare names a model twice, or the one that it is compared with")
     names = [folder.resolve().name for folder in folders]
     models = []
     for name, asked, folder in zip(names, (first, *others), folders, strict=True):
-        properties, radius = properties_of_model(folder), radius_of_model(folder)
-        if not properties or not radius:
-            from crystalpredict.checkpoints.checkpoint import load_checkpoint
-
-            load_checkpoint(folder)  # which says what is wrong
+        config = read_config(folder)
+        properties = tuple(under_all_names(prop.plain) for prop in config.properties)
         unique = name if names.count(name) == 1 else asked or name
-        models.append(
-            Model(unique, folder, tuple(map(under_all_names, properties)), radius or 0.0, needs_vectors(folder))
-        )
+        models.append(Model(unique, folder, properties, config.model.radius, config.model.vectors))
     return models
 
 
@@ -77,7 +74,7 @@ def read_table(
     parts = [part.partition("=") for option in target or [] for part in option.split(",") if part.strip()]
     if target and not parts:
         raise UsageError("--target names no property")
-    from crystalpredict.data.labels import logarithm_of, read_labelled, refuse_other_unit
+    from crystalpredict.data.labels import check_column_unit, logarithm_of, read_labelled
     from crystalpredict.evaluation.evaluate import rows_of_split
     from crystalpredict.prediction.derived import derivable
     from crystalpredict.properties import STABILITY, find_property, match_property
@@ -88,10 +85,12 @@ def read_table(
     renamed: dict[str, Property] = {}
     for name, _, column in parts:
         if found := match_property(name, derivable(first.properties)):
-            parents = "formation energy" if found in STABILITY else "bulk and shear modulus"
-            raise UsageError(f"--target {name}: follows from the {parents}: evaluate that")
+            origin = "bulk and shear modulus: evaluate these"
+            if found in STABILITY:
+                origin = "the formation energy: evaluate that, or e_above_hull"
+            raise UsageError(f"--target {name}: derived from {origin}")
         prop = find_property(name, first.properties)
-        refuse_other_unit(column, prop)
+        check_column_unit(column, prop)
         if prop.name in asked:
             raise UsageError(f"--target names {prop.name} twice: give it one column")
         asked.add(prop.name)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crystalpredict.crystals.crystal import FloatArray
 from crystalpredict.evaluation.metrics import Confusion, Metrics
 from crystalpredict.properties import Property
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FIELDS = (  # of a score in a table
+    "model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "median_error", "rmse", "r2",
+    "max_error", "mad_of_labels", "mae_over_mad", "mae_difference", "mae_difference_low95", "mae_difference_high95",
+    "coverage90", "mean_width90", "decision", "at_most", "accuracy", "precision", "recall",
+)  # fmt: skip
+SHOWN = ("model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "rmse", "r2")  # where it is printed
 STABLE_WITHIN = (0.0, 0.025, 0.05, 0.1)  # eV/atom above the hull, within which a crystal counts as stable
 ON_HULL = 1e-6  # eV/atom, above the hull, that is rounding
 FEWEST = 10  # crystals with an element, below which their mean error says little about it
@@ -171,6 +180,19 @@ class Score:
             entry[key] = {group.name: {"crystals": group.count, "mae": _brief(group.mae)} for group in groups}
         return entry
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the score as a row of a table, with the columns FIELDS; None where undefined."""
+        fields = self.to_dict()
+        fields["mae_low95"], fields["mae_high95"] = fields["mae_interval95"]
+        low, high = fields.get("mae_difference_interval95", (None, None))
+        fields["mae_difference_low95"], fields["mae_difference_high95"] = low, high
+        if self.coverage:
+            shares, widths = fields["intervals"]["coverage"], fields["intervals"]["mean_width"]
+            fields["coverage90"], fields["mean_width90"] = shares["90"], widths["90"]
+        if self.decision:
+            fields |= fields.get(self.decision.name, {}) | {"decision": self.decision.name}
+        return {name: fields.get(name) for name in FIELDS}
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -181,12 +203,18 @@ class Loss:
     row: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What evaluating models on a table found. scores: by property, scale and model, in this order.
+    """Errors of models on a table of labelled crystals.
 
-    rows: all of them, of which `lost` were dropped or failed; notes: what else there is to know about them; models:
-    name to sha256 of the weights.
+    Attributes:
+        path: Path of the table.
+        sha256: Digest of the table.
+        rows: Number of rows of the table.
+        lost: Rows that were dropped or could not be predicted, by reason.
+        notes: What was decided about the table.
+        models: sha256 of the weights, by name of the model.
+        scores: Errors by property, scale and model, in this order.
     """
 
     path: str
@@ -209,6 +237,22 @@ class Report:
         for score in self.scores:
             found.setdefault(score.prop.name, score)
         return tuple(found.values())
+
+    def to_frame(self) -> DataFrame:
+        """Return the scores as a pandas DataFrame with the columns of `evaluate --format csv`; NaN where undefined."""
+        import pandas
+
+        frame = pandas.DataFrame.from_records([score.to_row() for score in self.scores], columns=FIELDS)
+        words = ("model", "property", "unit", "decision")
+        return frame.astype({name: float for name in FIELDS if name not in (*words, "crystals")})
+
+    def __repr__(self) -> str:
+        """Return the number of rows, and the scores as a table."""
+        table = self.to_frame()[list(SHOWN)].to_string(index=False) if self.scores else ""
+        return f"{self.path}: {self.predicted} of {self.rows} rows predicted\n{table}".rstrip()
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame()[list(SHOWN)].to_html(index=False))
 
     def beside(self, score: Score) -> tuple[Score, ...]:
         """Every model's score for the same property on the same scale."""

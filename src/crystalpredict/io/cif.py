@@ -12,13 +12,13 @@ from typing import Any
 import gemmi
 import numpy as np
 
-from crystalpredict.crystals.cell import MAX_LENGTH, MIN_VOLUME
+from crystalpredict.crystals.cell import MAX_CELL_LENGTH, MIN_VOLUME_PER_ATOM
 from crystalpredict.crystals.crystal import (
     ATOMIC_NUMBERS,
     FloatArray,
     IntArray,
-    lattice_of_parameters,
-    volume_of_cell,
+    cell_volume,
+    lattice_from_parameters,
 )
 from crystalpredict.errors import StructureError
 from crystalpredict.io.cif_sites import Sites, elements_of, expand, number, owners, shared
@@ -266,15 +266,15 @@ def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
     """Lattice of the cell, and its lengths in Å and angles in degrees."""
     parameters = [number(items[tag][0]) if items.get(tag) else nan for tag in (*_LENGTHS, *_ANGLES)]
     try:
-        lattice = lattice_of_parameters(parameters)
+        lattice = lattice_from_parameters(parameters)
     except ValueError:
         raise _impossible(items, parameters[:3]) from None
-    longest, volume = max(parameters[:3]), volume_of_cell(lattice)
+    longest, volume = max(parameters[:3]), cell_volume(lattice)
     if not volume >= FLAT_CELL * prod(parameters[:3]):  # true for not-a-number too
         raise _impossible(items, parameters[:3])
-    if longest > MAX_LENGTH:
+    if longest > MAX_CELL_LENGTH:
         raise StructureError(f"the cell is {longest:.3g} Å long: check its lengths")
-    if volume < MIN_VOLUME:
+    if volume < MIN_VOLUME_PER_ATOM:
         raise StructureError(f"the cell has {volume:.3g} Å^3: check its lengths and angles")
     return lattice, parameters
 

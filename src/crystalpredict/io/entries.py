@@ -13,10 +13,15 @@ from pymatgen.core.structure import SiteCollection, Structure
 
 from crystalpredict.crystals.cell import (
     MIN_DISTANCE,
-    cells_fit,
+    valid_cells,
 )
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, Neighbors
-from crystalpredict.crystals.neighbors import SMALL, find_neighbors_of_many, is_crowded, shortest_edge
+from crystalpredict.crystals.neighbors import (
+    MAX_ATOMS_DENSE_SEARCH,
+    find_neighbors_of_many,
+    is_too_dense,
+    shortest_edge,
+)
 from crystalpredict.errors import StructureError
 from crystalpredict.io.cif import PlainCif, read_plain_cif
 from crystalpredict.io.cif_sites import elements_of
@@ -164,7 +169,7 @@ def entries_of_plain_cifs(several: Sequence[Parsed], radius: float, *, vectors: 
     cifs = [plain for parsed in several for plain in parsed.plain]
     if not cifs:
         return [[] for _ in several]
-    sound = iter(cells_fit(np.array([cif.lattice for cif in cifs]), [len(cif.numbers) for cif in cifs], radius))
+    sound = iter(valid_cells(np.array([cif.lattice for cif in cifs]), [len(cif.numbers) for cif in cifs], radius))
     crystals = [_crystals_of_plain_cif(parsed, [next(sound) for _ in parsed.plain], radius) for parsed in several]
     cells = [(crystal.lattice, crystal.positions) for own in crystals for crystal in own]
     lists = iter(find_neighbors_of_many(cells, radius, vectors=vectors))
@@ -178,8 +183,8 @@ def _crystals_of_plain_cif(parsed: Parsed, sound: Sequence[bool], radius: float)
     crystals = [
         Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers) for plain in parsed.plain
     ]
-    large = [crystal for crystal in crystals if crystal.n_atoms > SMALL]
-    return [] if any(is_crowded(crystal.lattice, crystal.positions, radius) for crystal in large) else crystals
+    large = [crystal for crystal in crystals if crystal.n_atoms > MAX_ATOMS_DENSE_SEARCH]
+    return [] if any(is_too_dense(crystal.lattice, crystal.positions, radius) for crystal in large) else crystals
 
 
 def _entries_of_plain_cif(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator[Neighbors]) -> list[Entry]:

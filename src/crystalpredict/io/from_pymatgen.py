@@ -15,14 +15,14 @@ from crystalpredict.crystals.cell import (
     MAX_EDGES,
     MIN_DISTANCE,
     cell_error,
-    cells_fit,
-    coincident,
-    count_edges,
-    inside,
-    reduced,
+    estimate_edges,
+    find_coincident_atoms,
+    reduce_lattice,
+    valid_cells,
+    wrap_positions,
 )
-from crystalpredict.crystals.crystal import ELEMENTS, Crystal, Neighbors, volume_of_cell
-from crystalpredict.crystals.neighbors import SMALL, find_neighbors, shortest_edge
+from crystalpredict.crystals.crystal import ELEMENTS, Crystal, Neighbors, cell_volume
+from crystalpredict.crystals.neighbors import MAX_ATOMS_DENSE_SEARCH, find_neighbors, shortest_edge
 from crystalpredict.errors import StructureError, suppress_warnings
 from crystalpredict.io.text import CIF_SITE, CIF_WARNINGS, STATED_FORMULA
 
@@ -44,7 +44,7 @@ def structure_of_ase(atoms: Any) -> Structure | StructureError:
     """The structure of ASE's Atoms, for which ASE need not be installed."""
     try:
         cell = np.array(atoms.get_cell(), dtype=float).reshape(3, 3)
-        if not volume_of_cell(cell):
+        if not cell_volume(cell):
             return StructureError("a molecule without a lattice: a periodic cell is needed")
         shared = atoms.info.get("occupancy") or {}  # of a CIF, which ASE reads as if the first had all of a site
         if any(set(map(float, site.values())) != {1.0} for site in shared.values()):
@@ -55,6 +55,21 @@ def structure_of_ase(atoms: Any) -> Structure | StructureError:
         )
     except Exception as error:  # of anything that has a cell
         return StructureError(f"broken Atoms ({type(error).__name__}: {str(error)[:160]})")
+
+
+def plain_dictionary(structure: Any) -> dict[str, Any]:
+    """Return a pymatgen structure or ASE's Atoms as pymatgen's dictionary: lattice and sites without their properties.
+
+    Raises:
+        StructureError: it has no lattice.
+    """
+    found = structure_of_ase(structure) if hasattr(structure, "get_cell") else structure
+    if isinstance(found, StructureError):
+        raise found
+    if not hasattr(found, "lattice"):
+        raise StructureError("a molecule without a lattice: a periodic cell is needed")
+    plain = Structure(found.lattice, found.species_and_occu, found.frac_coords)
+    return dict(plain.as_dict())
 
 
 def reduced_formula(counts: dict[str, int]) -> str:
@@ -164,7 +179,8 @@ def _occupants(site: PeriodicSite, name: str) -> dict[int, float]:
 
 def is_small(crystal: Crystal, radius: float) -> bool:
     """Whether the neighbours of a crystal may be looked for together with those of others, with no check before."""
-    return crystal.n_atoms <= SMALL and bool(cells_fit(crystal.lattice[None], [crystal.n_atoms], radius)[0])
+    valid = bool(valid_cells(crystal.lattice[None], [crystal.n_atoms], radius)[0])
+    return crystal.n_atoms <= MAX_ATOMS_DENSE_SEARCH and valid
 
 
 def neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float, *, vectors: bool) -> Neighbors:
@@ -172,13 +188,13 @@ def neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float
 
     Images of atoms count too. Of many atoms the close ones are looked for before the others.
     """
-    lattice = reduced(crystal.lattice)
-    places = inside(lattice, crystal.positions)
-    if crystal.n_atoms > SMALL:
-        if pair := coincident(places):
+    lattice = reduce_lattice(crystal.lattice)
+    places = wrap_positions(lattice, crystal.positions)
+    if crystal.n_atoms > MAX_ATOMS_DENSE_SEARCH:
+        if pair := find_coincident_atoms(places):
             raise _too_close(structure, *pair, float(np.linalg.norm(places[pair[0]] - places[pair[1]])))
         _refuse_close(structure, find_neighbors(crystal.lattice, crystal.positions, MIN_DISTANCE))
-    if (count := count_edges(lattice, places, radius)) > MAX_EDGES:
+    if (count := estimate_edges(lattice, places, radius)) > MAX_EDGES:
         raise StructureError(
             f"some {count:.0e} neighbours within {radius:g} Å, more than {MAX_EDGES:,}: give a smaller cell"
         )

@@ -11,7 +11,7 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
-from crystalpredict.crystals.crystal import lattice_of_parameters
+from crystalpredict.crystals.crystal import lattice_from_parameters
 from crystalpredict.errors import StructureError
 from crystalpredict.io.json_text import AGAIN, json_reason, parsed_json
 
@@ -75,7 +75,7 @@ def _refuse_no_cell(parameters: Any) -> None:
     if len(parameters) != 6:
         raise StructureError(f"a lattice of {len(parameters)} numbers: it needs three lengths and three angles")
     try:
-        lattice_of_parameters(parameters)
+        lattice_from_parameters(parameters)
     except ValueError as error:
         raise StructureError(str(error)) from None
 

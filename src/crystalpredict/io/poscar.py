@@ -10,7 +10,7 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
-from crystalpredict.crystals.crystal import volume_of_cell
+from crystalpredict.crystals.crystal import cell_volume
 from crystalpredict.errors import StructureError
 from crystalpredict.io.text import number_of
 
@@ -117,7 +117,7 @@ def _cell_of(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     if len(scales) > 1 and (len(scales) != 3 or min(scales) <= 0):
         raise StructureError(f"broken POSCAR: scale {lines[1].strip()!r} must be one number or three above 0")
     if scales[0] < 0:  # the volume of the cell
-        if not (volume := volume_of_cell(lattice)):
+        if not (volume := cell_volume(lattice)):
             raise StructureError(PLANE)
         scales = [(-scales[0] / volume) ** (1 / 3)]
     scale = np.array(scales if len(scales) == 3 else 3 * scales)

@@ -93,7 +93,9 @@ class Workers:
         self.limits = limits
         self.closing = False
         self.chunks: SimpleQueue[tuple[Sequence[Source], Future[list[Entry]]] | None] = SimpleQueue()
-        task = partial(_serve, stages=stages, finish=finish, memory=limits.memory or _share(count), parent=os.getpid())
+        task = partial(
+            _serve, stages=stages, finish=finish, memory=limits.memory or share_of_memory(count), parent=os.getpid()
+        )
         self.workers = [_Worker(task) for _ in range(count)]
         for worker in self.workers:
             worker.start(method)  # all of them before the first thread, with which a fork would be unsafe
@@ -231,7 +233,7 @@ def _answer(sources: Sequence[Source], place: Any, stages: Sequence[Stage], fini
         os._exit(1)  # each is tried alone then
 
 
-def _share(count: int) -> int | None:
+def share_of_memory(count: int) -> int | None:
     """Bytes of memory for each of some processes, beside the one that computes; None where nobody knows."""
     try:
         return max(LEAST_MEMORY, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (count + 1))
@@ -256,7 +258,7 @@ def _limit_memory(memory: int) -> int | None:
 @contextmanager
 def within_memory(limits: Limits) -> Iterator[None]:
     """MemoryError if the block, in a process that does more than reading, takes more than a process that reads may."""
-    before = _limit_memory(memory) if (memory := limits.memory or _share(1)) else None
+    before = _limit_memory(memory) if (memory := limits.memory or share_of_memory(1)) else None
     try:
         yield
     finally:

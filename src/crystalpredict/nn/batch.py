@@ -114,7 +114,7 @@ def collate(
         part_atoms: about so many listed atoms in a part.
     """
     sizes = np.array([edges.size for edges in neighbors])
-    widths = np.array([edges.widest for edges in neighbors])
+    widths = np.array([edges.max_edge_count for edges in neighbors])
     starts = np.empty(len(crystals), dtype=np.int64)  # first slot of each crystal
     parts = []
     total = 0
@@ -167,7 +167,7 @@ def _part(neighbors: Sequence[Neighbors], starts: IntArray, shape: tuple[int, in
     bins, slots, width = shape
     sizes = np.array([edges.size for edges in neighbors])
     slot = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
-    counts = np.concatenate([edges.widths for edges in neighbors])  # edges of each listed atom
+    counts = np.concatenate([edges.edge_counts for edges in neighbors])  # edges of each listed atom
     cell = np.repeat(slot * width - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
     home = np.repeat(starts % slots, [len(edges.indices) for edges in neighbors])  # first slot inside the bin
     indices = np.zeros(bins * slots * width, dtype=np.int64)
@@ -235,7 +235,7 @@ def batches_of(
 ) -> Iterator[tuple[IntArray, CrystalBatch]]:
     """Yield batches of about `atoms` listed atoms, each with the indices of its crystals."""
     sizes = np.array([edges.size for edges in neighbors])
-    widths = np.array([edges.widest for edges in neighbors])
+    widths = np.array([edges.max_edge_count for edges in neighbors])
     for rows in split_by_atoms(sizes, widths, atoms):
         yield rows, collate([crystals[row] for row in rows], [neighbors[row] for row in rows], part_atoms=part_atoms)
 

@@ -46,7 +46,8 @@ def run_in_batches(
     Returns:
         Indices of the crystals that do not fit even alone; and `batch_atoms`, reduced if a batch did not fit.
     """
-    sizes, widths = (np.array([getattr(edges, name) for edges in neighbors]) for name in ("size", "widest"))
+    sizes = np.array([edges.size for edges in neighbors])
+    widths = np.array([edges.max_edge_count for edges in neighbors])
     batches = split_by_atoms(sizes, widths, batch_atoms)
     too_large: set[int] = set()
 

@@ -14,7 +14,7 @@ from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
 from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, Property, TextProperty
-from crystalpredict.uncertainty.intervals import ErrorModel, bounds
+from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
 MODULI = {prop.name for prop in DERIVED}
 
@@ -39,7 +39,7 @@ class OutputDecoder:
         self.texts = [prop.name for prop in asked if isinstance(prop, TextProperty)]
         calibration = checkpoint.calibration
         self.errors: ErrorModel | None = calibration.errors if calibration and uncertainty else None
-        self.domain = calibration.domain if calibration else None
+        self.domain = checkpoint.domain
         self._outputs = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
         hull = hull or Hull()
         self._hull = hull if needs_hull(checkpoint.properties, asked, hull.convention) else None
@@ -59,7 +59,7 @@ class OutputDecoder:
             comparison: the hull at their compositions, from `compare`.
         """
         centres = physical_centres(self.checkpoint, outputs, crystals, comparison)
-        plain = self.checkpoint.centres(outputs)
+        plain = self.checkpoint.interval_centres(outputs)
         columns = [self._value(prop, centres, plain, crystals, comparison) for prop in self.properties]
         return np.stack(columns, axis=1) if columns else np.empty((len(outputs), 0))
 
@@ -103,7 +103,7 @@ class OutputDecoder:
         sizes = np.array([primitive_size(crystal) for crystal in crystals])
         standardised = (centres - checkpoint.mean) / checkpoint.deviation
         widths = self.errors.halfwidths(standardised, sizes, features) * checkpoint.deviation[:, None]
-        ends = bounds(checkpoint.properties, centres, widths)
+        ends = interval_bounds(checkpoint.properties, centres, widths)
         values = self.values(outputs, crystals, comparison)
         if comparison is not None and FORMATION_ENERGY in self._outputs:
             ends[:, self._outputs[FORMATION_ENERGY]] += comparison.shifts[:, None, None]
@@ -142,5 +142,5 @@ class OutputDecoder:
     def domain_warnings(
         self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray
     ) -> list[str]:
-        """Return how each of B crystals differs from the training data; "" if it does not, or without a calibration."""
+        """Return how each of B crystals differs from the training data; "" if it does not, or without a domain."""
         return self.domain.warnings(crystals, neighbors, features) if self.domain else [""] * len(crystals)

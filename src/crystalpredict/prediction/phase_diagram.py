@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS
 from crystalpredict.errors import UsageError
 from crystalpredict.io.from_pymatgen import composition_of_formula
+from crystalpredict.prediction.known_phases import hull_of, read_phases
+from crystalpredict.prediction.predictions import predict
+from crystalpredict.prediction.rows import Prediction
 from crystalpredict.prediction.stability import decomposition_of, formula_of
+from crystalpredict.properties import FORMATION_ENERGY
+from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.hull import hull_points
 from crystalpredict.stability.reference import Composition, Phase, ReferenceEnergies
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+LOG = logging.getLogger(__name__)
+FORMATION_COLUMN = "formation_energy_eV_per_atom"
 MAX_SYSTEM = 12  # elements of a phase diagram
 COLUMNS = {
     "formula": "formula",
@@ -79,11 +89,21 @@ class PhaseDiagram:
         elements: symbols.
         phases: of these elements.
         reference: known phases and candidates together.
+        failed: predictions of structures that have an error instead of an energy.
     """
 
     elements: tuple[str, ...]
     phases: tuple[DiagramPhase, ...]
     reference: ReferenceEnergies
+    failed: tuple[Prediction, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return a line that counts the phases, and the table."""
+        stable = sum(phase.stable for phase in self.phases)
+        return f"{'-'.join(self.elements)}: {len(self.phases)} phases, {stable} stable\n{self.to_frame().to_string()}"
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame()._repr_html_())
 
     def to_frame(self) -> DataFrame:
         """Return the phases as a pandas DataFrame."""
@@ -114,7 +134,7 @@ def elements_of_system(text: str) -> tuple[int, ...]:
         raise UsageError(f"{error}; a system is written as Li-Fe-O") from None
 
 
-def phase_diagram(
+def diagram_of_phases(
     elements: Iterable[int], reference: ReferenceEnergies, candidates: Sequence[Candidate] = (), *,
     own_identifiers: Iterable[str] = (),
 ) -> PhaseDiagram:  # fmt: skip
@@ -157,6 +177,55 @@ def phase_diagram(
         rows[row] = replace(rows[row], hull_distance=rows[row].formation_energy - point.energy)
     rows.sort(key=lambda row: (not row.stable, row.e_above_hull, row.formula))
     return PhaseDiagram(tuple(ELEMENTS[number - 1] for number in system), tuple(rows), joined)
+
+
+def phase_diagram(
+    system: str | None = None, structures: Any = (), model: str | PathLike[str] | None = None, *,
+    entries: str | PathLike[str] | None = None, reference: bool = True, device: str = "auto", jobs: int = 1,
+    convention: str = "mp2018",
+) -> PhaseDiagram:  # fmt: skip
+    """Return the phase diagram of a chemical system, with the predicted energies of structures.
+
+    Args:
+        system: `Li-Fe-O`, or a formula, whose elements are meant; None: the elements of the structures.
+        structures: What `predict` takes. Those with elements that are not the system's are left out.
+        model: Name of a model that predicts formation energies, or a checkpoint folder; None: the default.
+        entries: File of known phases of one's own: JSON of pymatgen's ComputedEntry objects, or a table with formula
+            and formation_energy or total_energy in eV/atom.
+        reference: Whether the known phases that come with the package take part.
+        device: `cpu`, `cuda`, `cuda:N` or `auto`.
+        jobs: Processes that read structures.
+        convention: Of formation energies: that of the Materials Project of 2018 or 2020, `mp2018` or `mp2020`, or
+            `uncorrected`.
+
+    Returns:
+        The phases, the stable ones first.
+
+    Raises:
+        UsageError: The system is none, or has too many elements; there is no such convention.
+        DataError: The file of entries cannot be read.
+    """
+    elements = set(elements_of_system(system)) if system else set()
+    path = None if entries is None else Path(entries)
+    phases = hull_of(path, reference=reference, convention=convention).phases
+    own = [phase.identifier for phase in read_phases(path, Convention.of(convention))] if path else []
+    rows = predict(structures, model, [FORMATION_ENERGY], device=device, jobs=jobs, convention=convention)
+    candidates = [_candidate(row) for row in rows if not row.error]
+    elements = elements or {number for each in candidates for number in each.phase.composition}
+    if not elements:
+        first = f": {rows.failed[0].path}: {rows.failed[0].error}" if rows.failed else ""
+        raise UsageError(f"no system, and no structure that was predicted{first}")
+    inside = [candidate for candidate in candidates if elements.issuperset(candidate.phase.composition)]
+    if outside := len(candidates) - len(inside):
+        LOG.info("%d structures left out: they have elements that the system has not", outside)
+    return replace(diagram_of_phases(elements, phases, inside, own_identifiers=own), failed=tuple(rows.failed))
+
+
+def _candidate(row: Prediction) -> Candidate:
+    """A predicted structure as a phase."""
+    name = f"{row.path}#{row.index}" if row.index else row.path
+    interval = row.interval(FORMATION_COLUMN) if row.bounds else None
+    return Candidate(Phase(composition_of_formula(row.formula), row[FORMATION_COLUMN], name), interval)
 
 
 def as_record(phase: DiagramPhase, decimals: int = 4) -> dict[str, Any]:

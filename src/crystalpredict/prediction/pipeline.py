@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalpredict.checkpoints.registry import identity_of, needs_vectors, properties_of_model, radius_of_model
+from crystalpredict.checkpoints.registry import config_of_model, identity_of, properties_of_model
 from crystalpredict.prediction.rows import Prediction, columns_of
 from crystalpredict.stability.conventions import Convention
 
@@ -109,10 +109,11 @@ class Pipeline:
         from crystalpredict.io.reader import Reader
         from crystalpredict.io.worker_pool import available_cores
 
-        radius, vectors = radius_of_model(self.folder), needs_vectors(self.folder)
-        jobs = (self.jobs or available_cores()) if radius else 1
+        config = config_of_model(self.folder)
+        radius, vectors = (config.model.radius, config.model.vectors) if config else (0.0, False)
+        jobs = (self.jobs or available_cores()) if config else 1
         with Reader(
-            sources, radius or 0.0, jobs, merge=self.merge, vectors=vectors, limits=self.limits, known=known
+            sources, radius, jobs, merge=self.merge, vectors=vectors, limits=self.limits, known=known
         ) as reader:
 
             @lru_cache

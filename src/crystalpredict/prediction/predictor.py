@@ -190,9 +190,9 @@ class Predictor:
     def _notes(self, entry: Entry) -> tuple[str, ...]:
         """The entry's warnings, and what the network's radius adds to them."""
         edges = entry.neighbors
-        if edges is None or edges.widths.min() > 1:
+        if edges is None or edges.edge_counts.min() > 1:
             return entry.warnings
-        isolated = int(edges.counts[edges.widths == 1].sum())
+        isolated = int(edges.counts[edges.edge_counts == 1].sum())
         return (*entry.warnings, f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å")
 
     def _in_batches(

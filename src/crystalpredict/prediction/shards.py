@@ -16,7 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from crystalpredict._files import followed
+from crystalpredict._files import resolve_link
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.prediction.journal import Position, Run, Sums, facts_of, line_as, run_of
 from crystalpredict.properties import TEXT_COLUMNS
@@ -175,7 +175,7 @@ class Shards:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """UsageError or DataError unless they are all, each once, complete, and of the same run."""
-        paths = [followed(path) for path in paths]
+        paths = [resolve_link(path) for path in paths]
         for path in paths:
             if path.suffix == PART or os.path.exists(f"{path}{PART}"):
                 raise UsageError(f"{path}: not complete: run this shard again with --resume")

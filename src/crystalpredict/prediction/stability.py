@@ -165,7 +165,7 @@ def physical_centres(
         crystals: the B crystals.
         comparison: the hull at their compositions; None: the energy above hull stays the network's.
     """
-    centres = checkpoint.centres(outputs)
+    centres = checkpoint.interval_centres(outputs)
     if not has_formation_energy(checkpoint.properties):
         return centres
     columns = {prop.name: column for column, prop in enumerate(checkpoint.properties)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,17 +16,19 @@ from crystalpredict.nn.batch import PART_ATOMS, CrystalBatch
 from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
-from crystalpredict.uncertainty.applicability import fit_domain
+from crystalpredict.uncertainty.applicability import Domain, fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
-from crystalpredict.uncertainty.intervals import LEAST, fit_errors
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, fit_errors
 
 BATCH_ATOMS = 2000  # listed atoms of a batch
+MIN_CRYSTALS_DOMAIN = 1000  # limits of bonds and volumes leave out one in a thousand
+LARGE = 1e9  # a limit that nothing exceeds
 
 
 def calibrate(
     checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, *, domain: bool, hull: Hull | None = None
 ) -> Calibration | None:
-    """Return the calibration of a network; None if the validation set has fewer than LEAST labels of a property.
+    """Return the calibration of a network, or None if the validation set has too few labels of a property.
 
     Args:
         checkpoint: with the network.
@@ -36,7 +39,7 @@ def calibrate(
     """
     validation, train = (np.flatnonzero(table.splits == part).tolist() for part in (VALIDATION, TRAIN))
     labels = encoded_labels(table, checkpoint.properties)[validation]
-    if (np.isfinite(labels).sum(axis=0) < LEAST).any():
+    if (np.isfinite(labels).sum(axis=0) < MIN_CALIBRATION_LABELS).any():
         return None
     outputs, features = outputs_and_features(checkpoint, table, neighbors, validation)
     scale = checkpoint.deviation
@@ -45,12 +48,34 @@ def calibrate(
     comparison = HullComparison(hull or Hull(), crystals) if compares else None
     centres = (physical_centres(checkpoint, outputs, crystals, comparison) - checkpoint.mean) / scale
     sizes = np.array([primitive_size(crystal) for crystal in crystals])
-    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.floors)
+    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.minima)
     if not domain:
         return Calibration(errors)
     _, features = outputs_and_features(checkpoint, table, neighbors, train)
     crystals, edges = [table.crystal(row) for row in train], [neighbors.neighbors(row) for row in train]
     return Calibration(errors, fit_domain(crystals, edges, features))
+
+
+def domain_of_training(table: CrystalTable, neighbors: NeighborTable, base: Domain | None) -> Domain:
+    """Return statistics of the crystals that a network was trained on, without network features.
+
+    Below MIN_CRYSTALS_DOMAIN crystals in all, too few for limits of bonds and volumes, only their elements count.
+
+    Args:
+        table: crystals and splits.
+        neighbors: neighbour lists of the crystals of the table.
+        base: statistics of the crystals that the base model was trained on; None for a network from random weights.
+    """
+    rows = np.flatnonzero(table.splits == TRAIN).tolist()
+    domain = fit_domain([table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows], base=base)
+    if base or len(rows) >= MIN_CRYSTALS_DOMAIN:
+        return domain
+    bonds = np.zeros_like(domain.bonds)
+    bonds[..., 1] = np.inf
+    return replace(
+        domain, pairs=np.full_like(domain.pairs, 255), bonds=bonds, packing=np.array([0, LARGE, LARGE]),
+        vacuum=np.array([LARGE]),
+    )  # fmt: skip
 
 
 def outputs_and_features(

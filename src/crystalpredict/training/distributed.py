@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,21 @@ def leave_group() -> None:
     """Leave the group of processes, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def group(device: str) -> Iterator[str]:
+    """In the block, be one of the processes of torchrun; yield the name of the device that `device` stands for.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    where = str(choose_device(device))
+    join_group(where)
+    try:
+        yield where
+    finally:
+        leave_group()
 
 
 def rank() -> int:

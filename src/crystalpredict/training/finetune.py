@@ -5,7 +5,8 @@ provenance.json    options, data, base model and versions of the run; it is enou
 metrics.json       errors on the validation and the test set
 dropped.csv        rows and labels that were left out, with reasons
 splits.csv         part of the split of each row
-training/          crystals.npz, config.json, state.npz and log.csv; the last three for each ensemble member
+training/          crystals.npz, config.json, state.npz and log.csv, the last three for each ensemble member;
+                   domain.safetensors, what the training data of the base model were like
 With cross-validation there is one such folder for each fold (fold-1, fold-2, ...), and metrics.json of all folds.
 """
 
@@ -44,17 +45,17 @@ from crystalpredict.evaluation.metrics import metrics_of
 from crystalpredict.nn import ensemble_of
 from crystalpredict.properties import Property
 from crystalpredict.training import distributed
-from crystalpredict.training.calibrate import calibrate
+from crystalpredict.training.calibrate import calibrate, domain_of_training
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.model_card import model_card
 from crystalpredict.training.plan import Plan
 from crystalpredict.training.run_folder import LOG_COLUMNS
 from crystalpredict.training.trainer import Trainer
+from crystalpredict.uncertainty.calibration import DOMAIN_FILE, domain_from_bytes, domain_to_bytes
 
 if TYPE_CHECKING:
     from crystalpredict.nn import ModelConfig
-    from crystalpredict.training.plan import Plan
-    from crystalpredict.training.trainer import Trainer
+    from crystalpredict.uncertainty.applicability import Domain
 
 
 MIN_CRYSTALS_FULL_RATE = 1000  # training crystals; with fewer, a pre-trained encoder has a lower learning rate
@@ -114,12 +115,25 @@ def check_labels(table: CrystalTable, splits: Sequence[IntArray]) -> None:
             rows_with_labels(parts == VALIDATION, encoded[:, [column]], f"validation ({prop.name})")
 
 
-def prepare_run(folder: Path, crystals: LabelledCrystals, splits: Sequence[IntArray], plan: Plan) -> None:
-    """Write the files that the run or its folds need; provenance.json, which makes it resumable, is the last."""
+def prepare_run(
+    folder: Path, crystals: LabelledCrystals, splits: Sequence[IntArray], plan: Plan, domain: Domain | None
+) -> None:
+    """Write the files that the run or its folds need; provenance.json, which makes it resumable, is the last.
+
+    Args:
+        folder: of the run.
+        crystals: C of them, with labels.
+        splits: part of each crystal, (C,), for each fold.
+        plan: of the run.
+        domain: of the base model.
+    """
     for own, parts in zip(run_folders(folder, plan), splits, strict=True):
         replace(crystals.table, splits=parts).save(own / "training" / "crystals.npz")
+        if domain:
+            with write_atomically(own / "training" / DOMAIN_FILE) as file:
+                file.write(domain_to_bytes(domain))
         _write_csv(own / "splits.csv", ("id", "split"), zip(crystals.table.ids, map(PARTS.get, parts), strict=True))
-    lost = sorted((*crystals.dropped, *crystals.holes), key=attrgetter("row"))
+    lost = sorted((*crystals.dropped, *crystals.dropped_labels), key=attrgetter("row"))
     _write_csv(folder / "dropped.csv", ("file", "row", "id", "reason"), map(astuple, lost))
     plan.save(folder)
 
@@ -187,16 +201,29 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     }
     name = folder.resolve().name
     checkpoint = Checkpoint(
-        name, ensemble_of(networks).cpu(), training.properties, training.data.mean, training.data.deviation, facts
-    )
+        name, ensemble_of(networks).cpu(), training.properties, training.data.mean, training.data.deviation, facts,
+        training_domain=_domain_of_run(folder, plan, training),
+    )  # fmt: skip
     if not plan.learnt:  # else the base model was trained on validation crystals, and intervals would be too narrow
         checkpoint = replace(
             checkpoint, calibration=calibrate(checkpoint, table, training.data.neighbors, domain=False)
         )
     write_json(folder / "metrics.json", report)
-    card = model_card(name, plan, report, epochs, calibrated=checkpoint.calibration is not None)
+    card = model_card(plan, report, epochs, checkpoint)
     save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
     return report
+
+
+def _domain_of_run(folder: Path, plan: Plan, training: Trainer) -> Domain | None:
+    """Return the statistics of all training crystals; None if those of the base model are unknown."""
+    path = folder / "training" / DOMAIN_FILE
+    if plan.base and not path.is_file():
+        return None
+    try:
+        base = domain_from_bytes(path.read_bytes(), plan.model.features) if plan.base else None
+    except (OSError, ValueError):
+        raise UsageError(f"{path}: damaged: start the run again in another folder") from None
+    return domain_of_training(training.data.table, training.data.neighbors, base)
 
 
 def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatArray) -> dict[str, Any]:

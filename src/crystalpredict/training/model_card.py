@@ -6,19 +6,19 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.training.plan import Plan
-from crystalpredict.uncertainty.intervals import LEAST
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS
 
 
-def model_card(name: str, plan: Plan, errors: dict[str, Any], epochs: Sequence[int], *, calibrated: bool) -> str:
+def model_card(plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkpoint: Checkpoint) -> str:
     """Return the model card of a run.
 
     Args:
-        name: of the checkpoint.
         plan: what the run was asked to do.
         errors: metrics by part of the split, property and unit, as `metrics.json` has them.
         epochs: after which the weights were saved, for each member of the ensemble.
-        calibrated: whether the checkpoint has intervals.
+        checkpoint: that the run made.
     """
     from jinja2 import Environment, PackageLoader  # here: a run needs it at its end only
 
@@ -37,7 +37,7 @@ def model_card(name: str, plan: Plan, errors: dict[str, Any], epochs: Sequence[i
         for unit, metrics in units.items()
     ]
     return environment.get_template("card.md.j2").render(
-        name=name,
+        name=checkpoint.name,
         plan=plan,
         base=plan.base,
         config=config,
@@ -45,11 +45,12 @@ def model_card(name: str, plan: Plan, errors: dict[str, Any], epochs: Sequence[i
         targets=list(dict.fromkeys(prop for properties in errors.values() for prop in properties)),
         errors=rows,
         has_test="test" in errors,
-        command=shlex.join(plan.command),
+        command=shlex.join(plan.command) if len(plan.command) > 1 else "".join(plan.command),  # or a call in Python
         optimizer="Muon and AdamW" if config.muon_rate and not config.freeze_encoder else "AdamW",
         saved_weights=describe_saved_weights(epochs),
-        calibrated=calibrated,
-        min_labels=LEAST,
+        calibrated=checkpoint.calibration is not None,
+        warns=checkpoint.domain is not None,
+        min_labels=MIN_CALIBRATION_LABELS,
     )
 
 

@@ -14,11 +14,13 @@ from msgspec import Meta
 
 from crystalpredict._files import file_sha256, write_json
 from crystalpredict._schema import AtomicNumber, Sha256, read_json_file, record_of
+from crystalpredict._version import __version__
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.files import Identity
 from crystalpredict.checkpoints.registry import find_model, weights_sha256
+from crystalpredict.data.frames import digest_of
 from crystalpredict.errors import CheckpointError, UsageError
-from crystalpredict.io.table_formats import ID_PROP
+from crystalpredict.io.table_formats import ID_PROP, RawTable
 from crystalpredict.nn import ModelConfig
 from crystalpredict.training.config import TrainingConfig
 
@@ -26,10 +28,18 @@ LIBRARIES = ("numpy", "pymatgen", "safetensors", "torch")
 
 
 class Origin(TypedDict):
-    """The table of a run: its path, and the sha256 of the file."""
+    """The table of a run: its path, and the sha256 of the file; or what it is called, and that of its columns."""
 
     path: str
     sha256: Sha256
+
+
+def origin_of(path: Path, raw: RawTable | None) -> Origin:
+    """Return where a labelled table comes from: a file, or memory if it is `raw` already."""
+    return {
+        "path": str(path),
+        "sha256": digest_of(raw) if raw else file_sha256(path / ID_PROP if path.is_dir() else path),
+    }
 
 
 class Base(TypedDict):
@@ -64,7 +74,7 @@ class Plan:
 
     @classmethod
     def new(
-        cls, command: Sequence[str], data: Path, base: tuple[Path, Checkpoint, Sequence[str]] | None,
+        cls, command: Sequence[str], data: Origin, base: tuple[Path, Checkpoint, Sequence[str]] | None,
         model: ModelConfig, training: TrainingConfig, folds: int, notes: Sequence[str], members: int = 1,
     ) -> Plan:  # fmt: skip
         """The plan of a run that begins now; `base`: folder of a checkpoint, it, and targets it learnt."""
@@ -79,10 +89,9 @@ class Plan:
                 learnt=sorted(model_of_base.learnt),
                 elements_seen=list(model_of_base.training.get("elements_seen", ())),
             )
-        versions = {name: version(name) for name in ("crystalpredict", *LIBRARIES)}
-        origin: Origin = {"path": str(data), "sha256": file_sha256(data / ID_PROP if data.is_dir() else data)}
+        versions = {"crystalpredict": __version__} | {name: version(name) for name in LIBRARIES}
         return cls(
-            list(command), origin, start, list(learnt), model, training,
+            list(command), data, start, list(learnt), model, training,
             folds, list(notes), versions | {"python": platform.python_version()},
             datetime.now(UTC).isoformat(timespec="seconds"), members,
         )  # fmt: skip

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crystalpredict._files import write_atomically
+from crystalpredict._files import refuse_long, refuse_unwritable, write_atomically
 from crystalpredict._schema import SchemaError, read_record
 from crystalpredict.checkpoints.files import TrainedProperty
 from crystalpredict.errors import UsageError
@@ -38,7 +38,19 @@ LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.cs
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: after `step` of the run, `done` of 1; loss of the last steps; seconds so far here."""
+    """How far a training is.
+
+    Attributes:
+        epoch: Epochs that are complete.
+        step: Optimiser steps since the run began.
+        done: Fraction of the longest possible training.
+        loss: Mean loss of the last steps, of standardised labels.
+        learning_rate: Of the next step.
+        seconds: Since the training was started or resumed.
+        errors: Mean absolute error on the validation set by property, on the trained scale; None within an epoch.
+        errors_in_unit: The same in the unit of each property.
+        best: Whether no epoch before was better.
+    """
 
     epoch: int
     step: int
@@ -47,10 +59,23 @@ class Progress:
     learning_rate: float
     seconds: float
     errors: dict[str, float] | None = None
-    """Mean absolute error on the validation crystals by property, on the trained scale, at the end of an epoch."""
     errors_in_unit: dict[str, float] | None = None
     best: bool = False
-    """Whether no epoch before was better."""
+
+
+def refuse_folder(folder: Path) -> None:
+    """UsageError before the work if the run could not be written into the folder."""
+    refuse_long(folder)
+    if folder.is_dir() and not any(folder.iterdir()):
+        refuse_unwritable(folder / "state.npz")
+        return
+    if (folder / "provenance.json").is_file():
+        raise UsageError(f"{folder}: holds a run; go on with it by --resume {folder}, or name another folder with -o")
+    if folder.exists():
+        raise UsageError(f"{folder}: there is something already; name another folder with -o")
+    if not folder.absolute().parent.is_dir():
+        raise UsageError(f"{folder}: there is no directory {folder.absolute().parent}; create it first")
+    refuse_unwritable(folder)
 
 
 def refuse_another_run(folder: Path, facts: Mapping[str, Any]) -> None:

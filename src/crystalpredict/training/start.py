@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from crystalpredict.checkpoints.checkpoint import load_checkpoint
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.data.dataset import TRAIN
-from crystalpredict.data.labelled import parts_of, read_crystals
-from crystalpredict.data.labels import NewTargets, read_labelled
+from crystalpredict.data.frames import NAME, table_in_memory
+from crystalpredict.data.labelled import read_crystals, split_crystals
+from crystalpredict.data.labels import read_labelled
 from crystalpredict.data.summary import describe_data, describe_split
 from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Entry
@@ -26,53 +29,25 @@ from crystalpredict.training.finetune import (
     settings_for,
     with_directions,
 )
-from crystalpredict.training.plan import Plan
+from crystalpredict.training.options import FinetuneOptions
+from crystalpredict.training.plan import Plan, origin_of
+from crystalpredict.training.run_folder import refuse_folder
 
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """What a new run is asked to do.
-
-    Attributes:
-        targets: columns to learn; none: every column that is a known property.
-        new: units and transforms of columns that are no known property.
-        structure_column: column that holds the structures; None: the usual names.
-        base: folder of the checkpoint to start from; None: random weights.
-        directions: whether directions are added to the network.
-        settings: fields of `TrainingConfig` that are given; the others follow from the data.
-        split_by: `formula`, `random` or `column`.
-        shares: fractions of the validation and the test set.
-        share_given: whether the first of these is given, not the default.
-        folds: of a cross-validation; 0: none.
-        members: networks of the ensemble.
-    """
-
-    targets: tuple[str, ...]
-    new: NewTargets
-    structure_column: str | None
-    base: Path | None
-    directions: bool
-    settings: dict[str, Any]
-    split_by: str
-    shares: tuple[float, float]
-    share_given: bool
-    folds: int
-    members: int
-
-
 def start_run(
-    data: Path, folder: Path, options: FinetuneOptions, command: Sequence[str] = (), jobs: int = 1,
-    limits: Limits | None = None,
+    data: Any, folder: Path, options: FinetuneOptions, model: str | PathLike[str] | None = None,
+    command: Sequence[str] = (), jobs: int = 1, limits: Limits | None = None,
     watch: Callable[[Iterable[Entry], int], Iterable[Entry]] = lambda entries, total: entries,
 ) -> None:  # fmt: skip
     """Read a table, log what is in it, and write what the run needs into its folder.
 
     Args:
-        data: the table, or a folder with `id_prop.csv`.
-        folder: of the run.
+        data: path of the table, or of a folder with `id_prop.csv`, or a table as `table_in_memory` takes it.
+        folder: of the run, not there or empty.
         options: what the run is asked to do.
+        model: name or folder of the model to start from; None: the default.
         command: line that `provenance.json` quotes.
         jobs: reader processes.
         limits: of reading one row.
@@ -82,7 +57,13 @@ def start_run(
         UsageError: the options contradict each other or the table.
         DataError: the table cannot be trained on.
     """
-    base = load_checkpoint(options.base) if options.base else None
+    if options.scratch and model:
+        raise UsageError("--scratch starts from random weights: leave out --model and --freeze")
+    start_folder = None if options.scratch else find_model(model)
+    refuse_folder(folder)
+    raw = table_in_memory(data)
+    path = NAME if raw else Path(data)
+    base = load_checkpoint(start_folder) if start_folder else None
     if base and base.model.config.members > 1:
         raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
     network = base.model.config if base else ModelConfig()
@@ -90,28 +71,28 @@ def start_run(
     if added:
         network = with_directions(network, base.name if base else "")
     labelled = read_labelled(
-        data, options.targets, new=options.new, structure_column=options.structure_column,
-        known=(*(base.properties if base else ()), *PROPERTIES),
+        path, options.targets, new=options.new, structure_column=options.structure_column,
+        known=(*(base.properties if base else ()), *PROPERTIES), raw=raw,
     )  # fmt: skip
-    if options.share_given and options.split_by == "column" and "val" in labelled.splits:
+    if options.validation is not None and options.split_by == "column" and "val" in labelled.splits:
         raise UsageError("--split-by column takes the validation part from the column: leave out --validation")
     total = len(labelled.sources)
     crystals = read_crystals(labelled, network.radius, jobs, lambda entries: watch(entries, total), limits)
     validation, test = options.shares
-    splits = parts_of(crystals, options.split_by, validation, test, options.folds, options.settings["seed"])
+    splits = split_crystals(crystals, options.split_by, validation, test, options.kfold, options.seed)
     check_labels(crystals.table, splits)
     trained = splits[0] == TRAIN
     atoms = float(crystals.table.sizes[trained].mean())
     config = settings_for(int(trained.sum()), atoms, scratch=base is None, directions=added)
     config = replace(config, **options.settings)
     notes = [
-        f"{data}: {', '.join(labelled.notes)}", *describe_data(crystals),
+        f"{path}: {', '.join(labelled.notes)}", *describe_data(crystals),
         *(describe_start(crystals, base) if base else []),
         *describe_split(crystals, splits, options.split_by),
     ]  # fmt: skip
-    start = (options.base, base, learnt_targets(crystals.table.properties, base)) if options.base and base else None
-    plan = Plan.new(command, data, start, network, config, options.folds, notes, options.members)
-    prepare_run(folder, crystals, splits, plan)
+    start = (start_folder, base, learnt_targets(crystals.table.properties, base)) if start_folder and base else None
+    plan = Plan.new(command, origin_of(path, raw), start, network, config, options.kfold, notes, options.members)
+    prepare_run(folder, crystals, splits, plan, base.domain if base else None)
     for note in notes:
         LOG.info("%s", note)
     rate = "none" if config.freeze_encoder else f"{config.learning_rate * config.encoder_rate:g}"

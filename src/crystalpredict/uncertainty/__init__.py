@@ -1,4 +1,4 @@
-"""Intervals and the applicability domain: NumPy only."""
+"""Prediction intervals and the applicability domain; NumPy only."""
 
-LEVELS = (50, 68, 80, 90, 95)  # percent of crystals whose label lies in the interval
-DEFAULT_LEVEL = 90  # percent, of the intervals in tables and columns
+LEVELS = (50, 68, 80, 90, 95)  # percent of the crystals whose label is in the interval
+DEFAULT_LEVEL = 90  # percent; level of the intervals in tables

@@ -7,7 +7,7 @@ of the training data has a physical meaning, so that a warning can state the rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import permutations
 from math import ceil
 
@@ -50,7 +50,8 @@ class Domain:
         shift: mean of each network feature, (D,).
         scale: standard deviation of each network feature, (D,).
         centroids: k-means centroids of the scaled features, (C, D).
-        reach: distance from the nearest centroid that only FAR_FRACTION of the crystals exceed, (1,).
+        reach: distance from the nearest centroid that only FAR_FRACTION of the crystals exceed, (1,); infinite if
+            network features are not compared, in which case D is 1.
     """
 
     elements: IntArray
@@ -115,7 +116,9 @@ class Domain:
         lattices = np.array([crystal.lattice for crystal in crystals], dtype=float)
         packing = np.abs(np.linalg.det(lattices)) / (shares @ self.volumes)
         layers = _empty_layers(crystals, lattices)
-        far = _distances_to_nearest((features - self.shift) / self.scale, self.centroids) > self.reach[0]
+        far = np.zeros(len(crystals), dtype=bool)
+        if np.isfinite(self.reach[0]):
+            far = _distances_to_nearest((features - self.shift) / self.scale, self.centroids) > self.reach[0]
         low, loose, high = self.packing
         stretched = (packing > loose) & self._all_bonds_long(len(crystals), *nearest)
         empty = layers > np.where(packing > loose, np.minimum(MAX_LOOSE_LAYER, self.vacuum), self.vacuum)
@@ -179,13 +182,17 @@ class Domain:
         return np.asarray((bonds > 0) & (short == 0))
 
 
-def fit_domain(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray) -> Domain:
+def fit_domain(
+    crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray | None = None,
+    base: Domain | None = None,
+) -> Domain:  # fmt: skip
     """Return the statistics of training crystals.
 
     Args:
         crystals: C crystals.
         neighbors: their neighbour lists, (C,).
-        features: network features of each crystal, (C, D).
+        features: network features of each crystal, (C, D); None: they are not compared.
+        base: statistics of crystals that the model was trained on before, which these are added to.
     """
     shares = _composition(crystals)
     has = (shares > 0).astype(np.float32)
@@ -193,17 +200,22 @@ def fit_domain(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], feat
     lattices = np.array([crystal.lattice for crystal in crystals], dtype=float)
     cells = np.abs(np.linalg.det(lattices))
     volumes = _atomic_volumes(shares, cells, has.sum(axis=0))
+    if base:
+        volumes = np.where(base.elements < MIN_ELEMENT_CRYSTALS, volumes, base.volumes)
     packing = cells / (shares @ volumes)
     limits = np.quantile(packing, [OUTLIER_FRACTION, 1 - LOOSE_FRACTION, 1 - EXPANDED_FRACTION])
     limits *= [COMPRESSION_FACTOR, 1, 1]
     kept = packing <= limits[2]
     owners, one, two, lengths = nearest_neighbors(crystals, neighbors)
     known = np.isfinite(lengths) & kept[owners]
-    features = features[kept]
-    shift, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
-    scaled = ((features - shift) / scale).astype(np.float32)
-    centroids = _kmeans_centroids(scaled)
-    return Domain(
+    shift, scale, centroids, reach = np.zeros(1), np.ones(1), np.zeros((1, 1), dtype=np.float32), np.inf
+    if features is not None:
+        features = features[kept]
+        shift, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
+        scaled = ((features - shift) / scale).astype(np.float32)
+        centroids = _kmeans_centroids(scaled)
+        reach = float(np.quantile(_distances_to_nearest(scaled, centroids), 1 - FAR_FRACTION))
+    own = Domain(
         elements=has.sum(axis=0).astype(np.int32),
         pairs=np.minimum(pairs, 255).astype(np.uint8),
         bonds=_bond_ranges(one[known], two[known], lengths[known]),
@@ -213,7 +225,24 @@ def fit_domain(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], feat
         shift=shift.astype(np.float32),
         scale=scale.astype(np.float32),
         centroids=centroids,
-        reach=np.quantile(_distances_to_nearest(scaled, centroids), [1 - FAR_FRACTION]).astype(np.float32),
+        reach=np.array([reach], dtype=np.float32),
+    )
+    return _joined(base, own) if base else own
+
+
+def _joined(base: Domain, own: Domain) -> Domain:
+    """Return the statistics of the crystals of two domains, with the volumes and features of the second."""
+    low, high = base.bonds.transpose(2, 0, 1)
+    known, new = np.isfinite(own.bonds[..., 1]), np.isinf(high)
+    low = np.where(known, np.where(new, own.bonds[..., 0], np.minimum(low, own.bonds[..., 0])), low)
+    high = np.where(known, np.where(new, own.bonds[..., 1], np.maximum(high, own.bonds[..., 1])), high)
+    return replace(
+        own,
+        elements=base.elements + own.elements,
+        pairs=np.minimum(base.pairs.astype(np.int32) + own.pairs, 255).astype(np.uint8),
+        bonds=np.stack([low, high], axis=-1),
+        packing=np.append(np.minimum(base.packing, own.packing)[:1], np.maximum(base.packing, own.packing)[1:]),
+        vacuum=np.maximum(base.vacuum, own.vacuum),
     )
 
 
@@ -232,7 +261,7 @@ def nearest_neighbors(
     )
     sizes = np.array([edges.size for edges in neighbors])
     starts = np.cumsum(sizes) - sizes
-    widths = np.concatenate([edges.widths for edges in neighbors])
+    widths = np.concatenate([edges.edge_counts for edges in neighbors])
     first = np.cumsum(widths) - widths
     indices = np.concatenate([edges.indices for edges in neighbors]).astype(np.int64)
     lengths = np.concatenate([edges.distances for edges in neighbors]).astype(float)
@@ -243,8 +272,8 @@ def nearest_neighbors(
     nearest = np.flatnonzero(lengths <= shortest[atoms] + LENGTH_TOLERANCE)
     atoms = atoms[nearest]
     elements = kinds[indices[nearest] + starts[owners[atoms]]]
-    places = np.searchsorted(atoms, np.arange(len(kinds)))
-    return owners, kinds, np.minimum.reduceat(elements, places), shortest
+    starts_of_atoms = np.searchsorted(atoms, np.arange(len(kinds)))
+    return owners, kinds, np.minimum.reduceat(elements, starts_of_atoms), shortest
 
 
 def _main_elements(crystal: Crystal) -> IntArray:
@@ -316,9 +345,9 @@ def _empty_layers(crystals: Sequence[Crystal], lattices: FloatArray) -> FloatArr
     fractional = np.einsum("nx,nxa->na", positions, inverses[owners]) % 1
     widest = np.zeros(len(crystals))
     for axis in range(3):
-        places = fractional[np.lexsort((fractional[:, axis], owners)), axis]
-        gaps = np.append(np.diff(places), 0.0)
-        gaps[ends - 1] = places[ends - sizes] + 1 - places[ends - 1]
+        coordinates = fractional[np.lexsort((fractional[:, axis], owners)), axis]
+        gaps = np.append(np.diff(coordinates), 0.0)
+        gaps[ends - 1] = coordinates[ends - sizes] + 1 - coordinates[ends - 1]
         spacings = 1 / np.linalg.norm(inverses[:, :, axis], axis=1)
         widest = np.maximum(widest, np.maximum.reduceat(gaps, ends - sizes) * spacings)
     return widest

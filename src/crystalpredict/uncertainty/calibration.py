@@ -1,7 +1,8 @@
-"""What a checkpoint knows of its own errors and of its training data, as one file of tensors."""
+"""The calibration of a checkpoint, an error model and statistics of its training data, as one file of tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -11,49 +12,78 @@ from crystalpredict.uncertainty.applicability import Domain
 from crystalpredict.uncertainty.intervals import ErrorModel
 
 CALIBRATION_FILE = "calibration.safetensors"
+DOMAIN_FILE = "domain.safetensors"  # of a fine-tuned model
 KINDS: tuple[type[ErrorModel], type[Domain]] = (ErrorModel, Domain)
-TYPES = {"elements": np.int32, "pairs": np.uint8}  # all others are float32
+DTYPES = {"elements": np.int32, "pairs": np.uint8}  # all other tensors are float32
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The errors of a model, and its training data if their statistics were taken."""
+    """The error model of a checkpoint, and its applicability domain if that was fitted."""
 
     errors: ErrorModel
     domain: Domain | None = None
 
     def to_bytes(self) -> bytes:
         """The content of a calibration file."""
-        tensors: dict[str, np.ndarray] = {}
-        parts: list[ErrorModel | Domain] = [self.errors, *([self.domain] if self.domain else [])]
-        for part in parts:
-            for field in fields(part):
-                kind = TYPES.get(field.name, np.float32)
-                tensors[_key(part, field.name)] = np.ascontiguousarray(getattr(part, field.name), dtype=kind)
-        return safetensors.numpy.save(tensors)
+        return _bytes_of([self.errors, *([self.domain] if self.domain else [])])
 
     @classmethod
     def from_bytes(cls, content: bytes, properties: int, features: int) -> Calibration:
         """The calibration of a model of so many properties and features; ValueError if it is none."""
-        try:
-            tensors = safetensors.numpy.load(content)
-        except Exception as error:  # of types that NumPy does not have, its reader raises a KeyError, and others
-            raise ValueError("no safetensors file that can be read") from error
         wanted = [{_key(kind, field.name) for field in fields(kind)} for kind in KINDS]
-        if set(tensors) not in (wanted[0], wanted[0] | wanted[1]):
-            odd = sorted((wanted[0] | wanted[1]) ^ set(tensors))
-            raise ValueError(f"tensors are missing or unknown, first {odd[0]!r}")
-        for name, tensor in tensors.items():
-            if tensor.dtype != TYPES.get(name.partition(".")[2], np.float32):
-                raise ValueError(f"{name} has the type {tensor.dtype}")
+        tensors = _tensors_of(content, [wanted[0], wanted[0] | wanted[1]])
         errors = ErrorModel(*(tensors[_key(ErrorModel, field.name)] for field in fields(ErrorModel)))
         domain = None
         if set(tensors) != wanted[0]:
             domain = Domain(*(tensors[_key(Domain, field.name)] for field in fields(Domain)))
-        width = features if domain is None else len(domain.shift)
+        width = features if domain is None else _width_of(domain, features)
         if (len(errors.weights), errors.features, width) != (properties, features, features):
             raise ValueError("it belongs to another model")
         return cls(errors, domain)
+
+
+def domain_to_bytes(domain: Domain) -> bytes:
+    """Return the content of a domain file."""
+    return _bytes_of([domain])
+
+
+def domain_from_bytes(content: bytes, features: int) -> Domain:
+    """Return the domain in a file, of a model of so many features; ValueError if it is none."""
+    tensors = _tensors_of(content, [{_key(Domain, field.name) for field in fields(Domain)}])
+    domain = Domain(*(tensors[_key(Domain, field.name)] for field in fields(Domain)))
+    if _width_of(domain, features) != features:
+        raise ValueError("it belongs to another model")
+    return domain
+
+
+def _width_of(domain: Domain, features: int) -> int:
+    """Number of features that a domain compares; `features` if it compares none."""
+    return features if np.isinf(domain.reach[0]) else len(domain.shift)
+
+
+def _bytes_of(parts: Sequence[ErrorModel | Domain]) -> bytes:
+    tensors: dict[str, np.ndarray] = {}
+    for part in parts:
+        for field in fields(part):
+            kind = DTYPES.get(field.name, np.float32)
+            tensors[_key(part, field.name)] = np.ascontiguousarray(getattr(part, field.name), dtype=kind)
+    return safetensors.numpy.save(tensors)
+
+
+def _tensors_of(content: bytes, wanted: Sequence[set[str]]) -> dict[str, np.ndarray]:
+    """Return the tensors of a file by name; ValueError unless their names are one of the sets that are wanted."""
+    try:
+        tensors = safetensors.numpy.load(content)
+    except Exception as error:  # of types that NumPy does not have, its reader raises a KeyError, and others
+        raise ValueError("no safetensors file that can be read") from error
+    if set(tensors) not in wanted:
+        odd = sorted(wanted[-1] ^ set(tensors))
+        raise ValueError(f"tensors are missing or unknown, first {odd[0]!r}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != DTYPES.get(name.partition(".")[2], np.float32):
+            raise ValueError(f"{name} has the type {tensor.dtype}")
+    return tensors
 
 
 def _key(part: object, field: str) -> str:

@@ -1,8 +1,8 @@
-"""How far predictions may be off: normalised split-conformal intervals (Lei et al., JASA 113, 1094, 2018).
+"""Prediction intervals: normalised split-conformal intervals (Lei et al., JASA 113, 1094, 2018).
 
-On the trained scale a prediction p has the interval p ± q s(x). The scale s of its error is a small function of what is
-known of a crystal x when it is predicted; q, for each level and each third of crystals by size, is a quantile of
-|label - p| / s over calibration crystals that s was not fitted to. NumPy only.
+On the trained scale, a prediction p for a crystal x has the interval p ± q s(x). The logarithm of the error scale s is
+linear in p (with knots), in the logarithm of the crystal's size, and in its network features. For each level and each
+third of the crystals by size, q is a quantile of |label - p| / s over calibration crystals to which s was not fitted.
 """
 
 from __future__ import annotations
@@ -17,26 +17,30 @@ from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.properties import Property
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
-LEAST = 50  # labels of a property, below which there are no intervals
-MANY = 500  # labels, above which the scale of the error is fitted and thirds of sizes are kept apart
-GROUPS = 3  # of crystals, by size
-KNOTS = (0.25, 0.5, 0.75)  # quantiles of the predictions at which the scale's slope may change
-RIDGE = 100.0  # penalty on standardised coefficients
-SOFT = (1.0, 3.0, 6.0)  # median errors that are added to an error before its logarithm is fitted: small ones are alike
-POWERS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3)  # of the fitted scale; of all pairs that with the narrowest intervals is taken
-FOLDS = 10
-WIDEST = 40.0  # logarithm of an error over the deviation of the labels, beyond which no error is
-NAN = float("nan")
+MIN_CALIBRATION_LABELS = 50  # of a property; with fewer there are no intervals
+MIN_LABELS_SCALE_FIT = 500  # of a property; with fewer the scale is constant and all sizes are one group
+N_SIZE_GROUPS = 3  # of crystals
+KNOT_QUANTILES = (0.25, 0.5, 0.75)  # of the predictions, where the slope of the logarithm of the scale may change
+RIDGE_PENALTY = 100.0  # on standardised coefficients
+# in median errors, added to an error before its logarithm is fitted, so that small errors differ little
+ERROR_OFFSETS = (1.0, 3.0, 6.0)
+SCALE_POWERS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3)  # the offset and the power with the narrowest intervals are chosen
+N_FOLDS = 10
+MAX_LOG_ERROR = 40.0  # of an error over the standard deviation of the labels
 
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """Scale and quantiles of the errors of P properties, in units of the deviation of their training labels.
+    """Scales and quantiles of the errors of P properties, in standard deviations of their training labels.
 
-    knots (P, 3); weights (P, 6 + D) of the logarithm of the scale: constant, prediction, prediction above each knot,
-    logarithm of the size, D features; limits (P, 2) of that logarithm; sizes (P, 2), upper ends of the groups of
-    small and middle crystals; quantiles (P, 3, 5) by group and level; correlation (P, P) of errors over their scales,
-    not a number where unknown.
+    Attributes:
+        knots: of the prediction, (P, 3).
+        weights: of the logarithm of the scale, for a constant, the prediction, its excess over each knot, the logarithm
+            of the size, and D features, (P, 6 + D).
+        limits: lowest and highest logarithm of the scale, (P, 2).
+        sizes: largest size in the groups of small and of medium crystals, (P, 2).
+        quantiles: of errors over their scales, by size group and level, (P, 3, 5).
+        correlation: of errors over their scales, not a number where unknown, (P, P).
     """
 
     knots: FloatArray
@@ -47,158 +51,183 @@ class ErrorModel:
     correlation: FloatArray
 
     def __post_init__(self) -> None:
-        """ValueError unless the shapes are as above and the numbers make sense."""
+        """Check shapes and values.
+
+        Raises:
+            ValueError: a shape is not as above, or a value is impossible.
+        """
         if self.weights.ndim != 2:
-            raise ValueError("weights is no table of numbers")
+            raise ValueError("weights is not a table of numbers")
         count = len(self.weights)
         shapes = (
-            (count, len(KNOTS)), (count, self.weights.shape[-1]), (count, 2), (count, GROUPS - 1),
-            (count, GROUPS, len(LEVELS)), (count, count),
+            (count, len(KNOT_QUANTILES)), (count, self.weights.shape[-1]), (count, 2), (count, N_SIZE_GROUPS - 1),
+            (count, N_SIZE_GROUPS, len(LEVELS)), (count, count),
         )  # fmt: skip
         for field, shape in zip(fields(self), shapes, strict=True):
             values = getattr(self, field.name)
             if values.shape != shape or not (np.isfinite(values).all() or field.name == "correlation"):
-                raise ValueError(f"{field.name} is no array of finite numbers of shape {shape}")
+                raise ValueError(f"{field.name} is not an array of finite numbers of shape {shape}")
         if (self.quantiles < 0).any() or (np.diff(self.quantiles) < 0).any():
-            raise ValueError("quantiles are negative, or fall with their level")
+            raise ValueError("quantiles are negative, or do not ascend with the level")
         for name in ("knots", "limits", "sizes"):
             if (np.diff(getattr(self, name)) < 0).any():
                 raise ValueError(f"{name} do not ascend")
-        if (np.abs(self.limits) > WIDEST).any() or (self.quantiles > np.exp(WIDEST)).any():
-            raise ValueError(f"limits or quantiles are beyond what an error can be, e^{WIDEST:g} deviations")
+        if (np.abs(self.limits) > MAX_LOG_ERROR).any() or (self.quantiles > np.exp(MAX_LOG_ERROR)).any():
+            raise ValueError(f"limits or quantiles exceed e^{MAX_LOG_ERROR:g} standard deviations")
         if (np.abs(self.correlation) > 1 + 1e-5).any() or np.isinf(self.correlation).any():
-            raise ValueError("correlation is beyond -1 to 1")
+            raise ValueError("correlation is not between -1 and 1")
 
     @property
     def features(self) -> int:
-        """Features of a crystal that it needs."""
-        return int(self.weights.shape[1]) - len(KNOTS) - 3
+        """Number D of network features of a crystal."""
+        return int(self.weights.shape[1]) - len(KNOT_QUANTILES) - 3
 
     def halfwidths(self, outputs: FloatArray, sizes: IntArray, features: FloatArray) -> FloatArray:
-        """Half the width of the intervals (B, P, levels), standardised.
+        """Return half the widths of the intervals, standardised, (B, P, levels).
 
-        outputs (B, P), standardised predictions; sizes (B,), atoms of the primitive cell; features (B, D).
+        Args:
+            outputs: standardised predictions, (B, P).
+            sizes: atoms of the primitive cell of each crystal, (B,).
+            features: of the network, (B, D).
         """
-        found = np.empty((*outputs.shape, len(LEVELS)))
+        halves = np.empty((*outputs.shape, len(LEVELS)))
         for column in range(outputs.shape[1]):
-            known = _design(outputs[:, column], sizes, features, self.knots[column])
-            scale = np.exp(np.clip(known @ self.weights[column], *self.limits[column]))
-            found[:, column] = scale[:, None] * self.quantiles[column][_group(sizes, self.sizes[column])]
-        return found
+            design = _design(outputs[:, column], sizes, features, self.knots[column])
+            scale = np.exp(np.clip(design @ self.weights[column], *self.limits[column]))
+            halves[:, column] = scale[:, None] * self.quantiles[column][_size_groups(sizes, self.sizes[column])]
+        return halves
 
 
 def fit_errors(
-    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, floors: FloatArray
+    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minima: FloatArray
 ) -> ErrorModel:
-    """The error model of V calibration crystals that were not trained on.
+    """Return the error model of V calibration crystals that the network was not trained on.
 
-    outputs, labels (V, P), standardised, labels not a number where missing, at least LEAST of each property; sizes
-    (V,), features (V, D); floors (P,), least value of each, minus infinity for none. The scale is fitted in turns to
-    nine tenths of the crystals, and the quantiles are those over the tenths left out (cross-conformal prediction,
-    Vovk, Ann. Math. Artif. Intell. 74, 9, 2015); the scale kept is fitted to all.
+    The scale is fitted to nine tenths of the crystals in turn, and the quantiles are taken over the tenths left out
+    (cross-conformal prediction, Vovk, Ann. Math. Artif. Intell. 74, 9, 2015). The scale of the error model is fitted to
+    all crystals.
+
+    Args:
+        outputs: standardised predictions, (V, P).
+        labels: standardised, not a number where missing, (V, P).
+        sizes: atoms of the primitive cell of each crystal, (V,).
+        features: of the network, (V, D).
+        minima: smallest possible standardised value of each property, or minus infinity, (P,).
+
+    Raises:
+        ValueError: a property has fewer than MIN_CALIBRATION_LABELS labels.
     """
-    columns = [_fit_one(outputs[:, i], labels[:, i], sizes, features, floors[i]) for i in range(outputs.shape[1])]
+    columns = [_fit_property(outputs[:, i], labels[:, i], sizes, features, minima[i]) for i in range(outputs.shape[1])]
     scaled = np.stack([column[-1] for column in columns], axis=1)
     knots, weights, limits, ends, quantiles = (np.array([column[i] for column in columns]) for i in range(5))
     return ErrorModel(knots, weights, limits, ends, quantiles, _correlation(scaled))
 
 
-def _fit_one(
-    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, floor: float
+def _fit_property(
+    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minimum: float
 ) -> tuple[FloatArray, ...]:
-    """Knots, weights, limits, sizes, quantiles of one property, and its errors over their scales (V,)."""
+    """Return knots, weights, limits, sizes and quantiles of a property, and its errors over their scales (V,)."""
     known = np.flatnonzero(np.isfinite(labels))
-    if len(known) < LEAST:
-        raise ValueError(f"{len(known)} labels to calibrate with: at least {LEAST}")
+    if len(known) < MIN_CALIBRATION_LABELS:
+        raise ValueError(f"{len(known)} labels are too few to calibrate: at least {MIN_CALIBRATION_LABELS} are needed")
     errors = labels[known] - outputs[known]
-    many = len(known) >= MANY
-    knots = np.quantile(outputs[known], KNOTS)
+    knots = np.quantile(outputs[known], KNOT_QUANTILES)
     design = _design(outputs[known], sizes[known], features[known], knots)
-    ends = np.quantile(sizes[known], np.arange(1, GROUPS) / GROUPS) if many else np.full(GROUPS - 1, 1e9)
-    groups = _group(sizes[known], ends)
-    scaling: tuple[FloatArray, ...] = (np.zeros(design.shape[1]), np.zeros(2), np.ones(len(known)))
-    if many:
-        scaling = _fit_scale(design, np.abs(errors), groups, outputs[known] - floor)
+    ends: FloatArray = np.full(N_SIZE_GROUPS - 1, 1e9)  # all crystals are in the first group
+    scaling: tuple[FloatArray, FloatArray, FloatArray] = (np.zeros(design.shape[1]), np.zeros(2), np.ones(len(known)))
+    if len(known) >= MIN_LABELS_SCALE_FIT:
+        ends = np.quantile(sizes[known], np.arange(1, N_SIZE_GROUPS) / N_SIZE_GROUPS)
+        groups = _size_groups(sizes[known], ends)
+        scaling = _fit_scale(design, np.abs(errors), groups, outputs[known] - minimum)
     weights, limits, scale = scaling
+    groups = _size_groups(sizes[known], ends)
     ratios = np.abs(errors) / scale
-    parts = [ratios[groups == group] for group in range(GROUPS)]
-    parts = [part if len(part) >= LEAST else ratios for part in parts]  # sizes may all be the same
+    parts = [ratios[groups == group] for group in range(N_SIZE_GROUPS)]
+    parts = [part if len(part) >= MIN_CALIBRATION_LABELS else ratios for part in parts]  # all sizes may be equal
     quantiles = np.array([[conformal_quantile(part, level / 100) for level in LEVELS] for part in parts])
-    scaled = np.full(len(labels), NAN)
+    scaled = np.full(len(labels), np.nan)
     scaled[known] = errors / scale
     return knots, weights, limits, ends, quantiles, scaled
 
 
 def _fit_scale(
-    design: FloatArray, misses: FloatArray, groups: IntArray, room: FloatArray
+    design: FloatArray, abs_errors: FloatArray, groups: IntArray, reach: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Weights, limits and, for each crystal (n,), the scale of its error as fitted to other crystals.
+    """Return weights, limits and, for each crystal, the scale of its error as fitted to other crystals, (n,).
 
-    misses (n,), absolute errors; room (n,), how far below a prediction its interval can reach.
+    Args:
+        design: variables of the scale, (n, F).
+        abs_errors: absolute errors, (n,).
+        groups: size group of each crystal, (n,).
+        reach: distance of each prediction from the smallest possible value, where its interval ends, (n,).
     """
-    folds = np.random.default_rng(0).permutation(len(misses)) % FOLDS
-    targets = np.log(misses[:, None] + np.array(SOFT) * np.median(misses) + 1e-6)
+    folds = np.random.default_rng(0).permutation(len(abs_errors)) % N_FOLDS
+    targets = np.log(abs_errors[:, None] + np.array(ERROR_OFFSETS) * np.median(abs_errors) + 1e-6)
     logarithms = np.empty_like(targets)
-    for fold in range(FOLDS):
+    for fold in range(N_FOLDS):
         out = folds == fold
-        own, ends = _ridge(design[~out], targets[~out])
-        logarithms[out] = np.clip(design[out] @ own, *ends)
-    choices = [(column, power) for column in range(len(SOFT)) for power in POWERS]
-    widths = [_mean_width(misses, np.exp(power * logarithms[:, column]), groups, room) for column, power in choices]
+        weights, limits = _ridge(design[~out], targets[~out])
+        logarithms[out] = np.clip(design[out] @ weights, *limits)
+    choices = [(column, power) for column in range(len(ERROR_OFFSETS)) for power in SCALE_POWERS]
+    scales = [np.exp(power * logarithms[:, column]) for column, power in choices]
+    widths = [_mean_width(abs_errors, scale, groups, reach) for scale in scales]
     column, power = choices[int(np.argmin(widths))]
     weights, limits = _ridge(design, targets[:, [column]])
     return power * weights[:, 0], power * limits[:, 0], np.exp(power * logarithms[:, column])
 
 
 def _design(outputs: FloatArray, sizes: IntArray, features: FloatArray, knots: FloatArray) -> FloatArray:
-    """What the scale of a property depends on (B, 6 + D)."""
+    """Return the variables of the logarithm of a scale, (B, 6 + D); see `ErrorModel.weights`."""
     hinges = np.maximum(outputs[:, None] - knots, 0)
     return np.column_stack([np.ones(len(outputs)), outputs, hinges, np.log(sizes), features])
 
 
 def _ridge(design: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Weights (F, T) of the columns of design (n, F), the first of which is 1, and the range (2, T) they give."""
+    """Return weights (F, T) and range (2, T) of a ridge regression of targets (n, T).
+
+    The first column of the design (n, F) is constant.
+    """
     shift, scale = design[:, 1:].mean(axis=0), design[:, 1:].std(axis=0) + 1e-9
     matrix = (design[:, 1:] - shift) / scale
     middle = targets.mean(axis=0)
-    damped = matrix.T @ matrix + RIDGE * np.eye(matrix.shape[1])
+    damped = matrix.T @ matrix + RIDGE_PENALTY * np.eye(matrix.shape[1])
     slopes = np.linalg.solve(damped, matrix.T @ (targets - middle)) / scale[:, None]
     weights = np.concatenate([[middle - shift @ slopes], slopes])
     fitted = design @ weights
     return weights, np.stack([fitted.min(axis=0), fitted.max(axis=0)])
 
 
-def _mean_width(misses: FloatArray, scale: FloatArray, groups: IntArray, room: FloatArray) -> float:
-    """Mean width of the intervals in tables; arguments (n,) as of `_fit_scale`."""
-    halves = np.empty(len(misses))
+def _mean_width(abs_errors: FloatArray, scale: FloatArray, groups: IntArray, reach: FloatArray) -> float:
+    """Return the mean width of the intervals of DEFAULT_LEVEL; arguments as of `_fit_scale`, scale (n,)."""
+    halves = np.empty(len(abs_errors))
     for group in np.unique(groups):
         own = groups == group
-        halves[own] = conformal_quantile(misses[own] / scale[own], DEFAULT_LEVEL / 100) * scale[own]
-    return float((halves + np.minimum(halves, room)).mean())
+        halves[own] = conformal_quantile(abs_errors[own] / scale[own], DEFAULT_LEVEL / 100) * scale[own]
+    return float((halves + np.minimum(halves, reach)).mean())
 
 
-def _group(sizes: IntArray, ends: FloatArray) -> IntArray:
-    """Group (B,) of each size: 0 up to the first end, and so on."""
+def _size_groups(sizes: IntArray, ends: FloatArray) -> IntArray:
+    """Return the group of each size, (B,): 0 up to the first of the ends, and so on."""
     return np.searchsorted(ends, sizes, side="left")
 
 
 def conformal_quantile(scores: FloatArray, level: float) -> float:
-    """The ceil((n + 1) level)-th smallest of n scores: a new one is at most as large with a probability of `level`.
+    """Return the ceil((n + 1) level)-th smallest of n scores (n,), or the largest if there are too few.
 
-    That holds if it is exchangeable with the n; where there are too few scores, the largest.
+    A new score that is exchangeable with the n is at most as large with a probability of at least `level`.
     """
     rank = ceil((len(scores) + 1) * level - 1e-9)
     return float(np.sort(scores)[min(rank, len(scores)) - 1])
 
 
 def _correlation(scaled: FloatArray) -> FloatArray:
-    """Spearman's correlation (P, P) of columns of scaled (V, P): of ranks, so that no outlier makes it."""
+    """Return Spearman's correlation (P, P) of columns (V, P): ranks are robust against outliers."""
     count = scaled.shape[1]
-    found = np.full((count, count), NAN)
+    found = np.full((count, count), np.nan)
     for one in range(count):
         for two in range(count):
             both = np.isfinite(scaled[:, [one, two]]).all(axis=1)
-            if both.sum() >= LEAST:
+            if both.sum() >= MIN_CALIBRATION_LABELS:
                 found[one, two] = np.corrcoef(_ranks(scaled[both, one]), _ranks(scaled[both, two]))[0, 1]
     return found
 
@@ -207,10 +236,13 @@ def _ranks(values: FloatArray) -> FloatArray:
     return np.argsort(np.argsort(values)).astype(float)
 
 
-def bounds(properties: Sequence[Property], centres: FloatArray, halfwidths: FloatArray) -> FloatArray:
-    """Lower and upper ends (B, P, levels, 2) in the properties' units, never below what physics allows.
+def interval_bounds(properties: Sequence[Property], centres: FloatArray, halfwidths: FloatArray) -> FloatArray:
+    """Return lower and upper ends in the units of the properties, not below their minima, (B, P, levels, 2).
 
-    centres (B, P) and halfwidths (B, P, levels) on the trained scale.
+    Args:
+        properties: P of them.
+        centres: on the trained scale, (B, P).
+        halfwidths: on the trained scale, (B, P, levels).
     """
     ends = np.stack([centres[..., None] - halfwidths, centres[..., None] + halfwidths], axis=-1)
     return np.stack([prop.decode(ends[:, column]) for column, prop in enumerate(properties)], axis=1)
