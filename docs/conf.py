@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 from pathlib import Path
@@ -50,7 +51,7 @@ NAPOLEON = Config(napoleon_numpy_docstring=False, napoleon_use_rtype=False)
 # types of other projects, and our private ones; our public classes must be found
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!crystalpredict\.).*"),
-    (r"py:class", r"crystalpredict\.(\w+\.)*(_\w+|Item|Result|Row)"),  # private ones and type variables
+    (r"py:class", r"crystalpredict\.(\w+\.)*(_\w+|Item|Line|Result|Row)"),  # private ones and type variables
 ]
 
 
@@ -98,8 +99,16 @@ def short_signature(
     return "(...)" if arguments and "Annotated[" in arguments else short(arguments), short(returned)
 
 
+def skip_fields(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what the `Attributes:` of a class describe: fields of a NamedTuple, functions that are a default."""
+    del app, what, skip, options
+    default = inspect.isfunction(thing) and thing.__name__ != name
+    return True if default or type(thing).__name__ == "_tuplegetter" else None
+
+
 def setup(app: Sphinx) -> None:
-    """Connect the three to Sphinx."""
+    """Connect the four to Sphinx."""
     app.connect("source-read", link_out_of_docs)
     app.connect("autodoc-process-docstring", google_docstring)
     app.connect("autodoc-process-signature", short_signature)
+    app.connect("autodoc-skip-member", skip_fields)
