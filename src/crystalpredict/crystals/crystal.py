@@ -120,15 +120,16 @@ def lattice_of_parameters(parameters: Sequence[float]) -> FloatArray:
 
     ValueError if no cell has them.
     """
-    a, b, c, *angles = (float(value) for value in parameters)
-    alpha, beta, gamma = (cos(radians(angle)) for angle in angles)
+    a, b, c, *angles = map(float, parameters)
+    alpha, beta, gamma = map(cos, map(radians, angles))
     sine = sqrt(1 - gamma**2)
     y = (alpha - beta * gamma) / sine if sine else inf
     square = 1 - beta**2 - y**2
-    angles_fit = all(0 < angle < 180 for angle in angles) and square > FLAT
-    if not (min(a, b, c) > 0 and angles_fit):  # false for not-a-number too
+    positive = min(a, b, c) > 0 and min(angles) > 0
+    if not (positive and max(angles) < 180 and square > FLAT):  # false for not-a-number too
         raise ValueError(f"no cell has the lengths and angles {list(parameters)}")
-    return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * sqrt(square)]])
+    flat = (a, 0.0, 0.0, b * gamma, b * sine, 0.0, c * beta, c * y, c * sqrt(square))
+    return np.array(flat).reshape(3, 3)
 
 
 def volume_of_cell(lattice: FloatArray) -> float:
