@@ -56,9 +56,8 @@ def cell_error(lattice: FloatArray, atoms: int) -> str:
 
 def volumes_and_spacings(lattices: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Volumes (B,), Å^3, and distances of lattice planes (B, 3), Å, across a, b and c; of no volume, not a number."""
-    a, b, c = (lattices[:, axis] for axis in range(3))
-    areas = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
-    volumes = np.abs(np.einsum("bx,bx->b", a, areas[:, 0]))
+    areas = np.cross(lattices[:, (1, 2, 0)], lattices[:, (2, 0, 1)])
+    volumes = np.abs(np.einsum("bx,bx->b", lattices[:, 0], areas[:, 0]))
     with np.errstate(all="ignore"):
         return volumes, volumes[:, None] / np.sqrt(np.einsum("bax,bax->ba", areas, areas))
 
