@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
 
 import gemmi
 import numpy as np
@@ -90,14 +89,15 @@ class Sites:
 
     def places(self) -> FloatArray:
         """Fractional coordinates (m, 3)."""
-        if not all(self.columns.get(axis) for axis in _AXES):
+        x, y, z = [self.columns.get(axis) for axis in _AXES]
+        if not (x and y and z):
             raise StructureError(
                 "no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only"
             )
-        texts = [*chain.from_iterable(self.columns[axis] for axis in _AXES)]
+        texts = x + y + z
         numbers = [*map(gemmi.cif.as_number, texts)]
         places = np.array(numbers).reshape(3, -1).T
-        self.extent = sum(map(abs, numbers))  # or less, which is found where it matters
+        self.extent = sum(map(abs, numbers))  # or less: the true one is found where it matters
         if not self.extent < USUAL:
             self.extent = float(np.abs(places).max())
         if not self.extent <= FARTHEST:  # true for not-a-number too
