@@ -2,15 +2,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test check docs bench help lint types coverage accuracy fuzz cli-docs wheel clean
+TESTS = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
+
+.PHONY: demo test check docs bench help test-all lint types coverage accuracy fuzz cli-docs wheel clean
 
 demo: $(VENV)/installed        ## set everything up and predict the examples
 	$(BIN)/crystalpredict predict examples --format table
 
-test: $(VENV)/installed-dev    ## run the tests
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadscope
+test: $(VENV)/installed-dev    ## run the tests, but for the slow ones
+	$(TESTS) -m "not slow"
 
-check: lint types test         ## everything that must pass before a change lands: style, types, tests
+check: lint types test docs    ## what must pass before a change lands: style, types, tests, docs
 
 docs: cli-docs                 ## docs/cli.md from the commands, then the site in build/docs; a broken link fails
 	rm -rf build/docs docs/generated
@@ -22,6 +24,9 @@ bench: $(VENV)/installed-dev   ## where the time goes, on a folder of CIFs: make
 help:                          ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 12
 
+test-all: $(VENV)/installed-dev ## run all tests: also cycles of killing and resuming, and long fuzzing
+	$(TESTS)
+
 lint: $(VENV)/installed-dev    ## style and import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,7 +36,7 @@ types: $(VENV)/installed-dev   ## mypy, strict, on src
 	$(BIN)/mypy
 
 coverage: $(VENV)/installed-dev ## run the tests and list the lines that none of them runs
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadscope --cov --cov-report=term-missing --cov-report=html
+	$(TESTS) --cov --cov-report=term-missing --cov-report=html
 
 accuracy: $(VENV)/installed    ## errors of the bundled model on labelled crystals: make accuracy DATA=table
 	$(BIN)/crystalpredict evaluate $(DATA) --format table

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
-from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +87,6 @@ def google_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any
     lines[:] = GoogleDocstring(text, NAPOLEON, app, what, name, thing, options).lines() if sections else text
 
 
-def skip_fields(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out fields that the docstring of their class describes: of named tuples, and those that hold a function."""
-    del app, name, skip, options
-    held = what == "class" and isfunction(thing) and "." not in thing.__qualname__
-    return True if held or type(thing).__name__ == "_tuplegetter" else None
-
-
 def short_signature(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
@@ -104,6 +97,13 @@ def short_signature(
         return text and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
 
     return "(...)" if arguments and "Annotated[" in arguments else short(arguments), short(returned)
+
+
+def skip_fields(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what the `Attributes:` of a class describe: fields of a NamedTuple, functions that are a default."""
+    del app, what, skip, options
+    default = inspect.isfunction(thing) and thing.__name__ != name
+    return True if default or type(thing).__name__ == "_tuplegetter" else None
 
 
 def setup(app: Sphinx) -> None:

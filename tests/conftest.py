@@ -7,9 +7,11 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from crystalpredict.checkpoints.registry import default_model
 from crystalpredict.nn import threads
@@ -25,6 +27,14 @@ def pytest_configure() -> None:
             number = getattr(signal, name, None)
             if number and signal.getsignal(number) == signal.SIG_IGN:
                 signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_made_once() -> Iterator[None]:
+    """The program makes its commands of their functions each time it is called, which takes longer than most runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(autouse=True)

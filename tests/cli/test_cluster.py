@@ -7,15 +7,15 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crystalpredict.checkpoints.registry import default_model, identity_of
 from crystalpredict.errors import CheckpointError
+from crystalpredict.prediction.resume import PartialFile
 from tests.same import alike
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'crystalpredict[dask]'")
@@ -56,21 +56,22 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["@list", "several.json", "frames.xyz", "several.json", "nowhere.cif", "@list"]
 
 
-def test_a_worker_killed_while_it_works_costs_nothing(program, cluster, inputs) -> None:
+def test_a_worker_killed_while_it_works_costs_nothing(program, cluster, inputs, monkeypatch) -> None:
     assert program("predict", *inputs, "-q", "-o", "plain.csv").code == 3
     killed = []
 
-    def kill() -> None:
-        while not Path("out.csv.part").exists() or not Path("out.csv.part").stat().st_size:
-            time.sleep(0.01)
-        worker = next(iter(cluster.workers.values())).process.pid
-        os.kill(worker, signal.SIGKILL)
-        killed.append(Path("out.csv").exists())
+    real = PartialFile.commit
 
-    thread = threading.Thread(target=kill)
-    thread.start()
+    def kill(part: PartialFile, *arguments: Any) -> None:
+        """With the first rows, while the workers are at the next ones."""
+        real(part, *arguments)
+        if not killed:
+            worker = next(iter(cluster.workers.values())).process.pid
+            os.kill(worker, signal.SIGKILL)
+            killed.append(Path("out.csv").exists())
+
+    monkeypatch.setattr(PartialFile, "commit", kill)
     outcome = program("predict", *inputs, "--scheduler", cluster.scheduler_address, "-o", "out.csv", "--resume")
-    thread.join()
     assert killed == [False]
     assert outcome.code == 3
     assert "2 workers" in outcome.stderr

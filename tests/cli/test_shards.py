@@ -14,6 +14,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import start_of
 from crystalpredict.io.sources import sources_of
 from crystalpredict.prediction.shards import Shard, last_line
+from tests.in_process import exit_code_of
 from tests.same import alike
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -94,13 +95,9 @@ def run(program, inputs, folder: Path, count: int, suffix: str = ".csv", *option
 @pytest.fixture(scope="module")
 def whole(inputs, tmp_path_factory) -> Path:
     """What a run without shards writes: .csv, .jsonl."""
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("whole")
     for name in ("a.csv", "a.jsonl"):
-        command = [sys.executable, "-m", "crystalpredict", "predict", "-q", "--jobs", "1", *inputs, "-o", folder / name]
-        assert subprocess.run(command, check=False).returncode == 3
+        assert exit_code_of("predict", "-q", "--jobs", "1", *inputs, "-o", folder / name) == 3
     return folder / "a"
 
 
@@ -257,14 +254,11 @@ def test_shards_of_other_runs_are_not_mixed(program, two, tmp_path) -> None:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
     """Two shards of CSV and two of JSON lines."""
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("shards")
     (folder / "list").write_text("".join(f"{EXAMPLES / 'NaCl.cif'}\nnowhere.cif\n" for _ in range(3)))
     for name, number in (("a.csv", 1), ("b.csv", 2), ("a.jsonl", 1), ("b.jsonl", 2)):
-        command = ["predict", "-q", "-j1", f"@{folder}/list", "--shard", f"0{number}/02", "-o", folder / name]
-        assert subprocess.run([sys.executable, "-m", "crystalpredict", *command], check=False).returncode in (0, 3, 4)
+        command = ("predict", "-q", "-j1", f"@{folder}/list", "--shard", f"0{number}/02", "-o", folder / name)
+        assert exit_code_of(*command) in (0, 3, 4)
     return folder
 
 

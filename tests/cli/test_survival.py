@@ -61,7 +61,7 @@ def test_the_end_of_the_terminal_keeps_the_rows(tmp_path, name) -> None:
     program.stderr.close()
     program.send_signal(signal.SIGHUP)
     program.stdin.close()
-    assert program.wait(60) == 130
+    assert program.wait(300) == 130
     kept = {"a.csv": ["a.csv.part", "a.csv.part-journal"], "a.json": ["a.json.interrupted"]}[name]
     assert sorted(os.listdir(tmp_path)) in (kept, [] if name == "a.csv" else kept)
 
@@ -71,7 +71,7 @@ def test_a_folder_that_is_removed_is_made_again(tmp_path, name) -> None:
     (tmp_path / "out").mkdir()
     program = endless(tmp_path / "out", name)
     shutil.rmtree(tmp_path / "out")
-    _, said = program.communicate(timeout=60)
+    _, said = program.communicate(timeout=300)
     assert (program.returncode, b"Traceback" in said) == (3, False)
     assert os.listdir(tmp_path / "out") == [name]
     assert (tmp_path / "out" / name).read_text().count("nowhere.cif") == 1000

@@ -8,6 +8,7 @@ import pytest
 
 from crystalpredict.evaluation import metrics
 from crystalpredict.evaluation.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
+from crystalpredict.evaluation.scores import stability_scores
 
 
 def test_a_case_worked_by_hand() -> None:
@@ -94,3 +95,17 @@ def test_confusion_counts() -> None:
     assert isnan(silent.precision)
     assert silent.recall == 0
     assert isnan(confusion_of(~so[:3], said[:3]).recall)
+
+
+def test_stable_crystals_are_counted_at_each_limit() -> None:
+    labels = np.array([0.0, 0.0, 0.02, 0.04, 0.2, 0.5, 0.0, 0.09])
+    ways = {"one": np.array([0.0, 0.01, 0.03, 0.0, 0.2, 0.0, 0.0, 0.06]), "two": labels}
+    scores = {(score.way, score.limit): score for score in stability_scores(labels, ways)}
+    at_hull = scores["one", 0.0].confusion  # 3 labels, 4 predictions, 2 of them right
+    assert (at_hull.precision, at_hull.recall) == (2 / 4, 2 / 3)
+    assert at_hull.f1 == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
+    assert at_hull.acceleration == pytest.approx((2 / 4) / (3 / 8))
+    assert scores["one", 0.1].confusion.recall == 1
+    assert all(scores["two", limit].confusion.f1 == 1 for limit in (0.0, 0.025, 0.05, 0.1))
+    assert np.isnan(stability_scores(labels + 1, ways)[0].confusion.acceleration)
+    assert scores["one", 0.0].to_dict()["discovery_acceleration_factor"] == pytest.approx(4 / 3, abs=1e-5)

@@ -262,15 +262,16 @@ def test_what_nobody_foresaw_costs_one_file(paths: list[str], monkeypatch: pytes
 
 
 def test_few_sources_in_large_texts_are_handed_out_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = 0
+    asked, large = 0, 10_000  # bytes, of a few that are read ahead
+    monkeypatch.setattr(reading, "CHUNK_BYTES", large)
 
     def texts() -> Iterator[Source]:
         nonlocal asked
         for number in range(200):
             asked = number
-            yield Inline(str(number), " " * CHUNK_BYTES)
+            yield Inline(str(number), " " * large)
 
-    monkeypatch.setattr(reading, "AHEAD_BYTES", 10 * CHUNK_BYTES)
+    monkeypatch.setattr(reading, "AHEAD_BYTES", 10 * large)
     with Reader(texts(), RADIUS, jobs=2) as reader:
         assert asked < FEW + 3  # those that were looked at to count them
         entries = reader.entries()

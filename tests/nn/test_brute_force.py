@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crystalpredict.crystals.crystal import Crystal
-from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.crystals.neighbors import Neighbors, find_neighbors
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.batch import collate
 from tests.brute_force import network
@@ -109,6 +109,7 @@ def test_gradient_in_the_distances_gives_the_forces_of_the_double_sum() -> None:
     distances = part.distances.clone().requires_grad_()
     moving = replace(batch, parts=(replace(part, distances=distances),))
     (slope,) = torch.autograd.grad(model(moving)[0, 0], distances)
+    ends = images_of(crystal, edges)
     numeric = np.zeros((3, 3))
     for atom in range(3):
         for axis in range(3):
@@ -117,27 +118,33 @@ def test_gradient_in_the_distances_gives_the_forces_of_the_double_sum() -> None:
             for sign in (1, -1):
                 shifted = crystal.positions.copy()
                 shifted[atom, axis] += sign * step
-                moved.append(ordered_distances(crystal, shifted, edges))
+                moved.append(ordered_distances(shifted, edges, ends))
             numeric[atom, axis] = float(
                 (slope[0, distances[0] < 100].numpy() * (moved[0] - moved[1])).sum() / (2 * step)
             )
     assert np.abs(numeric - expected.numpy()).max() < 1e-7
 
 
-def ordered_distances(crystal: Crystal, moved: np.ndarray, edges) -> np.ndarray:
-    """Distances of the same edges after a small move: the image is the one that gave the old distance."""
-    centres = np.repeat(np.arange(len(moved)), np.diff(edges.first))
+def images_of(crystal: Crystal, edges: Neighbors) -> np.ndarray:
+    """Lattice vector (E, 3) of the image at the end of each edge: one that gives its distance, each but once."""
+    centres = np.repeat(np.arange(crystal.n_atoms), np.diff(edges.first))
     grid = np.arange(-9, 10)
     images = np.stack(np.meshgrid(grid, grid, grid, indexing="ij"), -1).reshape(-1, 3) @ crystal.lattice
-    result = np.empty(len(centres))
+    chosen = np.empty((len(centres), 3))
     taken: dict[tuple[int, int], set[int]] = {}
     for e, (i, j) in enumerate(zip(centres, edges.indices, strict=True)):
-        before = np.linalg.norm(crystal.positions[j] - crystal.positions[i] + images, axis=1)
+        lengths = np.linalg.norm(crystal.positions[j] - crystal.positions[i] + images, axis=1)
         used = taken.setdefault((i, j), set())
-        order = [n for n in np.argsort(np.abs(before - edges.distances[e]))[:4] if n not in used]
+        order = [n for n in np.argsort(np.abs(lengths - edges.distances[e]))[:4] if n not in used]
         used.add(order[0])
-        result[e] = np.linalg.norm(moved[j] - moved[i] + images[order[0]])
-    return result
+        chosen[e] = images[order[0]]
+    return chosen
+
+
+def ordered_distances(moved: np.ndarray, edges: Neighbors, ends: np.ndarray) -> np.ndarray:
+    """Distances (E,) of the same edges after a small move."""
+    centres = np.repeat(np.arange(len(moved)), np.diff(edges.first))
+    return np.linalg.norm(moved[edges.indices] - moved[centres] + ends, axis=1)
 
 
 def test_a_shared_site_is_the_mix_of_its_elements() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.properties import find_property
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.trainer import Trainer
+from tests.in_process import run_script
 from tests.sample_crystals import random_crystal, rock_salt
 
 FAMILY: dict[str, dict[str, Any]] = {
@@ -214,14 +213,11 @@ def table() -> CrystalTable:
 @pytest.mark.parametrize("name", [*VARIANTS, "simplified"])
 def test_the_training_script_trains_every_member(name: str, table: CrystalTable, tmp_path: Path) -> None:
     table.save(tmp_path / "crystals.npz")
-    script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
-    command = [
-        sys.executable, str(script), str(tmp_path / "crystals.npz"), str(tmp_path / "run"), "--threads", "1", "--set",
-        "epochs=15", "batch_atoms=20", "learning_rate=1e-2", "schedule=one_cycle", "--model", "blocks=2", "width=16",
-        "heads=2", "feedforward=32", *(f"{key}={value}" for key, value in FAMILY[name].items()),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_script(
+        "train.py", tmp_path / "crystals.npz", tmp_path / "run", "--threads", "1", "--set", "epochs=15",
+        "batch_atoms=20", "learning_rate=1e-2", "schedule=one_cycle", "--model", "blocks=2", "width=16", "heads=2",
+        "feedforward=32", *(f"{key}={value}" for key, value in FAMILY[name].items()),
+    )  # fmt: skip
     losses = np.genfromtxt(tmp_path / "run" / "log.csv", delimiter=",", names=True)["loss"]
     assert losses[-1] < 0.8 * losses[0]
     model = record(json.loads((tmp_path / "run" / "config.json").read_text())["model"], ModelConfig)

@@ -46,7 +46,7 @@ def test_the_hull_is_that_of_pymatgen(size: int) -> None:
         assert point.energy == pytest.approx(diagram.get_hull_energy_per_atom(composition(each)), abs=1e-7)
         mixed: dict[int, float] = dict.fromkeys(elements, 0.0)  # the decomposition has the composition and the energy
         energy = 0.0
-        for number, share in zip(point.phases, point.fractions, strict=True):
+        for number, share in point.mixture:
             phase = reference.phase(number) if number >= 0 else Phase({-number: 1}, 0.0, "")
             for z, amount in phase.composition.items():
                 mixed[z] += share * amount / sum(phase.composition.values())
@@ -89,6 +89,6 @@ def test_elements_and_unknown_systems_have_a_hull_at_0() -> None:
     )
     points = hull_points(reference, [{56: 3}, {2: 1, 10: 1}, {11: 2}, {11: 4, 17: 4}])
     assert [point.energy for point in points] == pytest.approx([0, 0, 0, -2.1])
-    assert points[1].phases == (-2, -10)
-    assert reference.phase(points[2].phases[0]).identifier == "mp-2"
-    assert formula_of(reference.phase(points[3].phases[0]).composition) == "NaCl"
+    assert [number for number, _ in points[1].mixture] == [-2, -10]
+    assert reference.phase(points[2].mixture[0][0]).identifier == "mp-2"
+    assert formula_of(reference.phase(points[3].mixture[0][0]).composition) == "NaCl"

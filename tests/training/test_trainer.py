@@ -27,6 +27,7 @@ from crystalpredict.training.cuda_graph import CapturedStep, FixedBatches
 from crystalpredict.training.optimizer import Muon
 from crystalpredict.training.run_folder import Progress, kept_state, log_epoch
 from crystalpredict.training.trainer import Interrupted, Trainer
+from tests.in_process import SCRIPTS, run_script
 from tests.sample_crystals import random_table
 
 MODEL = ModelConfig(blocks=2, width=32, heads=4, feedforward=64, readout=32)
@@ -220,23 +221,23 @@ ONLY_TORCH_AND_NUMPY = """
 import sys, runpy
 blocked = ("pymatgen", "spglib", "vesin", "safetensors", "typer", "rich", "pandas", "scipy")
 sys.modules.update(dict.fromkeys(blocked))  # as if they were not installed
-sys.argv = ["train.py", *sys.argv[1:]]
-runpy.run_path(sys.argv.pop(1), run_name="__main__")
+script, *arguments = sys.argv[1:]
+for epochs in (1, 2):
+    sys.argv = ["train.py", *(argument.format(epochs=epochs) for argument in arguments)]
+    runpy.run_path(script, run_name="__main__")
 """
 
 
 def test_training_needs_torch_and_numpy_only_and_resumes(data, tmp_path: Path) -> None:
     data[0].save(tmp_path / "crystals.npz")
-    script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
-    for epochs in (1, 2):
-        command = [
-            sys.executable, "-c", ONLY_TORCH_AND_NUMPY, str(script), str(tmp_path / "crystals.npz"),
-            str(tmp_path / "run"), "--set", f"epochs={epochs}", 'properties=["formation_energy"]', "--model",
-            "blocks=1", "width=16", "heads=2",
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert "100.0%" in done.stdout
+    command = [
+        sys.executable, "-c", ONLY_TORCH_AND_NUMPY, str(SCRIPTS / "train.py"), str(tmp_path / "crystals.npz"),
+        str(tmp_path / "run"), "--set", "epochs={epochs}", 'properties=["formation_energy"]', "--model", "blocks=1",
+        "width=16", "heads=2",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("100.0%") == 2
     epochs_logged = [row.split(",")[0] for row in (tmp_path / "run" / "log.csv").read_text().splitlines()]
     assert epochs_logged == ["epoch", "1", "2"]
 
@@ -533,24 +534,19 @@ def test_losses_have_the_right_values(data, tmp_path: Path, loss: str, ratio: fl
 def test_two_processes_train_as_one(data, tmp_path: Path) -> None:
     """With torchrun and gloo on the CPU: the same losses and errors to 1e-4, and one set of files."""
     data[0].save(tmp_path / "crystals.npz")
-    script = str(Path(__file__).resolve().parents[2] / "scripts" / "train.py")
     settings = [
         "--threads", "1", "--set", "epochs=4", "batch_atoms=20", "split_atoms=8", "learning_rate=2e-3",
         "schedule=one_cycle", "patience=4", "--model", "blocks=2", "width=32", "heads=4", "feedforward=64",
     ]  # fmt: skip
-    launchers = {
-        "one": [sys.executable, script],
-        "two": [*TWO_PROCESSES, script],
-    }
-    logs = {}
-    for name, launcher in launchers.items():
-        command = [*launcher, str(tmp_path / "crystals.npz"), str(tmp_path / name), *settings]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        logs[name] = np.genfromtxt(tmp_path / name / "log.csv", delimiter=",", names=True)
+    run_script("train.py", tmp_path / "crystals.npz", tmp_path / "one", *settings)
+    command = [*TWO_PROCESSES, str(SCRIPTS / "train.py"), str(tmp_path / "crystals.npz"), str(tmp_path / "two")]
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = ("one", "two")
+    logs = {name: np.genfromtxt(tmp_path / name / "log.csv", delimiter=",", names=True) for name in names}
     for column in ("epoch", "step", "loss", "formation_energy", "bulk_modulus"):
         assert logs["two"][column] == pytest.approx(logs["one"][column], abs=1e-4, nan_ok=True), column
-    weights = [kept_state(tmp_path / name) for name in launchers]
+    weights = [kept_state(tmp_path / name) for name in names]
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], atol=1e-4), name
 
@@ -569,23 +565,19 @@ from crystalpredict.training.config import TrainingConfig
 folder = Path({str(folder)!r})
 table = CrystalTable.load(folder / "crystals.npz")
 model = ModelConfig(blocks=1, width=32, heads=4, feedforward=64)
-training = Trainer(folder / "run", table, neighbor_table(table, model.radius), model, {config})
+neighbors = neighbor_table(table, model.radius)
+training = Trainer(folder / "run", table, neighbors, model, {config})
 {lines}""")
     done = subprocess.run([*TWO_PROCESSES, str(script)], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_loss_summed_over_processes_keeps_no_gradients(data, tmp_path: Path) -> None:
+def test_two_processes_keep_no_gradients_with_a_loss_and_both_stop_if_one_is_interrupted(data, tmp_path: Path) -> None:
     """Losses are kept for an epoch: 4 MB each, 7 GB in all, when they were views of the sum."""
     lines = """
-loss = training._update(training.data.train_rows[:8], 1e-3)
+losses = Trainer(folder / "losses", table, neighbors, model, TrainingConfig())
+loss = losses._update(losses.data.train_rows[:8], 1e-3)
 assert loss.untyped_storage().nbytes() == loss.nbytes
-"""
-    run_in_two_processes(data[0], tmp_path, "TrainingConfig()", lines)
-
-
-def test_all_processes_stop_if_one_is_interrupted(data, tmp_path: Path) -> None:
-    lines = """
 training.interrupted = distributed.rank() == 1
 try:
     training.run(lambda progress: None)

@@ -2,8 +2,7 @@
 
 * config.json: `crystalpredict.checkpoints.files.CheckpointConfig`
 * model.safetensors: weights of the network
-* calibration.safetensors: error model and statistics of the training data, optional
-  (`crystalpredict.uncertainty.calibration`)
+* calibration.safetensors: error model and statistics of the training data (`crystalpredict.uncertainty`), optional
 * domain.safetensors: statistics of the training data of a fine-tuned model, optional
 * golden.json: crystals and the outputs of the network for them, which a loaded model must reproduce
 * README.md: the model card

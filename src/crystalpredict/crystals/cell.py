@@ -74,9 +74,8 @@ def volumes_and_spacings(lattices: FloatArray) -> tuple[FloatArray, FloatArray]:
         Volumes, Å^3, (B,), and spacings of the planes that a, b and c cross, Å, (B, 3); for a volume of 0 these are
         0 or not a number.
     """
-    a, b, c = (lattices[:, axis] for axis in range(3))
-    areas = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
-    volumes = np.abs(np.einsum("bx,bx->b", a, areas[:, 0]))
+    areas = np.cross(lattices[:, (1, 2, 0)], lattices[:, (2, 0, 1)])
+    volumes = np.abs(np.einsum("bx,bx->b", lattices[:, 0], areas[:, 0]))
     with np.errstate(all="ignore"):
         return volumes, volumes[:, None] / np.sqrt(np.einsum("bax,bax->ba", areas, areas))
 

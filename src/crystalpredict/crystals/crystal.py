@@ -141,15 +141,16 @@ def lattice_from_parameters(parameters: Sequence[float]) -> FloatArray:
     Raises:
         ValueError: no cell has these lengths and angles.
     """
-    a, b, c, *angles = (float(value) for value in parameters)
-    alpha, beta, gamma = (cos(radians(angle)) for angle in angles)
+    a, b, c, *angles = map(float, parameters)
+    alpha, beta, gamma = map(cos, map(radians, angles))
     sine = sqrt(1 - gamma**2)
     y = (alpha - beta * gamma) / sine if sine else inf
     squared_height = 1 - beta**2 - y**2
-    possible = all(0 < angle < 180 for angle in angles) and squared_height > MIN_SQUARED_HEIGHT
-    if not (min(a, b, c) > 0 and possible):  # not-a-number fails too
+    positive = min(a, b, c) > 0 and min(angles) > 0
+    if not (positive and max(angles) < 180 and squared_height > MIN_SQUARED_HEIGHT):  # not-a-number fails too
         raise ValueError(f"no cell has the lengths and angles {list(parameters)}: check them")
-    return np.array([[a, 0, 0], [b * gamma, b * sine, 0], [c * beta, c * y, c * sqrt(squared_height)]])
+    flat = (a, 0.0, 0.0, b * gamma, b * sine, 0.0, c * beta, c * y, c * sqrt(squared_height))
+    return np.array(flat).reshape(3, 3)
 
 
 def cell_volume(lattice: FloatArray) -> float:

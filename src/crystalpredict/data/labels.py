@@ -123,10 +123,8 @@ def read_labelled(
     names = [name for target in targets for name in ([target] if target in raw.names else _split_names(target))]
     wanted = _find_targets(path, raw, names, new, known)
     column = find_structure_column(path, raw.names, structure_column)
-    id_column = find_column(raw.names, ID_COLUMNS)
     split_column = find_column(raw.names, (SPLIT_COLUMN,))
-    ids = [text_of_id(value) for value in raw.columns[id_column]] if id_column else [""] * raw.rows
-    ids = [name or f"row {row}" for row, name in enumerate(ids, start=1)]
+    ids = _ids_of(raw)
     cells = [[_number(value) for value in raw.columns[target.column]] for target in wanted]
     _check_numeric(path, raw, wanted, cells)
     base = path if path.is_dir() else path.parent
@@ -159,16 +157,21 @@ def read_labelled(
         raise DataError(f"{path}: none of its {raw.rows} rows can be used{first}")
     parts = raw.columns[split_column] if split_column else [""] * raw.rows
     splits = ["" if parts[number] is None else str(parts[number]).strip() for number in kept]
-    properties = [
-        target.prop if target.prop in known else target.prop.with_decimals_for(values)
-        for target, values in zip(wanted, labels[kept].T, strict=True)
-    ]
+    pairs = zip((target.prop for target in wanted), labels[kept].T, strict=True)
+    properties = [prop if prop in known else prop.with_decimals_for(values) for prop, values in pairs]
     notes = [f"{raw.rows:,} rows", f"structures in {column}", *_describe_targets(wanted, new)]
     return LabelledTable(
         str(path), tuple(ids[number] for number in kept), np.array(kept) + 1, tuple(sources), labels[kept],
         tuple(properties), tuple(SPLIT_WORDS.get(part.lower(), part) for part in splits),
         tuple(dropped), tuple(dropped_labels), tuple(notes),
     )  # fmt: skip
+
+
+def _ids_of(raw: RawTable) -> list[str]:
+    """Return the ids of the rows (R,); `row N` where there is none."""
+    column = find_column(raw.names, ID_COLUMNS)
+    ids = [text_of_id(value) for value in raw.columns[column]] if column else [""] * raw.rows
+    return [name or f"row {row}" for row, name in enumerate(ids, start=1)]
 
 
 def _describe_targets(targets: Sequence[Target], new: NewTargets | None) -> list[str]:

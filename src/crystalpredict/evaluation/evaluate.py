@@ -22,8 +22,6 @@ from crystalpredict.evaluation.metrics import Confusion, confusion_of, interval_
 from crystalpredict.evaluation.scores import (
     DECISIONS,
     FEWEST,
-    ON_HULL,
-    STABLE_WITHIN,
     Coverage,
     Group,
     Loss,
@@ -31,6 +29,7 @@ from crystalpredict.evaluation.scores import (
     Report,
     Score,
     StabilityScore,
+    stability_scores,
 )
 from crystalpredict.io.table_formats import ID_PROP
 from crystalpredict.properties import E_ABOVE_HULL, HULL_BY_NETWORK, Property
@@ -222,7 +221,7 @@ def _scores(table: LabelledTable, models: Sequence[ModelPredictions]) -> Iterato
                     labels=labels,
                     predictions=ours,
                     coverage=_coverage(model, column, labels, rows, convert),
-                    stability=tuple(_stability(model, prop, labels, ours, rows)),
+                    stability=_stability(model, labels, ours, rows) if prop.name == E_ABOVE_HULL else (),
                 )
 
 
@@ -249,26 +248,14 @@ def _confusion(prop: Property, labels: FloatArray, predictions: FloatArray) -> C
 
 
 def _stability(
-    model: ModelPredictions, prop: Property, labels: FloatArray, predictions: FloatArray, rows: IntArray
-) -> Iterator[StabilityScore]:
-    """Yield how well stable crystals are found, by the model's energies above hull and by its network's alone.
-
-    Args:
-        model: whose predictions they are.
-        prop: the property; others than energies above hull have no such scores.
-        labels: of some rows, (n,).
-        predictions: of the model for these rows, (n,).
-        rows: which they are, (n,).
-    """
-    if prop.name != E_ABOVE_HULL:
-        return
-    alone = model.hull_by_network
-    ways = {"network output": predictions}
-    if alone is not None:
-        ways = {"formation energy less hull": predictions, "network output": alone[rows]}
-    for way, values in ways.items():
-        for limit in STABLE_WITHIN:
-            yield StabilityScore(way, limit, confusion_of(labels <= limit + ON_HULL, values <= limit + ON_HULL))
+    model: ModelPredictions, labels: FloatArray, predictions: FloatArray, rows: IntArray
+) -> tuple[StabilityScore, ...]:
+    """Return how well stable crystals are found, by the model's energies above hull and by its network's alone."""
+    by_network = model.hull_by_network
+    if by_network is None:
+        return stability_scores(labels, {"network output": predictions})
+    ways = {"formation energy less hull": predictions, "network output": by_network[rows]}
+    return stability_scores(labels, ways)
 
 
 def _largest_errors(rows: IntArray, labels: FloatArray, predictions: FloatArray) -> Iterator[tuple[int, float, float]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from crystalpredict.crystals.crystal import FloatArray
-from crystalpredict.evaluation.metrics import Confusion, Metrics
+from crystalpredict.evaluation.metrics import Confusion, Metrics, confusion_of
 from crystalpredict.properties import Property
 
 if TYPE_CHECKING:
@@ -110,6 +111,20 @@ class StabilityScore:
             "discovery_acceleration_factor": _brief(counts.acceleration),
             **asdict(counts),
         }
+
+
+def stability_scores(labels: FloatArray, ways: Mapping[str, FloatArray]) -> tuple[StabilityScore, ...]:
+    """Return the scores at each of STABLE_WITHIN.
+
+    Args:
+        labels: energies above hull, eV/atom, (n,).
+        ways: predictions (n,) by their origin.
+    """
+    return tuple(
+        StabilityScore(way, limit, confusion_of(labels <= limit + ON_HULL, values <= limit + ON_HULL))
+        for way, values in ways.items()
+        for limit in STABLE_WITHIN
+    )
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from math import inf, nan, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import gemmi
 import numpy as np
@@ -21,13 +20,15 @@ from crystalpredict.crystals.crystal import (
     lattice_from_parameters,
 )
 from crystalpredict.errors import StructureError
-from crystalpredict.io.cif_sites import Sites, elements_of, expand, number, owners, shared
+from crystalpredict.io.cif_sites import USUAL, Sites, elements_of, expand, number, owners, shared
 from crystalpredict.io.cif_symmetry import UNKNOWN, CifItems, Decision, decide, value_of
 
 FLAT_CELL = 1e-3  # of the product of its lengths, below which a cell with a volume is flat
 CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
 _LENGTHS = tuple(f"_cell_length_{axis}" for axis in "abc")
 _ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
+_PARAMETERS = (*_LENGTHS, *_ANGLES)
+_QUOTES = ("'", '"', ";")
 _SITE = re.compile(r"_atom_site_(label|type_symbol|fract_[xyz]|cartn_[xyz]|occupancy|calc_flag|attached_hydrogens)")
 _CELL = re.compile(
     r"_cell_(length|angle)_[a-z]+|_cell_formula_units_z|_cell_modulation_dimension|_chemical_formula_sum"
@@ -37,8 +38,7 @@ _MOST_UNITS_OFF = 0.05  # relative, of formula units in a cell with partly occup
 _SAME_PROPORTION = 0.02
 
 
-@dataclass(frozen=True)
-class PlainCif:
+class PlainCif(NamedTuple):
     """lattice (3, 3), Å; fractional (n, 3), in the cell; numbers (n,), atomic numbers; the formula stated, if any."""
 
     lattice: FloatArray
@@ -47,8 +47,7 @@ class PlainCif:
     stated_formula: str
 
 
-@dataclass(frozen=True)
-class CifCrystal:
+class CifCrystal(NamedTuple):
     """A crystal of a CIF block, its sites still as they are listed.
 
     lattice (3, 3), Å; fractional (n, 3), the images of all sites, in the cell; sites (n,), the listed site of each;
@@ -91,17 +90,25 @@ def read_plain_cif(text: str) -> list[PlainCif]:
 
     Atoms may still be too close, or one in the place of another.
     """
+    return plain_of(items_of_cif(text))
+
+
+def plain_of(blocks: Iterable[CifItems | StructureError]) -> list[PlainCif]:
+    """The same of the data blocks that `items_of_cif` found: of many files it is quicker to do one after the other."""
     plain = []
     try:
-        for items in _items_of_crystals(text):
+        for items in blocks:
             crystal = _read(items)
             if not crystal.usual:
                 return []
-            numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in crystal.symbols])[crystal.sites]
+            numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in crystal.symbols])
+            if crystal.decision.symmetry.order > 1:
+                numbers = numbers[crystal.sites]
             if crystal.units or crystal.decision.conflict or crystal.decision.warning:
                 counts: dict[str, float] = {}
-                for symbol, images in zip(crystal.symbols, np.bincount(crystal.sites).tolist(), strict=True):
-                    counts[symbol] = counts.get(symbol, 0) + images
+                for site in crystal.sites.tolist():
+                    symbol = crystal.symbols[site]
+                    counts[symbol] = counts.get(symbol, 0) + 1
                 if contradiction(crystal, counts):
                     return []
             plain.append(PlainCif(crystal.lattice, crystal.fractional, numbers, crystal.formula))
@@ -112,7 +119,7 @@ def read_plain_cif(text: str) -> list[PlainCif]:
 
 def read_cif(text: str) -> Iterator[CifCrystal | StructureError]:
     """The crystal of each data block with atoms, or what is wrong with it; those of mere bibliography are left out."""
-    for items in _items_of_crystals(text):
+    for items in items_of_cif(text):
         try:
             yield _read(items)
         except StructureError as error:
@@ -132,7 +139,7 @@ def cif_blocks(text: str) -> list[str]:
     return ["\n".join(block) for block in blocks[1:] or blocks]  # what stands before the first block is comment
 
 
-def _items_of_crystals(text: str) -> list[CifItems | StructureError]:
+def items_of_cif(text: str) -> list[CifItems | StructureError]:
     """Items of the data blocks that describe a crystal, or what is wrong with one; of the first if none does."""
     if not text.isascii():  # as in names of authors, of which gemmi reads none; no number and no label has a %
         text = re.sub(r"[^\x00-\x7f]", "%", text.lstrip("\ufeff"))
@@ -156,7 +163,7 @@ def _items_or_error(block: gemmi.cif.Block) -> tuple[bool, CifItems | StructureE
 
 
 def _has_atoms(items: CifItems) -> bool:
-    return any(tag.startswith("_atom_site_") for tag in items)
+    return "_atom_site_fract_x" in items or any(tag.startswith("_atom_site_") for tag in items)
 
 
 def _read_alone(text: str) -> tuple[bool, CifItems | StructureError]:
@@ -196,36 +203,41 @@ def _key(tag: str) -> str:
     return key if _SITE.fullmatch(key) or _CELL.fullmatch(key) else ""
 
 
+@lru_cache(1024)
+def _columns(tags: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Those columns of a loop that matter: their numbers and keys."""
+    return [(column, key) for column, key in enumerate(map(_key, tags)) if key]
+
+
 def _items(block: gemmi.cif.Block) -> CifItems:
     """Values of the items of a block that matter, by `_key`; of an item that has two names, the value that is known."""
     items: CifItems = {}
     for item in block:
         pair: Any = item.pair
         if pair is not None:
-            _add(items, _key(pair[0]), [pair[1]])
-        elif (loop := item.loop) is not None:
-            _add_loop(items, loop)
-    for key, raw in items.items():
-        joined = "".join(raw)
-        if "'" in joined or '"' in joined or ";" in joined:
-            items[key] = [gemmi.cif.as_string(text) if text[0] in "'\";" else text for text in raw]
+            tag, text = pair
+            key = _key(tag)
+            if key and text not in UNKNOWN:
+                _add(items, key, [gemmi.cif.as_string(text) if text[0] in _QUOTES else text])
+        elif (loop := item.loop) is not None and (columns := _columns(tuple(loop.tags))):
+            _add_loop(items, columns, loop.values, loop.width())
     return items
 
 
-def _add_loop(items: CifItems, loop: gemmi.cif.Loop) -> None:
-    keys = [_key(tag) for tag in loop.tags]
-    values = loop.values if any(keys) else []
-    for column, key in enumerate(keys):
-        _add(items, key, values[column :: len(keys)])
+def _add_loop(items: CifItems, columns: list[tuple[int, str]], values: list[str], width: int) -> None:
+    joined = "".join(values)
+    quoted = "'" in joined or '"' in joined or ";" in joined
+    for column, key in columns:
+        own = values[column::width]
+        if own and not (own[0] in UNKNOWN and all(text in UNKNOWN for text in own)):
+            if quoted:
+                own = [gemmi.cif.as_string(text) if text[0] in _QUOTES else text for text in own]
+            _add(items, key, own)
 
 
 def _add(items: CifItems, key: str, values: list[str]) -> None:
-    if not key or all(value in UNKNOWN for value in values):
-        return
-    before = items.get(key)
-    if before is None:
-        items[key] = values
-    elif [value.strip("'\"") for value in before] != [value.strip("'\"") for value in values]:
+    before = items.setdefault(key, values)
+    if before is not values and [text.strip("'\"") for text in before] != [text.strip("'\"") for text in values]:
         raise StructureError(f"{key} is given twice, with different values: leave one of them")
 
 
@@ -252,8 +264,8 @@ def _read(items: CifItems | StructureError) -> CifCrystal:
     else:
         fractional, sites = expand(places, table.limits(occupancies, lattice), decision.symmetry, lattice)
     lengths, angles = parameters[:3], parameters[3:]
-    usual = min(lengths) > 0.5 and max(lengths) < 1000 and min(angles) > 2 and max(angles) < 178
-    usual = usual and table.full and table.extent < 100
+    usual = table.full and min(lengths) > 0.5 and max(lengths) < 1000 and min(angles) > 2 and max(angles) < 178
+    usual = usual and table.extent < USUAL
     units = value_of(items, "_cell_formula_units_z")
     return CifCrystal(lattice, fractional, sites, table, symbols, occupancies, places, usual, decision, formula, units)
 
@@ -264,14 +276,15 @@ def _given(items: CifItems, tags: Sequence[str]) -> str:
 
 def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
     """Lattice of the cell, and its lengths in Å and angles in degrees."""
-    parameters = [number(items[tag][0]) if items.get(tag) else nan for tag in (*_LENGTHS, *_ANGLES)]
+    parameters = [number(items[tag][0]) if tag in items else nan for tag in _PARAMETERS]
+    lengths = parameters[:3]
     try:
         lattice = lattice_from_parameters(parameters)
     except ValueError:
-        raise _impossible(items, parameters[:3]) from None
-    longest, volume = max(parameters[:3]), cell_volume(lattice)
-    if not volume >= FLAT_CELL * prod(parameters[:3]):  # true for not-a-number too
-        raise _impossible(items, parameters[:3])
+        raise _impossible(items, lengths) from None
+    longest, volume = max(lengths), cell_volume(lattice)
+    if not volume >= FLAT_CELL * prod(lengths):  # true for not-a-number too
+        raise _impossible(items, lengths)
     if longest > MAX_CELL_LENGTH:
         raise StructureError(f"the cell is {longest:.3g} Å long: check its lengths")
     if volume < MIN_VOLUME_PER_ATOM:
@@ -296,7 +309,7 @@ def contradiction(crystal: CifCrystal, counts: dict[str, float]) -> str:
     decision, formula = crystal.decision, crystal.formula
     stated, z = elements_of(formula), number(crystal.units) if crystal.units else 0.0
     ratios = [counts[symbol] / stated[symbol] for symbol in counts if stated.get(symbol)]
-    comparable = z > 0 and set(stated) == set(counts) and max(ratios) <= min(ratios) * (1 + 2 * _SAME_PROPORTION)
+    comparable = z > 0 and stated.keys() == counts.keys() and max(ratios) <= min(ratios) * (1 + 2 * _SAME_PROPORTION)
     units = sum(ratios) / len(ratios) if comparable else 0.0
     agrees = comparable and abs(units / z - 1) <= _MOST_UNITS_OFF
     if decision.conflict and not agrees:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from math import isnan
 
 import gemmi
 import numpy as np
@@ -23,6 +22,7 @@ SAME_PLACE = 0.02  # Å between sites that share a place: three decimals in a ce
 FULL = 1.005  # rounded thirds may add up to a little more than 1
 EXACT = 1e-4  # of fractional coordinates: by what rounded thirds are known, and images of an exact place apart
 FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
+USUAL = 100  # cells, within which atoms of plain CIFs are
 IMAGES_AT_ONCE = 2**20
 _AXES = ("fract_x", "fract_y", "fract_z")
 _NEEDED = (*_AXES, "label", "type_symbol", "occupancy")
@@ -50,7 +50,7 @@ _GROUP = re.compile(r"[HD][23][OS][0-9]*|RE[0-9]*|[A-Z][a-z]?[0-9]+([A-Z][a-z]?)
 def number(text: str) -> float:
     """A number of a CIF, without its uncertainty; not-a-number if it is none by the syntax of CIF."""
     value = gemmi.cif.as_number(text)
-    if isnan(value) and (parts := _NUMBER.fullmatch(text)):
+    if value != value and (parts := _NUMBER.fullmatch(text)):
         return float(parts[1])  # too large for gemmi
     return value
 
@@ -77,7 +77,7 @@ class Sites:
             del self.columns[name]  # of another loop
         self.rows: Sequence[int] = range(size)  # of the sites in the file
         flags = self.columns.get("calc_flag", ())
-        if any(flag.lower() == "dum" for flag in flags):
+        if flags and any(flag.lower() == "dum" for flag in flags):
             self.rows = [row for row, flag in enumerate(flags) if flag.lower() != "dum"]
             self.columns = {name: [column[row] for row in self.rows] for name, column in self.columns.items()}
 
@@ -89,13 +89,17 @@ class Sites:
 
     def places(self) -> FloatArray:
         """Fractional coordinates (m, 3)."""
-        if not all(self.columns.get(axis) for axis in _AXES):
+        x, y, z = [self.columns.get(axis) for axis in _AXES]
+        if not (x and y and z):
             raise StructureError(
                 "no atoms in the CIF (no _atom_site_fract_x loop): a file cut off, or bibliography only"
             )
-        texts = [self.columns[axis] for axis in _AXES]
-        places = np.array([[gemmi.cif.as_number(text) for text in column] for column in texts]).T
-        self.extent = float(np.abs(places).max())
+        texts = x + y + z
+        numbers = [*map(gemmi.cif.as_number, texts)]
+        places = np.array(numbers).reshape(3, -1).T
+        self.extent = sum(map(abs, numbers))  # or less: the true one is found where it matters
+        if not self.extent < USUAL:
+            self.extent = float(np.abs(places).max())
         if not self.extent <= FARTHEST:  # true for not-a-number too
             site, axis = np.argwhere(~(np.abs(places) <= FARTHEST))[0].tolist()
             text, where = self.columns[_AXES[axis]][site], f"coordinate at {self.name(site)}"
@@ -103,7 +107,7 @@ class Sites:
                 raise StructureError(f"no {'xyz'[axis]} {where}: give one, or leave the site out")
             wrong = "too large" if abs(number(text)) > FARTHEST else "not a number"
             raise StructureError(f"{'xyz'[axis]} {where} is {text[:40]!r}, {wrong}: {_CHECK}")
-        written = "".join(map("".join, texts))
+        written = "".join(texts)
         return exact_thirds(places) if "333" in written or "666" in written else places
 
     def limits(self, occupancies: FloatArray, lattice: FloatArray) -> FloatArray:
@@ -123,7 +127,7 @@ class Sites:
         known = {text: 1.0 if text in UNKNOWN else number(text) for text in set(texts or ())}
         self.full = set(known.values()) <= {1.0}
         if texts is None or self.full:
-            return np.ones(len(self.rows))
+            return np.array([1.0] * len(self.rows))
         values = np.array([known[text] for text in texts])
         if not (values > 0).all():  # false for not-a-number too
             site = int(np.argmin(values > 0))

@@ -29,6 +29,7 @@ _OF_P1 = ("p1", "c1^1", "c11", "1", "triclinic", "anorthic", "(a)", "ct", "cit",
 _MAGNETIC_NAME = re.compile(r"_magn_(name|number)_(bns|og)$")
 # P1, P11', P1.1', P_S1 (BNS), P_2s1 (OG) and their numbers, without spaces and quotes
 _NOT_MAGNETIC = re.compile(r"1\..*|P(_\{?[0-9]?[A-Za-z]+\}?|S)?1(\.?1)?'*|[?.]?")
+_MODULATED = "_cell_modulation_dimension"
 _LARGEST_ENTRY = 4  # of a rotation matrix in a strange but possible choice of axes
 
 
@@ -90,7 +91,8 @@ def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) ->
 
     Raises: StructureError if what the block says is not understood, no group or does not fit the cell.
     """
-    key = tuple((tag, tuple(values)) for tag, values in items.items() if tag[1] == "s" or tag.startswith("_cell_m"))
+    said = [tag for tag in items if tag[1] == "s" or tag == _MODULATED]
+    key = tuple([(tag, tuple(items[tag])) for tag in said])
     # that much gemmi looks at the angles
     decision, groups, listed = _statements(key, *((90.0, 120.0) if angles[1] > 1.125 * angles[0] else (90.0, 90.0)))
     decision = decision or _of_list(listed, groups, lattice)
@@ -356,6 +358,6 @@ def _of_magnetic_texts(texts: tuple[str, ...], centring: tuple[str, ...]) -> Sym
 
 def _refuse_modulated(items: CifItems) -> None:
     """StructureError for a crystal that has no cell: its operations are those of superspace."""
-    dimension = value_of(items, "_cell_modulation_dimension")
+    dimension = value_of(items, _MODULATED)
     if dimension not in ("", "0") or any(re.search(r"symop(_magn)?_ssg_", tag) for tag in items):
         raise StructureError("a modulated structure, which no cell repeats: give an approximant, a supercell of it")

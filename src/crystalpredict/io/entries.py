@@ -23,8 +23,9 @@ from crystalpredict.crystals.neighbors import (
     shortest_edge,
 )
 from crystalpredict.errors import StructureError
-from crystalpredict.io.cif import PlainCif, read_plain_cif
+from crystalpredict.io.cif import PlainCif, items_of_cif, plain_of
 from crystalpredict.io.cif_sites import elements_of
+from crystalpredict.io.cif_symmetry import CifItems
 from crystalpredict.io.from_pymatgen import (
     LONGEST_FORMULA,
     OTHER_FORMULA,
@@ -102,7 +103,7 @@ class Parsed:
     """A source on its way to its entries: its text, or what is wrong with it.
 
     `plain`, its crystals if it is a plain CIF; `first`, index of its first entry; `key`, a digest by which predictions
-    of it may be kept.
+    of it may be kept; `items`, what its data blocks say if it is a CIF, until `plain` is made of them.
     """
 
     path: str
@@ -111,6 +112,7 @@ class Parsed:
     plain: Sequence[PlainCif] = ()
     error: str = ""
     key: bytes = b""
+    items: Sequence[CifItems | StructureError] = ()
 
 
 def read_entries(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
@@ -123,12 +125,24 @@ def read_entries(source: Source, radius: float, *, vectors: bool = False) -> lis
 
 def parse(source: Source, key: bytes = b"") -> Parsed:
     """The text of a source, and its crystals if it is a plain CIF."""
+    return with_plain(begin(source, key))
+
+
+def begin(source: Source, key: bytes = b"") -> Parsed:
+    """The text of a source, and its items if it is a CIF."""
     path, first = start_of(source)
     try:
         text = _text_of_source(source)
     except StructureError as error:
         return Parsed(path, first, error=str(error))  # without a key: another day it may be read
-    return Parsed(path, first, text, read_plain_cif(text), key=key)
+    return Parsed(path, first, text, key=key, items=items_of_cif(text))
+
+
+def with_plain(parsed: Parsed) -> Parsed:
+    """What `begin` has found, with the crystals of a plain CIF in the place of its items."""
+    if not parsed.items:
+        return parsed
+    return Parsed(parsed.path, parsed.first, parsed.text, plain_of(parsed.items), parsed.error, parsed.key)
 
 
 def entries_of(parsed: Parsed, radius: float, *, vectors: bool = False) -> list[Entry]:

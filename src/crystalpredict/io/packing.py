@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import repeat
 from math import prod
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,11 @@ from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neigh
 from crystalpredict.io.entries import Entry
 
 PLAIN = tuple(field.name for field in fields(Entry) if field.name not in ("crystal", "neighbors"))
+BEFORE = [field.name for field in fields(Entry)].index("crystal")  # where the arrays stand among the other fields
 ARRAYS = {kind: tuple(field.name for field in fields(kind)) for kind in (Crystal, Neighbors)}
+
+
+plain_fields: Callable[[Entry], tuple[Any, ...]] = attrgetter(*PLAIN)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Column:
         start = 0
         for shape in self.shapes:
             end = start + prod(shape)
-            yield self.values[start:end].reshape(shape)
+            part = self.values[start:end]
+            yield part if len(shape) == 1 else part.reshape(shape)
             start = end
 
 
@@ -47,7 +53,7 @@ def pack(entries: Sequence[Entry]) -> Packed:
     """The entries in a form that is quick to pickle."""
     whole = [entry.crystal is not None for entry in entries]
     return Packed(
-        [tuple([getattr(entry, name) for name in PLAIN]) for entry in entries],
+        [plain_fields(entry) for entry in entries],
         whole,
         _columns([entry.crystal for entry in entries if entry.crystal], ARRAYS[Crystal]),
         _columns([entry.neighbors for entry in entries if entry.crystal], ARRAYS[Neighbors]),
@@ -58,14 +64,11 @@ def unpack(packed: Packed) -> list[Entry]:
     """The entries again."""
     crystals = map(Crystal, *_parts(packed.crystals))
     neighbors = map(Neighbors, *_parts(packed.neighbors))
-    return [
-        Entry(
-            **dict(zip(PLAIN, plain, strict=True)),
-            crystal=next(crystals) if whole else None,
-            neighbors=next(neighbors) if whole else None,
-        )
-        for plain, whole in zip(packed.plain, packed.whole, strict=True)
-    ]
+    entries = []
+    for plain, whole in zip(packed.plain, packed.whole, strict=True):
+        arrays = (next(crystals), next(neighbors)) if whole else (None, None)
+        entries.append(Entry(*(*plain[:BEFORE], *arrays, *plain[BEFORE:])))
+    return entries
 
 
 def _columns(records: Sequence[Any], names: Sequence[str]) -> list[Column | None]:

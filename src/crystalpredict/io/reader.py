@@ -25,10 +25,11 @@ from crystalpredict.io.entries import (
     Origin,
     Parsed,
     Source,
+    begin,
     entries_of,
     entries_of_plain_cifs,
-    parse,
     start_of,
+    with_plain,
 )
 from crystalpredict.io.worker_pool import Limits, Stage, Workers, through, within_memory
 
@@ -169,7 +170,8 @@ def stages_of(radius: float, *, vectors: bool = False, known: Lookup | None = No
     fifth of the time, and neighbours are found for all plain CIFs together.
     """
     return (
-        Stage(partial(parse_source, known=known)),
+        Stage(partial(begin_source, known=known)),
+        Stage(plain_source),
         Stage(partial(entries_of_plain_sources, radius=radius, vectors=vectors), together=True),
         Stage(partial(entries_of_source, radius=radius, vectors=vectors)),
     )
@@ -182,11 +184,26 @@ def read_source(source: Source, radius: float, *, vectors: bool = False) -> list
 
 def parse_source(source: Source, known: Lookup | None = None) -> Parsed | list[Entry]:
     """A source parsed; or its entries, if it is `known` or something unforeseen happens."""
+    return plain_source(begin_source(source, known))
+
+
+def plain_source(parsed: Parsed | list[Entry]) -> Parsed | list[Entry]:
+    """A source with the crystals of a plain CIF; if there are entries already, these."""
+    if isinstance(parsed, list):
+        return parsed
+    try:
+        return with_plain(parsed)
+    except Exception as error:
+        return [Entry(parsed.path, parsed.first, error=_unforeseen(error))]
+
+
+def begin_source(source: Source, known: Lookup | None = None) -> Parsed | list[Entry]:
+    """The text of a source and its items; or its entries, if it is `known` or something unforeseen happens."""
     path, index = start_of(source)
     try:
         content, key = known.key_of(source) if known else (source, b"")
         rows = known.find(key) if known and key else []
-        return [Entry(path, number, known=row) for number, row in enumerate(rows, start=index)] or parse(content, key)
+        return [Entry(path, number, known=row) for number, row in enumerate(rows, start=index)] or begin(content, key)
     except Exception as error:
         return [Entry(path, index, error=_unforeseen(error))]
 

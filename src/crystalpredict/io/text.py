@@ -9,6 +9,7 @@ import lzma
 import os
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def read_text(path: str) -> str:
 def read_content(path: str) -> bytes:
     """Content of a file, as it is, or somewhat more than LARGEST of it; StructureError if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:  # which a file read at once has no use for
             size = os.fstat(file.fileno()).st_size  # 0 of a pipe, whose end nobody knows
             return file.read() if 0 < size <= LARGEST else _read_bounded(file)
     except FileNotFoundError:
@@ -79,6 +80,8 @@ def text_of(content: bytes) -> str:
     if encoding == "utf-8-sig" and b"\0" in content:
         raise StructureError(what_is_binary(content))
     try:
+        if encoding == "utf-8-sig" and not content.startswith(BOM_UTF8):
+            encoding = "utf-8"  # the other one is decoded by Python
         text = content.decode(encoding)
     except UnicodeDecodeError:
         text = content.decode("latin-1")  # old CIFs name their authors in it

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,9 +85,14 @@ def stability_properties(properties: Sequence[Property]) -> tuple[Property, ...]
 
 def formula_of(composition: Composition) -> str:
     """Return the reduced formula of a composition, as rows have it."""
+    return _formula_of(tuple(composition.items()))
+
+
+@lru_cache(10**4)  # the same phases are named again and again
+def _formula_of(composition: tuple[tuple[int, float], ...]) -> str:
     from crystalpredict.io.from_pymatgen import reduced_formula
 
-    amounts = {ELEMENTS[number - 1]: round(amount, 6) for number, amount in composition.items()}
+    amounts = {ELEMENTS[number - 1]: round(amount, 6) for number, amount in composition}
     if all(amount == int(amount) for amount in amounts.values()):
         return reduced_formula({symbol: int(amount) for symbol, amount in amounts.items()})
     return "".join(f"{symbol}{amount:g}" for symbol, amount in amounts.items())
@@ -96,13 +101,14 @@ def formula_of(composition: Composition) -> str:
 def decomposition_of(phases: ReferenceEnergies, point: HullPoint) -> str:
     """Return the phases of a point of the hull with their shares of the atoms; a phase alone without a number."""
     names = []
-    for number in point.phases:
+    mixture = point.mixture
+    for number, _ in mixture:
         phase = phases.phase(number) if number >= 0 else None
         known = f" ({phase.identifier})" if phase and phase.identifier else ""
         names.append(f"{formula_of(phase.composition)}{known}" if phase else ELEMENTS[-number - 1])
     if len(names) == 1:
         return names[0]
-    return " + ".join(f"{share:.3f} {name}" for share, name in zip(point.fractions, names, strict=True))
+    return " + ".join(f"{share:.3f} {name}" for share, name in zip((share for _, share in mixture), names, strict=True))
 
 
 class HullComparison:

@@ -20,27 +20,32 @@ import numpy as np
 from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, IntArray
 from crystalpredict.stability.reference import Composition, ReferenceEnergies
 
-AT_ONCE = 250  # compositions solved together: more padding and memory above, more calls below
+COMPOSITIONS_PER_CHUNK = 250  # solved together: more padding and memory above, more calls below
 MAX_STEPS = 200  # of the simplex method: some ten are usual
 ENERGY_TOLERANCE = 1e-9  # eV/atom, by which a phase must lie below the present mixture to enter it
 AMOUNT_TOLERANCE = 1e-9  # of a phase in a mixture, below which it counts as absent
 ABSENT = 1e6  # eV/atom, of rows that only pad a table: no mixture takes them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HullPoint:
-    """The hull at one composition.
+    """The hull at one composition of n elements.
 
     Attributes:
         energy: hull energy, eV/atom; formation energies less this are distances to the hull.
-        phases: numbers of the phases in the reference, most of the mixture first; -z for the pure element z where the
-            reference has no entry for it.
-        fractions: their shares of the atoms.
+        basis: numbers of the phases in the reference (n,), -z for the pure element z where the reference has no entry.
+        amounts: their shares of the atoms (n,); 0 for those that are absent.
     """
 
     energy: float
-    phases: tuple[int, ...]
-    fractions: tuple[float, ...]
+    basis: IntArray
+    amounts: FloatArray
+
+    @property
+    def mixture(self) -> list[tuple[int, float]]:
+        """Numbers of the phases that are present with their shares of the atoms, the largest share first."""
+        pairs = zip(self.basis.tolist(), self.amounts.tolist(), strict=True)
+        return sorted((pair for pair in pairs if pair[1] > AMOUNT_TOLERANCE), key=lambda pair: -pair[1])
 
 
 def hull_points(reference: ReferenceEnergies, compositions: Sequence[Composition]) -> list[HullPoint]:
@@ -56,7 +61,8 @@ def hull_points(reference: ReferenceEnergies, compositions: Sequence[Composition
     points: list[HullPoint | None] = [None] * len(systems)
     for size in set(map(len, systems)):
         rows = [row for row, system in enumerate(systems) if len(system) == size]
-        for own in (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)):
+        for start in range(0, len(rows), COMPOSITIONS_PER_CHUNK):
+            own = rows[start : start + COMPOSITIONS_PER_CHUNK]
             wanted = np.array([[compositions[row][z] for z in systems[row]] for row in own], dtype=float)
             found = _solve(reference, np.array([systems[row] for row in own]), wanted)
             for row, point in zip(own, found, strict=True):
@@ -92,14 +98,7 @@ def _solve(reference: ReferenceEnergies, systems: IntArray, wanted: FloatArray) 
     basis, amounts = simplex(fractions[which], energies, wanted)
     hull = (np.take_along_axis(energies, basis, axis=1) * amounts).sum(axis=1)
     mixed = np.take_along_axis(numbers, basis, axis=1)
-    return [HullPoint(energy, *_mixture(*pair)) for energy, *pair in zip(hull.tolist(), mixed, amounts, strict=True)]
-
-
-def _mixture(numbers: IntArray, amounts: FloatArray) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Phases that are present and their shares, most first."""
-    order = sorted(zip(amounts.tolist(), numbers.tolist(), strict=True), key=lambda pair: -pair[0])
-    present = [pair for pair in order if pair[0] > AMOUNT_TOLERANCE]
-    return tuple(number for _, number in present), tuple(amount for amount, _ in present)
+    return list(map(HullPoint, hull.tolist(), mixed, amounts))
 
 
 def simplex(fractions: FloatArray, energies: FloatArray, wanted: FloatArray) -> tuple[IntArray, FloatArray]:

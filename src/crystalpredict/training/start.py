@@ -21,6 +21,7 @@ from crystalpredict.io.entries import Entry
 from crystalpredict.io.worker_pool import Limits
 from crystalpredict.nn import ModelConfig
 from crystalpredict.properties import PROPERTIES
+from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.finetune import (
     check_labels,
     describe_start,
@@ -95,8 +96,13 @@ def start_run(
     prepare_run(folder, crystals, splits, plan, base.domain if base else None)
     for note in notes:
         LOG.info("%s", note)
-    rate = "none" if config.freeze_encoder else f"{config.learning_rate * config.encoder_rate:g}"
     origin = f"from {base.name}" + " with directions added" * added if base else "from random weights"
+    _log_settings(origin, config)
+
+
+def _log_settings(origin: str, config: TrainingConfig) -> None:
+    """Log what a run starts from, and how it trains."""
+    rate = "none" if config.freeze_encoder else f"{config.learning_rate * config.encoder_rate:g}"
     LOG.info(
         "%s: at most %d epochs, %s atoms a step, learning rate %g (%s for the encoder), patience %d", origin,
         config.epochs, f"{config.batch_atoms:,}", config.learning_rate, rate, config.patience,

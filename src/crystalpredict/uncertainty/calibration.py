@@ -76,10 +76,10 @@ def _tensors_of(content: bytes, wanted: Sequence[set[str]]) -> dict[str, np.ndar
     try:
         tensors = safetensors.numpy.load(content)
     except Exception as error:  # of types that NumPy does not have, its reader raises a KeyError, and others
-        raise ValueError("no safetensors file that can be read") from error
+        raise ValueError("not a readable safetensors file") from error
     if set(tensors) not in wanted:
         odd = sorted(wanted[-1] ^ set(tensors))
-        raise ValueError(f"tensors are missing or unknown, first {odd[0]!r}")
+        raise ValueError(f"tensors are missing or unknown, the first is {odd[0]!r}")
     for name, tensor in tensors.items():
         if tensor.dtype != DTYPES.get(name.partition(".")[2], np.float32):
             raise ValueError(f"{name} has the type {tensor.dtype}")
