@@ -1,4 +1,4 @@
-"""Entries as a few large arrays, for the way from a worker: to pickle nine small ones for each takes twice as long."""
+"""Pack entries into a few large arrays: pickling nine small arrays for each takes twice as long."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ARRAYS = {kind: tuple(field.name for field in fields(kind)) for kind in (Crystal
 
 @dataclass(frozen=True)
 class Column:
-    """Arrays, those of one field of all crystals or neighbour lists, in one: flat, one after the other."""
+    """One field of all crystals or neighbour lists: flattened arrays in one, and their shapes."""
 
     values: FloatArray | IntArray
     shapes: list[tuple[int, ...]]
 
     def parts(self) -> Iterator[FloatArray | IntArray]:
-        """The arrays, as views of the large one."""
+        """Yield the arrays, as views of the large one."""
         start = 0
         for shape in self.shapes:
             end = start + prod(shape)
@@ -35,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Packed:
-    """Other fields of entries; whether each has a crystal; the arrays by field, None for one that all lists lack."""
+    """Packed entries: plain fields, whether each has a crystal, and arrays by field; None for a field that is unset."""
 
     plain: list[tuple[Any, ...]]
     whole: list[bool]
@@ -44,7 +44,7 @@ class Packed:
 
 
 def pack(entries: Sequence[Entry]) -> Packed:
-    """The entries in a form that is quick to pickle."""
+    """Return the entries in a form that is quick to pickle."""
     whole = [entry.crystal is not None for entry in entries]
     return Packed(
         [tuple([getattr(entry, name) for name in PLAIN]) for entry in entries],
@@ -55,7 +55,7 @@ def pack(entries: Sequence[Entry]) -> Packed:
 
 
 def unpack(packed: Packed) -> list[Entry]:
-    """The entries again."""
+    """Return the entries of a packed form."""
     crystals = map(Crystal, *_parts(packed.crystals))
     neighbors = map(Neighbors, *_parts(packed.neighbors))
     return [
