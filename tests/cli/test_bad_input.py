@@ -154,10 +154,10 @@ def test_a_structure_that_takes_too_long_is_an_error_in_every_command(program, t
         outcome = program(command, tmp_path / "t.jsonl", *output, *limits)
         if command == "finetune":
             assert outcome.code == 2
-            assert "no row has a structure to train on; the first: not read in 0.2 s" in outcome.stderr
+            assert "no row has a structure to train on; the first: not read within 0.2 s" in outcome.stderr
         else:
             assert outcome.code == 4, outcome.stderr
-    assert "not read in 0.2 s, then stopped: give it more with --timeout-per-file" in (tmp_path / "a.csv").read_text()
+    assert "not read within 0.2 s: raise --timeout-per-file" in (tmp_path / "a.csv").read_text()
 
 
 @pytest.mark.parametrize(

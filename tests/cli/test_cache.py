@@ -164,7 +164,7 @@ def test_answers_that_are_damaged_or_not_all_there_are_computed_again(program, i
 def one_line(outcome, plain, *words: str) -> None:
     assert outcome.code == plain.code
     assert alike(outcome.stdout, plain.stdout)
-    (line,) = [line for line in outcome.stderr.splitlines() if "the run goes on" in line]
+    (line,) = [line for line in outcome.stderr.splitlines() if "the run continues" in line]
     assert all(word in line for word in words), line
 
 
@@ -183,7 +183,7 @@ def test_a_cache_that_cannot_be_used_costs_one_line(program, inputs, tmp_path) -
     edited(
         kept, "CREATE VIEW predictions AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n"
     )
-    one_line(program("predict", *inputs, "--cache", kept), plain, "no cache of this program")
+    one_line(program("predict", *inputs, "--cache", kept), plain, "not a cache of this program")
     for content in (whole[:5000], whole[:4096] + b"\xff" * (len(whole) - 4096)):  # may be written over without a word
         (kept / FILE).write_bytes(content)
         assert alike(program("predict", *inputs, "--cache", kept).stdout, plain.stdout)
@@ -199,8 +199,8 @@ def test_a_full_disk_costs_one_line(program, tmp_path) -> None:
     command = ["predict", frames, "--jobs", "1", "--cache", tmp_path / "kept"]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (plain.code, plain.stdout)
-    (line,) = [line for line in done.stderr.splitlines() if "the run goes on" in line]
-    assert "no more predictions" in line
+    (line,) = [line for line in done.stderr.splitlines() if "the run continues" in line]
+    assert "no further predictions" in line
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

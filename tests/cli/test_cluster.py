@@ -95,7 +95,7 @@ def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluste
         patch.setattr(Predictor, "_in_batches", twice)
         assert program(*wanted, "-q", "-o", "out.jsonl").code == 130
     outcome = program(*wanted, "-o", "out.jsonl", "--resume", "--scheduler", cluster.scheduler_address)
-    assert "going on after 200 rows" in outcome.stderr
+    assert "resuming after 200 rows" in outcome.stderr
     assert alike(Path("out.jsonl").read_bytes(), Path("plain.jsonl").read_bytes())
 
 
@@ -129,13 +129,13 @@ def test_without_dask_it_is_said_how_to_get_it(program, inputs, monkeypatch) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--scheduler", "tcp://127.0.0.1:9"], "no scheduler of Dask answers"),
-        (["--scheduler", "nonsense://x"], "no scheduler of Dask answers"),
+        (["--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
+        (["--scheduler", "nonsense://x"], "no Dask scheduler answers"),
         (["--scheduler", "tcp://127.0.0.1:9", "--cache", "auto"], "does not go with --cache"),
     ],
 )
 def test_what_is_no_cluster_is_one_line(program, inputs, monkeypatch, options, said) -> None:
-    monkeypatch.setattr("crystalpredict.prediction.dask_cluster.CONNECT", 0.5)
+    monkeypatch.setattr("crystalpredict.prediction.dask_cluster.CONNECT_TIMEOUT_SECONDS", 0.5)
     outcome = program("predict", "0.cif", *options)
     assert (outcome.code, outcome.stdout) == (2, "")
     (line,) = outcome.stderr.splitlines()

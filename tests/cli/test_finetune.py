@@ -550,10 +550,10 @@ def test_what_cannot_be_started_or_resumed_is_one_clear_line(program, tmp_path: 
     refused(program("finetune", table, "--model", "crystalformer", "-o", run), "did you mean", run)
     refused(program("finetune", table, "-o", run / "deep" / "er"), "create it first", run)
     refused(program("finetune", "-o", run), "name a table", run)
-    refused(program("finetune", table, "--resume", tmp_path), "one of them", run)
+    refused(program("finetune", table, "--resume", tmp_path), "name either a table", run)
     refused(program("finetune", "--resume", tmp_path), "no run to resume", run)
     refused(program("finetune", "--resume", tmp_path, "--epochs", "20"), "leave out --epochs", run)
-    refused(program("finetune", table, "-o", tmp_path), "there is something already", run)
+    refused(program("finetune", table, "-o", tmp_path), "not empty; name another", run)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # for root may write everywhere
     refused(program("finetune", table, "-o", run), "no permission", run)
     assert len({(one, two) for one in METALS for two in PARTNERS}) == 80

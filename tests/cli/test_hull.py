@@ -64,7 +64,7 @@ def test_entries_of_one_s_own(program, tmp_path) -> None:
     ("arguments", "said"),
     [
         (["hull", "Na-Qq"], "no element 'Qq'"),
-        (["hull", "nofile.cif"], "is no formula, such as Fe2O3; a system is written as Li-Fe-O"),
+        (["hull", "nofile.cif"], "is not a formula: write it as in Fe2O3; a system is written as Li-Fe-O"),
         (["hull", "Na-Cl", "--plot", "x.bmp"], "no format for this suffix"),
         (["hull", "Na", "--plot", "x.png"], "a picture needs a system of 2 to 4 elements"),
         (["hull", "H-He-Li-Be-B-C-N-O-F-Ne-Na-Mg-Al"], "a system of 13 elements"),

@@ -67,7 +67,7 @@ def test_a_database_of_ase_is_a_row_for_each_of_its_rows(program, tmp_path) -> N
     assert (first["n_atoms"], large["n_atoms"]) == ("2", "16")
     assert "periodic in all three directions" in slab["error"]
     assert [row["error"].partition(":")[0] for row in broken] == [
-        "no ASE database", "no such file", "an ASE database without rows",
+        "not an ASE database", "no such file", "an ASE database without rows",
     ]  # fmt: skip
 
 

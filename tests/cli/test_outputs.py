@@ -158,7 +158,7 @@ def test_a_disk_without_room_for_a_row_is_one_line_that_names_the_file(examples,
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"crystalpredict: error: {options[1]}")
-    assert "cannot be written (File too large): make room, and run it again" in line
+    assert "cannot be written (File too large): free some space, and run it again" in line
     assert list(tmp_path.iterdir()) == []
 
 

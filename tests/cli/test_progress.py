@@ -53,8 +53,8 @@ def test_what_can_be_read_only_once_is_not_counted(tmp_path: Path, examples: lis
 
 
 def test_the_time_left_is_that_of_the_inputs_left(capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    monkeypatch.setattr("crystalpredict.cli.progress.COUNT_AFTER", 0.05)
-    monkeypatch.setattr("crystalpredict.cli.progress.SAY_EVERY", 0.2)
+    monkeypatch.setattr("crystalpredict.cli.progress.COUNT_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr("crystalpredict.cli.progress.REPORT_INTERVAL_SECONDS", 0.2)
     done = 40  # by the run that is resumed
 
     def rows():
@@ -65,7 +65,7 @@ def test_the_time_left_is_that_of_the_inputs_left(capsys: pytest.CaptureFixture,
             yield done
 
     forecast = Forecast(lambda: 40 + 50 + 50 * 36000, lambda: done)
-    assert forecast.said() == ""
+    assert forecast.time_left() == ""
     started = time.monotonic()
     assert len(list(forecast.rows(rows(), quiet=False))) == 50
     seconds = time.monotonic() - started  # half a second, or more on a busy machine
@@ -77,13 +77,13 @@ def test_the_time_left_is_that_of_the_inputs_left(capsys: pytest.CaptureFixture,
 
 
 def test_who_cannot_count_says_nothing(capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    monkeypatch.setattr("crystalpredict.cli.progress.COUNT_AFTER", 0)
+    monkeypatch.setattr("crystalpredict.cli.progress.COUNT_AFTER_SECONDS", 0)
     for count in (lambda: None, lambda: 1 / 0):
         forecast = Forecast(count, lambda: 7)
         assert list(forecast.rows(iter("abc"), quiet=False)) == ["a", "b", "c"]
         assert forecast.thread is not None
         forecast.thread.join()
-        assert forecast.said() == ""
+        assert forecast.time_left() == ""
     assert capsys.readouterr().err == ""
 
 
@@ -92,7 +92,7 @@ def test_a_terminal_shows_the_time_left(tmp_path: Path, examples: list[str]) -> 
     import pty
 
     code = (
-        "import sys; from crystalpredict.cli import main, progress; progress.COUNT_AFTER = 0; "
+        "import sys; from crystalpredict.cli import main, progress; progress.COUNT_AFTER_SECONDS = 0; "
         f"sys.argv = ['crystalpredict', 'predict', '@{tmp_path}/list', '--jobs', '2', '-o', '{tmp_path}/o.csv']; main()"
     )
     (tmp_path / "list").write_text("\n".join(examples * 120))

@@ -164,7 +164,7 @@ def test_what_differs_is_named_and_nothing_is_overwritten(program, begun, monkey
     names = (begun.parent / "list").read_text()
     for other in ("b.vasp\n" + names, names.replace("a.vasp", "b.vasp", 1), names[:2000]):
         (begun.parent / "list").write_text(other)
-        refused(program("predict", listed, "-o", begun, "--resume"), "inputs are not those")
+        refused(program("predict", listed, "-o", begun, "--resume"), "inputs differ from those")
     assert part.read_bytes() == kept
     (begun.parent / "list").write_text(names)
     outcome = program("predict", listed, "-o", begun, "--resume")
@@ -246,7 +246,7 @@ def test_a_run_that_waits_for_another_sees_that_it_has_ended(tmp_path: Path) -> 
             os.close(part.rows)
 
         threading.Timer(0.5, end).start()
-        with pytest.raises(UsageError, match="has just ended: there is nothing to resume"):
+        with pytest.raises(UsageError, match="has just finished: there is nothing to resume"):
             PartialFile(tmp_path / "a", FACTS, resume=True)
     assert (tmp_path / "a").read_text() == "1\n"
     assert os.listdir(tmp_path) == ["a"]

@@ -89,11 +89,11 @@ def test_what_config_prints_may_stand_in_the_file(program, file, monkeypatch) ->
     ("text", "parts"),
     [
         ("modle = 'x'", ("unknown setting 'modle'", "did you mean 'model'?")),
-        ("[predict]\nmodel = 'x'", ("unknown setting 'predict'", "there are model, device")),
+        ("[predict]\nmodel = 'x'", ("unknown setting 'predict'", "choose from model, device")),
         ("jobs = 'many'", ("jobs = 'many': ", "integer")),
         ("jobs = -1", ("jobs = -1: ", "0")),
         ("format = 'xml'", ("format = 'xml': ", "jsonl")),
-        ("jobs = [1]", ("jobs must be a word or a number",)),
+        ("jobs = [1]", ("jobs must be a text or a number",)),
         ("jobs = ", ("cannot be read",)),
         ("jobs = 1\njobs = 2", ("cannot be read",)),
     ],
@@ -116,7 +116,7 @@ def test_a_variable_that_makes_no_sense_is_named(program, monkeypatch) -> None:
     monkeypatch.delenv("CRYSTALPREDICT_JOBS")
     monkeypatch.setenv("CRYSTALPREDICT_DEVCIE", "cpu")
     said = program("config").stdout
-    assert "# CRYSTALPREDICT_DEVCIE is no setting: did you mean 'CRYSTALPREDICT_DEVICE'?" in said
+    assert "# CRYSTALPREDICT_DEVCIE is not a setting: did you mean 'CRYSTALPREDICT_DEVICE'?" in said
 
 
 def test_settings_reach_every_command_that_has_them_and_no_other(program, file, folder, tmp_path) -> None:

@@ -203,7 +203,7 @@ def test_what_cannot_be_merged_is_named(program, two, tmp_path) -> None:
     begun.unlink()
     refused(program("merge", one, one, other), "shard 1/2 again")
     refused(program("merge", one, tmp_path / "x.csv"), "x.csv: cannot be read")
-    refused(program("merge", one, other, "-o", other), "one of the shards")
+    refused(program("merge", one, other, "-o", other), "also named as a shard")
     refused(program("merge", one, other, "-o", tmp_path / "a.jsonl"), "shards are CSV")
     refused(program("merge", one, other, "--where", "x > 1"), "no column 'x'")
     content = other.read_bytes()

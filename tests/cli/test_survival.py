@@ -106,10 +106,10 @@ def test_an_earlier_result_is_replaced_only_if_that_is_said(program, tmp_path, m
 
 
 def test_rows_of_one_interrupted_run_do_not_replace_those_of_another(program, tmp_path, monkeypatch) -> None:
-    from crystalpredict.cli.output import place_of
+    from crystalpredict.cli.output import path_of_result
 
     (tmp_path / "a.json.interrupted").write_text("precious")
-    assert place_of(tmp_path / "a.json", interrupted=True) == tmp_path / "a.json.interrupted-2"
+    assert path_of_result(tmp_path / "a.json", interrupted=True) == tmp_path / "a.json.interrupted-2"
 
 
 def test_to_resume_and_to_replace_exclude_each_other(program, tmp_path) -> None:

@@ -224,7 +224,7 @@ def test_names_of_files_in_a_column_of_structures_are_told_where_they_belong(tmp
     lines = [row | {"cif": "cifs/0.cif"} for row in rows(2)]
     sources = read_labelled(write(tmp_path / "t.csv", lines)).sources
     assert {source.error for source in sources} == {
-        "a file name in the column cif, of structures: call a column of names path"
+        "a file name in the column cif, which holds structures: rename the column to path"
     }
 
 

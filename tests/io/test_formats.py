@@ -201,7 +201,7 @@ def test_items_of_a_list_of_json_are_called_by_their_ids(tmp_path: Path) -> None
 
 
 def test_json_of_more_values_than_memory_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crystalpredict.io.json_text.MOST_VALUES", 1000)
+    monkeypatch.setattr("crystalpredict.io.json_text.MAX_JSON_VALUES", 1000)
     (tmp_path / "l.json").write_text("[" + ",".join(["[]"] * 1000) + "]")
     (tmp_path / "l.jsonl").write_text('{"a": [' + ",".join(["[]"] * 1000) + "]}\n" + json.dumps({"cif": NACL}))
     errors = [entry.error for entry in rows_of(tmp_path / "l.json", tmp_path / "l.jsonl")]
@@ -287,7 +287,7 @@ def test_a_database_is_read_and_never_written(tmp_path: Path, journal: str) -> N
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert [entry.formula for entry in rows_of(tmp_path / "a b#%?.db")] == ["CsCl"] * 4
     (entry,) = rows_of(tmp_path / "other.db")
-    assert "no ASE database" in entry.error
+    assert "not an ASE database" in entry.error
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     connection.close()
 
@@ -414,8 +414,8 @@ def test_an_encrypted_member_is_named_so(tmp_path: Path) -> None:
 def test_empty_lines_without_end_are_refused(
     tmp_path: Path, name: str, start: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table_files, "MOST_BLANK_LINES", 1000)
-    monkeypatch.setattr("crystalpredict.io.xyz.MOST_BLANK_LINES", 1000)
+    monkeypatch.setattr(table_files, "MAX_BLANK_LINES", 1000)
+    monkeypatch.setattr("crystalpredict.io.xyz.MAX_BLANK_LINES", 1000)
     (tmp_path / name).write_bytes(gzip.compress(start + 2000 * b"\n" + start))
     assert "1,000 empty lines" in rows_of(tmp_path / name)[-1].error
     (tmp_path / name).write_bytes(gzip.compress(start + 500 * b"\n" + start))
@@ -509,7 +509,7 @@ def test_shared_sites_of_json_are_added_and_words_are_no_truth() -> None:
     assert entry.crystal.occupancies.sum() == pytest.approx(1)
     text = {"lattice_mat": lattice["matrix"], "elements": ["Fe"], "coords": [[0.5, 0, 0]], "cartesian": "False"}
     (entry,) = read_entries(Inline("x.json", json.dumps(text)), 6.0)
-    assert "neither true nor false" in entry.error
+    assert "must be true or false" in entry.error
 
 
 @pytest.mark.parametrize("pbc", ["TTF", "T T F", "F F F", "0 1 1"])

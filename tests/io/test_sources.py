@@ -74,7 +74,7 @@ def test_a_compressed_file_is_unpacked_whatever_its_name(tmp_path: Path, pack: C
 def test_a_compressed_file_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGEST", 2**20)
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 2**20)
     path = tmp_path / "a.cif.gz"
     path.write_bytes(pack(b" " * 2**24))
     (entry,) = read(path)
@@ -164,7 +164,7 @@ def test_a_bomb_is_refused_in_one_line(tmp_path: Path, kind: str, monkeypatch: p
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_a_member_that_is_too_large_is_not_unpacked(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "LARGEST", 10_000)
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 10_000)
     path, members = tmp_path / f"a.{kind}", {"a.cif": b" " * 10_001, "b.cif": NACL.encode()}
     if kind == "zip":
         zipped(path, **members)

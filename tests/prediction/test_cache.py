@@ -154,7 +154,7 @@ SCHEMAS = {
 def test_a_file_of_another_schema_is_not_used(tmp_path: Path, name: str) -> None:
     run(tmp_path, SCHEMAS[name])
     before = (tmp_path / FILE).read_bytes()
-    refused(tmp_path, "no cache of this program")
+    refused(tmp_path, "not a cache of this program")
     assert (tmp_path / FILE).read_bytes() == before
 
 
@@ -162,7 +162,7 @@ def test_a_file_of_another_schema_is_not_used(tmp_path: Path, name: str) -> None
                                   "INDEX odd ON predictions (count)", "VIEW odd AS SELECT 1"])  # fmt: skip
 def test_nor_is_one_with_more_than_the_table(kept: Path, what: str) -> None:
     run(kept, f"CREATE {what}")
-    refused(kept, "no cache of this program")
+    refused(kept, "not a cache of this program")
 
 
 def refused(folder: Path, words: str) -> None:
@@ -175,7 +175,7 @@ def refused(folder: Path, words: str) -> None:
     (line,) = said
     assert words in line
     assert "\n" not in line
-    assert line.endswith("the run goes on")
+    assert line.endswith("the run continues")
 
 
 @pytest.mark.parametrize("place", [20, 100, 105, 4096, 4100, 4104, 8000])

@@ -139,5 +139,5 @@ def test_a_journal_that_counts_more_sources_than_there_are_is_refused() -> None:
     from crystalpredict.errors import UsageError
     from crystalpredict.prediction.resume import Cursor
 
-    with pytest.raises(UsageError, match="inputs are not those"):
+    with pytest.raises(UsageError, match="inputs differ from those"):
         Cursor(["a"]).skip(Position(sources=2**62))

@@ -199,5 +199,5 @@ def test_what_is_no_table_is_refused_and_no_folder_is_left(tmp_path: Path, monke
     assert not Path("run").exists()
     Path("taken").mkdir()
     Path("taken/file").touch()
-    with pytest.raises(UsageError, match="there is something already"):
+    with pytest.raises(UsageError, match="not empty; name another"):
         finetune(table, output="taken")

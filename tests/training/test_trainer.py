@@ -405,7 +405,7 @@ def test_the_config_of_a_run_that_is_damaged_is_named(data, tmp_path: Path, wron
     path = tmp_path / "config.json"
     whole = json.loads(path.read_text())
     path.write_text(json.dumps(whole | wrong if wrong and isinstance(wrong, dict) else wrong))
-    with pytest.raises(UsageError, match=r"config\.json is lost or damaged"):
+    with pytest.raises(UsageError, match=r"config\.json is missing or damaged"):
         Trainer(tmp_path, *data, MODEL, CONFIG)
 
 

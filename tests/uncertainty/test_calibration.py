@@ -131,7 +131,7 @@ def test_without_calibration_or_on_request_there_are_only_values(folder) -> None
         (row,) = other.predict(EXAMPLES[0])
         assert row.values
         assert row.intervals == {}
-        with pytest.raises(UsageError, match="no interval of 'bandgap_eV': there are those of nothing"):
+        with pytest.raises(UsageError, match="no interval of 'bandgap_eV': choose from none"):
             row.interval("bandgap_eV")
 
 

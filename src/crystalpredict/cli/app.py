@@ -1,4 +1,4 @@
-"""The `crystalpredict` program: its commands and what becomes of their errors."""
+"""The `crystalpredict` program: its commands, and handling of errors, signals and closed streams."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
 
 EXIT_BROKEN_PIPE = 141
-# threads of torch that wait do not spin, or they take the cores from whoever else computes; and NumPy's products are
-# small: more than one thread of each would only wait, awake
+# idle threads of torch must not spin, because other processes need the cores; NumPy's products are too small for
+# several threads
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class _Program(TyperGroup):
-    """Ctrl-C and closed pipes, before typer turns them into exit codes of its own."""
+    """Handles Ctrl-C and closed pipes before typer turns them into its own exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -47,7 +47,7 @@ class _Program(TyperGroup):
         except KeyboardInterrupt:
             say("interrupted")
             sys.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:  # `| head` has seen enough
+        except BrokenPipeError:  # as of `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_BROKEN_PIPE)
 
@@ -87,22 +87,22 @@ def _options(
     try:
         apply_settings(ctx, read_settings())
     except UsageError as error:
-        if ctx.invoked_subcommand != "doctor":  # which tells of it among other things
+        if ctx.invoked_subcommand != "doctor":  # doctor reports it
             raise
         ctx.obj = str(error)
 
 
 def _as_in_json(error: UnicodeError) -> tuple[str, int]:
-    """Letters that a stream has not, as JSON may write them, so that JSON stays JSON there; to go on behind them."""
+    """Escape characters that a stream cannot encode as in JSON, which stays valid; a codecs error handler."""
     assert isinstance(error, UnicodeEncodeError)
     return json.dumps(error.object[error.start : error.end]).strip('"'), error.end
 
 
 def main() -> None:
-    """Run the program; an error is one line on stderr and an exit code."""
+    """Run the program; print an error as one line on stderr and exit with its code."""
     codecs.register_error("as_in_json", _as_in_json)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files, Å and R², where the terminal's letters are few
+        if isinstance(stream, io.TextIOWrapper):  # file names, Å and R² on a terminal without Unicode
             stream.reconfigure(errors="as_in_json")
     try:
         app()
@@ -113,10 +113,7 @@ def main() -> None:
 
 
 class _Lossy(io.FileIO):
-    """A stream that takes everything, and loses what its reader, its disk or its terminal does not take.
-
-    What is said on stderr is no result: a run does not end because the reader of its messages did.
-    """
+    """A stream that drops what cannot be written: a run must not fail because its messages are not read."""
 
     def write(self, content: Any) -> int:
         with suppress(OSError):
@@ -125,20 +122,20 @@ class _Lossy(io.FileIO):
 
 
 def make_stderr_lossy() -> None:
-    """Let no message end the program."""
+    """Ignore errors of writing to stderr."""
     sys.stderr.flush()
     buffer = io.BufferedWriter(_Lossy(sys.stderr.fileno(), "w", closefd=False))
     sys.stderr = io.TextIOWrapper(buffer, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
 
 
 def open_standard_streams() -> None:
-    """Give a program that was started without a standard stream one that is empty, or that takes nothing.
+    """Open missing standard streams: otherwise the first file opened would receive what is printed.
 
-    Else the first file that is opened becomes that stream, and what is said goes into it.
+    stdin is empty, writing to stdout is an error, and stderr drops everything.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # results that nobody can read are an error, what is said is not
+            # lost results are an error, lost messages are not
             descriptor = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
             if descriptor != number:
                 os.dup2(descriptor, number)
@@ -147,7 +144,7 @@ def open_standard_streams() -> None:
 
 
 def program() -> None:
-    """`main` as the program: it ends at once, since to take torch apart takes a quarter of a second."""
+    """Run `main` and exit without cleaning up, because deleting torch takes a quarter of a second."""
     leave_working_directory()
     safe_environment()
     open_standard_streams()
@@ -159,13 +156,13 @@ def program() -> None:
         main()
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:  # after what a command had to save
+    except KeyboardInterrupt:  # a command has saved its rows
         code = EXIT_INTERRUPTED
     if not isinstance(code, int | None):
         sys.exit(code)
     try:
         sys.stdout.flush()
-    except OSError:  # nobody reads it any more, or it has no room, which was said
+    except OSError:  # closed, or a full disk, which was reported
         code = code or EXIT_BROKEN_PIPE
     sys.stderr.flush()
     os._exit(code or 0)

@@ -1,4 +1,4 @@
-"""Is this installation well? Libraries, device, every checkpoint, and a prediction, each looked at by itself."""
+"""Checks of an installation: libraries, device, every checkpoint, and a prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crystalpredict.checkpoints.registry import bundled_models, find_model, inst
 from crystalpredict.errors import CrystalPredictError
 
 LIBRARIES = ("torch", "numpy", "safetensors", "pymatgen", "gemmi", "vesin")
-OPTIONAL = {"pyarrow": "parquet", "matplotlib": "plots"}  # and the extra that installs it
+OPTIONAL = {"pyarrow": "parquet", "matplotlib": "plots"}  # by library, the extra that installs it
 ROCK_SALT = """data_NaCl
 _symmetry_space_group_name_H-M 'F m -3 m'
 _cell_length_a 5.64
@@ -35,7 +35,7 @@ Cl1 0.5 0.5 0.5
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, whether it is well, and what was found; where it is not, also what to do."""
+    """One check: whether it passed and what it found, with advice if it failed."""
 
     name: str
     ok: bool
@@ -43,7 +43,7 @@ class Check:
 
 
 def examine(model: str | None = None, device: str = "auto") -> Iterator[Check]:
-    """All checks, one after the other; `model` and `device` are those of the prediction."""
+    """Yield all checks; `model` and `device` are those of the prediction."""
     system = f"Python {platform.python_version()}, {platform.platform()}"
     yield Check("program", True, f"crystalpredict {__version__}, {system}")
     yield _check("libraries", _libraries)
@@ -60,18 +60,18 @@ def examine(model: str | None = None, device: str = "auto") -> Iterator[Check]:
 
 
 def _check(name: str, look: Callable[..., str], *arguments: object) -> Check:
-    """What `look` finds, or the error that it raises."""
+    """Return the finding of `look`, or the error that it raises."""
     try:
         return Check(name, True, look(*arguments))
     except CrystalPredictError as error:
         return Check(name, False, str(error))
-    except Exception as error:  # a library that is broken may raise anything
+    except Exception as error:  # a broken library can raise anything
         first = (str(error).strip() or "no message").splitlines()[0]
         return Check(name, False, f"{type(error).__name__}: {first}; install crystalpredict again")
 
 
 def _libraries() -> str:
-    """Versions of what must be importable, and of what may be."""
+    """Return the versions of required and optional libraries."""
     found = []
     for name in (*LIBRARIES, *OPTIONAL):
         if name in OPTIONAL and find_spec(name) is None:
@@ -83,7 +83,7 @@ def _libraries() -> str:
 
 
 def _device(name: str) -> str:
-    """What is computed on, and what else there is."""
+    """Return the device in use, threads and GPUs."""
     import torch
 
     from crystalpredict.nn.devices import choose_device
@@ -93,7 +93,7 @@ def _device(name: str) -> str:
 
 
 def _model(name: str, device: str) -> str:
-    """Checksums and golden outputs of a checkpoint."""
+    """Check the checksums and golden outputs of a checkpoint."""
     from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
     from crystalpredict.nn.devices import choose_device
 
@@ -103,7 +103,7 @@ def _model(name: str, device: str) -> str:
 
 
 def _prediction(model: str | None, device: str) -> str:
-    """Rock salt, from its CIF to a row, and the time that takes."""
+    """Predict rock salt from its CIF, and return a value and the times."""
     from crystalpredict.io.entries import Inline
     from crystalpredict.io.reader import read_chunk
     from crystalpredict.prediction.predictor import load_model

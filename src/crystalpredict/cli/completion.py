@@ -1,4 +1,4 @@
-"""Words that a shell completes: names of models and of properties."""
+"""Shell completion of names of models and properties."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crystalpredict.errors import CrystalPredictError
 
 
 def model_names(incomplete: str) -> list[str]:
-    """Models that come with the program or were installed; folders are left to the shell."""
+    """Return the bundled and installed models; the shell completes folders."""
     from crystalpredict.checkpoints.registry import bundled_models, installed_models
 
     with suppress(CrystalPredictError):
@@ -19,7 +19,7 @@ def model_names(incomplete: str) -> list[str]:
 
 
 def target_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Properties of the model that is named, or of the default one, and what can be derived; after a last comma."""
+    """Return the properties of the given or default model and those derived from them, after the last comma."""
     before, comma, start = incomplete.rpartition(",")
     with suppress(CrystalPredictError):
         from crystalpredict.checkpoints.registry import find_model, properties_of_model

@@ -29,11 +29,11 @@ def config(ctx: typer.Context) -> None:
     Example: crystalpredict config
     """
     program: Any = ctx.find_root()
-    # `predict` has all of them: parsed without a call, it says what it would do
+    # `predict` has all settings as options: parse it without a call
     parsed = program.command.commands["predict"].make_context("predict", ["-"], parent=program)
     path = settings_file()
     in_file = read_settings()
-    typer.echo(f"# {path}: {'read' if path.is_file() else 'there is no such file'}")
+    typer.echo(f"# {path}: {'read' if path.is_file() else 'no such file'}")
     typer.echo(f"# models are installed in {user_models_folder()}")
     for setting in SETTINGS:
         name = setting.replace("-", "_")
@@ -49,11 +49,11 @@ def config(ctx: typer.Context) -> None:
     known = (*map(variable_of, SETTINGS), FILE_VARIABLE, MODELS_VARIABLE, CACHE_VARIABLE, DEBUG_VARIABLE)
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
-            typer.echo(f"# {name} is no setting: {nearest(name, known)}")
+            typer.echo(f"# {name} is not a setting: {nearest(name, known)}")
 
 
 def _meaning(setting: str, values: dict[str, Any]) -> str:
-    """What a value stands for on this machine; empty if it stands for itself."""
+    """Return what a value such as `auto` means on this machine; empty for a literal value."""
     from crystalpredict.io.worker_pool import available_cores, share_of_memory
     from crystalpredict.nn.devices import choose_device, max_batch_atoms
 
@@ -61,20 +61,20 @@ def _meaning(setting: str, values: dict[str, Any]) -> str:
     if setting == "device" and values["device"] == "auto":
         return f"here {choose_device()}"
     if setting == "batch-atoms" and values["batch_atoms"] == "auto":
-        with suppress(UsageError):  # there is no such device, which `doctor` reports
+        with suppress(UsageError):  # no such device, as `doctor` reports
             return f"here {max_batch_atoms(choose_device(values['device'])):,} atoms"
     if setting == "jobs" and not values["jobs"]:
         return f"here {jobs}"
     if setting == "memory-per-process" and not values["memory_per_process"]:
         share = share_of_memory(jobs)
-        return f"each reader process may have {share / 2**30:.3g} GiB" if share else "there is no limit"
+        return f"each reader process may have {share / 2**30:.3g} GiB" if share else "no limit"
     if setting == "format" and values["format"] == "auto":
         return "a table on a terminal, CSV in a pipe, the suffix of -o"
     return "no limit" if setting == "timeout-per-file" and not values["timeout_per_file"] else ""
 
 
 def _as_toml(value: Any) -> str:
-    """A value as it may stand in the file."""
+    """Return a value in the syntax of the settings file."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else json.dumps(getattr(value, "value", value))

@@ -15,7 +15,7 @@ from crystalpredict.cli.settings import settings_file
 
 
 class DoctorFormat(StrEnum):
-    """How findings are printed."""
+    """Formats of the checks."""
 
     text = "text"
     json = "json"
@@ -39,7 +39,7 @@ def doctor(
 
     path = settings_file()
     wrong = ctx.obj or wrong_setting(ctx)
-    settings = Check("settings", not wrong, wrong or f"{path}{'' if path.is_file() else ': there is no such file'}")
+    settings = Check("settings", not wrong, wrong or f"{path}{'' if path.is_file() else ': no such file'}")
     checks = []
     for check in chain([settings], examine(model, device)):
         checks.append(check)
@@ -55,11 +55,11 @@ def doctor(
 
 
 def wrong_setting(ctx: typer.Context) -> str:
-    """What is wrong with a setting, of the environment too, as `predict` would say, which has all of them."""
+    """Return the error of a setting in the file or the environment, found by parsing `predict`; empty if none."""
     program: Any = ctx.find_root()
     try:
         program.command.commands["predict"].make_context("predict", ["-"], parent=program)
-    except Exception as error:  # typer's own or click's, which older versions of typer use
+    except Exception as error:  # of typer, or of click in older versions
         format_message = getattr(error, "format_message", None)
         return str(format_message() if format_message else error)
     return ""

@@ -29,7 +29,7 @@ from crystalpredict.cli.options import (
     TimeoutPerFile,
     output_option,
 )
-from crystalpredict.cli.output import place_of, text_in
+from crystalpredict.cli.output import path_of_result, text_in
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -41,7 +41,7 @@ from crystalpredict.prediction.pipeline import Pipeline
 if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Embedding
 
-KINDS = (".npz", ".csv", ".csv.gz", ".parquet")
+SUFFIXES = (".npz", ".csv", ".csv.gz", ".parquet")
 
 
 def embed(
@@ -71,9 +71,9 @@ def embed(
     Exit code 0: all computed; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
     130: interrupted.
     """  # fmt: skip
-    kind = next((kind for kind in KINDS if output.name.lower().endswith(kind)), None)
+    kind = next((kind for kind in SUFFIXES if output.name.lower().endswith(kind)), None)
     if kind is None:
-        raise UsageError(f"{output}: no format for this suffix; use {', '.join(KINDS)}")
+        raise UsageError(f"{output}: no format for this suffix; use {', '.join(SUFFIXES)}")
     if kind == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{output}: parquet needs pyarrow, which is not installed; install it, or write .npz or .csv")
     refuse_unwritable(output, inputs or (), force=force)
@@ -107,15 +107,15 @@ def embed(
             interrupts.hold()
         except KeyboardInterrupt:
             interrupted = True
-        except Exception as error:  # the rows that there are can still be written
+        except Exception as error:  # write the rows computed so far
             if not rows:
                 raise
             interrupted, failure = True, error
         width = predictor.model.config.features
-        place = place_of(output, interrupted=interrupted)
+        place = path_of_result(output, interrupted=interrupted)
         write(rows, place, kind, width, per_atom=per_atom)
         if not quiet:
-            say(tally.summary("embedded") + (forecast.said() if interrupted else ""))
+            say(tally.summary("embedded") + (forecast.time_left() if interrupted else ""))
             if interrupted:
                 say(f"interrupted: {len(rows)} rows are complete in {place}")
     if failure:
@@ -126,7 +126,7 @@ def embed(
 
 
 def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per_atom: bool) -> None:
-    """The file of a kind, which appears when it is complete; `width` features in a row."""
+    """Write the file atomically; `kind`: its suffix, `width`: number of features."""
     from crystalpredict._files import write_atomically
 
     with write_atomically(output) as file:
@@ -142,10 +142,10 @@ def write(rows: Sequence[Embedding], output: Path, kind: str, width: int, *, per
 
 
 def write_arrays(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per_atom: bool) -> None:
-    """Arrays without pickle: path, index, formula, n_atoms (0 if unknown), warnings, error of S structures; features.
+    """Write arrays for S structures: path, index, formula, n_atoms (0 if unknown), warnings, error and features.
 
-    features (S, D), not a number where there is an error. Per atom: features (A, D) of all atoms, numbers (A,), the
-    atomic number of each, and first (S + 1,), where the atoms of a structure begin.
+    features (S, D) are NaN for an error. Per atom: features (A, D) of all atoms, numbers (A,), their atomic numbers,
+    and first (S + 1,), the number of the first atom of each structure.
     """
     import numpy as np
 
@@ -158,11 +158,11 @@ def write_arrays(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per_
         "error": np.array([row.error for row in rows], dtype=str),
     }
     if per_atom:
-        none, nobody = np.empty((0, width), dtype=np.float32), np.empty(0, dtype=np.int64)
+        none, no_atoms = np.empty((0, width), dtype=np.float32), np.empty(0, dtype=np.int64)
         features = [none if row.features is None else row.features for row in rows]
-        numbers = [nobody if row.numbers is None else row.numbers for row in rows]
+        numbers = [no_atoms if row.numbers is None else row.numbers for row in rows]
         arrays["features"] = np.concatenate([none, *features])
-        arrays["numbers"] = np.concatenate([nobody, *numbers])
+        arrays["numbers"] = np.concatenate([no_atoms, *numbers])
         arrays["first"] = np.concatenate([[0], np.cumsum([len(part) for part in features])]).astype(np.int64)
     else:
         missing = np.full(width, np.nan, dtype=np.float32)
@@ -173,7 +173,7 @@ def write_arrays(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per_
 
 
 def write_parquet(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per_atom: bool) -> None:
-    """The columns of the CSV file, features as numbers."""
+    """Write the columns of the CSV file, with features as numbers."""
     import pyarrow
     from pyarrow import parquet
 
@@ -191,14 +191,14 @@ def write_parquet(rows: Sequence[Embedding], file: IO[bytes], width: int, *, per
 
 
 def column_names(width: int, *, per_atom: bool) -> list[str]:
-    """Columns of a table of features."""
+    """Return the columns of a table of features."""
     atoms = ["atom", "element"] if per_atom else []
     features = [f"feature_{number}" for number in range(width)]
     return ["path", "index", "formula", "n_atoms", *atoms, *features, "warnings", "error"]
 
 
 def cells(rows: Sequence[Embedding], width: int, *, per_atom: bool) -> Iterator[list[str | int | None]]:
-    """Rows of a table of features: one for each structure, or for each atom; one, without features, for a failure."""
+    """Yield the rows of a table of features: one for each structure or atom, or one without features for an error."""
     from crystalpredict.crystals.crystal import ELEMENTS
 
     for row in rows:

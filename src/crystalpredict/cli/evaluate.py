@@ -40,7 +40,7 @@ from crystalpredict.prediction.writers import Format
 if TYPE_CHECKING:
     from crystalpredict.evaluation.scores import Report, Score
 
-REASONS_SAID = 10  # why rows were lost; --predictions and --format json have all of them
+MAX_REASONS_SHOWN = 10  # --predictions and --format json have all
 
 
 def evaluate(
@@ -148,7 +148,7 @@ def evaluate(
         )  # fmt: skip
     found = evaluated(table, answers)
     if not quiet:
-        say_losses(found, len(table.notes))
+        report_losses(found, len(table.notes))
     if predictions:
         with opened(predictions) as stream:
             write_records(prediction_rows(table, answers), kind_of_rows, stream)
@@ -162,11 +162,15 @@ def evaluate(
 def refuse_outputs(
     data: Path, predictions: Path | None, plots: Path | None, report: Path | None, *, force: bool, quiet: bool
 ) -> Format:
-    """UsageError before the work for what could not be written after it; the format of the predictions."""
+    """Return the format of the predictions, after a check of all outputs.
+
+    Raises:
+        UsageError: An output cannot be written.
+    """
     for path in filter(None, (predictions, report)):
         refuse_unwritable(path, [data], force=force)
     if predictions and report and predictions.absolute() == report.absolute():
-        raise UsageError(f"{report}: both --predictions and --report; name two files")
+        raise UsageError(f"{report}: given for both --predictions and --report; name two files")
     if plots and not os.path.isdir(plots):
         if os.path.exists(plots):
             raise UsageError(f"{plots}: a file; name a directory for the pictures")
@@ -174,7 +178,7 @@ def refuse_outputs(
     if plots and plots.is_dir() and not os.access(plots, os.W_OK):
         raise UsageError(f"{plots}: no permission to write here")
     if plots and not force and next(plots.glob("*.png"), None):
-        raise UsageError(f"{plots}: has pictures already; name another directory, or say --force to replace them")
+        raise UsageError(f"{plots}: already has pictures; name another directory, or replace them with --force")
     if (plots or report) and not find_spec("matplotlib"):
         if plots:
             raise UsageError(f"--plots: {NO_MATPLOTLIB}")
@@ -186,19 +190,19 @@ def refuse_outputs(
     return kind
 
 
-def say_losses(report: Report, notes_said: int) -> None:
-    """Rows that do not count, by reason, on stderr."""
-    for note in report.notes[notes_said:]:
+def report_losses(report: Report, notes_shown: int) -> None:
+    """Print the notes, and the rows that were not predicted by reason, on stderr."""
+    for note in report.notes[notes_shown:]:
         say(note)
-    for loss in report.lost[:REASONS_SAID]:
+    for loss in report.lost[:MAX_REASONS_SHOWN]:
         say(f"{loss.count:,} row(s) not predicted: {loss.reason} (first: row {loss.row})")
-    if others := report.lost[REASONS_SAID:]:
+    if others := report.lost[MAX_REASONS_SHOWN:]:
         say(f"{sum(loss.count for loss in others):,} row(s) not predicted for {len(others):,} other reasons")
     say(f"{report.predicted:,} of {report.rows:,} rows predicted")
 
 
 def draw(report: Report, plots: Path | None, page: Path | None) -> None:
-    """Write the pictures into a directory and the page, as far as they are asked for."""
+    """Write the pictures into `plots` and the report to `page`, unless they are None."""
     from crystalpredict._files import write_atomically
 
     images: dict[str, dict[str, bytes]] = {}
@@ -217,7 +221,7 @@ def draw(report: Report, plots: Path | None, page: Path | None) -> None:
 
 
 def pictures(report: Report, *, all_models: bool) -> Iterator[tuple[Score, dict[str, bytes]]]:
-    """Scores on the literature's scale with their pictures; those of the first model, or of all."""
+    """Yield the scores on the literature's scale with their pictures, of the first model or of all."""
     from crystalpredict.evaluation.plots import plots_of
 
     for first in report.leading:

@@ -1,4 +1,4 @@
-"""A report on models as a table, CSV or JSON, and the rows of a table with their predictions as a file."""
+"""Print a report on models as tables, CSV or JSON, and write labelled rows with their predictions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from crystalpredict.evaluation.scores import Report, Score
 
-ELEMENTS_SHOWN = 5  # of a property, those with the largest errors
+ELEMENTS_SHOWN = 5  # for each property, those with the largest errors
 
 
 class ReportFormat(StrEnum):
-    """How a report is printed; `auto` is a table on a terminal, CSV in a pipe."""
+    """Formats of a report; `auto`: a table on a terminal, CSV in a pipe."""
 
     auto = "auto"
     table = "table"
@@ -30,7 +30,7 @@ class ReportFormat(StrEnum):
 
 
 def write_report(report: Report, kind: ReportFormat, stream: IO[str]) -> None:
-    """Print the report: JSON has all of it, CSV a line for each score, the table what fits on a screen."""
+    """Print the report: JSON in full, CSV as a line for each score, tables as a selection."""
     if kind == ReportFormat.json:
         stream.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     elif kind == ReportFormat.csv:
@@ -44,7 +44,7 @@ def write_report(report: Report, kind: ReportFormat, stream: IO[str]) -> None:
 
 
 def write_records(records: Iterable[dict[str, Any]], kind: Format, stream: IO[str]) -> None:
-    """Write rows that all have the same keys as CSV, JSON or JSON lines."""
+    """Write rows with equal keys as CSV, JSON or JSON lines."""
     if kind == Format.csv:
         rows: csv.DictWriter[str] | None = None
         for record in records:
@@ -62,13 +62,13 @@ def write_records(records: Iterable[dict[str, Any]], kind: Format, stream: IO[st
 
 @dataclass(frozen=True)
 class Grid:
-    """A table to be fitted to a terminal.
+    """A table that is fitted to the width of a terminal.
 
     Attributes:
-        words: heads of columns of words: what a row is about and, of several models, which it is of; perhaps more.
-        numbers: heads of columns of numbers.
-        rows: cells of both, in this order.
-        optional: number of the last columns that a narrow terminal does without.
+        words: Heads of text columns: the subject of a row, the model if there are several, and others.
+        numbers: Heads of number columns.
+        rows: Cells of both, in this order.
+        optional: Number of last columns that a narrow terminal omits.
     """
 
     words: Sequence[str]
@@ -77,20 +77,20 @@ class Grid:
     optional: int = 0
 
     def stacked(self) -> Grid:
-        """Return the same with each model below what the row is about."""
+        """Return the table with each model below the subject of its row."""
         if self.words[1:2] != ["model"]:
             return self
         rows = [(f"{about}\n  {model}", *others) for about, model, *others in self.rows]
         return replace(self, words=[self.words[0], *self.words[2:]], rows=rows)
 
-    def brief(self) -> Grid:
-        """Return the same without optional columns."""
+    def without_optional(self) -> Grid:
+        """Return the table without optional columns."""
         kept = len(self.words) + len(self.numbers) - self.optional
         rows = [row[:kept] for row in self.rows]
         return replace(self, numbers=self.numbers[: len(self.numbers) - self.optional], rows=rows, optional=0)
 
-    def least_widths(self) -> list[int]:
-        """Width of each column's longest word, or longest number, or longest line that is indented."""
+    def min_widths(self) -> list[int]:
+        """Return the width of each column's longest word, number or indented line."""
         return [
             max(
                 width_of(piece)
@@ -101,13 +101,13 @@ class Grid:
         ]
 
     def print(self, console: Console) -> None:
-        """Print the first form that fits without breaking a word or a number, or else the narrowest."""
-        *forms, last = self, self.stacked(), self.stacked().brief()
-        needed = ((form, sum(widths := form.least_widths()) + len(GAP) * (len(widths) - 1)) for form in forms)
+        """Print the first layout that fits without breaking a word or number, or else the narrowest."""
+        *forms, last = self, self.stacked(), self.stacked().without_optional()
+        needed = ((form, sum(widths := form.min_widths()) + len(GAP) * (len(widths) - 1)) for form in forms)
         next((form for form, width in needed if width <= console.width), last)._print(console)
 
     def _print(self, console: Console) -> None:
-        widths = self.least_widths()
+        widths = self.min_widths()
         room = console.width - sum(widths) - len(GAP) * (len(widths) - 1)
         for place, (column, _) in enumerate(self._columns()[: len(self.words)]):
             more = max(0, min(room, max(map(width_of, column)) - widths[place]))
@@ -115,7 +115,7 @@ class Grid:
         for number, row in enumerate(([*self.words, *self.numbers], *self.rows)):
             cells = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
             height = max(map(len, cells))
-            columns = [[""] * (height - len(cell)) + cell for cell in cells]  # all end on the last line
+            columns = [[""] * (height - len(cell)) + cell for cell in cells]  # aligned at the bottom
             for pieces in zip(*columns, strict=True):
                 texts = [
                     filled(piece, width, left=place < len(self.words))
@@ -128,7 +128,7 @@ class Grid:
         console.print()
 
     def _columns(self) -> list[tuple[list[str], bool]]:
-        """Lines of each column, and whether it is one of words."""
+        """Return the lines of each column, and whether it is a text column."""
         return [
             (
                 [line for text in (head, *(row[place] for row in self.rows)) for line in text.split("\n")],
@@ -139,7 +139,7 @@ class Grid:
 
 
 def _print_tables(report: Report, stream: IO[str]) -> None:
-    """Errors; how often a yes or no is right; errors by size and by element, each on the literature's scale."""
+    """Print errors, classification, coverage, and errors by size and element, on the literature's scale."""
     from rich.console import Console
 
     console = Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
@@ -164,7 +164,7 @@ def _heads(about: str, several: bool) -> list[str]:
 
 
 def _names(score: Score, several: bool) -> list[str]:
-    """A property with the unit of its errors and, if there are several, the model."""
+    """Return a property with the unit of its errors and, if there are several, the model."""
     about = f"{score.prop.label}, {score.unit}" if score.unit else score.prop.label
     return [about, *([score.model] if several else [])]
 

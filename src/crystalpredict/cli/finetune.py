@@ -39,11 +39,18 @@ if TYPE_CHECKING:
     from crystalpredict.training.run_folder import Progress
     from crystalpredict.training.trainer import Trainer
 
-OF_RESUME = {"resume", "device", "jobs", "timeout_per_file", "memory_per_process", "quiet"}  # change no weight
+RESUME_OPTIONS = {
+    "resume",
+    "device",
+    "jobs",
+    "timeout_per_file",
+    "memory_per_process",
+    "quiet",
+}  # do not change the weights
 
 
 class SplitBy(StrEnum):
-    """How rows are put into the training, the validation and the test part."""
+    """Ways to split rows into training, validation and test set."""
 
     formula = "formula"
     random = "random"
@@ -51,7 +58,7 @@ class SplitBy(StrEnum):
 
 
 class LossName(StrEnum):
-    """Of standardised labels."""
+    """Losses of standardised labels."""
 
     l1 = "l1"
     mse = "mse"
@@ -60,7 +67,7 @@ class LossName(StrEnum):
 
 
 class Part(StrEnum):
-    """Of the network."""
+    """Parts of the network."""
 
     encoder = "encoder"
 
@@ -224,9 +231,9 @@ def finetune(
     """  # fmt: skip
     refuse_numbers(ctx.params)
     if (data is None) == (resume is None):
-        raise UsageError("name a table of labelled crystals, or a run to go on with (--resume DIR), one of them")
-    if resume and (others := sorted(given(ctx) - OF_RESUME)):
-        raise UsageError(f"--resume goes on as the run began: leave out --{others[0].replace('_', '-')}")
+        raise UsageError("name either a table of labelled crystals or a run to continue (--resume DIR)")
+    if resume and (others := sorted(given(ctx) - RESUME_OPTIONS)):
+        raise UsageError(f"--resume keeps the options of the run: leave out --{others[0].replace('_', '-')}")
     from crystalpredict.io.worker_pool import available_cores
     from crystalpredict.training import distributed
     from crystalpredict.training.options import FinetuneOptions
@@ -256,7 +263,7 @@ def finetune(
             result = train_run(folder, where, readers, lambda training: watched(training, quiet=quiet))
         except Interrupted:
             if not quiet:
-                say(f"interrupted, nothing lost: crystalpredict finetune --resume {folder} goes on")
+                say(f"interrupted, nothing lost: continue with crystalpredict finetune --resume {folder}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         if not distributed.rank():
             typer.echo(str(result.folder))
@@ -264,18 +271,21 @@ def finetune(
 
 @contextmanager
 def watched(training: Trainer, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """In the block, say how the training goes; after Ctrl-C, or SIGTERM, it saves its state and is interrupted."""
+    """Report the progress of the training; Ctrl-C or SIGTERM make it save its state and stop."""
 
     def stop(*_: object) -> None:
         training.interrupted = True
 
-    with handled(stop), reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report:
+    with (
+        handled(stop),
+        progress_reporter({prop.name: prop.unit for prop in training.properties}, quiet=quiet) as report,
+    ):
         yield report
 
 
 @contextmanager
-def reporter(units: dict[str, str], *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Says how the training goes: a live bar on a terminal, and a line for each epoch that is the best so far."""
+def progress_reporter(units: dict[str, str], *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Yield a function that reports progress: a live bar on a terminal, and a line for each best epoch so far."""
     if quiet:
         yield lambda progress: None
         return

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the end of the terminal while there is something to be saved."""
+"""Handling of Ctrl-C, SIGTERM and a closed terminal while results must be saved."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# the second is what schedulers send, the third what a terminal sends that is closed
+# SIGTERM comes from schedulers, SIGHUP from a closed terminal
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
 def handled(handler: Callable[..., None]) -> Iterator[None]:
-    """In the block, SIGNALS call the handler; but for one that is ignored, as by a program that a script put aside.
+    """Call the handler for SIGNALS in the block, except for ignored ones, as of a background process.
 
-    What a handler puts in its own place stays there after the block.
+    A handler that was replaced in the block is not restored.
     """
-    heard = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    handled_signals = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     if threading.current_thread() is not threading.main_thread():
-        heard = []
-    before = {number: signal.signal(number, handler) for number in heard}
+        handled_signals = []
+    before = {number: signal.signal(number, handler) for number in handled_signals}
     try:
         yield
     finally:
@@ -30,24 +30,24 @@ def handled(handler: Callable[..., None]) -> Iterator[None]:
 
 
 class Interrupts:
-    """The first of the SIGNALS raises KeyboardInterrupt: at once, or, while `held`, at the next `release`."""
+    """Raises KeyboardInterrupt for the first of the SIGNALS: at once or, while `held`, at the next `release`."""
 
     def __init__(self) -> None:
         self.held = self.pending = False
 
     def hold(self) -> None:
-        """Let what follows end, whatever signal comes."""
+        """Delay interrupts until `release`."""
         self.held = True
 
     def release(self) -> None:
-        """Raise KeyboardInterrupt if a signal came meanwhile, and at once if one comes from now on."""
+        """Raise KeyboardInterrupt if a signal came since `hold`; later signals raise it at once."""
         self.held = False
         if self.pending:
             self.pending = False
             raise KeyboardInterrupt
 
     def signalled(self, *_: object) -> None:
-        """The handler; after the first signal none disturbs the saving or the end."""
+        """Handle a signal, and ignore all further ones, so that results can be saved."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if not self.held:
@@ -57,8 +57,8 @@ class Interrupts:
 
 @contextmanager
 def one_interrupt() -> Iterator[Interrupts]:
-    """The first of the SIGNALS in the block is a KeyboardInterrupt; none after it disturbs the saving or the end."""
+    """Raise KeyboardInterrupt for the first of the SIGNALS in the block, and ignore all further ones."""
     interrupts = Interrupts()
-    handler = interrupts.signalled  # one object: a method is a new one each time that it is named
+    handler = interrupts.signalled  # one object: each access to a method makes a new one
     with handled(handler):
         yield interrupts

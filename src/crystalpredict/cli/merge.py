@@ -38,7 +38,7 @@ def merge(
     if output is not None:
         refuse_unwritable(output)
         if os.path.realpath(output) in map(os.path.realpath, shards):
-            raise UsageError(f"{output}: one of the shards; name another file")
+            raise UsageError(f"{output}: also named as a shard; name another file")
         if not force:
             refuse_existing(output)
     from crystalpredict.prediction.selection import Selection

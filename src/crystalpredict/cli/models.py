@@ -54,7 +54,7 @@ def info(
     from crystalpredict.checkpoints.files import read_config
 
     folder = find_model(name)
-    read_config(folder)  # a folder without one is no model
+    read_config(folder)  # fails unless it is a model
     card = folder / "README.md"
     if not card.is_file():
         typer.echo(f"{folder}: this model has no card")
@@ -150,7 +150,7 @@ def import_model(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder}: exists; name another folder with --output")
     if not folder.parent.is_dir():
-        raise UsageError(f"{folder}: there is no directory {folder.parent}; create it first")
+        raise UsageError(f"{folder}: no directory {folder.parent}; create it first")
     from crystalpredict.checkpoints.checkpoint import save_checkpoint
     from crystalpredict.checkpoints.import_upstream import card_of, golden_crystals, read_upstream
 

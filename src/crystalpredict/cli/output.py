@@ -1,4 +1,4 @@
-"""Where rows go: the format of a file, and whether it can be written."""
+"""Outputs of rows: formats, files and writers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,22 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errn
 
 
 def format_of(format: Format, output: Path | None, *, by_name: bool = False) -> Format:
-    """The format that `auto` stands for; `by_name`: the one that the output's suffix says goes before any other."""
+    """Return the format of an output, with `auto` resolved.
+
+    Args:
+        format: The requested format.
+        output: The file; None: stdout.
+        by_name: A known suffix of the output takes precedence over `format`.
+
+    Raises:
+        UsageError: The format or suffix is not possible.
+    """
     if format == Format.parquet and (output is None or output.suffix == ".gz"):
-        raise UsageError("--format parquet needs -o FILE, not compressed: it is so itself")
+        raise UsageError("--format parquet needs -o FILE without .gz")
     if output is None:
         return (Format.table if sys.stdout.isatty() else Format.csv) if format == Format.auto else format
     if output.suffix in (".bz2", ".xz", ".zst"):
-        raise UsageError(f"{output}: rows are packed by gzip alone; name a file that ends in .gz, or in none of these")
+        raise UsageError(f"{output}: only gzip is supported; name a file that ends in .gz, or an uncompressed one")
     suffix = output.with_suffix("").suffix if output.suffix == ".gz" else output.suffix
     known = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.jsonl, ".txt": Format.table}
     known |= {".parquet": Format.parquet} if output.suffix != ".gz" else {}
@@ -44,8 +53,8 @@ def format_of(format: Format, output: Path | None, *, by_name: bool = False) -> 
     return known[suffix.lower()]
 
 
-def place_of(output: Path, *, interrupted: bool) -> Path:
-    """Where a whole file goes: what a run that was interrupted computed takes no result's place."""
+def path_of_result(output: Path, *, interrupted: bool) -> Path:
+    """Return the path of the result: for an interrupted run, one that does not replace an earlier result."""
     if not interrupted:
         return output
     first = resolve_link(output)
@@ -57,12 +66,12 @@ def place_of(output: Path, *, interrupted: bool) -> Path:
 def opened(
     output: Path | None, *, binary: bool = False, interrupted: Callable[[], bool] = lambda: False
 ) -> Iterator[IO[Any]]:
-    """stdout, or a file (gzipped for .gz) that appears when it is complete; text, or bytes if `binary`."""
+    """Open stdout, or a file (gzipped for .gz) that is written atomically, as text or `binary`."""
     if output is None:
         yield sys.stdout
         return
     try:
-        with write_atomically(output, lambda: place_of(output, interrupted=interrupted())) as raw:
+        with write_atomically(output, lambda: path_of_result(output, interrupted=interrupted())) as raw:
             if binary:
                 yield raw
                 return
@@ -71,24 +80,24 @@ def opened(
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        hint = "make room, and run it again; .csv and .jsonl, not sorted, keep rows as they come"
+        hint = "free some space, and run it again; .csv and .jsonl, not sorted, keep rows as they come"
         raise OutputError(f"{output}: cannot be written ({error.strerror}): {hint}") from None
 
 
 @contextmanager
 def text_in(file: IO[bytes], *, packed: bool) -> Iterator[IO[str]]:
-    """Text, gzipped or not, to go into a file that stays open."""
-    # a gzip header without name or time: the same rows give the same bytes
+    """Open an open file for text, gzipped if `packed`; the file stays open."""
+    # no name or time in the gzip header, so that equal rows give equal bytes
     binary = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if packed else file
     text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
     yield text
-    text.detach()  # flushes, and leaves the file below open
+    text.detach()  # flushes, and keeps the file open
     if binary is not file:
         binary.close()
 
 
 def writer_of(kind: Format, stream: IO[Any], properties: Sequence[Property], *, intervals: bool = False) -> Writer:
-    """The writer of a format to a stream, of bytes for Parquet, of text otherwise; `intervals`: with their columns."""
+    """Return the writer of a format to a binary stream for Parquet, otherwise to a text stream."""
     if kind == Format.parquet:
         return ParquetWriter(stream, properties, intervals)
     writers: dict[Format, type[CsvWriter | JsonWriter | JsonLinesWriter | TableWriter]] = {

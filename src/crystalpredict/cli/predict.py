@@ -40,7 +40,7 @@ from crystalpredict.cli.options import (
     given,
     output_option,
 )  # fmt: skip
-from crystalpredict.cli.output import format_of, opened, place_of, writer_of
+from crystalpredict.cli.output import format_of, opened, path_of_result, writer_of
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
@@ -170,12 +170,12 @@ def predict(
         raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
-        output = resolve_link(output) if grows else output  # what grows beside it has to stay beside it
-        refuse_earlier(output, share, resume=resume, force=force)
+        output = resolve_link(output) if grows else output  # its .part file must be in the same folder
+        refuse_earlier_result(output, share, resume=resume, force=force)
         if resume and output.exists() and not output.with_name(output.name + PART).exists():
-            output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # of a run that was killed as it ended
+            output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # left by a run that was killed at its end
             if not quiet:
-                say(f"{output}: complete, there is nothing to resume; say --force to predict again")
+                say(f"{output}: complete, nothing to resume; predict again with --force")
             raise typer.Exit(Tally.of_file(output).exit_code)
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
@@ -209,7 +209,7 @@ def predict(
         windows = stack.enter_context(windows_of(pipeline, cursor, cache, scheduler, model))
         selection = Selection.of(where, sort, top, columns)
         if part and part.position.rows and not quiet:
-            say(f"{output}: going on after {part.position.rows} rows")
+            say(f"{output}: resuming after {part.position.rows} rows")
         ending = Ending()
         stream = (
             part.stream
@@ -233,18 +233,18 @@ def predict(
 def windows_of(
     pipeline: Pipeline, cursor: Cursor, cache: str | None, scheduler: str | None, model: str | None
 ) -> AbstractContextManager[Windows]:
-    """Rows of the pipeline, from where the options say."""
-    if scheduler or cache:  # a model may never be loaded
+    """Return the windows of rows from the cluster, the cache or this machine, as the options say."""
+    if scheduler or cache:  # possibly no model is loaded
         gc.enable()
     if scheduler:
         return pipeline.windows_on_cluster(cursor, scheduler, model)
     return pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
 
 
-def refuse_earlier(output: Path, share: Shard | None, *, resume: bool, force: bool) -> None:
-    """UsageError for an earlier result in the place of the output that is neither gone on with nor to be replaced."""
+def refuse_earlier_result(output: Path, share: Shard | None, *, resume: bool, force: bool) -> None:
+    """Raise UsageError for an earlier result that would be replaced without `force`."""
     if resume and force:
-        raise UsageError("--resume goes on with an earlier run, --force replaces it: leave one of them out")
+        raise UsageError("--resume continues an earlier run, --force replaces it: leave one of them out")
     if not force:
         refuse_other(output, share)
         if not resume:
@@ -253,20 +253,20 @@ def refuse_earlier(output: Path, share: Shard | None, *, resume: bool, force: bo
 
 @dataclass
 class Ending:
-    """What ended a run before its inputs did: a signal, or an error that was not foreseen."""
+    """What ended a run early: a signal, or an unexpected error."""
 
     interrupted: bool = False
     error: Exception | None = None
 
     @property
     def early(self) -> bool:
-        """Whether there are inputs that have no row."""
+        """Whether some inputs have no row."""
         return self.interrupted or self.error is not None
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where rows come from and go to; `part` if what is written is kept to be resumed; `ending`, of this run."""
+    """Parameters of `run`; `part`: the partial file, if the run can be resumed."""
 
     windows: Windows
     cursor: Cursor
@@ -285,29 +285,31 @@ class Run:
 
 
 def run(run: Run) -> int:
-    """Write a row for each structure and say what failed; the exit code. Interrupted, it ends the document first."""
+    """Write a row for each structure, print errors, and return the exit code; complete the document if interrupted."""
     writer = writer_of(run.kind, run.stream, run.properties, intervals=run.intervals)
     tally = Tally()
-    interrupts = run.interrupts if run.output else Interrupts()  # stdout may wait for its reader as long as it likes
+    interrupts = (
+        run.interrupts if run.output else Interrupts()
+    )  # writing to stdout may block, and must stay interruptible
     if run.part and run.part.position.rows:
-        run.part.discard()  # the file has its header
+        run.part.discard()  # the header, which the file has
         tally = Tally(run.part.position.rows, run.part.position.failed)
 
     def end_window() -> None:
         if run.part:
             run.part.commit(run.cursor.position(tally.rows, tally.failed))
         else:
-            run.stream.flush()  # a killed run leaves what it computed
+            run.stream.flush()  # a killed run keeps its rows
 
     def counted() -> Iterator[Prediction]:
         done = by_window(run.windows, end_window)
-        try:  # an interrupt ends the rows, so that the best of those that there are can still be written
+        try:  # an interrupt ends the rows; those computed are still sorted and written
             for row in run.forecast.rows(done, quiet=run.quiet):
                 tally.add(row)
                 run.cursor.passed(row.path, row.index)
                 if row.error and not run.quiet and run.kind != Format.table:
                     say(f"{row.path}: {row.error}")
-                interrupts.hold()  # what becomes of the row is not disturbed
+                interrupts.hold()  # writing a row is not interrupted
                 yield row
                 interrupts.release()
             interrupts.hold()
@@ -335,24 +337,24 @@ def run(run: Run) -> int:
     elif not interrupted:
         run.part.finish(run.shard.sums() if run.shard else None)
     if not run.quiet:
-        say_ending(run, tally)
+        report_ending(run, tally)
     return EXIT_INTERRUPTED if interrupted else tally.exit_code
 
 
-def say_ending(run: Run, tally: Tally) -> None:
-    """Say how many rows there are, and where those of an interrupted run are."""
+def report_ending(run: Run, tally: Tally) -> None:
+    """Print the summary, and where the rows of an interrupted run are."""
     early = run.ending.early
-    say(tally.summary() + (run.forecast.said() if early else ""))
+    say(tally.summary() + (run.forecast.time_left() if early else ""))
     if early and run.part:
-        said = f"{run.part.position.rows} rows are complete in {run.part.shown}: go on with --resume"
+        said = f"{run.part.position.rows} rows are complete in {run.part.shown}: continue with --resume"
         say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
     elif early:
-        where = f" in {place_of(run.output, interrupted=True)}" if run.output else ""
+        where = f" in {path_of_result(run.output, interrupted=True)}" if run.output else ""
         say(f"interrupted: {tally.rows} rows are complete{where}")
 
 
 def by_window(windows: Iterable[Iterable[Row]], end_window: Callable[[], None]) -> Iterator[Row]:
-    """The rows; end_window is called when those of a window have been dealt with."""
+    """Yield the rows, and call `end_window` after those of each window."""
     for window in windows:
         yield from window
         end_window()

@@ -1,4 +1,4 @@
-"""Predictions as a table for a terminal of any width: numbers stay whole, and warnings have lines of their own."""
+"""Print predictions as a table for a terminal of any width; numbers are never broken, warnings get their own lines."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Prediction
     from crystalpredict.properties import Property
 
-WIDTH_OF_FILES = 200  # characters, where the table does not go to a terminal
-MIN_FILE_WIDTH = 12  # characters of the column of files; a longer name gets a line of its own
+FILE_WIDTH = 200  # characters, if the output is not a terminal
+MIN_NAME_WIDTH = 12  # characters of the column of files; longer names get their own line
 INDENT = "    "
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: lines of its head, and a cell for each row."""
+    """A column of the table: its head, and a cell for each row."""
 
     head: str
     cells: list[str]
@@ -33,18 +33,18 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of the widest line, in characters of the terminal."""
+        """Width of the widest line, terminal characters."""
         return max(map(width_of, (*self.head.split(), *self.cells)), default=0)
 
     def line(self, text: str, width: int | None = None) -> str:
-        """A text filled up with spaces to the width of the column, or to another one."""
+        """Return a text padded to the width of the column, or to `width`."""
         return filled(text, self.width if width is None else width, left=self.left)
 
 
 class TableWriter:
-    """A table for reading, printed at the end, in the first of three layouts that fits the width.
+    """Prints a table when it is closed, in the first of three layouts that fits the width.
 
-    A line for each structure; the values below its name, and the intervals below these; a line for each value.
+    One line for each structure; a line of values and one of intervals below its name; one line for each value.
     """
 
     def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
@@ -59,7 +59,7 @@ class TableWriter:
     def close(self) -> None:
         from rich.console import Console
 
-        width = None if self.stream.isatty() else WIDTH_OF_FILES
+        width = None if self.stream.isatty() else FILE_WIDTH
         console = Console(file=self.stream, width=width, highlight=False, soft_wrap=True)
         values = [[_value(row, prop) for row in self.rows] for prop in self.properties]
         ends = [[_interval(row, prop) if self.intervals else "" for row in self.rows] for prop in self.properties]
@@ -69,17 +69,17 @@ class TableWriter:
         labels = self._labels()
         room = console.width - sum(column.width + len(GAP) for column in (*labels[1:], *beside))
         fitting = sum(width_of(name) <= room for name in labels[0].cells)
-        if room >= min(MIN_FILE_WIDTH, labels[0].width) and 2 * fitting >= len(self.rows):
+        if room >= min(MIN_NAME_WIDTH, labels[0].width) and 2 * fitting >= len(self.rows):
             self._print_lines(console, [*labels, *beside], min(room, labels[0].width))
         elif sum(column.width + len(GAP) for column in above) <= console.width:
             self._print_blocks(console, above, values, ends)
         else:
             self._print_records(console, values, ends)
         if self.intervals and any(row.values for row in self.rows):
-            console.print(f"[..] holds the true value in {DEFAULT_LEVEL} % of cases", markup=False)
+            console.print(f"[..]: intervals of {DEFAULT_LEVEL} % coverage", markup=False)
 
     def _labels(self) -> list[Column]:
-        """Columns that say which structure a row is of."""
+        """Return the columns that identify the structure of a row."""
         rows = self.rows
         columns = [Column("file", [printable(row.path) for row in rows], left=True)]
         if any(row.index for row in rows):
@@ -89,7 +89,7 @@ class TableWriter:
         return [*columns, Column("atoms", atoms)]
 
     def _print_lines(self, console: Console, columns: Sequence[Column], first: int) -> None:
-        """Print a line for each structure; a file name wider than `first` has the line above."""
+        """Print a line for each structure; a file name wider than `first` goes on the line above."""
         widths = [first, *(column.width for column in columns[1:])]
         _print_head(console, columns, widths)
         for number, row in enumerate(self.rows):
@@ -104,7 +104,7 @@ class TableWriter:
     def _print_blocks(
         self, console: Console, columns: Sequence[Column], values: Sequence[list[str]], ends: Sequence[list[str]]
     ) -> None:
-        """Print the name of each structure, its values, and the intervals, each below its value."""
+        """Print the name of each structure, its values, and each interval below its value."""
         widths = [column.width for column in columns]
         space = min(len(INDENT), console.width - sum(width + len(GAP) for width in widths) + len(GAP))
         _print_head(console, columns, widths, " " * space)
@@ -131,17 +131,17 @@ class TableWriter:
             self._print_notes(console, row)
 
     def _print_notes(self, console: Console, row: Prediction) -> None:
-        """Print what is said of a structure in words, its warnings and its error, each on lines of its own."""
+        """Print text properties, warnings and the error of a structure, each on its own lines."""
         from rich.text import Text
 
         for kind, style, text in _notes(row, self.texts):
             note = Text(f"{kind}: {printable(text)}", style)
-            for line in note.wrap(console, max(console.width - len(INDENT), MIN_FILE_WIDTH), overflow="fold"):
+            for line in note.wrap(console, max(console.width - len(INDENT), MIN_NAME_WIDTH), overflow="fold"):
                 line.rstrip()
                 console.print(Text.assemble(INDENT, line))
 
     def _name(self, row: Prediction) -> str:
-        """A structure in words: its file, formula and size."""
+        """Return the file, formula and size of a structure as text."""
         number = f" #{row.index}" if any(other.index for other in self.rows) else ""
         atoms = "" if row.n_atoms is None else f"{row.n_atoms} atom{'s' * (row.n_atoms != 1)}"
         return ", ".join(part for part in (f"{printable(row.path)}{number}", row.formula, atoms) if part)
@@ -159,7 +159,7 @@ def _print_head(console: Console, columns: Sequence[Column], widths: Sequence[in
 
 
 def _notes(row: Prediction, properties: Sequence[Property]) -> Iterator[tuple[str, str, str]]:
-    """What there is to say of a structure, properties in words among it: kind, style, text."""
+    """Yield text properties, warnings and the error of a structure as kind, style and text."""
     yield from ((prop.label, "", text) for prop in properties if (text := row.texts.get(prop.column)))
     yield from (("warning", "yellow", warning) for warning in row.warnings)
     if row.error:
@@ -167,7 +167,7 @@ def _notes(row: Prediction, properties: Sequence[Property]) -> Iterator[tuple[st
 
 
 def _side_by_side(values: Sequence[str], ends: Sequence[str]) -> list[str]:
-    """Each value with its interval, so that values end below one another and intervals too."""
+    """Return each value with its interval, both aligned right."""
     one, two = (max(map(len, column), default=0) for column in (values, ends))
     return [f"{value:>{one}}" + f" {end:>{two}}" * bool(two) for value, end in zip(values, ends, strict=True)]
 
@@ -177,7 +177,7 @@ def _value(row: Prediction, prop: Property) -> str:
 
 
 def _interval(row: Prediction, prop: Property) -> str:
-    """The interval, in two digits less than a file has."""
+    """Return the interval, with two digits less than in a file."""
     if not row.values:
         return ""
     low, high = (written(end, prop.decimals - 2) for end in row.interval(prop.column))

@@ -1,4 +1,4 @@
-"""How far a run has come, and how long it will go on."""
+"""Progress and remaining time of a run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.shards import Shard
 
 Row = TypeVar("Row")
-COUNT_AFTER = 5.0  # seconds: nobody asks how long a shorter run will take
-SAY_EVERY = 600.0  # seconds between lines where there is no terminal to draw on
+COUNT_AFTER_SECONDS = 5.0  # shorter runs need no forecast
+REPORT_INTERVAL_SECONDS = 600.0  # between lines, if stderr is not a terminal
 
 
 def with_progress(
     rows: Iterable[Row], total: int, is_first: Callable[[Row], bool], *, quiet: bool, what: str = "files"
 ) -> Iterator[Row]:
-    """The rows of `total` files, with a progress bar on stderr if that is a terminal.
+    """Yield the rows of `total` files, with a progress bar on stderr if that is a terminal.
 
-    is_first: whether a row is the first of its file.
+    `is_first`: whether a row is the first of its file.
     """
     if quiet or not sys.stderr.isatty() or total < 50:
         yield from rows
@@ -45,34 +45,34 @@ def with_progress(
 
 
 class Forecast:
-    """How long a run over inputs nobody has counted will go on: a thread counts them when it has lasted a while."""
+    """Remaining time of a run over uncounted inputs, which a thread counts after COUNT_AFTER_SECONDS."""
 
     def __init__(self, count: Callable[[], int | None], done: Callable[[], int]) -> None:
-        """`count` the inputs, None if they can be read only once; `done`, how many of them are."""
+        """`count` returns the number of inputs, None if they can be read only once; `done` the number read so far."""
         self.count, self.done = count, done
         self.started, self.before = time.monotonic(), done()
         self.total: int | None = None
         self.thread: threading.Thread | None = None
 
     def rows(self, rows: Iterable[Row], *, quiet: bool) -> Iterator[Row]:
-        """The rows; how many there were, and the time left, on a terminal all the time, elsewhere now and then."""
+        """Yield the rows, and report their number and the time left: live on a terminal, else at intervals."""
         if quiet:
             yield from rows
             return
         if sys.stderr.isatty():
             yield from self._drawn(rows)
             return
-        said = self.started
+        last_report = self.started
         for number, row in enumerate(rows, start=1):
             now = time.monotonic()
             self._begin(now)
-            if now - said > SAY_EVERY:
-                said = now
-                say(f"{number} structures in {timedelta(seconds=round(now - self.started))}{self.said()}")
+            if now - last_report > REPORT_INTERVAL_SECONDS:
+                last_report = now
+                say(f"{number} structures in {timedelta(seconds=round(now - self.started))}{self.time_left()}")
             yield row
 
-    def said(self) -> str:
-        """The time left, to be added to a line; empty while nobody knows."""
+    def time_left(self) -> str:
+        """Return the time left, to append to a line; empty while it is unknown."""
         if self.total is None or (new := self.done() - self.before) <= 0:
             return ""
         left = (time.monotonic() - self.started) / new * max(0, self.total - self.done())
@@ -85,7 +85,7 @@ class Forecast:
 
         class Line(ProgressColumn):
             def render(_, task: Task) -> Text:
-                return Text(f"{task.completed:,.0f} structures{self.said()}")
+                return Text(f"{task.completed:,.0f} structures{self.time_left()}")
 
         with Progress(Line(), console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("", total=None)
@@ -95,21 +95,21 @@ class Forecast:
                 yield row
 
     def _begin(self, now: float) -> None:
-        if self.thread is None and now - self.started > COUNT_AFTER:
+        if self.thread is None and now - self.started > COUNT_AFTER_SECONDS:
             self.thread = threading.Thread(target=self._count, daemon=True)
             self.thread.start()
 
     def _count(self) -> None:
-        with suppress(Exception):  # a forecast less; whatever is wrong with an input is said where it is read
+        with suppress(Exception):  # no forecast then; reading the input gives the error
             self.total = self.count()
 
 
 def count_sources(
     inputs: Sequence[str], structure_column: str | None = None, shard: Shard | None = None, *, null: bool = False
 ) -> int | None:
-    """How many files, or structures in archives and tables, the inputs of a command have; of a new `shard`, its part.
+    """Return the number of sources in the inputs of a command, or in those of a `shard`.
 
-    None if they cannot be read a second time. No structure is parsed, and no member of a zip archive unpacked.
+    None if they cannot be read twice. No structure is parsed, and no member of a zip archive unpacked.
     """
     from crystalpredict.io.sources import sources_of
 
@@ -117,13 +117,13 @@ def count_sources(
         return None
     total = 0
 
-    def passed_over(name: str) -> bool:
+    def count_and_skip(name: str) -> bool:
         nonlocal total
         total += shard is None or shard.takes(name)
         return False
 
-    # from a pipe the run itself reads
+    # not from pipes, which the run itself reads
     names = (name for name in expand(inputs, null=null) if os.path.isfile(name) or not os.path.exists(name))
-    for _ in sources_of(names, structure_column, passed_over):
+    for _ in sources_of(names, structure_column, count_and_skip):
         pass
     return total

@@ -1,4 +1,4 @@
-"""Settings: variables of the environment, below them a TOML file; the command line is above both."""
+"""Settings: the command line takes precedence over environment variables, these over a TOML file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SETTINGS = ("model", "device", "jobs", "batch-atoms", "format", "timeout-per-fil
 
 
 def variable_of(setting: str) -> str:
-    """The variable of the environment that has a setting's value."""
+    """Return the environment variable of a setting."""
     return PREFIX + setting.upper().replace("-", "_")
 
 
 def settings_file() -> Path:
-    """Where settings are kept: the file in CRYSTALPREDICT_CONFIG, or config.toml in the user's configuration folder."""
+    """Return the settings file: that of CRYSTALPREDICT_CONFIG, or config.toml in the user's configuration folder."""
     if named := os.environ.get(FILE_VARIABLE):
         return Path(os.path.expanduser(named))
     from platformdirs import user_config_path
@@ -32,44 +32,52 @@ def settings_file() -> Path:
 
 
 def read_settings() -> dict[str, Any]:
-    """The settings in the file, by name; none if there is no file. UsageError if one is unknown or no value."""
+    """Return the settings in the file by name; empty without a file.
+
+    Raises:
+        UsageError: The file cannot be read, or a setting is unknown or has no valid value.
+    """
     path = settings_file()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if os.environ.get(FILE_VARIABLE):
-            raise UsageError(f"{path}: no such file; {FILE_VARIABLE} names it") from None
+            raise UsageError(f"{path}: no such file; {FILE_VARIABLE} names it, correct it or unset it") from None
         return {}
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{path}: the settings cannot be read ({reason})") from None
+        raise UsageError(f"{path}: the settings cannot be read ({reason}): correct the file") from None
     for name, value in content.items():
         if name not in SETTINGS:
             raise UsageError(f"{path}: unknown setting {name!r}: {nearest(name, SETTINGS)}")
         if not isinstance(value, str | int | float):
-            raise UsageError(f"{path}: {name} must be a word or a number")
+            raise UsageError(f"{path}: {name} must be a text or a number")
     return content
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
-    """Which of the known names was meant, or all of them."""
+    """Return a hint with the most similar known name, or with all."""
     near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
 
 
 def apply_settings(ctx: typer.Context, settings: dict[str, Any]) -> None:
-    """Let the settings be the defaults of all commands that have them; UsageError for a value that none can take."""
+    """Make the settings the defaults of all commands that have them.
+
+    Raises:
+        UsageError: A value is invalid.
+    """
     ctx.default_map = _defaults(ctx, ctx.command, {variable_of(name): value for name, value in settings.items()})
 
 
 def _defaults(ctx: typer.Context, command: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Defaults of a command's parameters, and of the commands below it, by name."""
+    """Return the defaults of a command's parameters and subcommands by name."""
     defaults = {name: _defaults(ctx, below, values) for name, below in getattr(command, "commands", {}).items()}
     for param in command.params:
         if (variable := getattr(param, "envvar", None)) in values:
             try:
                 param.process_value(ctx, values[variable])
-            except Exception as error:  # typer's own or click's, which older versions of typer use
+            except Exception as error:  # of typer, or of click in older versions
                 said = getattr(error, "message", str(error))
                 name = param.opts[0].strip("-")
                 raise UsageError(f"{settings_file()}: {name} = {values[variable]!r}: {said}") from None

@@ -13,12 +13,12 @@ from crystalpredict.errors import UsageError
 if TYPE_CHECKING:
     from crystalpredict.io.worker_pool import Limits
 
-LARGEST = 1e12  # of numbers in options
+MAX_OPTION_VALUE = 1e12  # of any number
 
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection in the block: objects made by imports stay, and visiting them takes long."""
+    """Pause garbage collection in the block, because visiting the many objects of imports is slow."""
     gc.disable()
     try:
         yield
@@ -27,13 +27,13 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def collect_garbage_again() -> None:
-    """Resume garbage collection, without the objects that there are."""
+    """Resume garbage collection, except of existing objects."""
     gc.freeze()
     gc.enable()
 
 
 def atoms_of(batch_atoms: str) -> int | None:
-    """What --batch-atoms says; None for auto."""
+    """Return the value of --batch-atoms; None for auto."""
     if batch_atoms == "auto":
         return None
     if not re.fullmatch(r"0*[1-9][0-9]{0,11}", batch_atoms):
@@ -42,14 +42,14 @@ def atoms_of(batch_atoms: str) -> int | None:
 
 
 def limits_of(timeout_per_file: float, memory_per_process: float | None) -> Limits:
-    """What --timeout-per-file, seconds, and --memory-per-process, GiB, say."""
+    """Return the limits of --timeout-per-file, seconds, and --memory-per-process, GiB."""
     from crystalpredict.io.worker_pool import Limits
 
     return Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
 
 
 def refuse_numbers(params: Mapping[str, object]) -> None:
-    """UsageError for an option whose number is beyond all that is counted or measured here."""
+    """Raise UsageError for an option whose number is not below MAX_OPTION_VALUE."""
     for name, value in params.items():
-        if isinstance(value, int | float) and not abs(value) <= LARGEST:
-            raise UsageError(f"--{name.replace('_', '-')}: give a number below {LARGEST:.0e}")
+        if isinstance(value, int | float) and not abs(value) <= MAX_OPTION_VALUE:
+            raise UsageError(f"--{name.replace('_', '-')}: give a number below {MAX_OPTION_VALUE:.0e}")

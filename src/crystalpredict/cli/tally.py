@@ -1,4 +1,4 @@
-"""What became of the rows of a run: how many, how fast, and why some failed."""
+"""Counts of the rows of a run and of the reasons of failures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Embedding, Prediction
 
 EXIT_SOME_FAILED, EXIT_ALL_FAILED, EXIT_INTERRUPTED = 3, 4, 130
-REASONS_SAID = 5
-MOST_REASONS = 1000  # kept apart: a reason that holds what is in the file is new for each file
-OTHER = "other reasons"
+MAX_REASONS_SHOWN = 5
+MAX_DISTINCT_REASONS = 1000  # counted apart: reasons that quote the file differ for each file
+OTHER_REASONS = "other reasons"
 
 
 @dataclass
 class Tally:
-    """Rows counted, after those of the run that is resumed."""
+    """Counts of rows, including those of the run that is resumed."""
 
     rows: int = 0
     failed: int = 0
@@ -34,11 +34,11 @@ class Tally:
 
     @classmethod
     def of_file(cls, path: Path) -> Tally:
-        """That of the rows in a file of CSV or JSON lines; nothing has failed in a file that holds something else."""
+        """Return the counts of the rows in a file of CSV or JSON lines; no failures for any other file."""
         from crystalpredict.io.table_formats import rows_of
 
         tally = cls()
-        with suppress(DataError):  # an empty one, too
+        with suppress(DataError):  # also for an empty file
             for row in rows_of(path):
                 tally.rows += 1
                 tally.failed += isinstance(row, dict) and bool(row.get("error"))
@@ -50,27 +50,27 @@ class Tally:
         if row.error:
             self.failed += 1
             reason = reason_of(row.error)
-            full = len(self.reasons) >= MOST_REASONS and reason not in self.reasons
-            self.reasons[OTHER if full else reason] += 1
+            full = len(self.reasons) >= MAX_DISTINCT_REASONS and reason not in self.reasons
+            self.reasons[OTHER_REASONS if full else reason] += 1
 
     def summary(self, done: str = "predicted") -> str:
-        """Rows that were `done` and those that failed, the most frequent reasons, time and rate."""
+        """Return a line with the rows that were `done` and failed, the most frequent reasons, time and rate."""
         seconds = time.monotonic() - self.started
         rate = (self.rows - self.before) / max(seconds, 1e-3)
-        said = [f"{count} {reason}" for reason, count in self.reasons.most_common(REASONS_SAID)]
-        if rest := len(self.reasons) - len(said):
-            said.append(f"{rest} more reasons")
-        why = f" ({'; '.join(said)})" if said else ""
+        shown = [f"{count} {reason}" for reason, count in self.reasons.most_common(MAX_REASONS_SHOWN)]
+        if rest := len(self.reasons) - len(shown):
+            shown.append(f"{rest} more reasons")
+        why = f" ({'; '.join(shown)})" if shown else ""
         return f"{self.rows - self.failed} {done}, {self.failed} failed{why} in {seconds:.1f} s, {rate:.0f}/s"
 
     @property
     def exit_code(self) -> int:
-        """0, or that of some or all failed."""
+        """0, or the code of some or all rows failed."""
         return 0 if not self.failed else EXIT_ALL_FAILED if self.failed == self.rows else EXIT_SOME_FAILED
 
 
 def reason_of(error: str) -> str:
-    """An error without what is peculiar to the file: its advice, what stands in brackets, names in quotes, numbers."""
+    """Return an error without advice, brackets, quotes and numbers, so that equal causes are counted together."""
     if "Å apart" in error:
         return "atoms too close"
     reason = re.sub(r"\s*\(.*\)|\s*\[.*\]|\s*'[^']*'|\s*\"[^\"]*\"", "", error).split(": ")[0]

@@ -1,4 +1,4 @@
-"""What the commands say on stderr, a line at a time; texts as wide as a column."""
+"""Print messages on stderr, and fit texts to the width of a column."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ GAP = "  "  # between columns
 
 
 def say(message: str) -> None:
-    """A line on stderr, whatever the names of files in it."""
-    print(f"crystalpredict: {printable(message)}", file=sys.stderr)  # noqa: T201  the one place that prints
+    """Print a line on stderr, with control characters escaped."""
+    print(f"crystalpredict: {printable(message)}", file=sys.stderr)  # noqa: T201  the only print
 
 
 @contextmanager
 def messages(*, quiet: bool) -> Iterator[None]:
-    """In the block, print what the library logs as lines on stderr; if `quiet`, only warnings."""
+    """Print log records of the library on stderr in the block; if `quiet`, only warnings."""
     logger = logging.getLogger("crystalpredict")
     handler = _Lines()
     before = logger.level, logger.propagate
@@ -35,27 +35,27 @@ def messages(*, quiet: bool) -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Prints records by `say`."""
+    """Prints log records with `say`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
 
 
 def width_of(text: str) -> int:
-    """Characters of a terminal that a text takes: two for some letters."""
+    """Return the width of a text in terminal characters; some letters take two."""
     from rich.cells import cell_len
 
     return cell_len(text)
 
 
 def filled(text: str, width: int, *, left: bool) -> str:
-    """A text with spaces after it, or before it unless it stands on the left, up to a width."""
+    """Return a text padded with spaces to a width, aligned left or right."""
     space = " " * (width - width_of(text))
     return text + space if left else space + text
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The lines of a text, broken between words where they are wider than a width; at least one line."""
+    """Return the lines of a text, broken between words at a width; at least one line."""
     lines: list[str] = []
     for line in text.split("\n"):
         first, *words = re.split(r"(?<=\S) ", line)

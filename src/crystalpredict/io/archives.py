@@ -1,6 +1,6 @@
-"""Members of zip and tar archives, one after the other, in memory: nothing is written to disk.
+"""Iterate over the members of zip and tar archives in memory; nothing is written to disk.
 
-Nothing in an archive says how much memory or time it takes: each limit is on what is read or comes out.
+Sizes stated in an archive are not trusted: each limit applies to the bytes that are read or unpacked.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from crystalpredict.errors import StructureError
 from crystalpredict.io.text import (
     BOMB,
     CANNOT_UNPACK,
-    LARGEST,
+    MAX_FILE_BYTES,
     bounded,
     budget_of,
     refuse_pipe,
     unreadable,
 )
 
-BLOCK = 4096  # bytes of a member that are asked for at a time: of bzip2 they may become 80 MB
-LONGEST_HEADER = 2**20  # bytes of a member's name and attributes
-LONGEST_NAME = 4096  # characters, more than any system has
-CUT_OFF = "an archive without its end: a file cut off, there may have been more in it"
-DAMAGED = "a damaged archive: what follows in it is not read; download it again"
-LINK = "a link or a device in an archive: put the file itself there"
-SPARSE = "a sparse file in an archive, which has holes: no structure has, pack it without --sparse"
+READ_BYTES = 4096  # bytes requested from a member at a time: bzip2 may expand them to 80 MB
+MAX_HEADER_BYTES = 2**20  # of a tar header with a member's name and attributes
+MAX_NAME_CHARACTERS = 4096  # more than any operating system allows
+CUT_OFF = "the archive is cut off, members may be missing: download it again"
+DAMAGED = "a damaged archive: the members after the damage are not read; download it again"
+LINK = "a link or a device in an archive: add the file itself"
+SPARSE = "a sparse file in an archive: create the archive without --sparse"
 CANNOT_OPEN = (
     *CANNOT_UNPACK, tarfile.TarError, zipfile.BadZipFile, RuntimeError, NotImplementedError, struct.error, IndexError,
 )  # fmt: skip
 PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-HEADERS = (*PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # not members, but about one
+HEADERS = (*PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # describe the next member
 _RECORD = re.compile(rb"([0-9]{1,8}) ([^=\n]{1,200})=")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive: its content, or why there is none; the name is empty for an error of the whole archive."""
+    """A file in an archive: its content or an error. The name is empty for an error of the whole archive."""
 
     name: str
     content: bytes = b""
@@ -51,10 +51,10 @@ class Member:
 
 
 def members_of(path: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Members whose names are `wanted`, in the archive's order; the last one tells what stopped the reading, if so.
+    """Yield the members whose names are `wanted`, in the archive's order; a last one has the error that ended reading.
 
-    What is passed over counts for the limits too, so that they do not depend on what is wanted; and every member that
-    is wanted is given, if only as an error.
+    Skipped members count towards the limits too, so that the limits do not depend on `wanted`. A wanted member that
+    cannot be read is yielded with its error.
     """
     try:
         refuse_pipe(path)
@@ -80,7 +80,7 @@ def _members_of_zip(file: IO[bytes], wanted: Callable[[str], bool], budget: int)
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            budget -= info.file_size if info.file_size <= LARGEST else 0
+            budget -= info.file_size if info.file_size <= MAX_FILE_BYTES else 0
             if budget < 0:
                 raise StructureError(BOMB)
             if not wanted(info.filename):
@@ -89,28 +89,32 @@ def _members_of_zip(file: IO[bytes], wanted: Callable[[str], bool], budget: int)
 
 
 def _content_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """Content of a member; StructureError for one that is encrypted, damaged, too large or a link."""
-    if info.file_size > LARGEST:
+    """Return the content of a member.
+
+    Raises:
+        StructureError: It is encrypted, damaged, too large or a link.
+    """
+    if info.file_size > MAX_FILE_BYTES:
         raise StructureError(_too_large())
     if info.flag_bits & 1:
-        raise StructureError("an encrypted member: unpack the archive with its password")
+        raise StructureError("an encrypted member: unpack the archive first")
     if stat.S_ISLNK(info.external_attr >> 16):
         raise StructureError(LINK)
     try:
         with archive.open(info) as member:
-            return b"".join(iter(lambda: member.read(BLOCK), b""))  # no more than the size that it states
+            return b"".join(iter(lambda: member.read(READ_BYTES), b""))  # zipfile reads no more than the stated size
     except NotImplementedError:
-        raise StructureError("a member packed by an unknown method: pack it again") from None
+        raise StructureError("unknown compression method: create the archive with deflate") from None
     except zipfile.BadZipFile as error:
-        reason = "it fails its CRC check" if "CRC" in str(error) else "its header"
+        reason = "wrong CRC" if "CRC" in str(error) else "damaged header"
         raise StructureError(f"a damaged member of an archive ({reason}): download it again") from None
     except CANNOT_OPEN as error:
         raise unreadable(error) from None
 
 
 def _named(name: str, content: Callable[[], bytes]) -> Member:
-    """A member with its content, or why there is none."""
-    if len(name) > LONGEST_NAME:
+    """Return a member with its content or its error."""
+    if len(name) > MAX_NAME_CHARACTERS:
         return Member(name[:100], error=f"a name of {len(name)} characters: rename it")
     try:
         return Member(name, content())
@@ -119,19 +123,19 @@ def _named(name: str, content: Callable[[], bytes]) -> Member:
 
 
 def _too_large() -> str:
-    return f"more than {LARGEST >> 20} MiB, unpacked: too large for a structure; split it"
+    return f"more than {MAX_FILE_BYTES >> 20} MiB unpacked: too large for a structure; split it"
 
 
 @dataclass
-class _Attributes:
-    """What headers of their own say of the member that follows."""
+class _MemberHeader:
+    """Name, size and kind of the next member of a tar archive, from GNU and pax headers."""
 
     name: str = ""
     size: int | None = None
     sparse: bool = False
 
     def add(self, kind: bytes, content: bytes) -> None:
-        """Read a header of GNU's or of pax."""
+        """Take over the fields of a GNU or pax header of type `kind`."""
         if kind == tarfile.GNUTYPE_LONGNAME:
             self.name = _text(content)
         elif kind in PAX:
@@ -145,8 +149,8 @@ class _Attributes:
 
 
 def _members_of_tar(file: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Members of a tar archive. tarfile's own loop trusts sizes: sparse maps, headers and gaps have no bounds there."""
-    said = _Attributes()
+    """Yield the members of a tar archive; tarfile does not limit the sizes of sparse maps, headers and gaps."""
+    header = _MemberHeader()
     while (block := file.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -156,18 +160,16 @@ def _members_of_tar(file: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[
         if info.size < 0:
             raise StructureError(DAMAGED)
         if info.type in HEADERS:
-            if info.size > LONGEST_HEADER:
-                raise StructureError(
-                    f"a member's name and attributes of {info.size} bytes: a damaged archive, not read further"
-                )
-            said.add(info.type, _read(file, info.size))
+            if info.size > MAX_HEADER_BYTES:
+                raise StructureError(f"a header of {info.size} bytes: a damaged archive, not read further")
+            header.add(info.type, _read(file, info.size))
             continue
-        name, size = said.name or info.name, info.size if said.size is None else said.size
-        sparse = said.sparse or info.type == tarfile.GNUTYPE_SPARSE
+        name, size = header.name or info.name, info.size if header.size is None else header.size
+        sparse = header.sparse or info.type == tarfile.GNUTYPE_SPARSE
         more = info.type == tarfile.GNUTYPE_SPARSE and block[482]
-        while more:  # of the map of its holes
+        while more:  # blocks of the sparse map
             more = _read(file, tarfile.BLOCKSIZE)[504]
-        said = _Attributes()
+        header = _MemberHeader()
         has_content = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
         if not info.isdir() and wanted(name):
             yield _member_of_tar(file, name, info, size, sparse=sparse)
@@ -176,9 +178,9 @@ def _members_of_tar(file: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[
 
 
 def _member_of_tar(file: IO[bytes], name: str, info: tarfile.TarInfo, size: int, *, sparse: bool) -> Member:
-    """The member at which a tar archive stands; behind it, the archive stands at the next one."""
+    """Return the member at the position of the file, and move the position to the next header."""
     error = SPARSE if sparse else "" if info.isreg() else LINK
-    if not error and size <= LARGEST:
+    if not error and size <= MAX_FILE_BYTES:
         return _named(name, lambda: _read(file, size))
     if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
         _skip(file, size)
@@ -186,7 +188,7 @@ def _member_of_tar(file: IO[bytes], name: str, info: tarfile.TarInfo, size: int,
 
 
 def _read(file: IO[bytes], size: int) -> bytes:
-    """So many bytes of a tar archive, and what fills the last block."""
+    """Return the next `size` bytes and skip the padding of the last block."""
     whole = -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     content = file.read(whole)
     if len(content) < size:
@@ -201,7 +203,7 @@ def _skip(file: IO[bytes], size: int) -> None:
 
 
 def _records(content: bytes) -> dict[bytes, bytes]:
-    """Records of a pax header: `length key=value` and a line end each."""
+    """Return the `length key=value` records of a pax header."""
     records, place = {}, 0
     while found := _RECORD.match(content, place):
         end = place + int(found[1])

@@ -1,4 +1,4 @@
-"""What a file is by its name, where that has to be known before it is opened."""
+"""Kinds of files, told from their names before they are opened."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ _ARCHIVE = re.compile(r".*\.(zip|tar|tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst))", 
 
 
 def is_archive(name: str) -> bool:
-    """A zip or tar archive."""
+    """Whether a file is a zip or tar archive."""
     return _ARCHIVE.fullmatch(name) is not None
 
 
 def is_table(name: str) -> bool:
-    """A table with a structure in each row; JSON may be that too, and is told from its content."""
+    """Whether a file is a table with a structure in each row; JSON tables are recognised by their content instead."""
     return _TABLE.fullmatch(name) is not None
 
 
 def is_database(name: str) -> bool:
-    """A database of ASE."""
+    """Whether a file is an ASE database."""
     return name.lower().endswith(".db")
 
 
 def is_xyz(name: str) -> bool:
-    """A file of XYZ frames."""
+    """Whether a file is XYZ."""
     return _XYZ.fullmatch(name) is not None
 
 
 def is_json(name: str) -> bool:
-    """A file of JSON, which may be a list of structures."""
+    """Whether a file is JSON, which may be a list of structures."""
     return _JSON.fullmatch(name) is not None
 
 
 def is_found(name: str) -> bool:
-    """Whether a file in a directory or an archive is taken for structures: tables are not, they may be results."""
+    """Whether a file of a directory or an archive is read as structures; tables are not, they may be results."""
     base = name.replace("\\", "/").rpartition("/")[2]
-    if base.startswith("._") or name.startswith("__MACOSX/"):  # what macOS leaves beside a file
+    if base.startswith("._") or name.startswith("__MACOSX/"):  # metadata of macOS
         return False
     return bool(_STRUCTURES.fullmatch(base)) or is_archive(base)

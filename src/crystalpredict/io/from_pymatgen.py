@@ -1,4 +1,4 @@
-"""pymatgen structures and ASE atoms to crystals with their neighbours, with every check."""
+"""Convert pymatgen structures and ASE Atoms to checked crystals with their neighbours."""
 
 from __future__ import annotations
 
@@ -33,35 +33,37 @@ if TYPE_CHECKING:
 LONGEST_FORMULA = 1000
 MAX_AMOUNT = 1e6  # of an element in a formula
 OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
-FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
+MAX_CELLS_AWAY = 1e6  # beyond it, rounding loses the position in the cell
 OTHER_FORMULA = "composition differs from the formula stated in the CIF"
-with suppress_warnings():  # noble gases have no electronegativity, of which pymatgen warns once for each
+with suppress_warnings():  # pymatgen warns once for each noble gas, which has no electronegativity
     for _element in Element:
         _ = _element.X
 
 
 def structure_of_ase(atoms: Any) -> Structure | StructureError:
-    """The structure of ASE's Atoms, for which ASE need not be installed."""
+    """Return the structure of ASE Atoms, or the error; ASE need not be installed."""
     try:
         cell = np.array(atoms.get_cell(), dtype=float).reshape(3, 3)
         if not cell_volume(cell):
             return StructureError("a molecule without a lattice: a periodic cell is needed")
-        shared = atoms.info.get("occupancy") or {}  # of a CIF, which ASE reads as if the first had all of a site
+        shared = atoms.info.get("occupancy") or {}  # of a CIF: ASE fills each shared site with its first element
         if any(set(map(float, site.values())) != {1.0} for site in shared.values()):
-            return StructureError("partly occupied sites, which Atoms do not hold: give the CIF, or an ordered model")
+            return StructureError(
+                "partly occupied sites, which Atoms cannot represent: give the CIF, or an ordered model"
+            )
         x, y, z = map(bool, atoms.get_pbc())
         return Structure(
             Lattice(cell, pbc=(x, y, z)), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True
         )
-    except Exception as error:  # of anything that has a cell
+    except Exception as error:  # any object with get_cell comes here
         return StructureError(f"broken Atoms ({type(error).__name__}: {str(error)[:160]})")
 
 
 def plain_dictionary(structure: Any) -> dict[str, Any]:
-    """Return a pymatgen structure or ASE's Atoms as pymatgen's dictionary: lattice and sites without their properties.
+    """Return a pymatgen structure or ASE Atoms as pymatgen's dictionary, without site properties.
 
     Raises:
-        StructureError: it has no lattice.
+        StructureError: It has no lattice.
     """
     found = structure_of_ase(structure) if hasattr(structure, "get_cell") else structure
     if isinstance(found, StructureError):
@@ -73,7 +75,7 @@ def plain_dictionary(structure: Any) -> dict[str, Any]:
 
 
 def reduced_formula(counts: dict[str, int]) -> str:
-    """Composition(counts).reduced_formula, without the detour over a Composition."""
+    """Return `Composition(counts).reduced_formula`, without building a Composition."""
     formula, _ = reduce_formula(counts)
     return Composition.special_formulas.get(formula, formula)
 
@@ -85,27 +87,34 @@ def composition_of_formula(formula: str) -> dict[int, float]:
         formula: such as `Ca(OH)2` or `Li0.5CoO2`.
 
     Raises:
-        ValueError: The text is no formula, or has an element that no model knows.
+        ValueError: The text is not a formula, or has an element that no model covers.
     """
     if len(formula) > LONGEST_FORMULA:
         raise ValueError(f"a formula of {len(formula)} characters")
     try:
         composition = Composition(formula, strict=True)
         amounts = {element.Z: float(amount) for element, amount in composition.element_composition.items()}
-    except Exception:  # of a text that may be anything, its parser raises what it likes
-        raise ValueError(f"{formula[:60]!r} is no formula, such as Fe2O3") from None
+    except Exception:  # the parser raises errors of many kinds
+        raise ValueError(f"{formula[:60]!r} is not a formula: write it as in Fe2O3") from None
     if not amounts or not all(0 < amount < MAX_AMOUNT for amount in amounts.values()):
-        raise ValueError(f"{formula[:60]!r} is no formula, such as Fe2O3")
+        raise ValueError(f"{formula[:60]!r} is not a formula: write it as in Fe2O3")
     if unknown := [number for number in amounts if number > len(ELEMENTS)]:
-        raise ValueError(f"{formula[:60]!r}: no model knows the element {Element.from_Z(unknown[0]).symbol}")
+        raise ValueError(f"{formula[:60]!r}: no model covers the element {Element.from_Z(unknown[0]).symbol}")
     return amounts
 
 
 def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> tuple[Crystal, list[str]]:
-    """The crystal of a pymatgen structure and what was decided about it; StructureError if it is none.
+    """Return the crystal of a pymatgen structure, and warnings.
 
-    `elements`: atomic numbers of the sites, if each is one element alone. Oxidation states, spins and isotopes are
-    dropped. A site shared by several elements, or partly vacant, keeps its occupancies.
+    Oxidation states, spins and isotopes are dropped. A site shared by several elements, or partly vacant, keeps its
+    occupancies.
+
+    Args:
+        structure: The structure.
+        elements: Atomic number of each site, if each is fully occupied by one element.
+
+    Raises:
+        StructureError: It is not a crystal, or an element, a coordinate or an occupancy is impossible.
     """
     if not hasattr(structure, "lattice"):  # a Molecule, from Python
         raise StructureError("a molecule without a lattice: a periodic cell is needed")
@@ -117,8 +126,8 @@ def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> 
     if error := cell_error(lattice, len(structure)):
         raise StructureError(error)
     fractional = np.array(structure.frac_coords, dtype=float)
-    if not np.abs(fractional).max() < FARTHEST:  # false for not-a-number too
-        raise StructureError(f"a coordinate is not a number, or more than {FARTHEST:.0e} cells away")
+    if not np.abs(fractional).max() < MAX_CELLS_AWAY:  # false for not-a-number too
+        raise StructureError(f"a coordinate is not a number, or more than {MAX_CELLS_AWAY:.0e} cells away")
     positions = (fractional - np.floor(fractional)) @ lattice
     notes = []
     stated = structure.properties.get(STATED_FORMULA, "")
@@ -141,7 +150,7 @@ def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> 
 
 
 def ordered_elements(structure: Structure) -> list[int]:
-    """Atomic number of every site; none unless each site is one element that the model knows, and all of it."""
+    """Return the atomic number of each site; empty unless each is fully occupied by one element of ELEMENTS."""
     numbers = []
     for site in structure:
         species = site.species
@@ -153,18 +162,18 @@ def ordered_elements(structure: Structure) -> list[int]:
 
 
 def _name(site: PeriodicSite, number: int) -> str:
-    """What a message calls a site: as in its file, if that lists less than every site of the cell."""
+    """Return the label of a site for messages: that of its CIF, or its number in the cell."""
     return str(site.properties.get(CIF_SITE, f"site {number}"))
 
 
 def _occupants(site: PeriodicSite, name: str) -> dict[int, float]:
-    """Occupancy by atomic number of one site."""
+    """Return the occupancies of a site by atomic number."""
     occupants: dict[int, float] = {}
     for species, occupancy in site.species.items():
         if isinstance(species, DummySpecies):
             raise StructureError(f"unknown element {species.symbol!r} at {name}: name a chemical element")
         if not 1 <= species.Z <= len(ELEMENTS):
-            raise StructureError(f"element {species.symbol} at {name}: the model knows H to {ELEMENTS[-1]} only")
+            raise StructureError(f"element {species.symbol} at {name}: the model covers H to {ELEMENTS[-1]} only")
         if not occupancy >= 0:  # false for not-a-number too
             raise StructureError(f"occupancy {occupancy:g} of {species.symbol} at {name}: must lie in 0 to 1")
         occupants[species.Z] = occupants.get(species.Z, 0.0) + float(occupancy)
@@ -178,15 +187,18 @@ def _occupants(site: PeriodicSite, name: str) -> dict[int, float]:
 
 
 def is_small(crystal: Crystal, radius: float) -> bool:
-    """Whether the neighbours of a crystal may be looked for together with those of others, with no check before."""
+    """Whether the neighbours of a crystal can be searched in one batch with others, without further checks."""
     valid = bool(valid_cells(crystal.lattice[None], [crystal.n_atoms], radius)[0])
     return crystal.n_atoms <= MAX_ATOMS_DENSE_SEARCH and valid
 
 
 def neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float, *, vectors: bool) -> Neighbors:
-    """Neighbours within the radius (Å); StructureError for more than memory has room for, or for two atoms too close.
+    """Return the neighbours within the radius, Å, periodic images included.
 
-    Images of atoms count too. Of many atoms the close ones are looked for before the others.
+    In a large cell, atoms that are too close are searched first.
+
+    Raises:
+        StructureError: Two atoms are too close, or there are more than MAX_EDGES neighbours.
     """
     lattice = reduce_lattice(crystal.lattice)
     places = wrap_positions(lattice, crystal.positions)
@@ -196,7 +208,7 @@ def neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float
         _refuse_close(structure, find_neighbors(crystal.lattice, crystal.positions, MIN_DISTANCE))
     if (count := estimate_edges(lattice, places, radius)) > MAX_EDGES:
         raise StructureError(
-            f"some {count:.0e} neighbours within {radius:g} Å, more than {MAX_EDGES:,}: give a smaller cell"
+            f"about {count:.0e} neighbours within {radius:g} Å, more than {MAX_EDGES:,}: give a smaller cell"
         )
     edges = find_neighbors(crystal.lattice, crystal.positions, radius, vectors=vectors)
     _refuse_close(structure, edges)
@@ -204,7 +216,7 @@ def neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float
 
 
 def _refuse_close(structure: Structure, edges: Neighbors) -> None:
-    """StructureError if two atoms are closer than MIN_DISTANCE."""
+    """Raise StructureError if two atoms are closer than MIN_DISTANCE."""
     edge, shortest = shortest_edge(edges)
     if shortest < MIN_DISTANCE:
         one = int(np.searchsorted(edges.first, edge, side="right")) - 1
@@ -218,10 +230,10 @@ def _too_close(structure: Structure, one: int, two: int, apart: float) -> Struct
 
 
 def differs_from_formula(composition: Composition, formula: str) -> bool:
-    """Whether the composition has other proportions than the formula stated, if one is stated and understood."""
+    """Whether the proportions of a composition differ from those of a stated formula; False if that is not readable."""
     try:
         stated = Composition(formula.strip("'\" ")).fractional_composition
         found = composition.remove_charges().fractional_composition
-    except ValueError:  # of what is found too, which may be no element: an error of its own
+    except ValueError:  # also for a species that is not an element, which has its own error
         return False
     return bool(stated) and not stated.almost_equals(found, rtol=0.02, atol=0.005)

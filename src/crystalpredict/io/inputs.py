@@ -1,4 +1,4 @@
-"""What the user names on the command line, expanded to paths of files, one after the other."""
+"""Expand the inputs of the command line to paths of files."""
 
 from __future__ import annotations
 
@@ -15,50 +15,63 @@ from typing import IO
 from crystalpredict.errors import UsageError
 from crystalpredict.io.file_types import is_found
 
-BLOCK = 2**16  # bytes of a list that are read at a time
-LONGEST_NAME = 2**16  # bytes of a path, more than any system has
+BLOCK = 2**16  # bytes read from a list of paths at a time
+MAX_PATH_BYTES = 2**16  # more than any operating system allows
 RESULTS = re.compile(r'\[\s*(\]\s*$|\{"(path|id)": "([^"\\]|\\.)*", "(index|row)": \d)')  # of `predict`, `evaluate`
 NOTHING = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
 
 def expand(inputs: Iterable[str], *, null: bool = False) -> Iterator[str]:
-    """Paths of the files that `inputs` stand for, in order; UsageError at once where one stands for nothing.
+    """Yield the paths of the files that the inputs name, in order.
 
-    A directory stands for the structure files and archives in and below it, in the order of their paths, without JSON
-    that `predict` wrote; a pattern for what it matches, sorted; `@list` for the paths in a file, one a line or each
-    ended by a null byte, taken as they are; `-` for those on stdin. A path that does not exist is kept: it becomes a
-    row with an error. Directories and lists are read as the paths are asked for.
+    A directory gives the structure files and archives in and below it, in the order of their paths, except JSON that
+    `predict` wrote. A pattern gives its matches, sorted. `@list` gives the paths in a file, `-` those on stdin; they
+    are not expanded. A path that does not exist is kept: it becomes a row with an error. Directories and lists are
+    read lazily.
+
+    Args:
+        inputs: Paths, directories, patterns, `@list` or `-`.
+        null: Paths in lists end with a null byte instead of a line end.
+
+    Raises:
+        UsageError: An input names no file; raised before the first path, for lists and directories too.
     """
     paths = chain.from_iterable([_expand_one(item, null) for item in inputs])
-    return _begun(paths, NOTHING)
+    return _checked_first(paths, NOTHING)
 
 
 def _expand_one(item: str, null: bool) -> Iterator[str]:
     if item == "-":
         return _names(sys.stdin.buffer, null)
     if item.startswith("@") and not os.path.lexists(item):
-        return _begun(_names_in_file(item[1:], null))
-    if os.path.isdir(item):  # and no error for a name that is too long, which becomes a row
-        return _begun(_walk(item), f"{item}: no CIF, POSCAR, *.vasp, XYZ or JSON file and no archive in this directory")
+        return _checked_first(_names_in_file(item[1:], null))
+    if os.path.isdir(item):  # False for a name that is too long, which becomes a row with an error
+        return _checked_first(
+            _walk(item), f"{item}: no CIF, POSCAR, *.vasp, XYZ or JSON file and no archive in this directory"
+        )
     if has_magic(item) and not os.path.exists(item):
         files = sorted(file for file in glob(item, recursive=True) if not os.path.isdir(file))
-        return _begun(iter(files), f"{item}: the pattern matches no file")
+        return _checked_first(iter(files), f"{item}: the pattern matches no file")
     return iter([item])
 
 
-def _begun(paths: Iterator[str], complaint: str = "") -> Iterator[str]:
-    """The paths, the first of them looked up now; UsageError with the complaint if there are none."""
+def _checked_first(paths: Iterator[str], message: str = "") -> Iterator[str]:
+    """Return the paths; the first is read now.
+
+    Raises:
+        UsageError: There are none, and there is a message for that.
+    """
     first = next(paths, None)
-    if first is None and complaint:
-        raise UsageError(complaint)
+    if first is None and message:
+        raise UsageError(message)
     return iter(()) if first is None else chain([first], paths)
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Structure files in and below a directory in the order of their paths; of one directory the names are in memory.
+    """Yield the structure files in and below a directory in the order of their paths.
 
-    Links to directories are not followed. A directory that cannot be listed is given as if it were a file, so that it
-    becomes a row with an error.
+    Links to directories are not followed. A directory that cannot be listed is yielded itself, so that it becomes a row
+    with an error.
     """
     try:
         with os.scandir(folder) as entries:
@@ -81,7 +94,7 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _is_result(path: str) -> bool:
-    """Whether a file is JSON that `predict` wrote, told from its beginning; one that cannot be read is not."""
+    """Whether a file begins like JSON that `predict` wrote; False if it cannot be read."""
     if ".json" not in path[-9:].lower():
         return False
     from crystalpredict.io.text import CANNOT_UNPACK, opened_text
@@ -94,9 +107,9 @@ def _is_result(path: str) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a regular file, a link to one or to nothing; only of a link more is asked than the directory says.
+    """Whether an entry is a regular file, a link to one, or a broken link, which becomes a row with an error.
 
-    What a link to nothing stands for was not fetched, or is lost: that is an error, and no reason to be silent.
+    Only links need a system call.
     """
     if entry.is_file(follow_symlinks=False) or not entry.is_symlink():
         return entry.is_file(follow_symlinks=False)
@@ -121,27 +134,27 @@ def _names_in_file(name: str, null: bool) -> Iterator[str]:
 
 
 def _names(file: IO[bytes], null: bool) -> Iterator[str]:
-    """The paths in a list, as the system has them, whatever their encoding."""
-    from crystalpredict.io.text import MOST_BLANK_LINES
+    """Yield the paths in a list, decoded as file names."""
+    from crystalpredict.io.text import MAX_BLANK_LINES
 
     empty = 0
     for number, name in enumerate(_ended_by_null(file) if null else _lines(file)):
         empty = 0 if name else empty + 1
-        if empty > MOST_BLANK_LINES:
-            raise UsageError(f"a list of paths with more than {MOST_BLANK_LINES:,} empty lines on end: is it one?")
+        if empty > MAX_BLANK_LINES:
+            raise UsageError(f"a list of paths with more than {MAX_BLANK_LINES:,} empty lines in a row: check the file")
         if text := name if number else name.removeprefix(b"\xef\xbb\xbf"):
             yield os.fsdecode(text)
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    while line := file.readline(LONGEST_NAME + 1):
+    while line := file.readline(MAX_PATH_BYTES + 1):
         _refuse_long(line)
         yield line.strip()
 
 
 def _refuse_long(name: bytes) -> None:
-    if len(name) > LONGEST_NAME:
-        raise UsageError(f"a list of paths with a line of more than {LONGEST_NAME >> 10} KiB: is it one?")
+    if len(name) > MAX_PATH_BYTES:
+        raise UsageError(f"a list of paths with a line of more than {MAX_PATH_BYTES >> 10} KiB: check the file")
 
 
 def _ended_by_null(file: IO[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""JSON to pymatgen structures: pymatgen's own, jarvis-tools', and plain arrays."""
+"""Read pymatgen structures from JSON: pymatgen's format, that of jarvis-tools, and plain arrays."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from pymatgen.core.structure import Structure
 
 from crystalpredict.crystals.crystal import lattice_from_parameters
 from crystalpredict.errors import StructureError
-from crystalpredict.io.json_text import AGAIN, json_reason, parsed_json
+from crystalpredict.io.json_text import DOWNLOAD_AGAIN, json_reason, parsed_json
 
 BROKEN_JSON = "broken pymatgen JSON"
 
 
 def structures_of_json(text: str) -> list[Structure | StructureError]:
-    """Structures of pymatgen JSON, of jarvis-tools' or of plain arrays: one object, or a list of them."""
+    """Return the structures of a JSON object or list, each of which may be an error.
+
+    Raises:
+        StructureError: The JSON is broken, too large or an empty list.
+    """
     try:
         content = parsed_json(text)
     except (ValueError, RecursionError) as error:
-        raise StructureError(f"broken JSON ({json_reason(error)}): {AGAIN}") from None
+        raise StructureError(f"broken JSON ({json_reason(error)}): {DOWNLOAD_AGAIN}") from None
     items = content if isinstance(content, list) else [content]
     if not items:
         raise StructureError("an empty JSON list: no structures in it")
@@ -31,7 +35,7 @@ def structures_of_json(text: str) -> list[Structure | StructureError]:
 
 
 def _structure_of_dict(item: Any) -> Structure | StructureError:
-    for key in ("structure", "atoms"):  # a computed entry, or a row of a data set
+    for key in ("structure", "atoms"):  # of a computed entry, or of a row of a data set
         if isinstance(item, dict) and isinstance(item.get(key), dict):
             item = item[key]
     try:
@@ -40,7 +44,7 @@ def _structure_of_dict(item: Any) -> Structure | StructureError:
         return StructureError(f"{BROKEN_JSON}: {error}")
     except MemoryError:
         raise
-    except Exception:  # pymatgen raises whatever its parsing meets
+    except Exception:  # pymatgen raises errors of many kinds
         return StructureError(f"{BROKEN_JSON}: check the lattice, the species and the three coordinates of each site")
 
 
@@ -49,7 +53,7 @@ def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
         symbols = [_species(str(symbol).strip(), n) for n, symbol in enumerate(item["elements"], start=1)]
         cartesian = item.get("cartesian", False)
         if not isinstance(cartesian, bool):
-            raise StructureError(f"cartesian is {str(cartesian)[:40]!r}, and neither true nor false")
+            raise StructureError(f"cartesian is {str(cartesian)[:40]!r}: it must be true or false")
         return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
     if {"lattice", "species", "frac_coords"} <= keys:
         _refuse_no_cell(item["lattice"])
@@ -58,22 +62,22 @@ def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
     if {"ids", "nextid"} <= keys:
         return StructureError("a JSON database of ASE: convert it with `ase convert -i json FILE structures.extxyz`")
     if "sites" not in keys:
-        return StructureError("JSON, but no pymatgen Structure: write it with structure.to(filename=...)")
+        return StructureError("JSON without a pymatgen Structure: write it with structure.to(filename=...)")
     if "lattice" not in keys:
         return StructureError("a molecule without a lattice: a periodic cell is needed")
     if item["sites"] == []:
         raise StructureError("a structure needs at least 1 site")
     if "matrix" not in item["lattice"]:
         _refuse_no_cell([item["lattice"][name] for name in ("a", "b", "c", "alpha", "beta", "gamma")])
-    # no more than the crystal: of properties pymatgen makes objects, and imports the modules that they name
+    # without properties: pymatgen would import the modules that they name
     sites = [_site(site, number) for number, site in enumerate(item["sites"], start=1)]
     return Structure.from_dict({"lattice": item["lattice"], "sites": sites})
 
 
 def _refuse_no_cell(parameters: Any) -> None:
-    """StructureError for lengths and angles of which pymatgen makes some cell, and no cell has them."""
+    """Raise StructureError for impossible lengths and angles, from which pymatgen would still make a cell."""
     if len(parameters) != 6:
-        raise StructureError(f"a lattice of {len(parameters)} numbers: it needs three lengths and three angles")
+        raise StructureError(f"a lattice of {len(parameters)} numbers: give three lengths and three angles")
     try:
         lattice_from_parameters(parameters)
     except ValueError as error:
@@ -81,7 +85,11 @@ def _refuse_no_cell(parameters: Any) -> None:
 
 
 def _site(site: Any, number: int) -> dict[str, Any]:
-    """What a site of pymatgen's JSON has of the crystal; StructureError for one that is impossible."""
+    """Return the species and coordinates of a site of pymatgen's JSON.
+
+    Raises:
+        StructureError: An element, an occupancy or the number of coordinates is impossible.
+    """
     occupancies = [float(each["occu"]) for each in site["species"]]
     for each, occupancy in zip(site["species"], occupancies, strict=True):
         _species(each["element"], number)
@@ -91,16 +99,18 @@ def _site(site: Any, number: int) -> dict[str, Any]:
     if sum(occupancies) > 1 + 1e-8:
         raise StructureError(f"occupancies at site {number} add up to {sum(occupancies):.3g}, which is more than 1")
     if len(site["abc"]) != 3:
-        raise StructureError(f"site {number} has {len(site['abc'])} coordinates, and not three")
+        raise StructureError(f"site {number} has {len(site['abc'])} coordinates instead of three")
     species: dict[str, dict[str, Any]] = {}
-    for each, occupancy in zip(site["species"], occupancies, strict=True):  # pymatgen would take the last of one kind
+    for each, occupancy in zip(
+        site["species"], occupancies, strict=True
+    ):  # pymatgen would drop all but the last of equal species
         key = json.dumps({name: value for name, value in each.items() if name != "occu"}, sort_keys=True, default=str)
         species[key] = {**each, "occu": occupancy + species.get(key, {}).get("occu", 0.0)}
     return {"species": list(species.values()), "abc": site["abc"]}
 
 
 def _species(name: Any, number: int) -> Any:
-    """A species as pymatgen takes it; StructureError where a text names no element."""
+    """Return a species as it is; StructureError for a text that is not an element."""
     if isinstance(name, str):
         named = re.fullmatch(r"([A-Z][a-z]?)([0-9.]*[+-])?", name)
         if named is None or not Element.is_valid_symbol(named[1]):

@@ -1,4 +1,4 @@
-"""JSON that may come from anywhere: no more values than memory has, and what is wrong with it in one phrase."""
+"""Parse JSON with a limit on the number of its values."""
 
 from __future__ import annotations
 
@@ -9,28 +9,38 @@ from typing import Any
 
 from crystalpredict.errors import StructureError
 
-MOST_VALUES = 2**25  # in JSON that is read at once: an empty list takes 64 bytes
-AGAIN = "write or download it again"
+MAX_JSON_VALUES = 2**25  # of one document: an empty list takes 64 bytes of memory
+DOWNLOAD_AGAIN = "write or download it again"
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def parsed_json(text: str, most: int = 0) -> Any:
-    """The content of JSON; ValueError or RecursionError if it is none.
+def parsed_json(text: str, max_values: int = 0) -> Any:
+    """Return the content of JSON.
 
-    StructureError for more than `most` values, or MOST_VALUES, which the memory may not have.
+    Args:
+        text: The JSON.
+        max_values: Limit on its values; 0: MAX_JSON_VALUES.
+
+    Raises:
+        ValueError, RecursionError: It is not JSON.
+        StructureError: It has too many values.
     """
-    _refuse_many_values(text, most or MOST_VALUES)
+    _refuse_many_values(text, max_values or MAX_JSON_VALUES)
     return json.loads(text)
 
 
-def _refuse_many_values(text: str, most: int) -> None:
-    if len(text) > most and sum(map(text.count, ",[{")) > most:
-        raise StructureError(f"JSON of more than {most:,} values: write a line or a file for each crystal")
+def _refuse_many_values(text: str, max_values: int) -> None:
+    if len(text) > max_values and sum(map(text.count, ",[{")) > max_values:
+        raise StructureError(f"JSON of more than {max_values:,} values: write a line or a file for each crystal")
 
 
 def items_of(text: str) -> Iterator[tuple[Any, str]]:
-    """The items of a list of JSON and the text of each; StructureError at the first place where there is none."""
-    _refuse_many_values(text, MOST_VALUES)
+    """Yield the items of a JSON list, each with its text.
+
+    Raises:
+        StructureError: The JSON is broken after the items yielded so far, or has too many values.
+    """
+    _refuse_many_values(text, MAX_JSON_VALUES)
     decoder, space = json.JSONDecoder(), _SPACE
     place = space.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
     if text[place : place + 1] == "]":
@@ -44,14 +54,14 @@ def items_of(text: str) -> Iterator[tuple[Any, str]]:
                 break
             place = space.match(text, place + 1).end()  # type: ignore[union-attr]
     except (ValueError, RecursionError) as error:
-        raise StructureError(f"broken JSON ({json_reason(error)}): write or download it again") from None
+        raise StructureError(f"broken JSON ({json_reason(error)}): {DOWNLOAD_AGAIN}") from None
     if text[place:].strip() != "]":
         line = text.count("\n", 0, place) + 1
-        raise StructureError(f"broken JSON (at line {line}): write or download it again")
+        raise StructureError(f"broken JSON (at line {line}): {DOWNLOAD_AGAIN}")
 
 
 def json_reason(error: Exception) -> str:
-    """Why a text is no JSON, in one phrase."""
+    """Return why a text is not JSON, in one phrase."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, json.JSONDecodeError):

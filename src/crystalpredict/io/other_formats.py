@@ -1,4 +1,4 @@
-"""Files of other programs, told from their first lines, and how to convert them."""
+"""Recognise files of other programs by their first lines, and say how to convert them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ FORMATS = (
     ),
     (r"^[ \t]*(CRYST1|HETATM|ATOM  |HEADER )", "a PDB file: " + ASE.format("proteindatabank")),
     (r"^[ \t]*(PRIMVEC|CONVVEC)\b", "an XSF file: " + ASE.format("xsf")),
-    (r"\AITEM: TIMESTEP", "a dump of LAMMPS: " + ASE.format("lammps-dump-text") + ", and mind the types"),
-    (r"^[ \t]*\d+\s+atoms\s*$", "a data file of LAMMPS: " + ASE.format("lammps-data") + ", and mind the types"),
-    (r"^[ \t]*&(force_eval|global)\b", "an input of CP2K: write an extended XYZ or a CIF with CP2K"),
+    (r"\AITEM: TIMESTEP", "a dump of LAMMPS: " + ASE.format("lammps-dump-text") + ", and check the atom types"),
+    (r"^[ \t]*\d+\s+atoms\s*$", "a data file of LAMMPS: " + ASE.format("lammps-data") + ", and check the atom types"),
+    (r"^[ \t]*&(force_eval|global)\b", "an input of CP2K: write a CIF or an extended XYZ with CP2K"),
     (r"^TITL\b", "a .res or .ins file of SHELX: write a CIF with SHELXL (ACTA)"),
     (r"\A\s*(PAW_|US |NC )", "a POTCAR of VASP, which has no structure: give the POSCAR"),
     (r"\A\s*(SYSTEM|ALGO|ENCUT|ISMEAR|PREC)\s*=", "an INCAR of VASP, which has no structure: give the POSCAR"),
     (r"V[23]000\s*$", "a molecule without a lattice: a periodic cell is needed"),
     (r"\Aversion https://git-lfs", f"a pointer of Git LFS, {READABLE}: fetch the file with git lfs pull"),
 )
-BEGINNING = 2**16  # characters in which a file shows what it is
+SEARCHED_CHARACTERS = 2**16  # at the beginning of a file
 MAGIC = (
     (b"SQLite format 3", "a SQLite database: if it is one of ASE, call it *.db"),
     (b"\x89HDF", "an HDF5 file: write a POSCAR or a CIF with the program that made it"),
@@ -41,21 +41,21 @@ MAGIC = (
 )
 
 
-def what_is_markup(text: str) -> str:
-    """What a file of XML or HTML is, and what to do."""
-    start = text[:BEGINNING]
+def describe_markup(text: str) -> str:
+    """Return what a file of XML or HTML is, and what to do."""
+    start = text[:SEARCHED_CHARACTERS]
     found = (what for form, what in MARKUP if re.search(form, start, re.IGNORECASE))
     return next(found, "XML or a web page, not a structure: convert it to CIF, or download the file itself")
 
 
-def what_is(text: str) -> str:
-    """What a text is that is no structure, and what to do."""
-    start = text[:BEGINNING]
+def describe_text(text: str) -> str:
+    """Return what a text that is not a structure is, and what to do."""
+    start = text[:SEARCHED_CHARACTERS]
     found = (what for form, what in FORMATS if re.search(form, start, re.MULTILINE | re.IGNORECASE))
     return next(found, f"{READABLE}: convert it to one of these")
 
 
-def what_is_binary(content: bytes) -> str:
-    """What a binary file is, and what to do."""
+def describe_binary(content: bytes) -> str:
+    """Return what a binary file is, and what to do."""
     found = (what for magic, what in MAGIC if content.startswith(magic))
     return next(found, "a binary file: give a CIF, a POSCAR or pymatgen JSON")

@@ -1,4 +1,4 @@
-"""Entries as a few large arrays, for the way from a worker: to pickle nine small ones for each takes twice as long."""
+"""Pack entries into a few large arrays: pickling nine small arrays for each takes twice as long."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ plain_fields: Callable[[Entry], tuple[Any, ...]] = attrgetter(*PLAIN)
 
 @dataclass(frozen=True)
 class Column:
-    """Arrays, those of one field of all crystals or neighbour lists, in one: flat, one after the other."""
+    """One field of all crystals or neighbour lists: flattened arrays in one, and their shapes."""
 
     values: FloatArray | IntArray
     shapes: list[tuple[int, ...]]
 
     def parts(self) -> Iterator[FloatArray | IntArray]:
-        """The arrays, as views of the large one."""
+        """Yield the arrays, as views of the large one."""
         start = 0
         for shape in self.shapes:
             end = start + prod(shape)
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Packed:
-    """Other fields of entries; whether each has a crystal; the arrays by field, None for one that all lists lack."""
+    """Packed entries: plain fields, whether each has a crystal, and arrays by field; None for a field that is unset."""
 
     plain: list[tuple[Any, ...]]
     whole: list[bool]
@@ -50,7 +50,7 @@ class Packed:
 
 
 def pack(entries: Sequence[Entry]) -> Packed:
-    """The entries in a form that is quick to pickle."""
+    """Return the entries in a form that is quick to pickle."""
     whole = [entry.crystal is not None for entry in entries]
     return Packed(
         [plain_fields(entry) for entry in entries],
@@ -61,7 +61,7 @@ def pack(entries: Sequence[Entry]) -> Packed:
 
 
 def unpack(packed: Packed) -> list[Entry]:
-    """The entries again."""
+    """Return the entries of a packed form."""
     crystals = map(Crystal, *_parts(packed.crystals))
     neighbors = map(Neighbors, *_parts(packed.neighbors))
     entries = []

@@ -1,4 +1,4 @@
-"""POSCAR files, one structure or many one after the other, to pymatgen structures, as VASP's manual has the format."""
+"""Read POSCAR files of one or more structures, in the format of VASP's manual, to pymatgen structures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crystalpredict.crystals.crystal import cell_volume
 from crystalpredict.errors import StructureError
 from crystalpredict.io.text import number_of
 
-HEADER_LINES = 7  # from the title to the line above the coordinates, or above `Direct` if the dynamics are selective
+HEADER_LINES = 7  # title, scale, three vectors, symbols, counts
 XDATCAR = "an XDATCAR with more coordinates than atoms: convert it with `ase convert -n : XDATCAR frames.extxyz`"
 PLANE = "broken POSCAR: the three vectors of the cell lie in a plane"
 _SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[_/].*)?")  # names of POTCARs too: Fe_pv, Fe_pv/1a2b3c
@@ -23,20 +23,20 @@ _AFTERWARDS = re.compile(r"\s*(lattice\s+veloc.*|d(irect)?|c(art\w*)?|k(art\w*)?
 
 
 def is_poscar(text: str) -> bool:
-    """Whether the second line begins with a number, but no frame of XYZ, and the three after it with three each."""
+    """Whether a text begins like a POSCAR: a scale and three vectors below the first line, and not an XYZ frame."""
     lines = text.split("\n", 5)[:5]
     return _is_cell(lines, 0) and "lattice=" not in lines[1].lower()
 
 
 def has_poscar(text: str) -> bool:
-    """Whether a POSCAR begins somewhere in a text."""
+    """Whether a POSCAR begins on any line of a text."""
     return bool(_beginnings(text.split("\n")))
 
 
 def structures_of_poscar(text: str) -> list[Structure | StructureError]:
-    """Every structure of a file of POSCARs; an error stands in the place of each that cannot be read.
+    """Return every structure of a text of POSCARs, or its error.
 
-    Velocities may stand behind the coordinates. Whatever else stands between two structures is an error of its own.
+    Velocities may follow the coordinates. Any other lines between two structures give a further error.
     """
     lines = text.split("\n")
     starts = _beginnings(lines)
@@ -44,51 +44,51 @@ def structures_of_poscar(text: str) -> list[Structure | StructureError]:
         starts.insert(0, 0)
     found: list[Structure | StructureError] = []
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        where = f"structure that begins in line {start + 1}: " if len(starts) > 1 else ""
+        where = f"structure that begins on line {start + 1}: " if len(starts) > 1 else ""
         try:
             structure, rest = _structure_of(lines[start:end], start)
             found.append(structure)
             if odd := _odd_line(rest):
                 place = end - len(rest) + odd
                 where = ""
-                raise StructureError(f"no POSCAR begins in line {place}: check the cell, the symbols and the counts")
+                raise StructureError(f"no POSCAR begins on line {place}: check the cell, the symbols and the counts")
         except StructureError as error:
             found.append(StructureError(f"{where}{error}"))
     return found
 
 
 def _beginnings(lines: Sequence[str]) -> list[int]:
-    """Numbers of the lines at which a header begins: title, scale, cell, symbols and counts, and a line of words."""
+    """Return the numbers of the lines at which a header begins: title, scale, cell, symbols, counts and mode."""
     starts = []
     for number in range(len(lines) - HEADER_LINES):
         named = lines[number + 5].lstrip()[:1].isalpha()
         below = lines[number + 6 + named]
         if not below.lstrip()[:1].isalpha() or not _counts(lines[number + 5 + named]):
             continue
-        # without symbols, numbers of any kind may stand above a line that is not known
+        # without symbols, any numbers could be counts, unless a known mode follows
         if (named or _MODE.fullmatch(below)) and _is_cell(lines, number):
             starts.append(number)
     return starts
 
 
 def _is_cell(lines: Sequence[str], start: int) -> bool:
-    """Whether a scale and three vectors stand below the line `start`."""
+    """Whether a scale and three vectors follow the line `start`."""
     numbers = [_leading_numbers(line, 3) for line in lines[start + 1 : start + 5]]
     return len(numbers) == 4 and bool(numbers[0]) and all(len(row) == 3 for row in numbers[1:])
 
 
 def _structure_of(lines: list[str], start: int) -> tuple[Structure, list[str]]:
-    """The structure that begins in the first of the lines, line `start` of the file, and the lines behind it."""
+    """Return the first structure and the lines after it; `start`: number of the first line in the file."""
     if not _is_cell(lines, 0):
-        raise StructureError("broken POSCAR: no scale and three vectors of a cell below its first line")
+        raise StructureError("broken POSCAR: the first line is not followed by a scale and three cell vectors")
     scale, lattice = _cell_of(lines)
     symbols, counts = _composition(lines)
     n_atoms, first = sum(counts), 6 + bool(symbols)
     if n_atoms > len(lines):
-        raise StructureError(f"broken POSCAR: counts of {n_atoms:.3g} atoms in {len(lines)} lines: a file cut off")
+        raise StructureError(f"broken POSCAR: counts of {n_atoms:.3g} atoms in {len(lines)} lines: the file is cut off")
     first += lines[first].lstrip()[:1] in ("s", "S") if len(lines) > first else 0
     if len(lines) <= first or not lines[first].lstrip()[:1].isalpha():
-        raise StructureError("broken POSCAR: no line Direct or Cartesian above the coordinates")
+        raise StructureError("broken POSCAR: no line `Direct` or `Cartesian` above the coordinates")
     cartesian = lines[first].lstrip()[0] in "cCkK"
     rows = lines[first + 1 : first + 1 + int(n_atoms)]
     places = []
@@ -99,9 +99,9 @@ def _structure_of(lines: list[str], start: int) -> tuple[Structure, list[str]]:
             )
         places.append(place)
     if len(places) < n_atoms:
-        raise StructureError(f"broken POSCAR: coordinates of {len(places)} of {n_atoms:.0f} atoms: a file cut off")
+        raise StructureError(f"broken POSCAR: coordinates of {len(places)} of {n_atoms:.0f} atoms: the file is cut off")
     rest = lines[first + 1 + len(rows) :]
-    _refuse_more(rest)
+    _refuse_extra_coordinates(rest)
     species = _repeated(symbols, counts) or _labels(rows)
     coordinates = np.array(places) * scale if cartesian else np.array(places)
     try:
@@ -111,7 +111,7 @@ def _structure_of(lines: list[str], start: int) -> tuple[Structure, list[str]]:
 
 
 def _cell_of(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Scale (3,) of x, y and z, and lattice (3, 3), Å, scaled."""
+    """Return the scale (3,) of x, y and z, and the scaled lattice (3, 3), Å."""
     lattice = np.array([_leading_numbers(line, 3) for line in lines[2:5]])
     scales = _leading_numbers(lines[1])
     if len(scales) > 1 and (len(scales) != 3 or min(scales) <= 0):
@@ -125,21 +125,21 @@ def _cell_of(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _composition(lines: Sequence[str]) -> tuple[list[str], list[float]]:
-    """The symbols of the elements, none in the format of VASP 4, and the number of atoms of each."""
+    """Return the element symbols, empty in the format of VASP 4, and the number of atoms of each."""
     words = re.split("[!#]", lines[5])[0].split() if len(lines) > 5 else []
     symbols = words if any(word[:1].isalpha() for word in words) else []
     counts = _counts(lines[6] if len(lines) > 6 else "") if symbols else _counts(" ".join(words))
     if not counts:
-        raise StructureError("broken POSCAR: no line of counts, whole numbers above 0, below the cell and the symbols")
+        raise StructureError("broken POSCAR: no line of counts (whole numbers above 0) below the cell and the symbols")
     if symbols and len(symbols) != len(counts):
-        raise StructureError("broken POSCAR: the two lines below the cell need as many counts as element symbols")
+        raise StructureError(f"broken POSCAR: {len(symbols)} element symbols but {len(counts)} counts below the cell")
     return [_element(symbol) for symbol in symbols], counts
 
 
 def _element(symbol: str) -> str:
     named = _SYMBOL.fullmatch(symbol)
     if named is None or not Element.is_valid_symbol(named[1]):
-        raise StructureError(f"unknown element {symbol!r} in a POSCAR: name chemical elements, as in Na Cl")
+        raise StructureError(f"unknown element {symbol!r} in a POSCAR: write symbols such as Na Cl")
     return named[1]
 
 
@@ -148,7 +148,7 @@ def _repeated(symbols: Sequence[str], counts: Sequence[float]) -> list[str]:
 
 
 def _labels(rows: Sequence[str]) -> list[str]:
-    """The elements that stand behind the coordinates, where no line of symbols does."""
+    """Return the elements that follow the coordinates, for a POSCAR without a line of symbols."""
     words = [row.split()[3:] for row in rows]
     if flagged := all(len(row) > 3 and {*row[:3]} <= {"T", "F"} for row in words):
         words = [row[3:] for row in words]
@@ -158,8 +158,8 @@ def _labels(rows: Sequence[str]) -> list[str]:
     return labels
 
 
-def _refuse_more(rest: Sequence[str]) -> None:
-    """StructureError where the coordinates go on behind the last atom."""
+def _refuse_extra_coordinates(rest: Sequence[str]) -> None:
+    """Raise StructureError if coordinates follow the last atom."""
     if any("configuration=" in line for line in rest):
         raise StructureError(XDATCAR)
     if rest and len(_leading_numbers(rest[0], 3)) == 3:
@@ -167,15 +167,15 @@ def _refuse_more(rest: Sequence[str]) -> None:
 
 
 def _odd_line(rest: Sequence[str]) -> int:
-    """Which of the lines behind a structure, 1 for the first, begins what may be another one; 0 if none does.
+    """Return the number, from 1, of the line after a structure that may begin a broken one; 0 if there is none.
 
-    Velocities have an empty line or one of words above them. Words without numbers below them are a comment.
+    Velocities follow an empty line or one of words. Words that no numbers follow are a comment.
     """
     for number, line in enumerate(rest, start=1):
         words = line.split()
         is_grid = len(words) == 3 and all(map(str.isdecimal, words))
         if is_grid and len(_leading_numbers("".join(rest[number : number + 1]))) > 3:
-            return 0  # of a CHGCAR, with a density on it
+            return 0  # the density grid of a CHGCAR
         beside = number == 1 and words
         if not _AFTERWARDS.fullmatch(line) and (beside or len(_leading_numbers(line)) < len(words)):
             below = (each.split() for each in rest[number:])
@@ -185,17 +185,17 @@ def _odd_line(rest: Sequence[str]) -> int:
 
 
 def _counts(line: str) -> list[float]:
-    """Numbers of atoms in a line, before any comment; none if there are others, or no atoms."""
+    """Return the numbers of atoms on a line, without its comment; empty if it has anything else, or no atoms."""
     words = re.split("[!#]", line)[0].split()
     good = words and all(word.isdecimal() and word.isascii() for word in words)
     counts = [float(word) for word in words] if good else []
     return counts if sum(counts) else []
 
 
-def _leading_numbers(line: str, most: int = 0) -> list[float]:
-    """The numbers with which a line begins; of a Fortran program too, 1.5D+00; no more than `most`, if given."""
+def _leading_numbers(line: str, max_numbers: int = 0) -> list[float]:
+    """Return the numbers with which a line begins, also in Fortran's format; at most `max_numbers` unless that is 0."""
     numbers = []
-    for word in line.split()[: most or None]:
+    for word in line.split()[: max_numbers or None]:
         try:
             numbers.append(number_of(word))
         except ValueError:

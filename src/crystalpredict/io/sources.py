@@ -1,4 +1,4 @@
-"""Names of files to sources of structures: files as they are, archives, tables and XYZ taken apart, one by one."""
+"""Split files into sources of structures: archives into members, tables into rows, XYZ into frames."""
 
 from __future__ import annotations
 
@@ -38,14 +38,17 @@ from crystalpredict.io.xyz import frames_of
 def sources_of(
     names: Iterable[str], structure_column: str | None = None, takes: Callable[[str], bool] = lambda name: True
 ) -> Iterator[Source]:
-    """The sources of structures in files, in their order; whatever cannot be read is a source with an error.
+    """Yield the sources of structures in files, in their order; one that cannot be read has an error.
 
-    `takes` is asked of the name of every source, in order, whether it is wanted: for one that is not, no file is opened
-    and no member of an archive is unpacked.
+    A member of an archive is named `archive.zip/member.cif`, a row of a table `table.csv#id`, or its number without an
+    id, a row of an ASE database `name.db#id`, and an item of a JSON list `list.json#id`. Items without ids and XYZ
+    frames have the name of the file and their number as index.
 
-    A member of an archive is called `archive.zip/member.cif`; a structure in a table `table.csv#id`, or by the number
-    of its row where there is no id, one in an ASE database `name.db#id`, one in a list of JSON `list.json#id`; items of
-    such a list without ids, and frames of an XYZ file, by its name, with their number as index.
+    Args:
+        names: Paths of files.
+        structure_column: Column of tables with the structures; None: the usual names.
+        takes: Called once with the name of each source, in order: whether to include it. Files and members of archives
+            that are not included are not opened.
     """
     for name in names:
         if is_archive(name):
@@ -57,7 +60,7 @@ def sources_of(
 
 
 def _inside(name: str, structure_column: str | None) -> Iterator[Source] | None:
-    """The sources in a file that has several by its name; None for any other."""
+    """Return the sources in a file whose name is that of a container; None for any other file."""
     if is_table(name):
         return _in_table(name, structure_column)
     if is_database(name):
@@ -83,7 +86,7 @@ def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source]:
             if takes(path):
                 yield Inline(path, error=member.error)
         elif is_archive(member.name):
-            yield Inline(f"{path}/{member.name}", error=member.error or "an archive in an archive: unpack it first")
+            yield Inline(f"{path}/{member.name}", error=member.error or "an archive inside an archive: unpack it first")
         elif is_json(member.name) and not member.error:
             yield from _in_member(f"{path}/{member.name}", member.content)
         else:
@@ -105,7 +108,7 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
             names = list(row)
             id_column = find_column(names, ID_COLUMNS)
             name = text_of_id(row[id_column]) if id_column else id_of_item(row) or str(number)
-            where = f"{path}#{name or f'row {number}'}"  # since the number may be the id of another row
+            where = f"{path}#{name or f'row {number}'}"  # a bare number could be the id of another row
             texts = find_column(names, TEXT_COLUMNS)
             if not wanted and not (texts and holds_structure(row[texts])) and (text := structure_in_row(row)):
                 yield Inline(where, text)
@@ -137,7 +140,7 @@ def _in_database(path: str) -> Iterator[Source]:
         yield Inline(path, error=str(error))
         return
     except FileNotFoundError:
-        yield path  # whoever reads it will say so
+        yield path  # reading it gives the error
         return
     except OSError as error:
         yield Inline(path, error=str(unreadable(error)))
@@ -147,7 +150,7 @@ def _in_database(path: str) -> Iterator[Source]:
 
 
 def _in_json(path: str) -> Iterator[Source]:
-    """The items of a file that is a list of JSON; any other file as it is."""
+    """Yield the items of a JSON list, or the file itself if it is not a list."""
     try:
         refuse_pipe(path)
         head = head_of(Path(path))
@@ -155,12 +158,12 @@ def _in_json(path: str) -> Iterator[Source]:
             yield from _in_list(path, read_text(path))
             return
     except (StructureError, *CANNOT_UNPACK):
-        pass  # whoever reads it will say what is wrong
+        pass  # reading it gives the error
     yield path
 
 
 def _in_member(name: str, content: bytes) -> Iterator[Source]:
-    """The items of a list of JSON in an archive; any other member as it is."""
+    """Yield the items of a JSON list in an archive, or the member itself if it is not a list."""
     try:
         if (text := text_of(content)).lstrip()[:1] == "[":
             yield from _in_list(name, text)
@@ -171,7 +174,7 @@ def _in_member(name: str, content: bytes) -> Iterator[Source]:
 
 
 def _in_list(path: str, text: str) -> Iterator[Source]:
-    """The items of a list of JSON, called by their ids where they have some, else by their number."""
+    """Yield the items of a JSON list, named by their ids or, without ids, by their number."""
     index = -1
     try:
         for index, (item, own) in enumerate(items_of(text)):
@@ -187,7 +190,7 @@ def _in_list(path: str, text: str) -> Iterator[Source]:
 
 
 def id_of_item(item: Any) -> str:
-    """The id of a structure in JSON: its own, or that in the data or properties beside it; empty if there is none."""
+    """Return the id of a structure in JSON, from the object or its data or properties; empty if there is none."""
     if not isinstance(item, dict):
         return ""
     structure = item.get("structure")
@@ -202,7 +205,7 @@ def id_of_item(item: Any) -> str:
 
 
 def _without(path: str, error: Exception) -> str:
-    """Message of an error, without the path that it begins with."""
+    """Return the message of an error without the path at its beginning."""
     return str(error).removeprefix(path).lstrip(":, ")
 
 
@@ -222,4 +225,4 @@ def _in_xyz(path: str) -> Iterator[Source]:
             yield Inline(path, error=str(unreadable(error)), index=index)
             return
     if not index:
-        yield path  # not there, or empty: whoever reads it will say so
+        yield path  # missing or empty: reading it gives the error

@@ -1,4 +1,4 @@
-"""Files of tables to columns: CSV, JSON lines, JSON of data sets, Parquet, and the folders of CGCNN and ALIGNN."""
+"""Read tables: CSV, JSON lines, JSON of data sets, Parquet, and the folders of CGCNN and ALIGNN."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from crystalpredict.errors import DataError, StructureError
 from crystalpredict.io.json_text import json_reason, parsed_json
 from crystalpredict.io.text import (
     CANNOT_UNPACK,
-    LARGEST,
-    MOST_BLANK_LINES,
+    MAX_BLANK_LINES,
+    MAX_FILE_BYTES,
     bounded,
     encoding_of,
     head_of,
@@ -26,13 +26,13 @@ from crystalpredict.io.text import (
     refuse_pipe,
 )
 
-MOST_COLUMNS = 10_000  # of a table that was meant to be one
-LONGEST_DOCUMENT = 2**30  # characters of JSON that is read as a whole
-MOST_VALUES_OF_DOCUMENT = 2**27
-MOST_FIELDS = 2**22  # of one row
+MAX_COLUMNS = 10_000  # more suggest a transposed table
+MAX_DOCUMENT_CHARACTERS = 2**30  # of JSON that is not one object a line
+MAX_DOCUMENT_VALUES = 2**27
+MAX_FIELDS_PER_ROW = 2**22  # more would fill the memory
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # words for nothing
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # cells without a value
 ID_COLUMNS = (
     "id", "material_id", "mp_id", "mpid", "jid", "identifier", "entry_id", "task_id", "structure_id", "cod_id",
     "icsd_id",
@@ -41,15 +41,15 @@ FORMATS = "give CSV, JSON lines, JSON or Parquet"
 MAGIC = {
     b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image",
 }  # fmt: skip
-PARQUET_ROWS = 1000  # in memory at a time, where rows are read one after the other
+PARQUET_BATCH_ROWS = 1000  # in memory at a time, in rows_of
 NO_PYARROW = "{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV"
 BROKEN_PARQUET = "broken Parquet: write or download it again"
-STRUCTURE_KEYS = ("lattice", "species", "frac_coords")  # of a row of JSON that is itself a structure
+STRUCTURE_KEYS = ("lattice", "species", "frac_coords")  # of a JSON row that is itself a structure
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """R rows of a file as they stand there: all names of columns, values (R,) of some, and what is wrong with a row."""
+    """R rows of a table as stored: names of all columns, values (R,) of some, and errors by number of row."""
 
     names: tuple[str, ...]
     columns: dict[str, list[Any]]
@@ -58,9 +58,10 @@ class RawTable:
 
 
 def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
-    """The table in a file; DataError with the reason where there is none.
+    """Return the table in a file; of a CSV, only the columns whose names are `wanted`.
 
-    Of a CSV only those columns are kept whose names are `wanted`.
+    Raises:
+        DataError: The file cannot be read as a table.
     """
     with _readable(path):
         head = head_of(path)
@@ -72,10 +73,14 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
 
 
 def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] | str]:
-    """The rows of a table one after the other, by name of column; in the place of a broken row, what is wrong with it.
+    """Yield the rows of a table by column name, or the error of a broken row.
 
-    DataError where there is no table, also after the rows before the place that cannot be read, and where two columns
-    of a CSV have the same name, in small letters, of those `known`.
+    Args:
+        path: The table.
+        known: Names of columns, in lower case, that a CSV may have only once.
+
+    Raises:
+        DataError: The file is not a table, a `known` column is repeated, or the following rows cannot be read.
     """
     with _readable(path):
         head = head_of(path)
@@ -94,7 +99,7 @@ def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] |
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """In the block, DataError with the reason where the file cannot be read or unpacked."""
+    """Turn errors of reading and unpacking in the block into DataError with the path."""
     try:
         refuse_pipe(path)
         yield
@@ -108,17 +113,20 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
-    """The table of a folder in CGCNN's or ALIGNN's convention: columns `id`, `path` and one for each of `names`.
+    """Return the table of a folder as CGCNN and ALIGNN define it: columns `id`, `path` and one for each of `names`.
 
-    id_prop.csv has an id, or the name of a file, and one value or more a line, and as a rule no header.
+    Each line of id_prop.csv has an id or a file name, and one or more values. A header is optional.
+
+    Raises:
+        DataError: id_prop.csv is missing or not such a table.
     """
     path = folder / ID_PROP
     if not path.is_file():
-        raise DataError(f"{folder}: a folder without {ID_PROP}: name a table, or write one into it (id,value)")
+        raise DataError(f"{folder}: a folder without {ID_PROP}: name a table, or add {ID_PROP} with lines `id,value`")
     with _readable(path), opened_text(path, encoding_of(head_of(path))) as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     if not rows or len(rows[0]) < 2:
-        raise DataError(f"{path}: needs an id and a value a line, separated by a comma")
+        raise DataError(f"{path}: each line needs an id and a value, separated by a comma")
     width = len(rows[0])
     uneven = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
     if uneven:
@@ -128,18 +136,18 @@ def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
     if words and not any(_is_number(word) or word.lower() in MISSING for word in words):
         header = rows.pop(0)[1:]
     if len(header) != width - 1:
-        raise DataError(f"{path}: no header, so that each of its {width - 1} values needs a name: --target NAME")
+        raise DataError(f"{path}: no header: name each of its {width - 1} values with --target NAME")
     columns = {name: [row[column] for row in rows] for column, name in enumerate(("id", *header))}
     columns["path"] = [_structure_file(folder, name) for name in columns["id"]]
     return RawTable(("id", "path", *header), columns, len(rows))
 
 
 def _structure_file(folder: Path, name: str) -> str:
-    """File of an id: the id itself, or with the suffix that is there; relative to the folder."""
+    """Return the file of an id, relative to the folder: the id itself or, if such a file exists, with a suffix."""
     for suffix in ("", ".cif", ".vasp", ".poscar", ".json"):
         if name and (folder / f"{name}{suffix}").is_file():
             return f"{name}{suffix}"
-    return f"{name}.cif"  # not there, and will be named when it is opened
+    return f"{name}.cif"  # missing: opening it gives the error
 
 
 def _is_number(text: str) -> bool:
@@ -151,7 +159,7 @@ def _is_number(text: str) -> bool:
 
 
 def _start(path: Path, head: bytes) -> tuple[str, str]:
-    """Encoding of a text and its first words; DataError if there is none."""
+    """Return the encoding of a table and its first characters; DataError if it is binary or empty."""
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
     encoding = encoding_of(head)
     if kind or (encoding == "utf-8-sig" and b"\0" in head):
@@ -163,14 +171,16 @@ def _start(path: Path, head: bytes) -> tuple[str, str]:
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[str]:
-    """The lines of a text; DataError before what may be meant to fill the memory."""
+    """Yield the lines of a text; DataError for lines that would fill the memory."""
     blank = 0
-    while line := file.readline(LARGEST + 1):
-        if len(line) > LARGEST:
-            raise DataError(f"{path}: a line of more than {LARGEST >> 20} MiB: is it a table, whole and unpacked?")
+    while line := file.readline(MAX_FILE_BYTES + 1):
+        if len(line) > MAX_FILE_BYTES:
+            raise DataError(f"{path}: a line of more than {MAX_FILE_BYTES >> 20} MiB: check that the file is a table")
         blank = 0 if not line.isspace() else blank + 1
-        if blank > MOST_BLANK_LINES:
-            raise DataError(f"{path}: more than {MOST_BLANK_LINES:,} empty lines on end: is it a table?")
+        if blank > MAX_BLANK_LINES:
+            raise DataError(
+                f"{path}: more than {MAX_BLANK_LINES:,} empty lines in a row: check that the file is a table"
+            )
         yield line
 
 
@@ -179,16 +189,16 @@ def _csv_reader(path: Path, file: IO[str]) -> Any:
     header_line = next(line for line in lines if line.strip())
     delimiter = max(DELIMITERS, key=header_line.count)
     lines = (_not_wide(path, line, delimiter) for line in lines)
-    if header_line.count(delimiter) >= MOST_COLUMNS:
+    if header_line.count(delimiter) >= MAX_COLUMNS:
         count = header_line.count(delimiter) + 1
-        raise DataError(f"{path}: {count:,} columns: is it transposed? A table has a row for each crystal")
-    csv.field_size_limit(LARGEST)  # Python's limit of 2**17 is below a CIF of 2,000 atoms
+        raise DataError(f"{path}: {count:,} columns: if the table is transposed, give one with a row for each crystal")
+    csv.field_size_limit(MAX_FILE_BYTES)  # Python's limit of 2**17 is below a CIF of 2,000 atoms
     return csv.reader(chain([header_line], lines), delimiter=delimiter, strict=True)
 
 
 def _not_wide(path: Path, line: str, delimiter: str) -> str:
-    if len(line) > MOST_FIELDS and line.count(delimiter) > MOST_FIELDS:
-        raise DataError(f"{path}: a line of more than {MOST_FIELDS:,} fields: check the delimiters")
+    if len(line) > MAX_FIELDS_PER_ROW and line.count(delimiter) > MAX_FIELDS_PER_ROW:
+        raise DataError(f"{path}: a line of more than {MAX_FIELDS_PER_ROW:,} fields: check the delimiters")
     return line
 
 
@@ -238,7 +248,7 @@ def _read_csv(path: Path, file: IO[str], wanted: Callable[[str], bool]) -> RawTa
 
 
 def _read_json(path: Path, file: IO[str]) -> RawTable:
-    """Rows of JSON lines, of a list of objects (jarvis-tools, MEGNet), or of pandas (Matbench: split)."""
+    """Return the table in JSON lines, a list of objects (jarvis-tools, MEGNet) or pandas' formats (Matbench: split)."""
     one_a_line = _is_one_a_line(path, file)
     try:
         if one_a_line:
@@ -249,8 +259,10 @@ def _read_json(path: Path, file: IO[str]) -> RawTable:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON ({json_reason(error)}): write or download it again") from None
     names = tuple(dict.fromkeys(str(name) for row in rows for name in row))
-    if len(names) >= MOST_COLUMNS:
-        raise DataError(f"{path}: {len(names):,} columns: is it transposed? A table has a row for each crystal")
+    if len(names) >= MAX_COLUMNS:
+        raise DataError(
+            f"{path}: {len(names):,} columns: if the table is transposed, give one with a row for each crystal"
+        )
     columns = {name: [row.get(name) for row in rows] for name in names}
     if set(STRUCTURE_KEYS) <= set(names) and not any(holds_structure(cell) for cell in columns.get("structure", [])):
         columns["structure"] = [{key: row.get(key) for key in STRUCTURE_KEYS} for row in rows]
@@ -259,30 +271,30 @@ def _read_json(path: Path, file: IO[str]) -> RawTable:
 
 
 def holds_structure(cell: Any) -> bool:
-    """Whether a cell is a structure, or text that may be one: more than a word."""
+    """Whether a cell is a structure, or text that may be one rather than a path."""
     if isinstance(cell, str):
         return "\n" in cell or cell.lstrip()[:1] in ("{", "[")
     return isinstance(cell, dict | list)
 
 
 def _is_one_a_line(path: Path, file: IO[str]) -> bool:
-    """Whether a JSON text, of which nothing is read yet, has an object on each line."""
-    first = next((line for line in islice(_pieces(file), MOST_BLANK_LINES) if line.strip()), "")
+    """Whether an unread JSON file has an object on each line."""
+    first = next((line for line in islice(_pieces(file), MAX_BLANK_LINES) if line.strip()), "")
     file.seek(0)
     try:
         return isinstance(content := parsed_json(first), dict) and not _is_whole(content)
     except (ValueError, RecursionError):
         return False
-    except StructureError:  # of too many values: if it is one of several, it costs its own row
+    except StructureError:  # too many values on this line: only its row fails
         return first.endswith("\n") and first.lstrip().startswith("{")
 
 
 def _pieces(file: IO[str]) -> Iterator[str]:
-    return iter(lambda: file.readline(LARGEST), "")
+    return iter(lambda: file.readline(MAX_FILE_BYTES), "")
 
 
 def _is_whole(content: dict[str, Any]) -> bool:
-    """Whether a JSON object is a whole table as pandas writes it, split or, its default, by columns."""
+    """Whether a JSON object is a whole table as pandas writes it: split, or by columns."""
     if {"columns", "data"} <= set(content):
         return True
     rows = [list(column) if isinstance(column, dict) else [] for column in content.values()]
@@ -308,12 +320,12 @@ def _rows_of_json(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
 
 def _document(path: Path, file: IO[str]) -> Any:
     """The JSON of a whole file; DataError if it is too large for any memory."""
-    text = file.read(LONGEST_DOCUMENT + 1)
-    if len(text) > LONGEST_DOCUMENT:
+    text = file.read(MAX_DOCUMENT_CHARACTERS + 1)
+    if len(text) > MAX_DOCUMENT_CHARACTERS:
         raise DataError(
-            f"{path}: more than {LONGEST_DOCUMENT >> 30} GiB of JSON: write a line for each crystal instead"
+            f"{path}: more than {MAX_DOCUMENT_CHARACTERS >> 30} GiB of JSON: write a line for each crystal instead"
         )
-    return parsed_json(text, MOST_VALUES_OF_DOCUMENT)
+    return parsed_json(text, MAX_DOCUMENT_VALUES)
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -372,7 +384,7 @@ def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any] | str]:
     with _parquet(path) as raw:
         try:
             with ParquetFile(raw) as file:
-                for batch in file.iter_batches(PARQUET_ROWS):
+                for batch in file.iter_batches(PARQUET_BATCH_ROWS):
                     yield from batch.to_pylist()
         except Exception:  # pyarrow has many errors of its own
             raise DataError(f"{path}: {BROKEN_PARQUET}") from None

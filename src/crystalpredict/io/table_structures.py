@@ -1,4 +1,4 @@
-"""Structures in the rows of a table: which columns hold structures and ids, and what a cell stands for."""
+"""Find the structures in the rows of a table: their column, and the source in a cell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crystalpredict.io.table_formats import (
     holds_structure,
 )
 
-TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # what a cell holds, in the order in which they are looked for
+TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # in order of preference
 
 PATH_COLUMNS = ("path", "file", "filename", "cif_file", "cif_path")
 
@@ -26,24 +26,28 @@ JARVIS_KEYS = frozenset({"lattice_mat", "coords", "elements"})
 
 
 def text_of_id(value: Any) -> str:
-    """The id in a cell; none for nothing, a word for it, and a number that is none."""
+    """Return the id in a cell; empty for a missing value or NaN."""
     text = "" if value is None or value != value else str(value).strip()
-    return "" if text.lower() in MISSING and text != "Na" else text  # which is sodium
+    return "" if text.lower() in MISSING and text != "Na" else text  # sodium
 
 
 def find_column(present: Sequence[str], names: Sequence[str]) -> str | None:
-    """The first column that has one of the names: written exactly, or else in any case."""
+    """Return the first column with one of the names, in the same or else in any case; None if there is none."""
     by_key = {name.lower(): name for name in reversed(present)} | {name: name for name in present}
     return next((by_key[key] for name in names for key in (name, name.lower()) if key in by_key), None)
 
 
 def find_structure_column(path: Path | str, present: Sequence[str], wanted: str | None) -> str:
-    """The column with the structures, by the name that is wanted or by the usual ones; UsageError if there is none."""
+    """Return the column with the structures: the `wanted` one, or the first with a usual name.
+
+    Raises:
+        UsageError: There is no such column.
+    """
     names = (wanted,) if wanted else (*TEXT_COLUMNS, *PATH_COLUMNS)
     found = find_column(present, names)
     if found is None:
         missing = f"no column {wanted!r}" if wanted else f"no column of structures ({', '.join(names)})"
-        raise UsageError(f"{path}: {missing}, but {list_names(present)}: name it with --structure-column")
+        raise UsageError(f"{path}: {missing} among {list_names(present)}: name it with --structure-column")
     return found
 
 
@@ -54,9 +58,9 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | None:
-    """Where the structure of a row is: text in the cell, or a path.
+    """Return the source of the structure in a cell, text or a path; None for an empty cell.
 
-    That is relative to the folder of the table or, as the names in results are, to where the program runs.
+    A path is relative to the folder `base` of the table or, as in results, to the working directory.
     """
     if cell is None:
         return None
@@ -66,7 +70,9 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
     if not text.strip() or text.strip().lower() in MISSING:
         return None
     if column.lower() in TEXT_COLUMNS and FILE_NAME.fullmatch(text.strip()):
-        return Inline(where, error=f"a file name in the column {column}, of structures: call a column of names path")
+        return Inline(
+            where, error=f"a file name in the column {column}, which holds structures: rename the column to path"
+        )
     by_path = column.lower() in PATH_COLUMNS or (column.lower() not in TEXT_COLUMNS and not holds_structure(text))
     if not by_path:
         return Inline(where, text)
@@ -75,8 +81,8 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
 
 
 def structure_in_row(row: dict[str, Any]) -> str:
-    """A row of JSON that is itself a structure, as text; empty if it is none."""
+    """Return a JSON row that is itself a structure as text; empty if it is not."""
     for keys in (STRUCTURE_KEYS, ("lattice", "sites"), JARVIS_KEYS):
-        if all(isinstance(row.get(key), list | dict) for key in keys):  # and no texts of a CSV
+        if all(isinstance(row.get(key), list | dict) for key in keys):  # not the texts of a CSV
             return json.dumps(row)
     return ""

@@ -1,4 +1,4 @@
-"""Processes that read, each watched by a thread, which stops one that hangs and replaces one that died."""
+"""Reader processes, each watched by a thread that stops a process that hangs and replaces one that ended."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from crystalpredict._safe_path import leave_working_directory, safe_children
 from crystalpredict.io.entries import Entry, Source, start_of
 from crystalpredict.io.packing import Packed, pack, unpack
 
-LOOK = 0.5  # seconds between looks at a worker that has not answered
-TIME_LIMIT = 300.0  # seconds
-STARTING = -1  # in the place of a source's number: a new process imports for seconds, at nobody's expense
-LEAST_MEMORY = 2**30  # bytes
-DIED = "reading it ended the process: is there enough memory for this file?"
+POLL_SECONDS = 0.5  # between checks of a worker
+DEFAULT_TIMEOUT_SECONDS = 300.0
+STARTING = -1  # instead of the number of a source: importing in a new process does not count for the timeout
+MIN_MEMORY_BYTES = 2**30  # of a reader process
+DIED = "reading it ended the reader process: give it more memory, or check the file"
 
 ReadAll = Callable[[list[Entry]], list[Entry]]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of reading, of one source at a time or of all `together`.
+    """A stage of reading, applied to each source alone or to all `together`.
 
-    The first has the sources; each makes of them what the next one has; the last makes lists of entries.
+    The first stage takes the sources, each further stage the results of the one before; the last returns lists of
+    entries.
     """
 
     work: Callable[[Any], Any]
@@ -46,9 +47,12 @@ class Stage:
 def through(
     stages: Sequence[Stage], sources: Sequence[Source], alone: Callable[[Callable[[Any], Any], int, Any], Any]
 ) -> list[Entry]:
-    """The entries of the sources after all stages; `alone` has a stage's work, a source's number and what it is by now.
+    """Return the entries of the sources after all stages.
 
-    It is called for each source at each stage of its own, and gives what the work makes of it.
+    Args:
+        stages: The stages of reading.
+        sources: The sources.
+        alone: Runs a stage for one source, given its work, the number of the source and the result of the stage before.
     """
     found: list[Any] = list(sources)
     for stage in stages:
@@ -61,15 +65,15 @@ def through(
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading one file may take: seconds, None for any time; bytes of a process, None for its part of all."""
+    """Limits on reading one file: seconds, None for none; bytes of a reader process, None for an equal share."""
 
-    seconds: float | None = TIME_LIMIT
+    seconds: float | None = DEFAULT_TIMEOUT_SECONDS
     memory: int | None = None
 
     @property
     def exceeded(self) -> str:
-        """The error of a file that takes longer."""
-        return f"not read in {self.seconds:g} s, then stopped: give it more with --timeout-per-file, or look into it"
+        """Return the error of a file that takes longer."""
+        return f"not read within {self.seconds:g} s: raise --timeout-per-file, or check the file"
 
 
 def available_cores() -> int:
@@ -78,7 +82,7 @@ def available_cores() -> int:
 
 
 class WorkerEnded(Exception):
-    """A worker that died or was stopped, and the number of the source that it was reading."""
+    """A worker ended or was stopped while it was reading the source of number `place`."""
 
     def __init__(self, place: int, *, stopped: bool) -> None:
         super().__init__(place)
@@ -86,10 +90,18 @@ class WorkerEnded(Exception):
 
 
 class Workers:
-    """Processes that turn chunks of sources into entries; a source that hangs or kills one becomes an error."""
+    """Processes that turn chunks of sources into entries; a source that hangs or ends its process becomes an error."""
 
     def __init__(self, count: int, method: str, stages: Sequence[Stage], finish: ReadAll, limits: Limits) -> None:
-        """`method` of starting them, as multiprocessing names it; `stages` of reading; `finish` entries of a chunk."""
+        """Start the processes.
+
+        Args:
+            count: Number of processes.
+            method: Start method of multiprocessing.
+            stages: Stages of reading a chunk.
+            finish: Applied to all entries of a chunk.
+            limits: Limits on reading one file.
+        """
         self.limits = limits
         self.closing = False
         self.chunks: SimpleQueue[tuple[Sequence[Source], Future[list[Entry]]] | None] = SimpleQueue()
@@ -104,13 +116,13 @@ class Workers:
             thread.start()
 
     def submit(self, sources: Sequence[Source]) -> Future[list[Entry]]:
-        """The entries of some sources, to come."""
+        """Return a future of the entries of a chunk of sources."""
         future: Future[list[Entry]] = Future()
         self.chunks.put((sources, future))
         return future
 
     def close(self) -> None:
-        """End the workers, whatever they are at."""
+        """End the workers at once."""
         self.closing = True
         for _ in self.threads:
             self.chunks.put(None)
@@ -127,11 +139,11 @@ class Workers:
                 future.set_result(self._read(worker, sources))
             except WorkerEnded:  # closing
                 return
-            except BaseException as error:  # whoever waits shall have it
+            except BaseException as error:  # re-raised where the future is awaited
                 future.set_exception(error)
 
     def _read(self, worker: _Worker, sources: Sequence[Source], *, again: bool = False) -> list[Entry]:
-        """Entries of the sources; `again`: a worker died of the only one before."""
+        """Return the entries of the sources; `again`: reading this single source ended a worker before."""
         if not sources:
             return []
         try:
@@ -140,7 +152,7 @@ class Workers:
             if self.closing:
                 raise
             place, stopped = end.place, end.stopped
-        if place >= len(sources) and len(sources) > 1:  # it was not reading, but at what is done with all of them
+        if place >= len(sources) and len(sources) > 1:  # it ended at a stage of all sources together
             return [entry for source in sources for entry in self._read(worker, [source])]
         place = max(0, min(place, len(sources) - 1))
         entries = self._read(worker, sources[:place])
@@ -149,13 +161,13 @@ class Workers:
             entries.append(Entry(path, index, error=self.limits.exceeded))
         elif again:
             entries.append(Entry(path, index, error=DIED))
-        else:  # it may not have been its fault
+        else:  # something else may have ended the worker
             entries += self._read(worker, [sources[place]], again=True)
         return entries + self._read(worker, sources[place + 1 :])
 
 
 class _Worker:
-    """One process, and the way to ask it; started again when it has ended."""
+    """One process with its connection, started again after it ended."""
 
     def __init__(self, task: Callable[[Connection, Any], None]) -> None:
         self.task = task
@@ -167,25 +179,29 @@ class _Worker:
         self.place = context.RawValue("q", 0)
         process: Any = context.Process(target=self.task, args=(theirs, self.place), daemon=True)  # type: ignore[attr-defined]
         with safe_children() if method == "spawn" else nullcontext():
-            if method == "spawn" and os.name == "posix":  # it begins this first, which would let Ctrl-C pass again
+            if method == "spawn" and os.name == "posix":  # started later, it would unblock Ctrl-C
                 resource_tracker.ensure_running()
-            with _without_interrupts():  # of which a process that is still importing would tell by a traceback
+            with _without_interrupts():  # which would print the traceback of a process that is importing
                 process.start()
-        theirs.close()  # or its end is not noticed
+        theirs.close()  # otherwise the end of the process is not noticed
         self.process = process
 
     def ask(self, sources: Sequence[Source], seconds: float | None) -> list[Entry]:
-        """What the process makes of the sources; WorkerEnded if it ends, or stays at one for too long."""
+        """Return the entries of the sources.
+
+        Raises:
+            WorkerEnded: The process ended, or was stopped because one source took too long.
+        """
         if self.process is None:
             self.start("spawn")
         self.place.value = place = STARTING
         waited = 0.0
-        look = min(LOOK, seconds / 4) if seconds else LOOK
+        interval = min(POLL_SECONDS, seconds / 4) if seconds else POLL_SECONDS
         try:
             self.connection.send(sources)
-            while not self.connection.poll(look):
-                # time is counted in looks: a program that sleeps meanwhile, as after Ctrl-Z, is not at fault
-                place, waited = self.place.value, waited + look if self.place.value == place else 0.0
+            while not self.connection.poll(interval):
+                # counted in checks, not by the clock: after Ctrl-Z no time has passed
+                place, waited = self.place.value, waited + interval if self.place.value == place else 0.0
                 if seconds and waited >= seconds and place != STARTING:
                     self.end()
                     raise WorkerEnded(place, stopped=True)
@@ -211,38 +227,38 @@ class _Worker:
 def _serve(
     connection: Connection, place: Any, *, stages: Sequence[Stage], finish: ReadAll, memory: int | None, parent: int
 ) -> None:
-    """Answer each list of sources with their entries, until nobody asks any more."""
+    """Send the entries of each list of sources received, until the connection closes."""
     _begin_worker(parent)
     if memory:
         _limit_memory(memory)
     with suppress(EOFError, OSError):
         while True:
-            connection.send(_answer(connection.recv(), place, stages, finish))  # nothing of a chunk outlives it
+            connection.send(_answer(connection.recv(), place, stages, finish))  # keeps no reference to the chunk
 
 
 def _answer(sources: Sequence[Source], place: Any, stages: Sequence[Stage], finish: ReadAll) -> Packed:
     def alone(work: Callable[[Any], Any], number: int, each: Any) -> Any:
         place.value = number
         made = work(each)
-        place.value = len(sources)  # what comes next may be for all of them
+        place.value = len(sources)  # the next stage may be of all together
         return made
 
     try:
         return pack(finish(through(stages, sources, alone)))
     except MemoryError:
-        os._exit(1)  # each is tried alone then
+        os._exit(1)  # then each source is read alone
 
 
 def share_of_memory(count: int) -> int | None:
-    """Bytes of memory for each of some processes, beside the one that computes; None where nobody knows."""
+    """Return an equal share of the memory, bytes, for `count` readers and one computing process; None if unknown."""
     try:
-        return max(LEAST_MEMORY, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (count + 1))
+        return max(MIN_MEMORY_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (count + 1))
     except (AttributeError, ValueError, OSError):
         return None
 
 
 def _limit_memory(memory: int) -> int | None:
-    """Let this process have so many bytes more: then MemoryError; the limit before, None where there are no limits."""
+    """Limit this process to `memory` more bytes; return the previous limit, None without limits or on other systems."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -257,7 +273,7 @@ def _limit_memory(memory: int) -> int | None:
 
 @contextmanager
 def within_memory(limits: Limits) -> Iterator[None]:
-    """MemoryError if the block, in a process that does more than reading, takes more than a process that reads may."""
+    """Limit the memory of the block as for a reader process: MemoryError beyond it."""
     before = _limit_memory(memory) if (memory := limits.memory or share_of_memory(1)) else None
     try:
         yield
@@ -270,7 +286,7 @@ def within_memory(limits: Limits) -> Iterator[None]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block; processes that begin in it never hear of one."""
+    """Block Ctrl-C in the block, and in the processes that start in it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -282,25 +298,25 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, let it go first, end when it ends, and do without torch and the working directory."""
+    """Prepare a reader process: no Ctrl-C, low priority, end with the parent, no torch, no working directory."""
     leave_working_directory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which in the parent is Ctrl-C
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent handles it like Ctrl-C
     if hasattr(os, "nice"):
-        os.nice(5)  # readers are ahead of the network as a rule
-    with suppress(RuntimeError):  # of a system that starts no thread, of which the parent tells
+        os.nice(5)  # readers are usually ahead of the network
+    with suppress(RuntimeError):  # no thread available: the parent reports it
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if "torch" not in sys.modules:  # vesin imports it where it can: seconds and 200 MB that a reader does not need
+    if "torch" not in sys.modules:  # vesin would import it: seconds and 200 MB that a reader does not need
         sys.modules["torch"] = None  # type: ignore[assignment]
         with suppress(ImportError):
             import vesin  # noqa: F401
         del sys.modules["torch"]
     gc.freeze()
-    gc.enable()  # off since the parent imports: what parsers leave in cycles would stay
+    gc.enable()  # the parent disabled it; parsers leave reference cycles
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, even by kill -9."""
+    """End this process when its parent has ended, even by SIGKILL."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Extended XYZ: frames of a file, and the cell, symbols and positions of a frame."""
+"""Read extended XYZ: split a file into frames, and parse a frame."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 
 from crystalpredict.crystals.crystal import ELEMENTS, FloatArray
 from crystalpredict.errors import StructureError
-from crystalpredict.io.text import LARGEST, MOST_BLANK_LINES, number_of
+from crystalpredict.io.text import MAX_BLANK_LINES, MAX_FILE_BYTES, number_of
 
-LONGEST_LINE = 2**20  # characters
-FEWEST_BYTES = 6  # of an atom's line
-LONGEST_COMMENT = 2**15  # characters, whose square may have to be searched for what is open and never closed
+MAX_LINE_CHARACTERS = 2**20
+MIN_ATOM_LINE_BYTES = 6  # of the shortest line of an atom
+MAX_COMMENT_CHARACTERS = 2**15  # searching unclosed quotes takes quadratic time
 _PAIR = re.compile(r"""(?<![^\s"'}\]])([^\s="']++)\s*+=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
 _LABEL = re.compile(r"([A-Z][a-z]?)[0-9]*[+-]?[0-9]*")
-_COUNT = re.compile(r"\s*[0-9]+\s*", re.ASCII)  # int() takes no other white space
+_COUNT = re.compile(r"\s*[0-9]+\s*", re.ASCII)  # only the white space that int() accepts
 NO_CELL = 'XYZ without a cell (Lattice="..." in its second line): a periodic cell is needed'
 
 
 def is_xyz(text: str) -> bool:
-    """Whether a text begins like XYZ: with a number alone, and a line of an atom after the comment."""
+    """Whether a text begins like XYZ: a count, a comment, and the line of an atom."""
     lines = text[: 2**14].split("\n", 3)
     if not _COUNT.fullmatch(lines[0]) or len(lines) < 3:
         return False
@@ -30,34 +30,42 @@ def is_xyz(text: str) -> bool:
 
 
 def frames_of(file: IO[str]) -> Iterator[str]:
-    """The text of each frame; StructureError at the first line that should begin one and does not."""
+    """Yield the text of each frame.
+
+    Raises:
+        StructureError: A line that should begin a frame does not.
+    """
     blank = 0
-    while line := file.readline(LONGEST_LINE):
+    while line := file.readline(MAX_LINE_CHARACTERS):
         blank = blank + 1 if line.isspace() else 0
-        if blank > MOST_BLANK_LINES:
-            raise StructureError(f"broken XYZ: more than {MOST_BLANK_LINES:,} empty lines on end")
+        if blank > MAX_BLANK_LINES:
+            raise StructureError(f"broken XYZ: more than {MAX_BLANK_LINES:,} empty lines in a row: check the file")
         if blank:
             continue
         count = int(line) if _COUNT.fullmatch(line) and len(line) < 12 else None
-        if count is None or count * FEWEST_BYTES > LARGEST:
-            raise StructureError(f"broken XYZ: {line[:40].strip()!r} stands where a frame's number of atoms should")
+        if count is None or count * MIN_ATOM_LINE_BYTES > MAX_FILE_BYTES:
+            raise StructureError(f"broken XYZ: {line[:40].strip()!r} instead of a frame's number of atoms")
         lines, size = [line], 0
         for _ in range(count + 1):
-            lines.append(file.readline(LONGEST_LINE))
+            lines.append(file.readline(MAX_LINE_CHARACTERS))
             size += len(lines[-1])
-            if size > LARGEST or not lines[-1]:
+            if size > MAX_FILE_BYTES or not lines[-1]:
                 break
         yield "".join(lines)
 
 
 def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
-    """Lattice (3, 3), symbols and Cartesian positions (atoms, 3), Å, of one frame; StructureError if it is broken."""
+    """Return the lattice (3, 3), symbols and Cartesian positions (atoms, 3), Å, of one frame.
+
+    Raises:
+        StructureError: The frame is broken or not periodic.
+    """
     count, *rest = text.rstrip("\n").split("\n")
     comment, *lines = rest or [""]
     if len(lines) != int(count):
-        raise StructureError(f"broken XYZ: {len(lines)} of {int(count)} lines of atoms: a file cut off")
-    if len(comment) > LONGEST_COMMENT:
-        raise StructureError(f"broken XYZ: a second line of {len(comment)} characters: shorten it to the cell")
+        raise StructureError(f"broken XYZ: {len(lines)} of {int(count)} lines of atoms: the file is cut off")
+    if len(comment) > MAX_COMMENT_CHARACTERS:
+        raise StructureError(f"broken XYZ: line 2 has {len(comment)} characters: keep only the cell")
     info = _info(comment)
     if "lattice" not in info:
         raise StructureError(NO_CELL)
@@ -65,7 +73,7 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
         raise StructureError(f'pbc="{pbc}": a cell that is periodic in all three directions is needed')
     lattice = _numbers(info["lattice"].replace(",", " ").split(), "Lattice in line 2")
     if len(lattice) != 9:
-        raise StructureError(f"broken XYZ: Lattice has {len(lattice)} numbers, and not nine")
+        raise StructureError(f"broken XYZ: Lattice has {len(lattice)} numbers instead of nine")
     symbol, place = _columns(info.get("properties", "species:S:1:pos:R:3"))
     words = [line.split() for line in lines]
     for number, row in enumerate(words, start=3):
@@ -76,20 +84,20 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
 
 
 def _info(comment: str) -> dict[str, str]:
-    """What a second line says, by name in small letters; StructureError where it says two things of the cell."""
+    """Return the key=value pairs of a comment line by lower-case key; StructureError for two cells."""
     info: dict[str, str] = {}
     for key, text in _PAIR.findall(comment):
         name, value = key.lower(), text.strip("\"'{}[]")
         if name in ("lattice", "pbc", "properties") and info.get(name, value) != value:
-            raise StructureError(f"broken XYZ: line 2 has {key} twice: leave one")
+            raise StructureError(f"broken XYZ: line 2 has {key} twice: remove one")
         info[name] = value
     return info
 
 
 def _positions(words: list[list[str]]) -> FloatArray:
-    """Positions (atoms, 3), Å."""
+    """Return the positions (atoms, 3), Å, in the words of each line."""
     try:
-        if not any("_" in word for row in words for word in row):  # which Python passes over in numbers
+        if not any("_" in word for row in words for word in row):  # Python ignores underscores in numbers
             return np.array(words, dtype=float).reshape(-1, 3)
     except ValueError:
         pass
@@ -104,7 +112,7 @@ def _numbers(words: list[str], where: str) -> list[float]:
 
 
 def _columns(properties: str) -> tuple[int, int]:
-    """The columns of the species and of the first coordinate."""
+    """Return the columns of the species and of the first coordinate."""
     parts = properties.split(":")
     first: dict[str, int] = {}
     column = 0
@@ -113,12 +121,12 @@ def _columns(properties: str) -> tuple[int, int]:
         column += int(width) if width.isdecimal() and len(width) < 7 else 0
     species = next((first[name] for name in ("species", "z", "numbers") if name in first), None)
     if species is None or "pos" not in first or len(parts) % 3:
-        raise StructureError(f"broken XYZ: Properties={properties[:80]} without species:S:1 and pos:R:3")
+        raise StructureError(f"broken XYZ: Properties={properties[:80]} lacks species:S:1 or pos:R:3")
     return species, first["pos"]
 
 
 def _symbol(word: str, line: int) -> str:
-    """Symbol of an element that is named, with a number or a charge behind it too, or numbered."""
+    """Return the element symbol of a label such as Fe, Fe1, Fe3+ or 26."""
     named = _LABEL.fullmatch(word)
     if word.isdecimal() and 1 <= int(word[:9]) <= len(ELEMENTS):
         return ELEMENTS[int(word) - 1]

@@ -1,4 +1,4 @@
-"""Predictions kept between runs, by what they are of: the bytes of a source and all that the answer depends on."""
+"""Cache of predictions in SQLite; the key is a digest of a source's bytes and of everything a prediction depends on."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from crystalpredict.prediction.rows import Prediction
 from crystalpredict.properties import TEXT_COLUMNS
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
-FILE = "predictions-3.sqlite"  # in the folder of the cache; the number is that of the format
-LIBRARIES = ("gemmi", "numpy", "pymatgen", "pymatgen-core", "torch", "vesin")  # that answers depend on
-PATIENCE = 30  # seconds to wait for another run that is writing
-LONGEST_ROW = 2**16  # bytes
-MOST_STEPS = 10**6  # of SQLite's machine, to read what there is in a file
-MOST_ROWS = 10**6  # of a source
+FILE = "predictions-3.sqlite"  # in the cache folder, with the number of the format
+LIBRARIES = ("gemmi", "numpy", "pymatgen", "pymatgen-core", "torch", "vesin")  # predictions depend on their versions
+LOCK_TIMEOUT_SECONDS = 30  # while another run writes
+MAX_ROW_BYTES = 2**16
+MAX_SCHEMA_STEPS = 10**6  # SQLite instructions to read the schema of a file
+MAX_ROWS_PER_SOURCE = 10**6
 TABLE = """CREATE TABLE predictions (
     key BLOB, number INTEGER, count INTEGER, texts TEXT, numbers BLOB, digest BLOB, PRIMARY KEY (key, number)
 ) WITHOUT ROWID"""
@@ -42,17 +42,23 @@ Texts = tuple[Text, Atoms, list[Summary], Summary, list[Summary]]  # formula, at
 
 
 class Cache:
-    """A file of SQLite, read by many processes and written by one thread of each run.
+    """A SQLite file of predictions, read by many processes and written by one thread of each run.
 
-    Whatever is wrong with it is said once, and the run goes on without. It is pickled without its connections.
+    Errors of the file give one warning; the run continues without the cache. Connections are not pickled.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any], columns: Sequence[str], say: Callable[[str], None]) -> None:
-        """`facts`, in JSON's types: what answers depend on besides the source; `columns`: all values of a prediction.
+    def __init__(
+        self, folder: Path, facts: dict[str, Any], columns: Sequence[str], warn: Callable[[str], None]
+    ) -> None:
+        """Open the cache, or create it.
 
-        `say` is called with what is wrong.
+        Args:
+            folder: Folder of the cache.
+            facts: What predictions depend on besides the source, as JSON types.
+            columns: Names of all values of a prediction.
+            warn: Called with a message if the cache cannot be read or written.
         """
-        self.path, self.say = folder / FILE, say
+        self.path, self.warn = folder / FILE, warn
         self.columns = tuple(name for name in columns if name not in TEXT_COLUMNS)
         self.text_columns = tuple(name for name in columns if name in TEXT_COLUMNS)
         self.writable = True
@@ -60,22 +66,22 @@ class Cache:
         facts = {**facts, "columns": [*self.columns, *self.text_columns], "libraries": libraries}
         self.context = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=32).digest()
         self.added: list[tuple[bytes, int, int, str, bytes, bytes]] = []
-        self.way = ""  # of opening the file to read; none if that is not possible
+        self.mode = ""  # URI parameters for reading; empty if the file cannot be read
         self.connection: sqlite3.Connection | None = None
-        self.owner = 0  # the process whose connection it is
-        self._begin()
+        self.owner = 0  # id of the process that opened the connection
+        self._create()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "connection": None, "say": _nobody, "added": []}
+        return {**self.__dict__, "connection": None, "warn": _ignore, "added": []}
 
     def key_of(self, source: Source) -> tuple[Source, bytes]:
-        """A source with its content, which is read if it is a file, and its key; b"" if there is nothing to be kept."""
+        """Return a source with its content, which is read if it is a file, and its key; b"" if it cannot be cached."""
         if isinstance(source, str):
             try:
                 source = Inline(source, read_content(source))
             except StructureError:
                 return source, b""
-        if source.error or not self.way:
+        if source.error or not self.mode:
             return source, b""
         digest = hashlib.blake2b(key=self.context, digest_size=32)
         digest.update(b"text" if isinstance(source.text, str) else b"file")
@@ -83,25 +89,25 @@ class Cache:
         return source, digest.digest()
 
     def find(self, key: bytes) -> list[Prediction]:
-        """The predictions of a source, without its name; none unless all of them are there and undamaged."""
-        if not self.way:
+        """Return the predictions of a source, without its name; empty unless all are stored and undamaged."""
+        if not self.mode:
             return []
         found: list[Prediction] = []
         count = 0
         try:
             for number, count, texts, numbers, digest in self._connected().execute(FIND, (key,)):
-                whole = type(count) is int and 0 < count <= MOST_ROWS and number == len(found) < count
+                whole = type(count) is int and 0 < count <= MAX_ROWS_PER_SOURCE and number == len(found) < count
                 if not (whole and isinstance(texts, str) and isinstance(numbers, bytes)):
                     return []
                 if digest != self._digest(key, number, count, texts, numbers):
                     return []
                 found.append(self._unpacked(texts, numbers))
-        except (sqlite3.Error, ValueError, TypeError, RecursionError):  # `commit` meets what is wrong with the file
+        except (sqlite3.Error, ValueError, TypeError, RecursionError):  # `commit` reports errors of the file
             return []
         return found if len(found) == count else []
 
     def add(self, origin: Origin, row: Prediction) -> None:
-        """Keep a prediction, from the next `commit` on."""
+        """Add a prediction to those that the next `commit` writes."""
         said = [row.texts[column] for column in self.text_columns] if row.values else []
         texts = json.dumps([row.formula, row.n_atoms, row.warnings, row.error, said])
         numbers = b""
@@ -109,53 +115,53 @@ class Cache:
             ends = [row.interval(column) if row.bounds else (0.0, 0.0) for column in self.columns]
             table = [[row.values[column], *end] for column, end in zip(self.columns, ends, strict=True)]
             numbers = bytes([bool(row.bounds)]) + np.array(table, dtype="<f8").tobytes()
-        if len(texts) + len(numbers) < LONGEST_ROW - 1000 and all(map(isfinite, row.values.values())):
+        if len(texts) + len(numbers) < MAX_ROW_BYTES - 1000 and all(map(isfinite, row.values.values())):
             digest = self._digest(origin.key, origin.number, origin.count, texts, numbers)
             self.added.append((origin.key, origin.number, origin.count, texts, numbers, digest))
 
     def _digest(self, key: bytes, number: int, count: int, texts: str, numbers: bytes) -> bytes:
-        """Of a row and all that it depends on: a row in another place, or for another model, has another."""
+        """Return a digest of a row, its position and the context, which detects damage and rows of another model."""
         whole = b"%s %d %d %d " % (key, number, count, len(numbers)) + numbers + texts.encode("utf-8", "surrogatepass")
         return hashlib.blake2b(whole, key=self.context, digest_size=16).digest()
 
     def commit(self) -> None:
-        """Write out what was added; where that is not possible, it is said and nothing more is kept."""
+        """Write the added predictions; if that fails, warn and stop writing."""
         added, self.added = self.added, []
         if not added or not self.writable:
             return
         try:
-            connection = connected(self.path, "mode=rw")
+            connection = open_database(self.path, "mode=rw")
             try:
                 connection.execute("PRAGMA synchronous = NORMAL")
                 with connection:
                     connection.executemany(ADD, added)
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that the file alone is all of it
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # keeps everything in the main file
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            self._complain(f"no more predictions are kept there ({error})")
+            self._warn(f"no further predictions are stored ({error})")
 
-    def _begin(self) -> None:
-        """Make the file if need be, and find out whether it can be read and written."""
+    def _create(self) -> None:
+        """Create the file if it is missing, and find out whether it can be read and written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists() and not self.path.is_file():
-                raise OSError("no file")
-            connection = connected(self.path, "mode=rwc")
+                raise OSError("not a file")
+            connection = open_database(self.path, "mode=rwc")
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 with connection:
                     connection.execute(TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
                 connection.execute("SELECT count FROM predictions LIMIT 1").fetchall()
-                connection.execute("BEGIN IMMEDIATE")  # fails where the file may only be read
-                self.way = "mode=ro"
+                connection.execute("BEGIN IMMEDIATE")  # fails for a read-only file
+                self.mode = "mode=ro"
             finally:
                 connection.close()
         except (sqlite3.Error, OSError) as error:
-            self.way = "immutable=1"  # SQLite needs files beside it to know of those who write
+            self.mode = "immutable=1"  # in other modes SQLite writes files next to it
             readable = not all(os.access(path, os.W_OK) for path in (self.path, self.path.parent)) and self._readable()
-            self.way = self.way if readable else ""
-            self._complain(f"only read ({error})" if readable else f"not used ({error})")
+            self.mode = self.mode if readable else ""
+            self._warn(f"read-only ({error})" if readable else f"not used ({error})")
 
     def _readable(self) -> bool:
         try:
@@ -165,27 +171,27 @@ class Cache:
         return True
 
     def _connected(self) -> sqlite3.Connection:
-        """A connection of this process, to read."""
-        if self.connection is None or self.owner != os.getpid():  # one from before a fork must not be used
-            connection = connected(self.path, self.way)
+        """Return a read-only connection of this process."""
+        if self.connection is None or self.owner != os.getpid():  # a connection must not be used after a fork
+            connection = open_database(self.path, self.mode)
             connection.execute("PRAGMA query_only = ON")
             self.connection, self.owner = connection, os.getpid()
         return self.connection
 
-    def _complain(self, what: str) -> None:
+    def _warn(self, what: str) -> None:
         self.writable = False
-        self.say(f"cache {self.path}: {printable(what)}; the run goes on")
+        self.warn(f"cache {self.path}: {printable(what)}; the run continues")
 
     def _unpacked(self, texts: str, numbers: bytes) -> Prediction:
-        """The prediction of a row; ValueError if it is none."""
-        formula, n_atoms, warnings, error, said = decoder().decode(texts)
+        """Return the prediction of a stored row; ValueError if the row is damaged."""
+        formula, n_atoms, warnings, error, said = texts_decoder().decode(texts)
         if bool(error) == bool(numbers):
-            raise ValueError("neither values nor an error, or both")
+            raise ValueError("needs either values or an error")
         row = Prediction("", 0, formula, n_atoms, warnings=tuple(warnings), error=error)
         if numbers:
             table = np.frombuffer(numbers[1:], dtype="<f8").reshape(len(self.columns), 3)
             if numbers[0] > 1 or not (np.isfinite(table[:, 0]).all() and (table[:, 1] <= table[:, 2]).all()):
-                raise ValueError("a value that is not a number, or no interval")
+                raise ValueError("not finite, or bounds in the wrong order")
             row.texts.update(zip(self.text_columns, said, strict=True))
             row.values.update(zip(self.columns, table[:, 0].tolist(), strict=True))
             if numbers[0]:
@@ -196,24 +202,25 @@ class Cache:
 
 
 @cache
-def decoder() -> msgspec.json.Decoder[Texts]:
-    """What reads the texts of a row."""
+def texts_decoder() -> msgspec.json.Decoder[Texts]:
+    """Return the decoder of the texts of a row."""
     return msgspec.json.Decoder(Texts)
 
 
-def connected(path: Path, way: str) -> sqlite3.Connection:
-    """A connection to a file from anywhere, opened in the `way` of SQLite's addresses.
+def open_database(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a file that may come from anywhere; `mode`: parameters of SQLite's URI.
 
-    sqlite3.Error unless it is empty or has the table of predictions and nothing else: no view in its place, no trigger.
+    Raises:
+        sqlite3.Error: The file has anything but the table of predictions, such as a view or a trigger.
     """
-    address = f"file:{quote(os.fsencode(path.absolute()))}?{way}"
-    connection = sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=False)
+    address = f"file:{quote(os.fsencode(path.absolute()))}?{mode}"
+    connection = sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT_SECONDS, check_same_thread=False)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_ROW)
-        connection.set_progress_handler(lambda: True, MOST_STEPS)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
+        connection.set_progress_handler(lambda: True, MAX_SCHEMA_STEPS)
         if connection.execute(SCHEMA).fetchall() not in ([], [("table", "predictions", TABLE)]):
-            raise sqlite3.DatabaseError("it is no cache of this program: delete it, or name another folder")
+            raise sqlite3.DatabaseError("it is not a cache of this program: delete it, or name another folder")
         connection.set_progress_handler(None, 0)
     except BaseException:
         connection.close()
@@ -221,8 +228,8 @@ def connected(path: Path, way: str) -> sqlite3.Connection:
     return connection
 
 
-def _nobody(message: str) -> None:
-    """Takes the complaints of a process that reads: the one that writes meets the same."""
+def _ignore(message: str) -> None:
+    """Drop the warnings of a reader process: the writing process gives the same."""
 
 
 def _version(library: str) -> str:

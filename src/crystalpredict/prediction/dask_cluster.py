@@ -1,4 +1,4 @@
-"""Predictions by the workers of a Dask cluster, in order. Dask pickles what goes to and fro between its nodes."""
+"""Predict on the workers of a Dask cluster, in order. Dask pickles what it sends between its nodes."""
 
 from __future__ import annotations
 
@@ -27,20 +27,24 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.predictor import Predictor
 
 NO_DASK = "--scheduler needs Dask: pip install 'crystalpredict[dask]'"
-CONNECT = 15  # seconds
-AHEAD = 4  # chunks in flight for each thread of the workers
-LEAST_AHEAD = 16
-LOOK = 5  # seconds between looks at how many workers there are
-DIED = "reading it ended each worker that tried, for lack of memory or of time: see --timeout-per-file"
-_one = threading.Lock()  # a worker with several threads computes in one of them at a time
+CONNECT_TIMEOUT_SECONDS = 15
+CHUNKS_PER_THREAD = 4  # in flight
+MIN_CHUNKS_IN_FLIGHT = 16
+POLL_SECONDS = 5  # between counts of the workers
+DIED = "reading it ended several workers: give them more memory, or raise --timeout-per-file"
+_COMPUTING = threading.Lock()  # one thread of a worker computes at a time
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the workers need to know of a run; they find the model by its folder or, if they have none, by its name.
+    """Parameters of a run for the workers.
 
-    `identity`: items of `identity_of` the model, the same for all; `base`: where relative paths begin; `seconds` that
-    reading one file may take, None for any time.
+    Attributes:
+        folder: Folder of the model.
+        name: Name of the model, for workers without this folder.
+        identity: Items of `identity_of` the model, which must be the same on all workers.
+        base: Folder of relative paths.
+        seconds: Timeout of reading one file; None for none.
     """
 
     folder: str
@@ -56,11 +60,12 @@ class Job:
 
 
 def predict_sources(job: Job, sources: Sequence[Source]) -> list[Prediction]:
-    """What a worker does: predictions of some sources in their order; the process ends if one takes too long to read.
+    """Return the predictions of a chunk of sources, in order, on a worker; reading beyond the timeout ends its process.
 
-    CrystalPredictError if it has not the model of the run.
+    Raises:
+        CrystalPredictError: The worker does not have the model of the run.
     """
-    with _one:
+    with _COMPUTING:
         predictor = _predictor(job)
         config = predictor.model.config
         entries = []
@@ -73,10 +78,16 @@ def predict_sources(job: Job, sources: Sequence[Source]) -> list[Prediction]:
 
 
 @contextmanager
-def connected(address: str, job: Job, say: Callable[[str], None]) -> Iterator[Any]:
-    """A client of the scheduler at an address or of a scheduler file, when a worker is ready; UsageError if not.
+def connected(address: str, job: Job, report: Callable[[str], None]) -> Iterator[Any]:
+    """Yield a client of a scheduler when a worker is ready.
 
-    `say` is called where there is none yet.
+    Args:
+        address: Address of the scheduler, or a scheduler file.
+        job: The run.
+        report: Called with a message while there is no worker.
+
+    Raises:
+        UsageError: Dask is missing, no scheduler answers, or its workers cannot predict.
     """
     try:
         from distributed import Client
@@ -84,37 +95,40 @@ def connected(address: str, job: Job, say: Callable[[str], None]) -> Iterator[An
         raise UsageError(NO_DASK) from None
     try:
         place = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
-        client = Client(**place, timeout=CONNECT, set_as_default=False)
+        client = Client(**place, timeout=CONNECT_TIMEOUT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise UsageError(f"--scheduler {address}: no scheduler of Dask answers ({reason[:160]})") from None
+        raise UsageError(f"--scheduler {address}: no Dask scheduler answers ({reason[:160]})") from None
     try:
         if not client.nthreads():
-            say(f"{address} has no workers yet: waiting for the first")
+            report(f"{address} has no workers yet: waiting for the first")
         try:
             client.submit(predict_sources, job, [], pure=False).result()
         except CrystalPredictError:
             raise
         except Exception as error:
-            raise UsageError(f"--scheduler {address}: its workers cannot predict ({_brief(error)})") from None
+            raise UsageError(f"--scheduler {address}: its workers cannot predict ({_first_line(error)})") from None
         yield client
     finally:
         client.close()
 
 
 def rows_of(client: Any, job: Job, sources: Iterable[Source]) -> Iterator[Prediction]:
-    """The predictions of all sources, in their order; some chunks of them are in flight, and in memory, at a time.
+    """Yield the predictions of all sources, in order, with a limited number of chunks in flight.
 
-    Dask gives a chunk whose worker died to another. When it gives a chunk up, the sources are tried one by one.
+    Dask repeats a chunk whose worker ended on another worker. If that fails repeatedly, each source is tried alone.
     """
     chunks = chunks_of(sources)
     waiting: deque[tuple[Any, Sequence[Source], int]] = deque()
-    looked, most = -float(LOOK), LEAST_AHEAD
+    checked, max_chunks = -float(POLL_SECONDS), MIN_CHUNKS_IN_FLIGHT
     while True:
-        if time.monotonic() - looked > LOOK:
-            looked, most = time.monotonic(), max(LEAST_AHEAD, AHEAD * sum(client.nthreads().values()))
+        if time.monotonic() - checked > POLL_SECONDS:
+            checked, max_chunks = (
+                time.monotonic(),
+                max(MIN_CHUNKS_IN_FLIGHT, CHUNKS_PER_THREAD * sum(client.nthreads().values())),
+            )
         size = sum(size for *_, size in waiting)
-        while len(waiting) < most and size < AHEAD_BYTES and (found := next(chunks, None)):
+        while len(waiting) < max_chunks and size < AHEAD_BYTES and (found := next(chunks, None)):
             chunk, weight = found
             waiting.append((client.submit(predict_sources, job, chunk, pure=False), chunk, weight))
             size += weight
@@ -124,7 +138,7 @@ def rows_of(client: Any, job: Job, sources: Iterable[Source]) -> Iterator[Predic
         rows = _result(future)
         if rows is None:
             for other, *_ in waiting:
-                other.exception()  # waits: or one of them may be what ends the workers
+                other.exception()  # wait, because one of these chunks may be what ends the workers
             rows = []
             for source in chunk:
                 path, index = start_of(source)
@@ -134,14 +148,14 @@ def rows_of(client: Any, job: Job, sources: Iterable[Source]) -> Iterator[Predic
 
 
 def windows_of_rows(rows: Iterator[Prediction]) -> Iterator[Iterator[Prediction]]:
-    """The rows, as many at a time as are written at a time; the last window has none."""
+    """Yield the rows in windows of the size written at a time; the last window is empty."""
     for first in rows:
         yield chain([first], islice(rows, WINDOW_ENTRIES - 1))
     yield iter(())
 
 
 def _result(future: Any) -> list[Prediction] | None:
-    """What a chunk gave; None if Dask gave it up."""
+    """Return the predictions of a chunk; None if it ended several workers."""
     from distributed.scheduler import KilledWorker
 
     try:
@@ -151,11 +165,13 @@ def _result(future: Any) -> list[Prediction] | None:
     except CrystalPredictError:
         raise
     except Exception as error:
-        raise OutputError(f"the cluster failed ({_brief(error)}): go on with --resume when it is well again") from None
+        raise OutputError(
+            f"the cluster failed ({_first_line(error)}): restart it, and continue with --resume"
+        ) from None
     return rows
 
 
-def _brief(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
 
 
@@ -167,12 +183,12 @@ def _predictor(job: Job) -> Predictor:
     here, there = identity_of(folder), dict(job.identity)
     if differing := [name for name in here if here[name] != there[name]]:
         what = f"its {differing[0]} differs ({here[differing[0]][:20]}, not {there[differing[0]][:20]})"
-        raise CheckpointError(f"a worker has another model or program: {what}; install the same on all nodes")
+        raise CheckpointError(f"a worker has another model or version: {what}; install the same on all nodes")
     return load_model(folder, job.device, job.targets, job.batch_atoms, uncertainty=job.uncertainty)
 
 
 def _with_content(source: Source, base: str) -> Source:
-    """A source with its content, read from where the run was started, but called as it was named there."""
+    """Return a source with its content, under its own name; relative paths begin at `base`."""
     if isinstance(source, Inline):
         return source
     try:
@@ -183,7 +199,7 @@ def _with_content(source: Source, base: str) -> Source:
 
 @contextmanager
 def _ended_after(seconds: float | None) -> Iterator[None]:
-    """The process ends if the block takes longer, even within C; whoever keeps it starts another."""
+    """End the process if the block takes longer, even in C code; Dask's nanny starts another."""
     if not seconds:
         yield
         return

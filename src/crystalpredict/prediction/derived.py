@@ -18,7 +18,7 @@ PARENTS = ("bulk_modulus", "shear_modulus")
 
 
 def derivable(properties: Sequence[Property]) -> tuple[Property, ...]:
-    """What can be derived from the properties of a model that it does not predict itself."""
+    """Return the properties that can be derived from those of a model, without those it predicts itself."""
     known = {prop.name: prop for prop in properties}
     has_moduli = all(
         name in known and known[name].unit == "GPa" and known[name].transform == "log10" for name in PARENTS
@@ -28,9 +28,12 @@ def derivable(properties: Sequence[Property]) -> tuple[Property, ...]:
 
 
 def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tuple[Property, ...]:
-    """The properties that `targets`, names or aliases, stand for: of a model that has `properties`, or derived ones.
+    """Return the properties that are requested.
 
-    None named: all of the model. A single name may stand without a list.
+    Args:
+        properties: Those of the model.
+        targets: Names or aliases of properties of the model or derived from them, or a single name. Empty: all of the
+            model.
     """
     targets = [targets] if isinstance(targets, str) else targets
     among = (*properties, *derivable(properties))
@@ -38,7 +41,7 @@ def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tu
 
 
 def derive(name: str, bulk: FloatArray, shear: FloatArray) -> FloatArray:
-    """The quantity `name` of DERIVED, from K and G of the same shape."""
+    """Return the quantity `name` of DERIVED from K and G, GPa, of the same shape."""
     if name == "youngs_modulus":
         return 9 * bulk * shear / (3 * bulk + shear)
     if name == "poisson_ratio":
@@ -49,12 +52,17 @@ def derive(name: str, bulk: FloatArray, shear: FloatArray) -> FloatArray:
 def derived_bounds(
     name: str, bulk: FloatArray, shear: FloatArray, widths: tuple[FloatArray, FloatArray], correlation: float
 ) -> FloatArray:
-    """Ends (B, levels, 2) of intervals of a derived quantity.
+    """Return the lower and upper ends (B, levels, 2) of intervals of a derived quantity.
 
-    bulk, shear (B,); widths, for each of the two, half the width (B, levels) of its interval in ln; correlation, of
-    their errors. Errors of ln K and ln G are taken to be small, and added as those of correlated variables: ln E has
-    the slopes G / (3 K + G) and 3 K / (3 K + G), ln K/G has 1 and -1. Poisson's ratio only grows with K / G, whose
-    ends give its own.
+    Linear propagation of correlated errors of ln K and ln G: ln E has the slopes G / (3 K + G) and 3 K / (3 K + G),
+    ln K/G has 1 and -1. Poisson's ratio increases with K / G, so that the ends of K / G give its ends.
+
+    Args:
+        name: Name of the quantity.
+        bulk: K, GPa, (B,).
+        shear: G, GPa, (B,).
+        widths: Half the width of the intervals of ln K and ln G, each (B, levels).
+        correlation: Of the errors of ln K and ln G.
     """
     if name == "youngs_modulus":
         of_bulk = (shear / (3 * bulk + shear))[:, None]
@@ -69,5 +77,5 @@ def derived_bounds(
 
 
 def _poisson(pugh: FloatArray) -> FloatArray:
-    """Poisson's ratio of K / G: -1 for 0, 1/2 for infinity."""
+    """Return Poisson's ratio for K / G: -1 at 0, 1/2 at infinity."""
     return (3 * pugh - 2) / (6 * pugh + 2)

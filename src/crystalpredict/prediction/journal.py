@@ -1,4 +1,4 @@
-"""What the journal of a run and the record of a shard hold: lines of JSON, of facts, of positions and of sums."""
+"""Lines of JSON in the journal of a run and the record of a shard: facts, positions and checksums."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ Line = TypeVar("Line")
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come: rows written, those of them that failed, and bytes.
+    """Progress of a run.
 
-    `sources` were begun, whose names have the digest `seen`; `into` rows are of the last of them. `places`: for each
-    row written since the last position, the number of its source, if the run is one of several shards.
+    Attributes:
+        rows: Rows written.
+        failed: Rows with an error among them.
+        size: Bytes written.
+        sources: Sources begun.
+        into: Rows written of the last source.
+        seen: Digest of the names of the sources begun.
+        places: Number of the source of each row written since the last position, in a shard.
     """
 
     rows: Count = 0
@@ -32,9 +38,13 @@ class Position:
 
 @dataclass(frozen=True)
 class Sums:
-    """The last line of a shard's record: the number of all inputs, a digest of their names, and the shard's bytes.
+    """The last line of a shard's record.
 
-    `digest`: of the lines before this one, of the other sums, and of the rows.
+    Attributes:
+        inputs: Number of inputs of all shards.
+        names: Digest of their names.
+        size: Bytes of the shard.
+        digest: Of the earlier lines of the record, the other fields and the rows.
     """
 
     inputs: Count
@@ -45,7 +55,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Run:
-    """What `merge` needs of the facts of a shard's run."""
+    """The facts of a shard's run that `merge` needs."""
 
     shard: str
     format: Literal["csv", "jsonl"]
@@ -53,7 +63,11 @@ class Run:
 
 
 def line_as(kind: type[Line], line: bytes | str) -> Line:
-    """What a line of JSON says; ValueError if that is not of this kind."""
+    """Return a line of JSON as an object of type `kind`.
+
+    Raises:
+        ValueError: The line is not such an object.
+    """
     try:
         return decode(line, type=kind)
     except RecursionError:
@@ -61,9 +75,13 @@ def line_as(kind: type[Line], line: bytes | str) -> Line:
 
 
 def facts_of(line: bytes) -> dict[str, Any]:
-    """The facts of a run; ValueError if the line has none."""
+    """Return the facts of a run.
+
+    Raises:
+        ValueError: The line is not a JSON object.
+    """
     try:
-        facts = json.loads(line)  # which, unlike msgspec, takes names of files that are no UTF-8
+        facts = json.loads(line)  # unlike msgspec, accepts file names that are not UTF-8
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(facts, dict):
@@ -72,5 +90,9 @@ def facts_of(line: bytes) -> dict[str, Any]:
 
 
 def run_of(facts: dict[str, Any]) -> Run:
-    """The facts that `merge` needs; ValueError if one is missing or of another type."""
+    """Return the facts that `merge` needs.
+
+    Raises:
+        ValueError: One is missing or of another type.
+    """
     return line_as(Run, json.dumps({name: facts.get(name) for name in ("shard", "format", "columns")}))

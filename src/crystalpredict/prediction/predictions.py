@@ -1,4 +1,4 @@
-"""`crystalpredict.predict`: anything with structures to rows of predictions, in one call."""
+"""`crystalpredict.predict`: predict the structures in files or Python objects in one call."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.predictor import Predictor
     from crystalpredict.properties import Property
 
-ROWS_SHOWN = 10  # of a result, where it is printed
+ROWS_SHOWN = 10  # of a printed result
 
 
 class Predictions(list[Prediction]):
     """Rows of predictions, one for each structure, in the order of the inputs.
 
     Attributes:
-        properties: The predicted properties, whose columns the rows have.
+        properties: The predicted properties, one or more columns each.
         intervals: Whether the rows have intervals.
     """
 
@@ -49,8 +49,7 @@ class Predictions(list[Prediction]):
     def to_frame(self) -> DataFrame:
         """Return the rows as a pandas DataFrame with the columns of `predict -o FILE.csv`.
 
-        Values are NaN where there is an error; warnings are joined by `; `; formula and error are empty texts where
-        there are none.
+        Rows with an error have NaN as values. Warnings are joined by `; `. A missing formula or error is an empty text.
         """
         import pandas
 
@@ -64,7 +63,7 @@ class Predictions(list[Prediction]):
         return frame.astype(dict.fromkeys(numbers, float) | {"n_atoms": "Int64", "index": int})
 
     def __repr__(self) -> str:
-        """Return a line that counts the rows, and the first of them as a table."""
+        """Return the numbers of rows and failures, and the first rows as a table."""
         count = f"{len(self)} predictions, {len(self.failed)} failed"
         return f"{count}\n{self.to_frame().head(ROWS_SHOWN).to_string()}" if self else count
 
@@ -82,12 +81,12 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
     Args:
         inputs: What `crystalpredict predict` takes (names of files, patterns, directories, archives, tables, `@lists`),
             or pymatgen structures and ASE atoms, or a pandas Series or DataFrame of any of these, of texts of CIFs or
-            POSCARs, or of pymatgen's dictionaries; one, or several of them in any mixture.
+            POSCARs, or of pymatgen's dictionaries; one of these, or a mixture.
         model: Name of a bundled or installed model, or a checkpoint folder; None: the default.
         targets: Names of properties; none: all of the model.
         device: `cpu`, `cuda`, `cuda:N` or `auto`.
-        jobs: Processes that read files; 0: one for each core. They start new interpreters, which pays for hundreds of
-            files.
+        jobs: Reader processes; 0: one for each core. Each starts a new interpreter, which is worthwhile for hundreds
+            of files.
         cache: Folder where predictions are kept and looked up, or `auto` for the user's cache folder.
         structure_column: Column of a table or a DataFrame that holds the structures; None: the usual names.
         uncertainty: Whether rows have intervals, if the model is calibrated.
@@ -98,7 +97,7 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
         One row for each structure; one that cannot be predicted has an `error`.
 
     Raises:
-        UsageError: An input stands for nothing, or an argument makes no sense.
+        UsageError: An input names no structures, or an argument is invalid.
         CheckpointError: The model is damaged.
     """
     folder = find_model(model)
@@ -111,7 +110,7 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
 
 
 def _is_object(item: Any) -> bool:
-    """Whether an item is a structure already, not a source of one."""
+    """Whether an item is a structure rather than a source."""
     return not isinstance(item, str | Inline)
 
 
@@ -148,16 +147,16 @@ def _items(inputs: Any, structure_column: str | None) -> Iterator[Any]:
         for item in inputs:
             yield from _items(item, structure_column)
     else:
-        raise UsageError(f"a {type(inputs).__name__} is no input: give names of files, structures or a DataFrame")
+        raise UsageError(f"an input of type {type(inputs).__name__}: give names of files, structures or a DataFrame")
 
 
 def _is_structure(item: Any) -> bool:
-    """Whether an item is a pymatgen structure or ASE's atoms, which are iterable, too."""
+    """Whether an item is a pymatgen structure or ASE Atoms, which are iterable too."""
     return isinstance(item, bytes) or any(hasattr(item, name) for name in ("sites", "get_cell"))
 
 
 def _cells(column: Any, name: str) -> Iterator[Any]:
-    """Yield a source or a structure for each cell of a Series, called by its index."""
+    """Yield a source or a structure for each cell of a Series, named by its index."""
     for label, cell in column.items():
         if _is_structure(cell):
             yield cell

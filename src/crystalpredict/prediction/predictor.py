@@ -1,4 +1,4 @@
-"""Structures in, rows out: the Predictor, the same for the command line and for Python."""
+"""The Predictor, which predicts structures for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from crystalpredict.prediction.stability import Hull
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
-LITTLE = 2**29  # bytes, of which there are always enough
-PART_ATOMS = 288  # padded together: more than in training, for there are more alike to choose from
+ALWAYS_FREE_BYTES = 2**29  # assumed to be free without a check
+PART_ATOMS = 288  # padded together: more than in training, because more crystals of similar size are at hand
 
 
 class Predictor:
@@ -48,12 +48,7 @@ class Predictor:
         uncertainty: bool = True,
         hull: Hull | None = None,
     ) -> None:
-        """`targets`, names or aliases of properties, give the columns and their order; none: all of the model.
-
-        `batch_atoms` go through the network at once, None: as many as suit the device. Where memory runs out, half.
-        `uncertainty`: with intervals, if the checkpoint is calibrated. `hull`: known phases that stability is measured
-        against; None: those that come with the package.
-        """
+        """Move the model to the device; arguments as for `load_model`. `batch_atoms` is halved if memory runs out."""
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self.batch_atoms = batch_atoms or max_batch_atoms(self.device)
@@ -67,13 +62,13 @@ class Predictor:
     def predict(
         self, structures: Iterable[str | PathLike[str] | Structure], *, reduce: bool = True
     ) -> list[Prediction]:
-        """Predictions for structures, one row each, in their order.
+        """Return the predictions for structures, one row each, in order.
 
         Args:
-            structures: Paths of files, pymatgen structures or ASE atoms, mixed as you like; or one of these. A file of
+            structures: Paths of files, pymatgen structures or ASE Atoms, in any mixture, or one of these. A file with
                 several structures gives several rows.
-            reduce: Compute one of each kind of equivalent atoms only. It is faster, and the predictions are the same
-                but for rounding.
+            reduce: Compute only one of each kind of equivalent atoms, which is faster and changes predictions by
+                rounding only.
 
         Returns:
             Rows with values, intervals and warnings. A structure that cannot be read or predicted has an `error`.
@@ -83,11 +78,11 @@ class Predictor:
     def embed(
         self, structures: Iterable[str | PathLike[str] | Structure], *, per_atom: bool = False
     ) -> list[Embedding]:
-        """The network's features of structures, one row each, in their order, for a regressor of one's own.
+        """Return the network's features of structures, one row each, in order, for another regressor.
 
         Args:
             structures: As for `predict`.
-            per_atom: Give the features of every atom, (n, D), instead of their mean over the atoms, (D,).
+            per_atom: Return the features of each atom, (n, D), instead of their mean over the atoms, (D,).
 
         Returns:
             Rows with features. A structure that cannot be read or computed has an `error`.
@@ -95,15 +90,17 @@ class Predictor:
         return list(self.stream_embeddings(self._entries(structures, reduce=not per_atom), per_atom=per_atom))
 
     def stream(self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores) -> Iterator[Prediction]:
-        """Predictions in the order of the entries, a window of them in memory at a time; `busy` as for `windows`."""
+        """Yield the predictions in the order of the entries, with one window in memory at a time."""
         return chain.from_iterable(self.windows(entries, busy))
 
     def windows(
         self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores
     ) -> Iterator[Iterator[Prediction]]:
-        """The predictions of `stream` by windows: what is computed together depends on nothing before it.
+        """Yield the predictions by windows, each of which is computed independently of the others.
 
-        `busy` says how many cores others use at present; the rest is used here.
+        Args:
+            entries: The entries.
+            busy: Returns the number of cores that other processes use; the others compute.
         """
         for window in self._windows(entries, busy):
             yield self.predictions(window)
@@ -111,17 +108,17 @@ class Predictor:
     def stream_embeddings(
         self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores, *, per_atom: bool = False
     ) -> Iterator[Embedding]:
-        """Features in the order of the entries, as `stream` gives predictions; per atom, no atoms may be merged."""
+        """Yield the features in the order of the entries; with `per_atom`, atoms must not be merged."""
         for window in self._windows(entries, busy):
             yield from self._embeddings(window, per_atom)
 
     def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
-        """The entries, some at a time; what is done with these has the threads that `busy` leaves."""
+        """Yield the entries by windows, and use `busy` for the computation of each."""
         self.busy = busy
         yield from windows_of(entries)
 
     def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
-        """The predictions of some entries, computed together."""
+        """Yield the predictions of some entries, computed together."""
         crystals, neighbors = found_in(entries)
         outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
         features = np.full((len(crystals), self.model.config.features), np.nan)
@@ -150,7 +147,7 @@ class Predictor:
                     bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
                     notes += (domain_warnings[row],) if domain_warnings[row] else ()
                 else:
-                    error = self._complaint(edges, row in too_large)
+                    error = self._failure(edges, row in too_large)
             yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds, said)
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
@@ -173,7 +170,7 @@ class Predictor:
                 row = next(rows)
                 found = features.get(row)
                 if found is None or not np.isfinite(found).all():
-                    found, error = None, self._complaint(edges, row in too_large)
+                    found, error = None, self._failure(edges, row in too_large)
                 elif per_atom:
                     main = entry.crystal.occupancies.argmax(axis=1)
                     numbers = entry.crystal.numbers[np.arange(len(main)), main]
@@ -181,14 +178,14 @@ class Predictor:
                 entry.path, entry.index, entry.formula, entry.n_atoms, found, numbers, self._notes(entry), error
             )
 
-    def _complaint(self, edges: Neighbors, too_large: bool) -> str:
-        """Why there are no numbers for a crystal that was read."""
+    def _failure(self, edges: Neighbors, too_large: bool) -> str:
+        """Return why a crystal that was read has no values."""
         if too_large:
-            return f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another"
-        return "the prediction is not a number: the cell is far from anything known"
+            return f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another device"
+        return "the prediction is not a number: the cell is too unlike the training data"
 
     def _notes(self, entry: Entry) -> tuple[str, ...]:
-        """The entry's warnings, and what the network's radius adds to them."""
+        """Return the entry's warnings, with one for atoms without neighbours."""
         edges = entry.neighbors
         if edges is None or edges.edge_counts.min() > 1:
             return entry.warnings
@@ -198,7 +195,7 @@ class Predictor:
     def _in_batches(
         self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]
     ) -> set[int]:
-        """Call `compute` with the indices and the batch of some crystals, until all are computed.
+        """Call `compute` with the indices and the batch of some crystals until all are computed.
 
         Returns:
             Indices of the crystals that do not fit into memory.
@@ -211,14 +208,14 @@ class Predictor:
         return too_large
 
     def _has_room(self, edges: int, batches: int) -> bool:
-        """Return whether half of the free memory holds some batches of so many padded edges each.
+        """Return whether some batches of `edges` padded edges each fit into half of the free memory.
 
-        On a GPU, where a batch that does not fit raises an error, nothing is checked.
+        Always True on a GPU, where a batch that does not fit raises an error.
         """
         if self.device.type != "cpu":
             return True
         needed = edges * bytes_per_edge(self.model.config) * batches
-        return needed <= LITTLE or needed <= free_memory() / 2
+        return needed <= ALWAYS_FREE_BYTES or needed <= free_memory() / 2
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
         one = isinstance(structures, str | bytes | dict | PathLike) or not isinstance(structures, Iterable)
@@ -246,18 +243,18 @@ def load_model(
     uncertainty: bool = True,
     hull: Hull | None = None,
 ) -> Predictor:
-    """A model, ready to predict.
+    """Return a model, ready to predict.
 
     Args:
         name: Name of a bundled or installed model, or a checkpoint folder, which a Path always is. None: the default
             model, `crystalformer-mp`.
         device: `auto`, `cpu` or `cuda`.
-        targets: Names or short forms of properties, which become the columns in this order, such as `["bandgap", "K"]`.
-            None given: all properties of the model.
-        batch_atoms: Number of atoms that are computed at once. None: chosen by the memory of the device.
+        targets: Names or aliases of properties in the order of the columns, such as `["bandgap", "K"]`. Empty: all
+            properties of the model.
+        batch_atoms: Number of atoms computed at once. None: chosen by the memory of the device.
         uncertainty: Whether rows have intervals, if the model is calibrated.
-        hull: Known phases that stability is measured against, from `crystalpredict.prediction.known_phases.hull_of`.
-            None: those that come with the package.
+        hull: Known phases that define the convex hull, from `crystalpredict.prediction.known_phases.hull_of`. None:
+            those bundled with the package.
 
     Returns:
         The Predictor.

@@ -1,4 +1,4 @@
-"""Output that grows beside its place and survives whatever ends the run, so that the same command can go on."""
+"""Output that is written to a partial file with a journal, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-BESIDE = ".new"  # ends the name of a file that is about to replace another
-UNFINISHED = "rows of a run that was interrupted, or goes on: say --resume, or delete it"
-LET_GO = 3.0  # s: readers of a run that was killed hold its lock until they see that it is gone
+NEW_SUFFIX = ".new"  # of a file that is about to replace another
+UNFINISHED = "rows of an unfinished run: continue it with --resume, or delete the file"
+LOCK_RELEASE_SECONDS = 3.0  # reader processes of a killed run hold its lock until they end
 Row = TypeVar("Row", Entry, Prediction)
 
 
 class Cursor:
-    """Hands out sources and follows the rows that come of them, to know which are done."""
+    """Iterates over sources, and counts those whose rows are written."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self.sources = iter(sources)
@@ -44,7 +44,11 @@ class Cursor:
         self.again: Source | None = None
 
     def skip(self, position: Position) -> None:
-        """Go to where a run stopped: to the last source that it began; UsageError if others stand before."""
+        """Skip to the last source that an interrupted run began.
+
+        Raises:
+            UsageError: The sources before it are not those of that run.
+        """
         for _ in range(position.sources):
             self.again = next(self.sources, None)
             if self.again is None:
@@ -52,34 +56,34 @@ class Cursor:
             self._begin(start_of(self.again))
         if position.sources and (self.begun, self.digest.hexdigest()) != (position.sources, position.seen):
             raise UsageError(
-                f"the inputs are not those of the interrupted run: one of its first {position.sources} files or "
-                "structures was added, removed or renamed; delete what it wrote to begin anew"
+                f"the inputs differ from those of the interrupted run: one of the first {position.sources} files or "
+                "structures was added, removed or renamed; delete its output to start again"
             )
         self.into = position.into
 
     def __iter__(self) -> Iterator[Source]:
-        if self.again is not None:  # it may have more structures than were written
+        if self.again is not None:  # some of its structures may not be written yet
             yield self.again
         for source in self.sources:
             self.ahead.append(start_of(source))
             yield source
 
     def rest(self, entries: Iterator[Row]) -> Iterator[Row]:
-        """The entries, or the rows of them, without those of the source begun that were written already."""
+        """Yield the entries or rows, without those of the first source that were written before."""
         done = self.into
         for number, entry in enumerate(entries):
             if self.again is None or number >= done or entry.path != start_of(self.again)[0]:
                 yield entry
 
     def passed(self, path: str, index: int) -> None:
-        """Take note of a row that is written."""
+        """Count a written row."""
         if self.ahead and self.ahead[0] == (path, index):
             self._begin(self.ahead.popleft())
             self.into = 0
         self.into += 1
 
     def position(self, rows: int, failed: int) -> Position:
-        """Where the run stands."""
+        """Return the progress of the run."""
         seen = self.digest.hexdigest()
         return Position(rows=rows, failed=failed, sources=self.begun, into=self.into, seen=seen)
 
@@ -89,17 +93,26 @@ class Cursor:
 
 
 class PartialFile:
-    """FILE.part, which becomes FILE in the end, and FILE.part-journal: what the run is, and how far it has come.
+    """FILE.part, which is renamed to FILE at the end, and FILE.part-journal with the facts and progress of the run.
 
-    Rows go to `stream`; `commit` writes them out. What follows the last commit is cut off when a run goes on. The
-    journal, and the record of a shard, are written beside their places and renamed, so that whatever fails leaves the
-    old one or the new one.
+    Rows go to `stream`; `commit` writes them to the file. Resuming cuts off what follows the last commit. The journal
+    and the record of a shard are replaced atomically.
     """
 
     def __init__(self, path: Path, facts: dict[str, Any], *, resume: bool) -> None:
-        """`facts` of the run, in JSON's types, must be the same for it to be resumed."""
+        """Open or create the files.
+
+        Args:
+            path: The output.
+            facts: Options of the run as JSON types, which must be the same when it is resumed.
+            resume: Continue an interrupted run.
+
+        Raises:
+            UsageError: The output cannot be opened, another run writes it, or it cannot be resumed.
+            OutputError: The output cannot be written.
+        """
         self.shown = path.with_name(path.name + PART)
-        self.path = path.absolute()  # which stays the same if the working directory is removed
+        self.path = path.absolute()  # valid even if the working directory is removed
         self.part, self.journal, self.record = (
             self.path.with_name(path.name + ending) for ending in (PART, JOURNAL, RECORD)
         )
@@ -112,7 +125,7 @@ class PartialFile:
             found = self.part.exists()
             if found and not resume and self.part.stat().st_size:
                 raise UsageError(f"{self.shown}: {UNFINISHED}")
-            # neither is emptied before it is locked: it may belong to a run that goes on
+            # nothing is truncated before the lock: another run may be writing
             self.rows = os.open(self.part, os.O_RDWR | os.O_CREAT | (0 if found else os.O_EXCL), 0o666)
         except OSError as error:
             raise UsageError(f"{self.shown}: cannot be opened ({error.strerror})") from None
@@ -133,7 +146,7 @@ class PartialFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.finished or is_file_at(self.rows, self.path):  # an interrupt may have come before `finished` was set
+        if self.finished or is_file_at(self.rows, self.path):  # an interrupt can come before `finished` is set
             with suppress(OSError):
                 self.journal.unlink(missing_ok=True)
         elif not self.position.rows:
@@ -144,18 +157,18 @@ class PartialFile:
         self._close()
 
     def discard(self) -> None:
-        """Forget what was written to the stream since the last commit."""
+        """Drop what was written to the stream since the last commit."""
         self.stream.seek(0)
         self.stream.truncate()
         self.places = []
 
     def commit(self, position: Position) -> None:
-        """Write out what is in the stream, after which the run stands at this position."""
+        """Write the stream to the file, and the position reached to the journal."""
         content = self.stream.getvalue().encode("utf-8", "backslashreplace")
         reached = replace(position, size=self.position.size + len(content), places=self.places)
         try:
             write_all(self.rows, content)
-            os.fsync(self.rows)  # the journal must not count rows that a power cut takes away
+            os.fsync(self.rows)  # the journal must not count rows that a power cut loses
             write_all(self.log, json.dumps(asdict(reached)).encode() + b"\n")
             os.fsync(self.log)
         except OSError as error:
@@ -164,12 +177,12 @@ class PartialFile:
         self.discard()
 
     def finish(self, sums: dict[str, Any] | None = None) -> None:
-        """Give the file its name; the run is over. `sums`, of a shard, end the journal, which is kept as its record."""
+        """Rename the partial file to the output; with `sums`, of a shard, keep the journal as its record."""
         try:
             self._restore()
             if sums is not None:
                 lines = self.journal.read_bytes()
-                _put(self.record, lines + last_line(lines, {**sums, "size": self.position.size}, self.part))
+                _write_beside(self.record, lines + last_line(lines, {**sums, "size": self.position.size}, self.part))
             self.part.chmod(permissions_of(self.path))
             self.part.replace(self.path)
         except OSError as error:
@@ -178,16 +191,16 @@ class PartialFile:
         with suppress(OSError):
             self.journal.unlink(missing_ok=True)
             if sums is None:
-                self.record.unlink(missing_ok=True)  # of a shard that was in this file before
+                self.record.unlink(missing_ok=True)  # of an earlier shard in this file
         sync_folder(self.path.parent)
 
     def _begin(self, facts: dict[str, Any], *, resume: bool) -> None:
-        """Go to the last position of the journal, and write the journal up to there anew."""
+        """Go to the last valid position of the journal, and rewrite the journal up to it."""
         size = os.fstat(self.rows).st_size
         header, *lines = self.journal.read_bytes().split(b"\n") if self.journal.exists() else [b""]
         kept = [json.dumps(facts).encode()]
         for line in lines:
-            with suppress(ValueError):  # torn, or of nothing at all, after a power cut
+            with suppress(ValueError):  # incomplete or empty after a power cut
                 position = line_as(Position, line)
                 if self.position.size <= position.size <= size:
                     self.position = position
@@ -196,11 +209,11 @@ class PartialFile:
             raise UsageError(f"{self.shown}: {UNFINISHED}")
         if size and not header:
             raise UsageError(
-                f"{self.shown}: cannot be resumed, its journal {self.journal.name} is missing or empty: delete it"
+                f"{self.shown}: cannot resume: its journal {self.journal.name} is missing or empty; delete the file"
             )
         if size or self.position.rows:
             self._refuse_other(header, facts)
-        self.log = _put(self.journal, b"".join(line + b"\n" for line in kept), keep=True)
+        self.log = _write_beside(self.journal, b"".join(line + b"\n" for line in kept), keep=True)
         os.ftruncate(self.rows, self.position.size)
         os.lseek(self.rows, 0, os.SEEK_END)
 
@@ -214,14 +227,14 @@ class PartialFile:
             if before.get(name) != value:
                 was, now = (str(each)[:60] for each in (before.get(name), value))
                 raise UsageError(
-                    f"{self.shown}: cannot be resumed, its {name} differs (it was {was}, now {now}): "
-                    "give the same command, or delete it"
+                    f"{self.shown}: cannot resume: {name} was {was}, now {now}; "
+                    "give the same command, or delete the file"
                 )
 
     def _lock(self) -> None:
         if fcntl is None:
             return
-        ends = time.monotonic() + LET_GO
+        ends = time.monotonic() + LOCK_RELEASE_SECONDS
         while True:
             try:
                 fcntl.flock(self.rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,19 +247,19 @@ class PartialFile:
                 return
 
     def _refuse_renamed(self) -> None:
-        """UsageError if the run that held the lock has ended meanwhile, and its file has the name it was to get."""
+        """Raise UsageError if the run that held the lock has renamed its file meanwhile."""
         if not is_file_at(self.rows, self.part):
             path = self.shown.with_name(self.path.name)
-            raise UsageError(f"{path}: the run that wrote it has just ended: there is nothing to resume")
+            raise UsageError(f"{path}: the run that wrote it has just finished: there is nothing to resume")
 
     def _restore(self) -> None:
-        """Write the rows and their journal again if their folder was removed."""
+        """Write the rows and the journal again if their folder was removed."""
         restore(self.log, self.journal)
         restore(self.rows, self.part)
 
     def _hint(self, error: OSError) -> str:
         if self.position.rows:
-            return f"its rows are kept: {_advice(error, 'go on with --resume')}"
+            return f"its rows are kept: {_advice(error, 'continue with --resume')}"
         return _advice(error, "run it again")
 
     def _remove(self) -> None:
@@ -261,15 +274,15 @@ class PartialFile:
 
 
 def _advice(error: OSError, then: str) -> str:
-    return f"make room, and {then}" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else then
+    return f"free some space, and {then}" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else then
 
 
-def _put(path: Path, content: bytes, *, keep: bool = False) -> int:
-    """Let a path lead to a new file of this content; `keep`: the file stays open, its handle is returned.
+def _write_beside(path: Path, content: bytes, *, keep: bool = False) -> int:
+    """Replace a file atomically by one with this content, and return its handle, which stays open if `keep`.
 
-    The name beside it is always the same, so that a run that is killed leaves one such file, which the next replaces.
+    The temporary name is fixed, so that a killed run leaves one such file, which the next run replaces.
     """
-    beside = path.with_name(path.name + BESIDE)
+    beside = path.with_name(path.name + NEW_SUFFIX)
     handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         write_all(handle, content)

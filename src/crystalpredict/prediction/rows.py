@@ -1,4 +1,4 @@
-"""Rows of predictions and of features, and their columns. Nothing heavy is imported."""
+"""Rows of predictions and of features, and their columns; no heavy imports."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Prediction:
 
     Attributes:
         path: The file, or the name of the member of an archive or of the row of a table.
-        index: Position of the structure in a file of several, from 0.
+        index: Number of the structure in a file of several, from 0.
         formula: Reduced formula; empty if the structure was not read.
         n_atoms: Number of atoms of the cell as given; None if the structure was not read.
         values: Predictions by column, whose names end with their units; empty if there is an error.
-        texts: What is said of the structure in words, such as `decomposes_to`, by column.
+        texts: Text values, such as that of `decomposes_to`, by column.
         warnings: Reasons to doubt the values, such as a crystal unlike the training data.
         error: Why there are no values; empty if there are.
         bounds: By column, lower and upper ends (levels, 2) of the intervals of 50, 68, 80, 90 and 95 %, in the unit of
@@ -47,28 +47,30 @@ class Prediction:
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """By column, the interval that holds the true value in 90 % of cases, in the unit of the column."""
+        """By column, the interval with 90 % coverage, in the unit of the column."""
         return {column: self.interval(column) for column in self.bounds}
 
     def interval(self, column: str, level: int = DEFAULT_LEVEL) -> tuple[float, float]:
-        """Lower and upper end of the interval of a column, in its unit.
+        """Return the lower and upper end of the interval of a column, in its unit.
 
         Args:
             column: Name of a column of `values`.
-            level: Share of true values inside, in percent: 50, 68, 80, 90 or 95.
+            level: Interval coverage, percent: 50, 68, 80, 90 or 95.
 
         Raises:
-            UsageError: The column has no interval, or there is none of this level.
+            UsageError: The column has no interval, or not one of this level.
         """
         if column not in self.bounds:
-            raise UsageError(f"no interval of {column!r}: there are those of {', '.join(self.bounds) or 'nothing'}")
+            raise UsageError(
+                f"no interval of {column!r}: choose from {', '.join(self.bounds) or 'none (not calibrated)'}"
+            )
         if level not in LEVELS:
             raise UsageError(f"no interval of {level!r} %: choose from {', '.join(map(str, LEVELS))}")
         low, high = self.bounds[column][LEVELS.index(level)].tolist()
         return low, high
 
     def __getitem__(self, column: str) -> float:
-        """The predicted value of a column, in its unit; KeyError without one, as in rows with an error."""
+        """Return the predicted value of a column, in its unit; KeyError without one, as in rows with an error."""
         return self.values[column]
 
 
@@ -98,18 +100,18 @@ class Embedding:
     error: str = ""
 
 
-MOST_AFTER_POINT = 20  # digits
+MAX_DECIMALS = 20  # more are written as a power of ten
 
 
 def columns_of(prop: Property, intervals: bool) -> list[str]:
-    """Names of a property's columns: the value and, if wanted, the ends of its interval."""
+    """Return the names of a property's columns: the value and, with `intervals`, the ends of its interval."""
     if isinstance(prop, TextProperty):
         return [prop.column]
     return [prop.column, *(f"{prop.column}_{end}{DEFAULT_LEVEL}" for end in ("lo", "hi") if intervals)]
 
 
 def cells_of(row: Prediction, prop: Property, intervals: bool) -> list[float | str | None]:
-    """What stands in a property's columns; None where there is no value."""
+    """Return the cells of a property's columns; None for a missing value."""
     if row.error or not (row.values or row.texts):
         return [None] * len(columns_of(prop, intervals))
     column, digits = prop.column, prop.decimals
@@ -122,16 +124,16 @@ def cells_of(row: Prediction, prop: Property, intervals: bool) -> list[float | s
 def _rounded(value: float, digits: int) -> float | None:
     if not isfinite(value):
         return None
-    return round(value, digits) if digits <= MOST_AFTER_POINT else float(written(value, digits))
+    return round(value, digits) if digits <= MAX_DECIMALS else float(written(value, digits))
 
 
 def written(value: float, decimals: int) -> str:
-    """A number with digits after the point, or as a power of ten where that would take many zeros."""
-    return f"{value:.{max(decimals, 0)}f}" if decimals <= MOST_AFTER_POINT else f"{value:.4e}"
+    """Return a number with `decimals` digits after the point, or as a power of ten if these are too many."""
+    return f"{value:.{max(decimals, 0)}f}" if decimals <= MAX_DECIMALS else f"{value:.4e}"
 
 
 def record(row: Prediction, properties: Sequence[Property], intervals: bool = False) -> dict[str, object]:
-    """A row as an object of JSON; null where there is no value."""
+    """Return a row as a JSON object; null for a missing value."""
     values: dict[str, object] = {}
     for prop in properties:
         values.update(zip(columns_of(prop, intervals), cells_of(row, prop, intervals), strict=True))

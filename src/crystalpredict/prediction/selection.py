@@ -1,4 +1,4 @@
-"""Which rows are wanted: a condition on columns, an order, the first few."""
+"""Select rows: `--where`, `--sort` and `--top`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from crystalpredict.properties import PROPERTIES, REQUESTED, TEXT_COLUMNS, match
 
 Row = TypeVar("Row")
 Fields = Mapping[str, Any]
-LONGEST = 1000  # characters of a condition
-DEEPEST = 100  # operations within one another
+MAX_CONDITION_CHARACTERS = 1000
+MAX_CONDITION_DEPTH = 100  # nested operations
 TEXT_FIELDS = ("path", "formula")
 COUNT_FIELDS = ("index", "n_atoms")
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -35,7 +35,11 @@ _ALTER: dict[type[ast.unaryop], Callable[[Any], Any]] = {
 
 
 def find_field(name: str, columns: Sequence[str]) -> str:
-    """The field of a row that is meant, a column or the name of its property; UsageError with what there is."""
+    """Return the field of a row that a name stands for: a column, or the property of one.
+
+    Raises:
+        UsageError: There is no such field.
+    """
     fields = (*columns, *COUNT_FIELDS, *TEXT_FIELDS)
     if name in fields:
         return name
@@ -45,10 +49,10 @@ def find_field(name: str, columns: Sequence[str]) -> str:
     ends = ("_lo90", "_hi90")
     begun = [column for column in columns if column.startswith(f"{name}_") and not column.endswith(ends)]
     meant: set[str] = {*begun, *((prop.column,) if prop and prop.column in columns else ())}
-    if len(meant) == 1:  # also a property of a model of one's own, and its unit
+    if len(meant) == 1:  # also a property of a user's model without its unit
         return meant.pop()
     near = get_close_matches(name, fields, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(fields)}"
     raise UsageError(f"no column {name!r}: {hint}")
 
 
@@ -56,28 +60,36 @@ class Condition:
     """An expression such as `bandgap_eV > 1 and n_atoms <= 20`: comparisons of columns, numbers and texts."""
 
     def __init__(self, text: str, columns: Sequence[str]) -> None:
-        """UsageError if the text is no such expression or names what is no column."""
+        """Parse the expression.
+
+        Raises:
+            UsageError: The text is not such an expression, or names no column.
+        """
         self.text, self.columns = text, columns
-        if len(text) > LONGEST:
-            raise UsageError(f"--where has {len(text)} characters: at most {LONGEST} are read")
+        if len(text) > MAX_CONDITION_CHARACTERS:
+            raise UsageError(f"--where has {len(text)} characters: write at most {MAX_CONDITION_CHARACTERS}")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Python's style
+                warnings.simplefilter("ignore")  # SyntaxWarning
                 self.tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else "it cannot be read"
-            raise UsageError(f"--where {text!r} is no condition ({reason}): write bandgap_eV > 1") from None
+            raise UsageError(f"--where {text!r} is not a condition ({reason}): write it as in bandgap_eV > 1") from None
         if _is_deep(self.tree):
-            raise UsageError(f"--where has more than {DEEPEST} operations within one another: write a shorter one")
+            raise UsageError(
+                f"--where has more than {MAX_CONDITION_DEPTH} nested operations: write a simpler condition"
+            )
         if not self._is_condition(self.tree):
-            raise UsageError(f"--where {text!r} is no condition: compare a column with a number, bandgap_eV > 1")
+            raise UsageError(
+                f"--where {text!r} is not a condition: compare a column with a number, as in bandgap_eV > 1"
+            )
 
     def matches(self, fields: Fields) -> bool:
-        """Whether a row's fields fulfil it; a row with an error, or without the values that it asks for, does not."""
+        """Whether a row's fields fulfil the condition; False for a row with an error or a missing value."""
         return not fields.get("error") and self._truth(self.tree, fields) is True
 
     def _is_condition(self, node: ast.expr) -> bool:
-        """Whether a part of the expression is true or false; UsageError if there is more in it than is allowed."""
+        """Whether a part of the expression is a condition; UsageError if it has anything that is not allowed."""
         if isinstance(node, ast.BoolOp):
             return all(self._is_condition(part) for part in node.values)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
@@ -91,7 +103,7 @@ class Condition:
         return False
 
     def _kind(self, node: ast.expr) -> str:
-        """`text` or `number`, which a term is."""
+        """Return the type of a term, `text` or `number`."""
         if isinstance(node, ast.Name):
             return "text" if find_field(node.id, self.columns) in (*TEXT_FIELDS, *TEXT_COLUMNS) else "number"
         if isinstance(node, ast.Constant) and type(node.value) in (int, float, str):
@@ -107,12 +119,12 @@ class Condition:
 
     def _refuse(self, node: ast.expr) -> bool:
         raise UsageError(
-            f"--where cannot have {ast.unparse(node)[:60]!r}: columns, numbers, texts in quotes, < <= > >= == !=, "
+            f"--where cannot have {ast.unparse(node)[:60]!r}: use columns, numbers, texts in quotes, < <= > >= == !=, "
             "+ - * /, and, or, not"
         )
 
     def _truth(self, node: ast.expr, fields: Fields) -> bool | None:
-        """Whether a condition holds; None where that depends on a comparison without a value, as after 1 / 0."""
+        """Whether a condition holds; None if that depends on a missing value, as after 1 / 0."""
         if isinstance(node, ast.BoolOp):
             parts = [self._truth(part, fields) for part in node.values]
             decisive = isinstance(node.op, ast.Or)  # one such part decides
@@ -141,16 +153,16 @@ class Condition:
 
 
 def _is_deep(tree: ast.expr) -> bool:
-    """Whether there are more operations within one another than can be computed."""
+    """Whether more than MAX_CONDITION_DEPTH operations are nested."""
     level: list[ast.AST] = [tree]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_CONDITION_DEPTH):
         level = [below for node in level for below in ast.iter_child_nodes(node) if isinstance(below, ast.expr)]
     return bool(level)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What `--where`, `--sort` and `--top` ask for."""
+    """The values of `--where`, `--sort` and `--top`."""
 
     condition: Condition | None = None
     sort: str = ""
@@ -159,9 +171,13 @@ class Selection:
 
     @classmethod
     def of(cls, where: str | None, sort: str | None, top: int | None, columns: Sequence[str]) -> Selection:
-        """The selection of a command's options; UsageError where they make no sense."""
+        """Return the selection of a command's options.
+
+        Raises:
+            UsageError: An option is invalid, or `top` is given without `sort`.
+        """
         if top is not None and not sort:
-            raise UsageError("--top needs --sort COLUMN: the first by what?")
+            raise UsageError("--top needs --sort COLUMN")
         condition = Condition(where, columns) if where is not None else None
         descending = bool(sort and sort.startswith("-"))
         column = find_field(sort.removeprefix("-"), columns) if sort else ""
@@ -171,10 +187,10 @@ class Selection:
         return self.condition is not None or bool(self.sort)
 
     def of_rows(self, rows: Iterable[Row], fields_of: Callable[[Row], Fields]) -> Iterator[Row]:
-        """The rows that are wanted, in the order wanted, those that are equal in the order of the input.
+        """Yield the selected rows in the requested order; equal ones in the order of the input.
 
-        Rows without a value in the column to sort by, or with an error, come last, and not at all if only the top is
-        asked for. With `top`, that many rows are in memory; with `sort` alone, all.
+        Rows with an error or without a value in the column to sort by come last; with `top` they are left out. With
+        `top`, that many rows are in memory; with `sort` alone, all.
         """
         pairs = ((row, fields_of(row)) for row in rows)
         chosen = (pair for pair in pairs if self.condition is None or self.condition.matches(pair[1]))

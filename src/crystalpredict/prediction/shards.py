@@ -1,4 +1,4 @@
-"""One of n parts of a screen, each with a share of the inputs; and their rows put together again in the first order."""
+"""Shards of a run, each with a share of the inputs, and merging of their rows in the order of all inputs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from crystalpredict.errors import DataError, UsageError
 from crystalpredict.prediction.journal import Position, Run, Sums, facts_of, line_as, run_of
 from crystalpredict.properties import TEXT_COLUMNS
 
-RECORD = ".shard"  # FILE.shard: a line of facts, a line for each window with the places of its rows, a line of sums
+RECORD = ".shard"  # FILE.shard: a line of facts, one line of positions for each window, a line of sums
 PART = ".part"
 JOURNAL = ".part-journal"
-BLOCK = 2**16  # bytes read at a time: no file stays open, for there may be more shards than files that may be open
-LONGEST_LINE = 2**24  # bytes, far more than any of a run
-SHOWN = 5  # shards named in an error
-START: dict[str, type] = {"path": str, "index": int, "formula": str, "n_atoms": int}  # of a row, before its values
+BLOCK = (
+    2**16
+)  # bytes read at a time; files are closed in between, because there may be more shards than allowed open files
+MAX_LINE_BYTES = 2**24  # far more than a run writes
+MAX_SHARDS_NAMED = 5  # in an error
+START: dict[str, type] = {"path": str, "index": int, "formula": str, "n_atoms": int}  # first columns of a row
 
 
 class Shard:
-    """Every n-th input, beginning with the i-th; and, as the inputs pass, how many they are and a digest of them."""
+    """Every n-th input from the i-th; counts all inputs and computes a digest of their names."""
 
     def __init__(self, number: int, count: int) -> None:
         self.number, self.count = number, count
@@ -40,40 +42,44 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The shard that `i/n` says; UsageError if it says none."""
+        """Return the shard `i/n`.
+
+        Raises:
+            UsageError: The text is not a shard.
+        """
         found = re.fullmatch(r"0*([0-9]{1,12})/0*([0-9]{1,12})", text)
         if not found:
-            raise UsageError(f"--shard {text[:60]}: give the number of the shard and how many there are, 3/100")
+            raise UsageError(f"--shard {text[:60]}: give the number of the shard and the number of shards, as in 3/100")
         number, count = map(int, found.groups())
         if not 1 <= number <= count:
-            raise UsageError(f"--shard {text[:60]}: shards are counted from 1/{count} to {count}/{count}")
+            raise UsageError(f"--shard {text[:60]}: give a shard from 1/{count} to {count}/{count}")
         return cls(number, count)
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
     def takes(self, name: str) -> bool:
-        """Whether the next input, in the order of all, belongs to this shard."""
+        """Whether the next input, named `name`, belongs to this shard; call it once for each input, in order."""
         self.digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
         self.inputs += 1
         return (self.inputs - self.number) % self.count == 0
 
     def sums(self) -> dict[str, Any]:
-        """What all shards of a run must agree on when all inputs have passed, in JSON's types."""
+        """Return the number of all inputs and the digest of their names, the same for all shards of a run."""
         return {"inputs": self.inputs, "names": self.digest.hexdigest()}
 
 
 def last_line(lines: bytes, sums: dict[str, Any], rows: Path) -> bytes:
-    """The line that ends the record of a shard: its sums, and a digest of the lines before, of them and of the rows."""
-    return json.dumps({**sums, "digest": _digest([lines, _text_of(sums)], rows)}).encode() + b"\n"
+    """Return the last line of a shard's record: its sums with a digest of the earlier lines, the sums and the rows."""
+    return json.dumps({**sums, "digest": _digest([lines, _sums_text(sums)], rows)}).encode() + b"\n"
 
 
-def _text_of(sums: dict[str, Any]) -> bytes:
+def _sums_text(sums: dict[str, Any]) -> bytes:
     return json.dumps(sums, sort_keys=True).encode()
 
 
 def _digest(texts: Iterable[bytes], rows: Path) -> str:
-    """A digest of some texts and the content of a file."""
+    """Return a digest of some texts and the content of a file."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         digest.update(text)
@@ -84,7 +90,7 @@ def _digest(texts: Iterable[bytes], rows: Path) -> str:
 
 
 def refuse_other(output: Path, shard: Shard | None) -> None:
-    """UsageError if a file that is there holds the rows of another shard than this one."""
+    """Raise UsageError if an existing output has the rows of another shard."""
     if shard is None or not output.exists():
         return
     try:
@@ -92,13 +98,13 @@ def refuse_other(output: Path, shard: Shard | None) -> None:
     except DataError:
         held = ""
     if held != str(shard):
-        what = f"shard {held}" if held else f"rows that are not known to be of shard {shard}"
-        raise UsageError(f"{output}: holds {what}: give each shard a file of its own, or delete it")
+        what = f"shard {held}" if held else f"rows without a record of shard {shard}"
+        raise UsageError(f"{output}: holds {what}: give each shard its own file, or delete this one")
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A shard's file, the facts of its run and its sums, as its record has them."""
+    """A shard's file with the facts and sums of its record."""
 
     path: Path
     facts: dict[str, Any]
@@ -108,31 +114,37 @@ class _Part:
 
     @classmethod
     def of(cls, path: Path) -> _Part:
-        """DataError if the file has no record, or either is damaged or altered."""
+        """Return the shard in a file.
+
+        Raises:
+            DataError: The file or its record is missing, damaged or altered.
+        """
         record = _record_of(path)
         for file in (path, record):
             if not os.path.isfile(file):
                 what = "has no record of its run" if os.path.isfile(path) else "cannot be read"
-                raise DataError(f"{path}: {what} ({file}: no such file): is it made with --shard?")
+                raise DataError(f"{path}: {what} ({file}: no such file): write it with predict --shard")
         try:
             facts = facts_of(next(lines_of(record), b""))
             run = run_of(facts)
             shard = Shard.parse(run.shard)
             (last,) = deque(lines_of(record), maxlen=1)
             sums = line_as(Sums, last)
-            told = {name: value for name, value in asdict(sums).items() if name != "digest"}
+            own_sums = {name: value for name, value in asdict(sums).items() if name != "digest"}
             before = (line for line, _ in pairwise(lines_of(record)))
-            altered = path.stat().st_size != sums.size or _digest(chain(before, [_text_of(told)]), path) != sums.digest
+            altered = (
+                path.stat().st_size != sums.size or _digest(chain(before, [_sums_text(own_sums)]), path) != sums.digest
+            )
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}): run this shard again") from None
         except (ValueError, IndexError, UsageError):
             raise DataError(f"{record}: damaged: run this shard again") from None
         if altered:
-            raise DataError(f"{path}: it or {record.name} was altered since its run: run this shard again")
+            raise DataError(f"{path}: changed since its run, or {record.name} did: run this shard again")
         return cls(path, facts, run, shard, sums)
 
     def records(self) -> Iterator[str]:
-        """The lines of the file, with the header of a CSV, whose rows may have several lines each."""
+        """Yield the records of the file, a header of a CSV first; a CSV record may have several lines."""
         lines = (self._text(line) for line in lines_of(self.path))
         return _records_of_csv(lines) if self.run.format == "csv" else lines
 
@@ -140,10 +152,10 @@ class _Part:
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError:
-            raise DataError(f"{self.path}: no UTF-8: run this shard again") from None
+            raise DataError(f"{self.path}: not UTF-8: run this shard again") from None
 
     def rows(self) -> Iterator[tuple[int, str]]:
-        """The rows as they stand in the file, each with the place of its input among all."""
+        """Yield the rows as text, each with the number of its input among all."""
         texts = self.records()
         if self.run.format == "csv":
             next(texts, None)
@@ -155,7 +167,7 @@ class _Part:
             raise DataError(f"{self.path}: more rows than its run wrote: run it again")
 
     def _places(self) -> Iterator[int]:
-        """For each row, the place of its input among all; DataError unless they rise and there are such inputs."""
+        """Yield the number of each row's input among all; DataError unless they increase up to the number of inputs."""
         record, before = _record_of(self.path), 0
         for line, _ in pairwise(islice(lines_of(record), 1, None)):
             try:
@@ -174,7 +186,12 @@ class Shards:
     """All shards of one run, ready to be merged."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """UsageError or DataError unless they are all, each once, complete, and of the same run."""
+        """Open the shards.
+
+        Raises:
+            UsageError: A shard is missing, repeated, incomplete or of another run.
+            DataError: A shard is damaged or altered.
+        """
         paths = [resolve_link(path) for path in paths]
         for path in paths:
             if path.suffix == PART or os.path.exists(f"{path}{PART}"):
@@ -185,11 +202,15 @@ class Shards:
             _refuse_other_run(first, part)
             number, count = part.shard.number, part.shard.count
             if number in by_number:
-                raise UsageError(f"{part.path}: shard {number}/{count} again, which {by_number[number]} holds too")
+                raise UsageError(
+                    f"{part.path}: shard {number}/{count} is also in {by_number[number]}: name each shard once"
+                )
             by_number[number] = part.path
         if missing := first.shard.count - len(by_number):
             lacking = (number for number in range(1, first.shard.count + 1) if number not in by_number)
-            named = ", ".join(map(str, islice(lacking, SHOWN))) + (", ..." if missing > SHOWN else "")
+            named = ", ".join(map(str, islice(lacking, MAX_SHARDS_NAMED))) + (
+                ", ..." if missing > MAX_SHARDS_NAMED else ""
+            )
             raise UsageError(f"{missing} of {first.shard.count} shards missing: {named}")
         self.format: str = first.run.format
         self.columns = first.run.columns
@@ -199,24 +220,24 @@ class Shards:
         self.header = next(first.records(), "") if self.format == "csv" else ""
         for part in others if self.header else ():
             if next(part.records(), "") != self.header:
-                raise DataError(f"{part.path}: other columns than {first.path}")
+                raise DataError(f"{part.path}: its columns differ from those of {first.path}: run this shard again")
         if self.header and next(csv.reader([self.header]), []) != list(self.kinds):
-            raise DataError(f"{first.path}: its columns are not those of its record: run this shard again")
+            raise DataError(f"{first.path}: its columns differ from its record: run this shard again")
 
     def rows(self) -> Iterator[str]:
-        """The rows as they stand in the files, with their line ends, in the order of the inputs.
-
-        In memory are some rows of each shard.
-        """
+        """Yield the rows as text with their line ends, in the order of the inputs, a few of each shard in memory."""
         return map(itemgetter(1), heapq.merge(*(part.rows() for part in self.parts), key=itemgetter(0)))
 
     def fields(self, row: str) -> dict[str, Any]:
-        """The fields of a row; numbers as numbers, None where there is no value. DataError if it is no such row."""
+        """Return the fields of a row as `record` gives them.
+
+        Raises:
+            DataError: The text is not a row of `predict`.
+        """
         try:
-            fields = self._fields(row)
+            return self._fields(row)
         except (ValueError, RecursionError, csv.Error):
-            raise DataError(f"no row of predict in the shards ({row[:60]!r}): run them again") from None
-        return fields
+            raise DataError(f"not a row of predict in the shards ({row[:60]!r}): run them again") from None
 
     def _fields(self, row: str) -> dict[str, Any]:
         if self.format == "csv":
@@ -233,7 +254,7 @@ class Shards:
 
 
 def _is_of(kind: type, value: Any) -> bool:
-    """Whether a value is of one of the kinds of fields."""
+    """Whether a value has the type of a field."""
     if kind is list:
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     if type(value) is int:
@@ -242,11 +263,11 @@ def _is_of(kind: type, value: Any) -> bool:
 
 
 def _record_of(path: Path) -> Path:
-    return path.parent / f"{path.name}{RECORD}"  # also of what is no name of a file
+    return path.parent / f"{path.name}{RECORD}"  # with_name() fails for a path without a name
 
 
 def _refuse_other_run(first: _Part, part: _Part) -> None:
-    """UsageError naming what two shards differ in."""
+    """Raise UsageError with what two shards differ in."""
     for name in first.facts.keys() | part.facts.keys():
         one, two = first.facts.get(name), part.facts.get(name)
         if name == "shard":
@@ -259,12 +280,12 @@ def _refuse_other_run(first: _Part, part: _Part) -> None:
         counts = f"{first.sums.inputs} and {part.sums.inputs}"
         raise UsageError(
             f"{first.path} and {part.path}: the inputs changed between the shards ({counts}): "
-            "some would be lost or come twice; run the shards again, with a list of files that stays as it is"
+            "some would be lost or repeated; run the shards again with a fixed list of files"
         )
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a file with their ends; the file is open only while a block of it is read."""
+    """Yield the lines of a file with their ends; the file is open only while a block is read."""
     offset, rest = 0, b""
     while True:
         with path.open("rb") as file:
@@ -275,14 +296,14 @@ def lines_of(path: Path) -> Iterator[bytes]:
         yield from (line + b"\n" for line in lines)
         if not block:
             break
-        if len(rest) > LONGEST_LINE:
-            raise DataError(f"{path}: a line of more than {LONGEST_LINE:,} bytes: run this shard again")
+        if len(rest) > MAX_LINE_BYTES:
+            raise DataError(f"{path}: a line of more than {MAX_LINE_BYTES:,} bytes: run this shard again")
     if rest:
         yield rest
 
 
 def _records_of_csv(lines: Iterable[str]) -> Iterator[str]:
-    """The records of a CSV as they stand there: lines, but for those that end within quotes."""
+    """Yield the records of a CSV as text: lines, joined if they end within quotes."""
     begun: list[str] = []
     quotes = length = 0
     for line in lines:
@@ -291,7 +312,7 @@ def _records_of_csv(lines: Iterable[str]) -> Iterator[str]:
         if quotes % 2 == 0:
             yield "".join(begun)
             begun, quotes, length = [], 0, 0
-        elif length > LONGEST_LINE:
-            raise DataError("a row of the shards does not end: run them again")
+        elif length > MAX_LINE_BYTES:
+            raise DataError("a row of the shards has no end: run them again")
     if begun:
         yield "".join(begun)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How rows are written; `auto` is a table on a terminal, CSV in a pipe, the suffix's format in a file."""
+    """Formats of rows; `auto`: a table on a terminal, CSV in a pipe, the suffix's format in a file."""
 
     auto = "auto"
     table = "table"
@@ -29,13 +29,13 @@ class Format(StrEnum):
 
 
 class Writer(Protocol):
-    """Takes rows as they come; `close` completes the document."""
+    """Writes rows one by one; `close` completes the document."""
 
     def write(self, row: Prediction) -> None:
         """Add a row."""
 
     def close(self) -> None:
-        """End the document; what was written is valid then."""
+        """Complete the document, which is valid only then."""
 
 
 class CsvWriter:
@@ -55,7 +55,7 @@ class CsvWriter:
             for cell in cells_of(row, prop, self.intervals)
         ]
         start = (row.path, row.index, row.formula, row.n_atoms)
-        # a carriage return in a name ends a line for whoever reads the file, unless it is quoted
+        # readers take an unquoted carriage return for a line end
         writer = self.quoted if "\r" in row.path else self.rows
         writer.writerow((*start, *cells, "; ".join(row.warnings), row.error))
 
@@ -93,20 +93,20 @@ class JsonWriter:
 
 NO_PYARROW = "Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or write CSV"
 
-GROUP_ROWS = 20_000  # rows that are in memory and in a row group
+ROWS_PER_GROUP = 20_000  # in memory, and in a row group of Parquet
 
 
 def as_text(name: str) -> str:
-    """A name of a file in letters, whatever its encoding: Parquet takes nothing else."""
+    """Return a file name as valid Unicode, as Parquet requires, with undecodable bytes escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _do_nothing(_: object) -> None:
-    """Leave a file that was not ended: after an error it is closed, and ending it would be another error."""
+    """Do not complete a file after an error: it is closed by then, which would raise another error."""
 
 
 def _as_texts(value: Any) -> Any:
-    """Return a value of a row with its texts in letters."""
+    """Return a value of a row with its texts as valid Unicode."""
     if isinstance(value, list):
         return [as_text(each) for each in value]
     return as_text(value) if isinstance(value, str) else value
@@ -118,7 +118,7 @@ class ParquetWriter:
     def __init__(
         self, stream: IO[bytes], properties: Sequence[Property], intervals: bool = False, names: Sequence[str] = ()
     ) -> None:
-        """`names`: all fields of a row, where rows are given by their fields only."""
+        """Open the file; `names`: all fields of a row, if rows are written with `write_fields` only."""
         try:
             import pyarrow
             from pyarrow import parquet
@@ -145,13 +145,13 @@ class ParquetWriter:
         self.write_fields(record(row, self.properties, self.intervals))
 
     def write_fields(self, fields: dict[str, Any]) -> None:
-        """Add a row by its fields, as `record` has them."""
+        """Add a row by its fields, as `record` returns them."""
         self.rows.append({name: _as_texts(value) for name, value in fields.items()})
-        if len(self.rows) >= GROUP_ROWS:
+        if len(self.rows) >= ROWS_PER_GROUP:
             self._write_group()
 
     def close(self) -> None:
-        """End the file."""
+        """Complete the file."""
         self._write_group()
         self.file.close()
 

@@ -1,4 +1,4 @@
-"""TrainingConfig: everything that decides the weights of a run, beside the network and the data."""
+"""TrainingConfig: the parameters of a training run besides the network and the data."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ Share = Annotated[float, Meta(ge=0, lt=1)]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides the weights, beside the network and the data; optimiser settings are the paper's."""
+    """Parameters of a training run besides the network and the data; the optimiser's defaults are the paper's."""
 
     properties: Annotated[tuple[Text, ...], Meta(max_length=4096)] = ()
-    """Names of those properties of the table that are trained on; none: all."""
+    """Names of the trained properties of the table; empty: all."""
     epochs: Count = 20
     patience: Count = 0
-    """Epochs without a better validation error after which the run ends; 0: never, and the last weights are kept."""
+    """Early stopping: epochs without a better validation error; 0: none, and the last weights are kept."""
     batch_atoms: AtLeastOne = 1800
-    """Atoms of an optimiser step: 64 crystals of the Materials Project."""
+    """Atoms of an optimiser step; the default is about 64 crystals of the Materials Project."""
     split_atoms: AtLeastOne = 640
-    """Atoms that go through the network at once; changes speed, not the result."""
+    """Atoms computed at once; affects the speed, not the result."""
     repeat_rare: Annotated[int, Meta(ge=0, le=10_000)] = 1
-    """How often an epoch shows a crystal that carries a rare label."""
+    """Number of times that a crystal with a rare label is in an epoch."""
     loss: Loss = "l1"
-    """Of standardised labels; huber turns from square to linear at one deviation, log flattens beyond a half."""
+    """Loss of standardised labels; huber is linear beyond one standard deviation, log flattens beyond a half."""
     weights: dict[Text, NotNegative] = field(default_factory=dict)
-    """Of the loss of a property, by its name; 1 for one that is not named."""
+    """Weight of the loss of a property, by its name; default 1."""
     freeze_encoder: bool = False
-    """Train the readout alone."""
+    """Train only the readout."""
     learning_rate: NotNegative = 5e-4
     encoder_rate: NotNegative = 1.0
-    """Learning rate of all but the readout over that of the readout."""
+    """Ratio of the learning rate of all other weights to that of the readout."""
     muon_rate: NotNegative = 0.0
-    """Learning rate of the blocks' matrices, by Muon, over the others'; 0: AdamW trains them too, as in the paper."""
+    """Ratio of Muon's learning rate, for the matrices of the blocks, to AdamW's; 0: only AdamW, as in the paper."""
     schedule: Schedule = "inverse_sqrt"
     warmup: Share = 0.05
-    """Share of the one cycle in which the learning rate rises."""
+    """Fraction of the one-cycle schedule in which the learning rate rises."""
     betas: tuple[Share, Share] = (0.9, 0.98)
     weight_decay: NotNegative = 1e-5
-    """Of all but biases."""
+    """Of all weights except biases."""
     clip: NotNegative = 1.0
     ema: Annotated[float, Meta(ge=0, le=1)] = 0.998
-    """Decay per step of the running mean of the weights, which is what is kept."""
+    """Decay per step of the exponential moving average of the weights, which is saved."""
     seed: Annotated[int, Meta(ge=0, lt=2**33)] = 123
     device: Text = "cpu"
 
@@ -62,9 +62,15 @@ class TrainingConfig:
 
 
 def learning_rate(config: TrainingConfig, step: int, done: float) -> float:
-    """Learning rate of a step; `done` is the share of the training behind it.
+    """Return the learning rate of a step.
 
-    inverse_sqrt: rate sqrt(4000 / (4000 + step)), the paper's. one_cycle: linear rise to the rate, cosine fall to 0.
+    inverse_sqrt: rate sqrt(4000 / (4000 + step)), as in the paper. one_cycle: linear rise to the rate, then cosine
+    fall to 0.
+
+    Args:
+        config: The training parameters.
+        step: Number of the step, from 0.
+        done: Fraction of the training that is complete.
     """
     if config.schedule == "inverse_sqrt":
         return config.learning_rate * math.sqrt(4000 / (4000 + step))

@@ -1,4 +1,4 @@
-"""What a fine-tuning was told, of what data and model, with which versions: enough to go on, or to do it again."""
+"""Options, data, base model and versions of a fine-tuning run, from which it can be resumed or repeated."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ LIBRARIES = ("numpy", "pymatgen", "safetensors", "torch")
 
 
 class Origin(TypedDict):
-    """The table of a run: its path, and the sha256 of the file; or what it is called, and that of its columns."""
+    """The table of a run: path and sha256 of the file; for a table in memory, a name and the sha256 of its columns."""
 
     path: str
     sha256: Sha256
 
 
 def origin_of(path: Path, raw: RawTable | None) -> Origin:
-    """Return where a labelled table comes from: a file, or memory if it is `raw` already."""
+    """Return the origin of a labelled table: a file, or the `raw` table in memory."""
     return {
         "path": str(path),
         "sha256": digest_of(raw) if raw else file_sha256(path / ID_PROP if path.is_dir() else path),
@@ -43,7 +43,7 @@ def origin_of(path: Path, raw: RawTable | None) -> Origin:
 
 
 class Base(TypedDict):
-    """The model that a run starts from, the sha256 of its weights, and what it had learnt from what elements."""
+    """The base model of a run: sha256 of its weights, its trained properties and the elements of its training data."""
 
     name: str
     folder: str
@@ -54,30 +54,30 @@ class Base(TypedDict):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run was told, as provenance.json keeps it."""
+    """Parameters of a run, as in provenance.json."""
 
     command: list[str]
     data: Origin
     base: Base | None
-    """The model it starts from; none from scratch."""
+    """The base model; None from scratch."""
     learnt: list[str]
-    """Names of the targets that this model learnt itself, perhaps from the same crystals."""
+    """Names of the targets that the base model was trained on, perhaps with the same crystals."""
     model: ModelConfig
     training: TrainingConfig
     folds: Annotated[int, Meta(ge=0, le=10_000)]
     notes: list[str]
-    """What was said of the data."""
+    """Messages about the data."""
     versions: dict[str, str]
     started: str
     members: Annotated[int, Meta(ge=1, le=100)] = 1
-    """Networks trained, each with another seed, whose mean is the model."""
+    """Number of ensemble members, trained with different seeds."""
 
     @classmethod
     def new(
         cls, command: Sequence[str], data: Origin, base: tuple[Path, Checkpoint, Sequence[str]] | None,
         model: ModelConfig, training: TrainingConfig, folds: int, notes: Sequence[str], members: int = 1,
     ) -> Plan:  # fmt: skip
-        """The plan of a run that begins now; `base`: folder of a checkpoint, it, and targets it learnt."""
+        """Return the plan of a new run; `base`: folder of the base model, its checkpoint, and the targets it learnt."""
         start: Base | None = None
         learnt: Sequence[str] = ()
         if base:
@@ -98,7 +98,11 @@ class Plan:
 
     @classmethod
     def load(cls, folder: Path) -> Plan:
-        """The plan of a run that began before; UsageError if there is none."""
+        """Return the plan of an earlier run.
+
+        Raises:
+            UsageError: The folder has none, or it is damaged.
+        """
         path = folder / "provenance.json"
         try:
             return record_of(read_json_file(path), cls, path)
@@ -112,11 +116,17 @@ class Plan:
         write_json(folder / "provenance.json", asdict(self))
 
     def base_checkpoint(self) -> Checkpoint | None:
-        """The model to start from, if it is still what it was."""
+        """Return the base model; None from scratch.
+
+        Raises:
+            UsageError: Its weights changed since the run began.
+        """
         if self.base is None:
             return None
         folder = find_model(self.base["folder"])
         checkpoint = load_checkpoint(folder)
         if weights_sha256(folder) != self.base["sha256"]:
-            raise UsageError(f"{folder}: not the model that the run began with (other weights); start the run again")
+            raise UsageError(
+                f"{folder}: the weights of the base model changed since the run began; start the run again"
+            )
         return checkpoint

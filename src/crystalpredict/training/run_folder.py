@@ -1,4 +1,4 @@
-"""What a training run keeps in its folder beside `config.json`: `state.npz`, to go on from, and `log.csv`."""
+"""Files of a training run: `config.json`, `state.npz` to resume from, and `log.csv`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RunFacts = TypedDict(  # config.json
         "training": dict[str, Any],
         "properties": list[TrainedProperty],
         "crystals": dict[str, int],
-        "checksum of the data": NotRequired[str],  # runs of older versions have none
+        "checksum of the data": NotRequired[str],  # missing in runs of older versions
     },
 )
 LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.csv, before the errors by property
@@ -38,18 +38,18 @@ LOG_COLUMNS = ("epoch", "step", "seconds", "learning_rate", "loss")  # of log.cs
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
-        epoch: Epochs that are complete.
+        epoch: Complete epochs.
         step: Optimiser steps since the run began.
-        done: Fraction of the longest possible training.
+        done: Fraction of the training without early stopping.
         loss: Mean loss of the last steps, of standardised labels.
         learning_rate: Of the next step.
         seconds: Since the training was started or resumed.
         errors: Mean absolute error on the validation set by property, on the trained scale; None within an epoch.
         errors_in_unit: The same in the unit of each property.
-        best: Whether no epoch before was better.
+        best: Whether this epoch is the best so far.
     """
 
     epoch: int
@@ -64,29 +64,29 @@ class Progress:
 
 
 def refuse_folder(folder: Path) -> None:
-    """UsageError before the work if the run could not be written into the folder."""
+    """Raise UsageError if a new run cannot be written into the folder."""
     refuse_long(folder)
     if folder.is_dir() and not any(folder.iterdir()):
         refuse_unwritable(folder / "state.npz")
         return
     if (folder / "provenance.json").is_file():
-        raise UsageError(f"{folder}: holds a run; go on with it by --resume {folder}, or name another folder with -o")
+        raise UsageError(f"{folder}: holds a run; continue it with --resume {folder}, or name another folder with -o")
     if folder.exists():
-        raise UsageError(f"{folder}: there is something already; name another folder with -o")
+        raise UsageError(f"{folder}: not empty; name another folder with -o")
     if not folder.absolute().parent.is_dir():
-        raise UsageError(f"{folder}: there is no directory {folder.absolute().parent}; create it first")
+        raise UsageError(f"{folder}: no directory {folder.absolute().parent}; create it first")
     refuse_unwritable(folder)
 
 
 def refuse_another_run(folder: Path, facts: Mapping[str, Any]) -> None:
-    """UsageError if the run in a folder is not what `facts`, as its `config.json` has them, say.
+    """Raise UsageError if `facts`, in the form of config.json, differ from those of the run in a folder.
 
-    Device and length may differ: a run can be made longer or shorter on its way.
+    The device and the number of epochs may differ.
     """
     try:
         before = read_record((folder / "config.json").read_bytes(), RunFacts)
     except (OSError, SchemaError):
-        raise UsageError(f"{folder}: its config.json is lost or damaged: begin anew in another folder") from None
+        raise UsageError(f"{folder}: its config.json is missing or damaged: start again in another folder") from None
     was, now = (
         each["model"] | each["training"] | {"properties": [prop.name for prop in each["properties"]]}
         | {name: each[name] for name in (DATA,) if name in each}
@@ -94,16 +94,16 @@ def refuse_another_run(folder: Path, facts: Mapping[str, Any]) -> None:
         for each in (before, read_record(json.dumps(facts), RunFacts))
     )  # fmt: skip
     compared = now.keys() & was.keys() - {"device", "split_atoms", "epochs"}
-    for name in sorted(compared, key=lambda name: (name == DATA, name)):  # what says least last
+    for name in sorted(compared, key=lambda name: (name == DATA, name)):  # the least informative last
         if was[name] != now[name]:
             raise UsageError(
                 f"{folder}: {name} was {was[name]} when this run began, and is {now[name]} now: "
-                "go on with what it was, or name another folder"
+                "use the earlier value, or name another folder"
             )
 
 
 def log_epoch(folder: Path, properties: Sequence[str], progress: Progress) -> None:
-    """Add an epoch to log.csv; what a run that was killed wrote of it and of later ones goes."""
+    """Add an epoch to log.csv, and remove rows of this and later epochs, which a killed run may have written."""
     path = folder / "log.csv"
     names = [f"{name}_error" if name in LOG_COLUMNS else name for name in properties]
     header = ",".join([*LOG_COLUMNS, *names])
@@ -117,7 +117,7 @@ def log_epoch(folder: Path, properties: Sequence[str], progress: Progress) -> No
 
 
 def write_state(folder: Path, numbers: Mapping[str, np.ndarray], states: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Write `state.npz`: arrays by name, and tensors of a kind, such as weights or moments, by the parameter's name."""
+    """Write state.npz: arrays by name, and tensors by kind of state, such as moments, and parameter."""
     tensors = {f"{kind}/{name}": value.cpu().numpy() for kind, state in states.items() for name, value in state.items()}
     with write_atomically(folder / "state.npz") as file:
         np.savez(file, **(dict(numbers) | tensors))  # type: ignore[arg-type]
@@ -125,7 +125,11 @@ def write_state(folder: Path, numbers: Mapping[str, np.ndarray], states: Mapping
 
 @contextmanager
 def reading_state(folder: Path) -> Iterator[tuple[dict[str, np.ndarray], dict[str, dict[str, Tensor]]]]:
-    """What `write_state` was given; UsageError if that is damaged, or the block finds that it is another network's."""
+    """Yield the arguments of `write_state`.
+
+    Raises:
+        UsageError: The file is damaged, or the block finds that it does not fit the network.
+    """
     numbers: dict[str, np.ndarray] = {}
     states: dict[str, dict[str, Tensor]] = {}
     path = folder / "state.npz"
@@ -151,6 +155,6 @@ def reading_state(folder: Path) -> Iterator[tuple[dict[str, np.ndarray], dict[st
 
 
 def kept_state(folder: Path) -> dict[str, Tensor]:
-    """State dict of the averaged weights that a run keeps: the best ones with patience, the last ones without."""
+    """Return the averaged weights of a run: the best ones with early stopping, otherwise the last ones."""
     with reading_state(folder) as (_, states):
         return states.get("best") or states["average"]
