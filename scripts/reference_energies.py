@@ -24,7 +24,7 @@ import numpy as np
 
 from crystalpredict._files import file_sha256, write_atomically
 from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, REFERENCE_ENERGIES
-from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, lattice_of_parameters
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, lattice_from_parameters
 from crystalpredict.crystals.oxides import OxideType, oxide_types
 from crystalpredict.data.dataset import read_jsonl
 from crystalpredict.io.mp2020 import are_sulfates
@@ -88,7 +88,7 @@ def kinds_in(paths: Sequence[Path], identifiers: Iterable[str]) -> dict[str, tup
 
 
 def _crystal(row: dict[str, Any]) -> Crystal:
-    lattice = lattice_of_parameters(row["lattice"])
+    lattice = lattice_from_parameters(row["lattice"])
     numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in row["species"]])
     return Crystal.ordered(lattice, np.array(row["frac_coords"]) @ lattice, numbers)
 
