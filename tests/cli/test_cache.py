@@ -46,14 +46,14 @@ def nothing_to_do(monkeypatch: pytest.MonkeyPatch):
     """Makes reading and computing impossible."""
 
     def forbid() -> None:
-        real = reading.parse
+        real = reading.begin
 
         def fail(source: object, *_: object, **__: object) -> Parsed:
             if isinstance(source, Inline) and source.error:
                 return real(source)
             raise AssertionError("it is in the cache")
 
-        monkeypatch.setattr(reading, "parse", fail)
+        monkeypatch.setattr(reading, "begin", fail)
         monkeypatch.setattr(predict, "load_model", fail)
 
     return forbid
@@ -121,7 +121,7 @@ def test_what_may_go_well_another_time_is_not_kept(program, inputs, tmp_path, mo
 
         return read
 
-    for error, stage in product((MemoryError(), ZeroDivisionError("x"), reading._TimeIsUp()), ("parse", "entries_of")):
+    for error, stage in product((MemoryError(), ZeroDivisionError("x"), reading._TimeIsUp()), ("begin", "entries_of")):
         with monkeypatch.context() as patch:
             patch.setattr(reading, "entries_of_plain_cifs", fails(ZeroDivisionError("y")))
             patch.setattr(reading, stage, fails(error))

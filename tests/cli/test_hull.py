@@ -23,6 +23,16 @@ def test_a_system_is_shown_with_its_stable_phases_first(program) -> None:
     assert "Li-O-Fe: " in outcome.stderr or "stable" in outcome.stderr
 
 
+def test_an_element_whose_ground_state_is_not_known_is_drawn_at_0(program, tmp_path) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("id,formula,formation_energy\nhot,Fe,0.1\nmine,FeO,-1\n")
+    options = ("--entries", known, "--no-reference", "--plot", tmp_path / "feo.html", "--within", "1")
+    rows = program("hull", "Fe-O", *options).rows
+    assert [(row["formula"], row["id"]) for row in rows] == [("Fe", ""), ("FeO", "mine"), ("O2", ""), ("Fe", "hot")]
+    assert float(rows[-1]["e_above_hull_eV_per_atom"]) == 0.1
+    assert "plotly" in (tmp_path / "feo.html").read_text().lower()
+
+
 def test_a_formula_is_decomposed(program) -> None:
     outcome = program("hull", "LiFe3O5", "-f", "jsonl", "--within", "0")
     assert "LiFe3O5: the hull is at -1." in outcome.stderr

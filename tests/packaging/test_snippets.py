@@ -102,6 +102,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("POSCAR_1", "POSCAR_2", "run7/CONTCAR"):
         shutil.copy(ROOT / "examples" / "Si.vasp", folder / name)
     (folder / "list.txt").write_text("MgO.cif\nNaCl.cif\nPOSCAR_1\nnew.cif\n")
+    (folder / "known.csv").write_text("id,formula,formation_energy\nmine,NaCl,-2.2\n")
     lattice = {"a": 3.2, "b": 3.2, "c": 3.2, "alpha": 60, "beta": 60, "gamma": 60}
     site = {"species": [{"element": "Cu", "occu": 1}], "abc": [0, 0, 0]}
     structure = {"@module": "pymatgen.core.structure", "@class": "Structure", "lattice": lattice, "sites": [site]}

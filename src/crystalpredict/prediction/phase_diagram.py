@@ -154,7 +154,8 @@ def diagram_of_phases(
         raise UsageError(f"a system of {len(system)} elements: at most {MAX_SYSTEM} have a phase diagram")
     own = set(own_identifiers)
     known = [reference.phase(number) for number in reference.of_system(system)]
-    present = {number for phase in known for number in phase.composition if len(phase.composition) == 1}
+    elements_known = (phase for phase in known if len(phase.composition) == 1 and phase.energy <= ON_HULL)
+    present = {number for phase in elements_known for number in phase.composition}
     known += [Phase({number: 1}, 0.0, "") for number in system if number not in present]
     before = ReferenceEnergies.of_phases(known)
     joined = before.with_phases(candidate.phase for candidate in candidates)
