@@ -210,7 +210,7 @@ def test_a_cache_that_may_only_be_read_is_read(program, inputs, tmp_path) -> Non
     (kept / FILE).chmod(0o444)
     kept.chmod(0o555)
     outcome = program("predict", *inputs, "--cache", kept)
-    assert "only read" in outcome.stderr
+    assert "read-only" in outcome.stderr
     assert from_cache(outcome) == len(plain.rows)
     kept.chmod(0o755)
 

@@ -277,7 +277,7 @@ def test_an_output_file_is_replaced_and_the_same_to_the_byte_again(program, tmp_
 def test_an_output_that_cannot_be_is_refused_before_the_work(program, tmp_path, cscl, output, parts) -> None:
     (tmp_path / "folder.csv").mkdir()
     foreseen(program("predict", cscl, "-o", tmp_path / output), *parts)
-    foreseen(program("predict", cscl, "-f", "csv", "-o", tmp_path / "a.csv.bz2"), "gzip alone")
+    foreseen(program("predict", cscl, "-f", "csv", "-o", tmp_path / "a.csv.bz2"), "only gzip")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cscl.vasp", "folder.csv"]
 
 

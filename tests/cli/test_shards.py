@@ -208,7 +208,7 @@ def test_what_cannot_be_merged_is_named(program, two, tmp_path) -> None:
     refused(program("merge", one, other, "--where", "x > 1"), "no column 'x'")
     content = other.read_bytes()
     other.write_bytes(content.replace(b"0.", b"1.", 1) + b"\n")
-    refused(program("merge", one, other), "altered since")
+    refused(program("merge", one, other), "changed since")
     other.write_bytes(content)
     plain = tmp_path / "plain.csv"
     program("predict", EXAMPLES, "-q", "-o", plain)

@@ -297,7 +297,7 @@ def test_databases_that_are_none_say_so_without_ase(tmp_path: Path, monkeypatch:
     (tmp_path / "text.db").write_text("hello")
     (tmp_path / "cut.db").write_bytes(b"SQLite format 3\0" + bytes(50))
     text, cut, missing = (rows_of(tmp_path / name)[0].error for name in ("text.db", "cut.db", "missing.db"))
-    assert "not one of SQLite" in text
+    assert "not a SQLite file" in text
     assert "broken ASE database" in cut
     assert "no such file" in missing
 

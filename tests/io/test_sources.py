@@ -95,7 +95,7 @@ def test_members_of_a_zip_are_rows_in_its_order(tmp_path: Path) -> None:
         ("a.zip/b/z é.cif", 0, "NaCl"), ("a.zip/b/a.cif.gz", 0, "GaAs"), ("a.zip/POSCAR", 0, "Si"),
         ("a.zip/bad.cif", 0, ""), ("a.zip/in.zip", 0, ""),
     ]  # fmt: skip
-    assert "archive in an archive" in entries[-1][3]
+    assert "archive inside an archive" in entries[-1][3]
     assert [entry[3] for entry in entries[:3]] == [""] * 3
     assert sorted(item.name for item in tmp_path.iterdir()) == ["a.zip"]
 
@@ -240,7 +240,7 @@ def test_structures_in_parquet_and_in_a_column_named_by_the_user(tmp_path: Path)
         assert [entry.formula for entry in read(tmp_path / name, column="text")] == ["NaCl", "GaAs"]
         (tmp_path / name).write_bytes(packed[:-9])
         (entry,) = read(tmp_path / name, column="text")
-        assert "cannot be read (Compressed file ended" in entry.error
+        assert "cannot be read (the compressed file is cut off" in entry.error
 
 
 def test_names_of_columns_do_not_make_a_row_a_structure(tmp_path: Path) -> None:

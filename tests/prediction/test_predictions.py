@@ -73,7 +73,7 @@ def test_patterns_tables_and_the_cache_are_as_for_the_command(tmp_path: Path) ->
 
 def test_what_is_no_input_is_refused_in_one_line(tmp_path: Path) -> None:
     assert crystalpredict.predict([]) == []
-    with pytest.raises(UsageError, match="no input"):
+    with pytest.raises(UsageError, match="an input of type int"):
         crystalpredict.predict(5)
     with pytest.raises(UsageError, match="no column of structures"):
         crystalpredict.predict(pandas.DataFrame({"x": [1]}))

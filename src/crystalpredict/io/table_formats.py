@@ -38,9 +38,7 @@ ID_COLUMNS = (
     "icsd_id",
 )  # fmt: skip
 FORMATS = "give CSV, JSON lines, JSON or Parquet"
-MAGIC = {
-    b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image",
-}  # fmt: skip
+MAGIC = {b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image"}
 PARQUET_BATCH_ROWS = 1000  # in memory at a time, in rows_of
 NO_PYARROW = "{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV"
 BROKEN_PARQUET = "broken Parquet: write or download it again"
@@ -279,7 +277,8 @@ def holds_structure(cell: Any) -> bool:
 
 def _is_one_a_line(path: Path, file: IO[str]) -> bool:
     """Whether an unread JSON file has an object on each line."""
-    first = next((line for line in islice(_pieces(file), MAX_BLANK_LINES) if line.strip()), "")
+    lines = iter(lambda: file.readline(MAX_FILE_BYTES), "")
+    first = next((line for line in islice(lines, MAX_BLANK_LINES) if line.strip()), "")
     file.seek(0)
     try:
         return isinstance(content := parsed_json(first), dict) and not _is_whole(content)
@@ -287,10 +286,6 @@ def _is_one_a_line(path: Path, file: IO[str]) -> bool:
         return False
     except StructureError:  # too many values on this line: only its row fails
         return first.endswith("\n") and first.lstrip().startswith("{")
-
-
-def _pieces(file: IO[str]) -> Iterator[str]:
-    return iter(lambda: file.readline(MAX_FILE_BYTES), "")
 
 
 def _is_whole(content: dict[str, Any]) -> bool:

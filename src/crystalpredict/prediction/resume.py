@@ -227,7 +227,7 @@ class PartialFile:
             if before.get(name) != value:
                 was, now = (str(each)[:60] for each in (before.get(name), value))
                 raise UsageError(
-                    f"{self.shown}: cannot resume: {name} was {was}, now {now}; "
+                    f"{self.shown}: cannot resume: its {name} differs (it was {was}, now {now}): "
                     "give the same command, or delete the file"
                 )
 

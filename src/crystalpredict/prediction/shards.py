@@ -140,7 +140,7 @@ class _Part:
         except (ValueError, IndexError, UsageError):
             raise DataError(f"{record}: damaged: run this shard again") from None
         if altered:
-            raise DataError(f"{path}: changed since its run, or {record.name} did: run this shard again")
+            raise DataError(f"{path}: it or {record.name} changed since its run: run this shard again")
         return cls(path, facts, run, shard, sums)
 
     def records(self) -> Iterator[str]:
