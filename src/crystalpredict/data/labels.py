@@ -123,7 +123,6 @@ def read_labelled(
     names = [name for target in targets for name in ([target] if target in raw.names else _split_names(target))]
     wanted = _find_targets(path, raw, names, new, known)
     column = find_structure_column(path, raw.names, structure_column)
-    split_column = find_column(raw.names, (SPLIT_COLUMN,))
     ids = _ids_of(raw)
     cells = [[_number(value) for value in raw.columns[target.column]] for target in wanted]
     _check_numeric(path, raw, wanted, cells)
@@ -155,14 +154,13 @@ def read_labelled(
     if not kept:
         first = f"; the first: row {dropped[0].row}, {dropped[0].reason}" if dropped else ""
         raise DataError(f"{path}: none of its {raw.rows} rows can be used{first}")
-    parts = raw.columns[split_column] if split_column else [""] * raw.rows
-    splits = ["" if parts[number] is None else str(parts[number]).strip() for number in kept]
+    splits = _parts_of(raw, kept)
     pairs = zip((target.prop for target in wanted), labels[kept].T, strict=True)
     properties = [prop if prop in known else prop.with_decimals_for(values) for prop, values in pairs]
     notes = [f"{raw.rows:,} rows", f"structures in {column}", *_describe_targets(wanted, new)]
     return LabelledTable(
         str(path), tuple(ids[number] for number in kept), np.array(kept) + 1, tuple(sources), labels[kept],
-        tuple(properties), tuple(SPLIT_WORDS.get(part.lower(), part) for part in splits),
+        tuple(properties), splits,
         tuple(dropped), tuple(dropped_labels), tuple(notes),
     )  # fmt: skip
 
@@ -172,6 +170,14 @@ def _ids_of(raw: RawTable) -> list[str]:
     column = find_column(raw.names, ID_COLUMNS)
     ids = [text_of_id(value) for value in raw.columns[column]] if column else [""] * raw.rows
     return [name or f"row {row}" for row, name in enumerate(ids, start=1)]
+
+
+def _parts_of(raw: RawTable, rows: Sequence[int]) -> tuple[str, ...]:
+    """Return the part of the split that some rows belong to; "" where the table does not say."""
+    column = find_column(raw.names, (SPLIT_COLUMN,))
+    cells = raw.columns[column] if column else [""] * raw.rows
+    parts = ["" if cells[row] is None else str(cells[row]).strip() for row in rows]
+    return tuple(SPLIT_WORDS.get(part.lower(), part) for part in parts)
 
 
 def _describe_targets(targets: Sequence[Target], new: NewTargets | None) -> list[str]:

@@ -94,14 +94,14 @@ def start_run(
     start = (start_folder, base, learnt_targets(crystals.table.properties, base)) if start_folder and base else None
     plan = Plan.new(command, origin_of(path, raw), start, network, config, options.kfold, notes, options.members)
     prepare_run(folder, crystals, splits, plan, base.domain if base else None)
+    origin = f"from {base.name}" + " with directions added" * added if base else "from random weights"
+    _log_start(notes, origin, config)
+
+
+def _log_start(notes: Sequence[str], origin: str, config: TrainingConfig) -> None:
+    """Log what there is to say of the data, what a run starts from, and how it trains."""
     for note in notes:
         LOG.info("%s", note)
-    origin = f"from {base.name}" + " with directions added" * added if base else "from random weights"
-    _log_settings(origin, config)
-
-
-def _log_settings(origin: str, config: TrainingConfig) -> None:
-    """Log what a run starts from, and how it trains."""
     rate = "none" if config.freeze_encoder else f"{config.learning_rate * config.encoder_rate:g}"
     LOG.info(
         "%s: at most %d epochs, %s atoms a step, learning rate %g (%s for the encoder), patience %d", origin,
