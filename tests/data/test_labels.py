@@ -424,11 +424,11 @@ def test_a_word_under_the_name_of_a_structure_makes_a_row_no_less_a_structure(tm
 @pytest.mark.parametrize(
     ("name", "content", "limit", "said"),
     [
-        ("a.csv.gz", "id,structure\n1," + "a" * 2000 + "\n", "LARGEST", "a line of more than"),
-        ("a.csv.gz", "id,structure" + "a" * 2000 + "\n1,2\n", "LARGEST", "a line of more than"),
-        ("a.csv.gz", 'id,structure\n1,"' + "a\n" * 2000 + '"\n', "LARGEST", "field larger than field limit"),
-        ("a.jsonl.gz", '{"id": 1}\n{"id": "' + "a" * 2000 + '"}\n', "LARGEST", "a line of more than"),
-        ("a.json.gz", '[{"id": "' + "a" * 2000 + '"}]', "LONGEST_DOCUMENT", "of JSON: write a line for each"),
+        ("a.csv.gz", "id,structure\n1," + "a" * 2000 + "\n", "MAX_FILE_BYTES", "a line of more than"),
+        ("a.csv.gz", "id,structure" + "a" * 2000 + "\n1,2\n", "MAX_FILE_BYTES", "a line of more than"),
+        ("a.csv.gz", 'id,structure\n1,"' + "a\n" * 2000 + '"\n', "MAX_FILE_BYTES", "field larger than field limit"),
+        ("a.jsonl.gz", '{"id": 1}\n{"id": "' + "a" * 2000 + '"}\n', "MAX_FILE_BYTES", "a line of more than"),
+        ("a.json.gz", '[{"id": "' + "a" * 2000 + '"}]', "MAX_DOCUMENT_CHARACTERS", "of JSON: write a line for each"),
     ],
 )
 def test_what_is_packed_to_fill_the_memory_is_refused_before_it_does(

@@ -154,13 +154,12 @@ def read_labelled(
     if not kept:
         first = f"; the first: row {dropped[0].row}, {dropped[0].reason}" if dropped else ""
         raise DataError(f"{path}: none of its {raw.rows} rows can be used{first}")
-    splits = _parts_of(raw, kept)
     pairs = zip((target.prop for target in wanted), labels[kept].T, strict=True)
     properties = [prop if prop in known else prop.with_decimals_for(values) for prop, values in pairs]
     notes = [f"{raw.rows:,} rows", f"structures in {column}", *_describe_targets(wanted, new)]
     return LabelledTable(
         str(path), tuple(ids[number] for number in kept), np.array(kept) + 1, tuple(sources), labels[kept],
-        tuple(properties), splits,
+        tuple(properties), _parts_of(raw, kept),
         tuple(dropped), tuple(dropped_labels), tuple(notes),
     )  # fmt: skip
 
