@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from math import floor, log10
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from msgspec import Meta
@@ -46,6 +46,8 @@ class Property:
     transform: Transform = "none"
     minimum: Number | None = None
     decimals: Annotated[int, Meta(ge=0, le=MAX_DECIMALS)] = 4
+
+    is_text: ClassVar[bool] = False
 
     @cached_property
     def column(self) -> str:
@@ -99,6 +101,8 @@ class Property:
 @dataclass(frozen=True)
 class TextProperty(Property):
     """What is said of a crystal in words: a column of texts, without intervals."""
+
+    is_text: ClassVar[bool] = True
 
 
 PROPERTIES = (

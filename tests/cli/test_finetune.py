@@ -178,7 +178,7 @@ def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Pat
     assert "It has no intervals" in (run / "README.md").read_text()
     assert "mine  installed in" in program("models", "list").stdout
     again = program("models", "install", "finetuned-mine", "--name", "mine")
-    assert (again.code, "installed already" in again.stderr) == (2, True)
+    assert (again.code, "already installed" in again.stderr) == (2, True)
     assert program("models", "install", "finetuned-mine", "--name", "mine", "--replace").code == 0
     assert program("models", "install", "finetuned-mine", "--name", "../mine").code == 2
     assert program("models", "install", "finetuned-mine", "--name", "crystalformer-mp").code == 2
@@ -421,7 +421,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_an_uninterrup
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
     assert not (broken / "config.json").exists()
     if how != signal.SIGKILL:
-        assert f"crystalpredict finetune --resume {broken} goes on" in said
+        assert f"continue with crystalpredict finetune --resume {broken}" in said
     finish("finetune", "--resume", broken)
     assert weights(broken) == weights(expected)
     assert (broken / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
@@ -549,7 +549,7 @@ def test_what_cannot_be_started_or_resumed_is_one_clear_line(program, tmp_path: 
     refused(program("finetune", table, "--scratch", "--freeze", "encoder", "-o", run), "--scratch", run)
     refused(program("finetune", table, "--model", "crystalformer", "-o", run), "did you mean", run)
     refused(program("finetune", table, "-o", run / "deep" / "er"), "create it first", run)
-    refused(program("finetune", "-o", run), "name a table", run)
+    refused(program("finetune", "-o", run), "name either a table", run)
     refused(program("finetune", table, "--resume", tmp_path), "name either a table", run)
     refused(program("finetune", "--resume", tmp_path), "no run to resume", run)
     refused(program("finetune", "--resume", tmp_path, "--epochs", "20"), "leave out --epochs", run)

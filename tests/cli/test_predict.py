@@ -390,7 +390,7 @@ def test_a_checkpoint_folder_serves_as_a_model(program, cscl, folder) -> None:
 
 def test_an_unknown_model_is_refused_with_a_suggestion(program, tmp_path, cscl) -> None:
     foreseen(program("predict", cscl, "-m", "crystalformer"), "did you mean 'crystalformer-mp'?")
-    foreseen(program("predict", cscl, "-m", "zzz"), "'zzz'", "there are crystalformer-mp, crystalframer-elastic")
+    foreseen(program("predict", cscl, "-m", "zzz"), "'zzz'", "choose from crystalformer-mp, crystalframer-elastic")
     foreseen(program("predict", cscl, "-m", cscl), "cscl.vasp")
 
 

@@ -190,7 +190,9 @@ def test_a_shard_does_not_take_the_place_of_another(program, two) -> None:
     for resume in ([], ["--resume"]):
         refused(program("predict", EXAMPLES, "--shard", "2/2", "-o", two[0], *resume), "holds shard 1/2")
         (two[1].parent / "x.csv").write_text("precious")
-        refused(program("predict", EXAMPLES, "--shard", "2/2", "-o", two[1].parent / "x.csv", *resume), "not known")
+        refused(
+            program("predict", EXAMPLES, "--shard", "2/2", "-o", two[1].parent / "x.csv", *resume), "without a record"
+        )
     assert "complete" in program("predict", EXAMPLES, "--shard", "1/2", "-o", two[0], "--resume").stderr
 
 
@@ -201,7 +203,7 @@ def test_what_cannot_be_merged_is_named(program, two, tmp_path) -> None:
     begun.write_text("")
     refused(program("merge", one, other), "2.csv: not complete", "--resume")
     begun.unlink()
-    refused(program("merge", one, one, other), "shard 1/2 again")
+    refused(program("merge", one, one, other), "shard 1/2 is also in")
     refused(program("merge", one, tmp_path / "x.csv"), "x.csv: cannot be read")
     refused(program("merge", one, other, "-o", other), "also named as a shard")
     refused(program("merge", one, other, "-o", tmp_path / "a.jsonl"), "shards are CSV")

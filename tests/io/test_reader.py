@@ -173,8 +173,8 @@ def test_what_hangs_dies_or_eats_memory_is_named_and_the_others_are_read(paths: 
         workers.close()
     expected = told(read_chunk(paths, RADIUS, merge=True))
     failed = {Path(entry.path).stem: entry.error for entry in found if Path(entry.path).stem in ODD}
-    assert "ended the process" in failed["7"]
-    assert "ended the process" in failed["8"]
+    assert "ended the reader process" in failed["7"]
+    assert "ended the reader process" in failed["8"]
     assert failed["11"] == failed["13"] == limits.exceeded
     assert failed["17"] == "no memory"
     assert [row for row in told(found) if Path(row[0]).stem not in failed] == [
@@ -217,7 +217,7 @@ def test_what_dies_after_the_reading_is_tried_alone(paths: list[str]) -> None:
     finally:
         workers.close()
     assert [bool(entry.error) for entry in found] == [False, False, False, True]
-    assert "ended the process" in found[3].error
+    assert "ended the reader process" in found[3].error
 
 
 def test_a_file_that_takes_too_long_is_stopped_in_this_process_too(paths: list[str], tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_a_run_is_resumed_only_with_the_same_data_and_settings(data, tmp_path: P
         with pytest.raises(UsageError, match=said):
             Trainer(tmp_path, *changed)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(UsageError, match="lost or damaged"):
+    with pytest.raises(UsageError, match="missing or damaged"):
         Trainer(tmp_path, *data, MODEL, CONFIG)
 
 

@@ -155,7 +155,7 @@ def test_crystals_of_a_later_training_are_added_and_features_are_left_out(domain
     with pytest.raises(ValueError, match="another model"):
         domain_from_bytes(domain_to_bytes(domain), 128)
     other = safetensors.numpy.save({"domain.reach": np.zeros(1)})
-    for wrong, message in ((content[:50], "no safetensors"), (other, "missing or unknown")):
+    for wrong, message in ((content[:50], "not a readable safetensors file"), (other, "missing or unknown")):
         with pytest.raises(ValueError, match=message):
             domain_from_bytes(wrong, 128)
 

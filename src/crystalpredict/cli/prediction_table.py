@@ -9,7 +9,6 @@ from typing import IO, TYPE_CHECKING
 from crystalpredict.cli.terminal import GAP, filled, width_of, wrapped
 from crystalpredict.errors import printable
 from crystalpredict.prediction.rows import written
-from crystalpredict.properties import TextProperty
 from crystalpredict.uncertainty import DEFAULT_LEVEL
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ class TableWriter:
 
     def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
         self.stream, self.intervals = stream, intervals
-        self.properties = [prop for prop in properties if not isinstance(prop, TextProperty)]
-        self.texts = [prop for prop in properties if isinstance(prop, TextProperty)]
+        self.properties = [prop for prop in properties if not prop.is_text]
+        self.texts = [prop for prop in properties if prop.is_text]
         self.rows: list[Prediction] = []
 
     def write(self, row: Prediction) -> None:

@@ -13,7 +13,7 @@ from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
-from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, Property, TextProperty
+from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, Property
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
 MODULI = {prop.name for prop in DERIVED}
@@ -35,8 +35,8 @@ class OutputDecoder:
         """
         self.checkpoint = checkpoint
         asked = asked_for(checkpoint.properties, targets)
-        self.properties = [prop for prop in asked if not isinstance(prop, TextProperty)]
-        self.texts = [prop.name for prop in asked if isinstance(prop, TextProperty)]
+        self.properties = [prop for prop in asked if not prop.is_text]
+        self.texts = [prop.name for prop in asked if prop.is_text]
         calibration = checkpoint.calibration
         self.errors: ErrorModel | None = calibration.errors if calibration and uncertainty else None
         self.domain = checkpoint.domain

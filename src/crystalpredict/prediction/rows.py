@@ -8,7 +8,6 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from crystalpredict.errors import UsageError
-from crystalpredict.properties import TextProperty
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ MAX_DECIMALS = 20  # more are written as a power of ten
 
 def columns_of(prop: Property, intervals: bool) -> list[str]:
     """Return the names of a property's columns: the value and, with `intervals`, the ends of its interval."""
-    if isinstance(prop, TextProperty):
+    if prop.is_text:
         return [prop.column]
     return [prop.column, *(f"{prop.column}_{end}{DEFAULT_LEVEL}" for end in ("lo", "hi") if intervals)]
 
@@ -115,7 +114,7 @@ def cells_of(row: Prediction, prop: Property, intervals: bool) -> list[float | s
     if row.error or not (row.values or row.texts):
         return [None] * len(columns_of(prop, intervals))
     column, digits = prop.column, prop.decimals
-    if isinstance(prop, TextProperty):
+    if prop.is_text:
         return [row.texts[column] or None]
     values = (row.values[column], *(row.interval(column) if intervals else ()))
     return [_rounded(value, digits) for value in values]

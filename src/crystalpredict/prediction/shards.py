@@ -19,7 +19,6 @@ from typing import Any
 from crystalpredict._files import resolve_link
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.prediction.journal import Position, Run, Sums, facts_of, line_as, run_of
-from crystalpredict.properties import TEXT_COLUMNS
 
 RECORD = ".shard"  # FILE.shard: a line of facts, one line of positions for each window, a line of sums
 PART = ".part"
@@ -214,6 +213,8 @@ class Shards:
             raise UsageError(f"{missing} of {first.shard.count} shards missing: {named}")
         self.format: str = first.run.format
         self.columns = first.run.columns
+        from crystalpredict.properties import TEXT_COLUMNS  # here: it imports NumPy
+
         values: dict[str, type] = {name: str if name in TEXT_COLUMNS else float for name in self.columns}
         warnings = {"warnings": str if self.format == "csv" else list}
         self.kinds: dict[str, type] = {**START, **values, **warnings, "error": str}

@@ -10,7 +10,6 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from crystalpredict.errors import UsageError
 from crystalpredict.prediction.rows import cells_of, columns_of, record, written
-from crystalpredict.properties import TEXT_COLUMNS
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Prediction
@@ -125,6 +124,7 @@ class ParquetWriter:
         except ImportError:
             raise UsageError(NO_PYARROW) from None
         from crystalpredict.prediction.rows import Prediction
+        from crystalpredict.properties import TEXT_COLUMNS
 
         texts = {name: pyarrow.string() for name in ("path", "formula", "error", *TEXT_COLUMNS)}
         kinds = {
