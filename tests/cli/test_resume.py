@@ -259,7 +259,7 @@ def test_a_part_without_its_journal_is_not_touched(tmp_path: Path) -> None:
     for content in (None, "{nonsense\n"):
         if content:
             (tmp_path / "a.part-journal").write_text(content)
-        with pytest.raises(UsageError, match="delete (the file|it)"):
+        with pytest.raises(UsageError, match=r"delete (the file|it)"):
             PartialFile(tmp_path / "a", FACTS, resume=True)
         assert (tmp_path / "a.part").read_text() == "precious"
 
