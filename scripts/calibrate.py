@@ -138,7 +138,7 @@ def in_turns(
     And the ends (R, outputs, 2), on the trained scale, of intervals of one width for all crystals of a property.
     """
     scale, comparison = checkpoint.deviation, HullComparison(hull, crystals)
-    centres = physical_centres(checkpoint, outputs, crystals, comparison)
+    centres = physical_centres(checkpoint, checkpoint.interval_centres(outputs), crystals, comparison)
     standard = [(values - checkpoint.mean) / scale for values in (centres, labels)]
     sizes = np.array([primitive_size(crystal) for crystal in crystals])
     targets = [prop.name for prop in (*checkpoint.properties, *elastic(checkpoint))]
@@ -149,8 +149,8 @@ def in_turns(
         out, own = np.flatnonzero(folds == fold), folds != fold
         errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.minima)
         decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets, hull=hull)
-        own_crystals = [crystals[row] for row in out]
-        ends[out] = decoder.bounds(outputs[out], features[out], own_crystals, decoder.compare(own_crystals))
+        begun = decoder.begin(outputs[out], [crystals[row] for row in out])
+        ends[out] = decoder.bounds(begun, decoder.values(begun), features[out])
         for column, prop in enumerate(checkpoint.properties):
             misses = np.abs(labels[own, column] - centres[own, column])
             half = conformal_quantile(misses[np.isfinite(misses)], DEFAULT_LEVEL / 100)

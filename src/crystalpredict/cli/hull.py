@@ -137,12 +137,9 @@ def _of_formula(formula: str, diagram: PhaseDiagram) -> str:
 
 
 def _counted(diagram: PhaseDiagram) -> str:
-    stable = sum(phase.stable for phase in diagram.phases)
-    compounds = sum(len(phase.formula) > 0 and phase.source == "reference" for phase in diagram.phases)
-    said = f"{'-'.join(diagram.elements)}: {len(diagram.phases)} phases, {stable} stable"
-    if compounds <= len(diagram.elements):
-        said += "; the reference has no compound of these elements"
-    return said
+    known = sum(phase.source == "reference" for phase in diagram.phases)
+    no_compound = "; the reference has no compound of these elements"
+    return diagram.summary + no_compound * (known <= len(diagram.elements))
 
 
 def _write(phases: Sequence[DiagramPhase], kind: Format, stream: IO[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crystalpredict.crystals.crystal import FloatArray
 from crystalpredict.evaluation.metrics import Confusion, Metrics, confusion_of
 from crystalpredict.properties import Property
+from crystalpredict.stability.hull import ON_HULL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,7 +22,6 @@ FIELDS = (  # of a score in a table
 )  # fmt: skip
 SHOWN = ("model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "rmse", "r2")  # where it is printed
 STABLE_WITHIN = (0.0, 0.025, 0.05, 0.1)  # eV/atom above the hull, within which a crystal counts as stable
-ON_HULL = 1e-6  # eV/atom, above the hull, that is rounding
 FEWEST = 10  # crystals with an element, below which their mean error says little about it
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import log
 
 import numpy as np
@@ -17,6 +18,23 @@ from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, P
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
 MODULI = {prop.name for prop in DERIVED}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Outputs of a network for B crystals, on the trained scale.
+
+    Attributes:
+        crystals: the B crystals.
+        comparison: the hull at their compositions; None if no property needs it.
+        plain: raised to what is physically possible, (B, outputs).
+        centres: the same, in agreement with the hull, (B, outputs).
+    """
+
+    crystals: Sequence[Crystal]
+    comparison: HullComparison | None
+    plain: FloatArray
+    centres: FloatArray
 
 
 class OutputDecoder:
@@ -44,69 +62,63 @@ class OutputDecoder:
         hull = hull or Hull()
         self._hull = hull if needs_hull(checkpoint.properties, asked, hull.convention) else None
 
-    def compare(self, crystals: Sequence[Crystal]) -> HullComparison | None:
-        """Return the hull at the compositions of crystals; None if no property needs it."""
-        return HullComparison(self._hull, crystals) if self._hull else None
-
-    def values(
-        self, outputs: FloatArray, crystals: Sequence[Crystal], comparison: HullComparison | None = None
-    ) -> FloatArray:
-        """Return values (B, properties) in their units.
+    def begin(self, outputs: FloatArray, crystals: Sequence[Crystal]) -> Outputs:
+        """Return what values, intervals and texts of some crystals are made of.
 
         Args:
             outputs: standardised outputs, (B, outputs).
             crystals: the B crystals.
-            comparison: the hull at their compositions, from `compare`.
         """
-        centres = physical_centres(self.checkpoint, outputs, crystals, comparison)
+        comparison = HullComparison(self._hull, crystals) if self._hull else None
         plain = self.checkpoint.interval_centres(outputs)
-        columns = [self._value(prop, centres, plain, crystals, comparison) for prop in self.properties]
-        return np.stack(columns, axis=1) if columns else np.empty((len(outputs), 0))
+        return Outputs(crystals, comparison, plain, physical_centres(self.checkpoint, plain, crystals, comparison))
 
-    def _value(
-        self, prop: Property, centres: FloatArray, plain: FloatArray, crystals: Sequence[Crystal],
-        comparison: HullComparison | None,
-    ) -> FloatArray:  # fmt: skip
-        """Values (B,) of a property from outputs on the trained scale, with and without the hull."""
+    def values(self, found: Outputs) -> FloatArray:
+        """Return values (B, properties) in their units.
+
+        Args:
+            found: from `begin`.
+        """
+        columns = [self._value(prop, found) for prop in self.properties]
+        return np.stack(columns, axis=1) if columns else np.empty((len(found.crystals), 0))
+
+    def _value(self, prop: Property, found: Outputs) -> FloatArray:
+        """Values (B,) of a property."""
+        centres, comparison = found.centres, found.comparison
         if prop.name in self._outputs:
-            found = np.asarray(prop.in_unit(centres[:, self._outputs[prop.name]]))
-            return found + comparison.shifts if prop.name == FORMATION_ENERGY and comparison is not None else found
+            values = np.asarray(prop.in_unit(centres[:, self._outputs[prop.name]]))
+            return values + comparison.shifts if prop.name == FORMATION_ENERGY and comparison is not None else values
         if prop.name in MODULI:
             return derive(prop.name, *(10 ** centres[:, self._outputs[name]] for name in PARENTS))
         energies = centres[:, self._outputs[FORMATION_ENERGY]]
         if prop.name == "total_energy":
-            return total_energies(crystals, energies)
+            return total_energies(found.crystals, energies)
         if prop.name == "e_above_hull_by_network":
-            return np.asarray(plain[:, self._outputs[E_ABOVE_HULL]])
+            return np.asarray(found.plain[:, self._outputs[E_ABOVE_HULL]])
         assert comparison is not None
         distances = energies - comparison.energies
         return np.maximum(distances, 0) if prop.name == E_ABOVE_HULL else distances
 
-    def bounds(
-        self, outputs: FloatArray, features: FloatArray, crystals: Sequence[Crystal],
-        comparison: HullComparison | None = None,
-    ) -> FloatArray:  # fmt: skip
+    def bounds(self, found: Outputs, values: FloatArray, features: FloatArray) -> FloatArray:
         """Return the ends of the intervals (B, properties, levels, 2) in the properties' units.
 
         Without a calibration the array has no properties.
 
         Args:
-            outputs: standardised outputs, (B, outputs).
+            found: from `begin`.
+            values: from `values`, (B, properties).
             features: network features, (B, D).
-            crystals: the B crystals.
-            comparison: the hull at their compositions, from `compare`.
         """
+        crystals, centres = found.crystals, found.centres
         if not self.errors or not crystals:
             return np.empty((len(crystals), 0, 0, 2))
         checkpoint = self.checkpoint
-        centres = physical_centres(checkpoint, outputs, crystals, comparison)
         sizes = np.array([primitive_size(crystal) for crystal in crystals])
         standardised = (centres - checkpoint.mean) / checkpoint.deviation
         widths = self.errors.halfwidths(standardised, sizes, features) * checkpoint.deviation[:, None]
         ends = interval_bounds(checkpoint.properties, centres, widths)
-        values = self.values(outputs, crystals, comparison)
-        if comparison is not None and FORMATION_ENERGY in self._outputs:
-            ends[:, self._outputs[FORMATION_ENERGY]] += comparison.shifts[:, None, None]
+        if found.comparison is not None and FORMATION_ENERGY in self._outputs:
+            ends[:, self._outputs[FORMATION_ENERGY]] += found.comparison.shifts[:, None, None]
         columns = [self._ends(prop, values[:, i], centres, widths, ends) for i, prop in enumerate(self.properties)]
         return np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0, 0, 2))
 
@@ -128,16 +140,21 @@ class OutputDecoder:
         low, high = values[:, None] - half, values[:, None] + half
         return np.asarray(prop.decode(np.stack([low, high], axis=-1)))
 
-    def texts_of(
-        self, outputs: FloatArray, crystals: Sequence[Crystal], comparison: HullComparison | None
-    ) -> list[dict[str, str]]:
-        """Return the texts of each of B crystals by column; the arguments are those of `values`."""
+    def texts_of(self, found: Outputs) -> list[dict[str, str]]:
+        """Return the texts of each of B crystals by column.
+
+        Args:
+            found: from `begin`.
+        """
+        comparison = found.comparison
         if not self.texts or comparison is None:
-            return [{} for _ in crystals]
-        centres = physical_centres(self.checkpoint, outputs, crystals, comparison)
-        energies = centres[:, self._outputs[FORMATION_ENERGY]].tolist()
-        written = {"decomposes_to": comparison.decomposition, "known_phase": comparison.known_phase}
-        return [{name: written[name](row, energy) for name in self.texts} for row, energy in enumerate(energies)]
+            return [{} for _ in found.crystals]
+        energies = found.centres[:, self._outputs[FORMATION_ENERGY]].tolist()
+        written: dict[str, Callable[[int], str]] = {
+            "decomposes_to": comparison.decomposition,
+            "known_phase": lambda row: comparison.known_phase(row, energies[row]),
+        }
+        return [{name: written[name](row) for name in self.texts} for row in range(len(energies))]
 
     def domain_warnings(
         self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray

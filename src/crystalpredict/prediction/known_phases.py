@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from crystalpredict._files import file_sha256
-from crystalpredict.checkpoints.registry import reference_energies_sha256
 from crystalpredict.errors import DataError, printable
 from crystalpredict.io.from_pymatgen import composition_of_formula
 from crystalpredict.io.mp2020 import anions_of_entry
@@ -46,14 +44,20 @@ def hull_of(
     if entries is None and reference:
         return Hull(convention=convention)
     own = list(read_phases(entries, convention)) if entries else []
-    known = bundled_reference(convention).with_phases(own) if reference else ReferenceEnergies.of_phases(own)
-    return Hull(known, convention)
+    return Hull(join_phases(own, reference=reference, convention=convention), convention)
 
 
-def digest_of(entries: Path | None, *, reference: bool) -> str:
-    """Return what tells the phases of `hull_of` from those of another run."""
-    own = file_sha256(entries) if entries else ""
-    return f"{own} {reference_energies_sha256() if reference else ''}"
+def join_phases(own: Sequence[Phase], *, reference: bool, convention: Convention) -> ReferenceEnergies:
+    """Return phases of one's own, joined to the reference that comes with the package if it is used.
+
+    Args:
+        own: phases with formation energies in the convention.
+        reference: whether the reference is used, too.
+        convention: of formation energies.
+    """
+    if not reference:
+        return ReferenceEnergies.of_phases(own)
+    return bundled_reference(convention).with_phases(own) if own else bundled_reference(convention)
 
 
 def read_phases(path: Path, convention: Convention = Convention.mp2018) -> Iterator[Phase]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS
 from crystalpredict.errors import UsageError
 from crystalpredict.io.from_pymatgen import composition_of_formula
-from crystalpredict.prediction.known_phases import hull_of, read_phases
+from crystalpredict.prediction.known_phases import join_phases, read_phases
 from crystalpredict.prediction.predictions import predict
 from crystalpredict.prediction.rows import Prediction
 from crystalpredict.prediction.stability import decomposition_of, formula_of
 from crystalpredict.properties import FORMATION_ENERGY
 from crystalpredict.stability.conventions import Convention
-from crystalpredict.stability.hull import hull_points
+from crystalpredict.stability.hull import ON_HULL, hull_points
 from crystalpredict.stability.reference import Composition, Phase, ReferenceEnergies
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ COLUMNS = {
     "hull_distance": "hull_distance_eV_per_atom",
     "decomposes_to": "decomposes_to",
 }  # of a table, by attribute of DiagramPhase
-ON_HULL = 1e-6  # eV/atom, above the hull, that is rounding
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,15 @@ class PhaseDiagram:
     reference: ReferenceEnergies
     failed: tuple[Prediction, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """The system with the numbers of phases and of stable ones."""
+        stable = sum(phase.stable for phase in self.phases)
+        return f"{'-'.join(self.elements)}: {len(self.phases)} phases, {stable} stable"
+
     def __repr__(self) -> str:
         """Return a line that counts the phases, and the table."""
-        stable = sum(phase.stable for phase in self.phases)
-        return f"{'-'.join(self.elements)}: {len(self.phases)} phases, {stable} stable\n{self.to_frame().to_string()}"
+        return f"{self.summary}\n{self.to_frame().to_string()}"
 
     def _repr_html_(self) -> str:
         return str(self.to_frame()._repr_html_())
@@ -207,9 +211,9 @@ def phase_diagram(
         DataError: The file of entries cannot be read.
     """
     elements = set(elements_of_system(system)) if system else set()
-    path = None if entries is None else Path(entries)
-    phases = hull_of(path, reference=reference, convention=convention).phases
-    own = [phase.identifier for phase in read_phases(path, Convention.of(convention))] if path else []
+    chosen = Convention.of(convention)
+    own = [] if entries is None else list(read_phases(Path(entries), chosen))
+    phases = join_phases(own, reference=reference, convention=chosen)
     rows = predict(structures, model, [FORMATION_ENERGY], device=device, jobs=jobs, convention=convention)
     candidates = [_candidate(row) for row in rows if not row.error]
     elements = elements or {number for each in candidates for number in each.phase.composition}
@@ -219,7 +223,10 @@ def phase_diagram(
     inside = [candidate for candidate in candidates if elements.issuperset(candidate.phase.composition)]
     if outside := len(candidates) - len(inside):
         LOG.info("%d structures left out: they have elements that the system has not", outside)
-    return replace(diagram_of_phases(elements, phases, inside, own_identifiers=own), failed=tuple(rows.failed))
+    return replace(
+        diagram_of_phases(elements, phases, inside, own_identifiers=[phase.identifier for phase in own]),
+        failed=tuple(rows.failed),
+    )
 
 
 def _candidate(row: Prediction) -> Candidate:

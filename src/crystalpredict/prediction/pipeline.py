@@ -11,7 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalpredict.checkpoints.registry import config_of_model, identity_of, properties_of_model
+from crystalpredict._files import file_sha256
+from crystalpredict.checkpoints.registry import (
+    config_of_model,
+    identity_of,
+    properties_of_model,
+    reference_energies_sha256,
+)
 from crystalpredict.prediction.rows import Prediction, columns_of
 from crystalpredict.stability.conventions import Convention
 
@@ -89,9 +95,9 @@ class Pipeline:
     @property
     def facts(self) -> dict[str, Any]:
         """What predictions depend on, except the inputs and the columns, as JSON values."""
-        from crystalpredict.prediction.known_phases import digest_of
-
-        known = {"known phases": digest_of(self.entries, reference=self.reference), "convention": self.convention.value}
+        own = file_sha256(self.entries) if self.entries else ""
+        phases = f"{own} {reference_energies_sha256() if self.reference else ''}"
+        known = {"known phases": phases, "convention": self.convention.value}
         return {**identity_of(self.folder), "uncertainty": self.intervals, "no-reduce": not self.merge, **known}
 
     @contextmanager

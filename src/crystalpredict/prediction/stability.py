@@ -133,14 +133,13 @@ class HullComparison:
         self.shifts = shifts_of(crystals, hull.convention)
         self.energies: FloatArray = np.array([point.energy for point in self.points], dtype=float) - self.shifts
 
-    def decomposition(self, row: int, energy: float) -> str:
+    def decomposition(self, row: int) -> str:
         """Return the phases of the hull at the composition of a crystal, with their shares of the atoms.
 
         For instance `0.625 Fe2O3 (mp-19770) + 0.375 Li2O (mp-1960)`; a phase alone stands without a number.
 
         Args:
             row: of the crystal.
-            energy: its formation energy in the convention of 2018, eV/atom, which does not matter.
         """
         return decomposition_of(self.phases, self.points[row])
 
@@ -159,7 +158,7 @@ class HullComparison:
 
 
 def physical_centres(
-    checkpoint: Checkpoint, outputs: FloatArray, crystals: Sequence[Crystal], comparison: HullComparison | None
+    checkpoint: Checkpoint, plain: FloatArray, crystals: Sequence[Crystal], comparison: HullComparison | None
 ) -> FloatArray:
     """Return predictions (B, outputs) on the trained scale that are physically possible and agree with the hull.
 
@@ -167,11 +166,11 @@ def physical_centres(
 
     Args:
         checkpoint: its network's outputs they are.
-        outputs: standardised outputs, (B, outputs).
+        plain: from `Checkpoint.interval_centres`, (B, outputs).
         crystals: the B crystals.
         comparison: the hull at their compositions; None: the energy above hull stays the network's.
     """
-    centres = checkpoint.interval_centres(outputs)
+    centres = plain.copy()
     if not has_formation_energy(checkpoint.properties):
         return centres
     columns = {prop.name: column for column, prop in enumerate(checkpoint.properties)}

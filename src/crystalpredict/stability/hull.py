@@ -24,6 +24,7 @@ COMPOSITIONS_PER_CHUNK = 250  # solved together: more padding and memory above, 
 MAX_STEPS = 200  # of the simplex method: some ten are usual
 ENERGY_TOLERANCE = 1e-9  # eV/atom, by which a phase must lie below the present mixture to enter it
 AMOUNT_TOLERANCE = 1e-9  # of a phase in a mixture, below which it counts as absent
+ON_HULL = 1e-6  # eV/atom, above the hull, that is rounding
 ABSENT = 1e6  # eV/atom, of rows that only pad a table: no mixture takes them
 
 

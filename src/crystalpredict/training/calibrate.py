@@ -46,7 +46,8 @@ def calibrate(
     crystals = [table.crystal(row) for row in validation]
     compares = needs_hull(checkpoint.properties, checkpoint.properties)
     comparison = HullComparison(hull or Hull(), crystals) if compares else None
-    centres = (physical_centres(checkpoint, outputs, crystals, comparison) - checkpoint.mean) / scale
+    plain = checkpoint.interval_centres(outputs)
+    centres = (physical_centres(checkpoint, plain, crystals, comparison) - checkpoint.mean) / scale
     sizes = np.array([primitive_size(crystal) for crystal in crystals])
     errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.minima)
     if not domain:
