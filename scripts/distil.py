@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table, read_jsonl, table_from_rows
+from crystalpredict.properties import Property
 from crystalpredict.training.calibrate import outputs_and_features
 
 Composition = frozenset[tuple[int, float]]
@@ -33,12 +35,16 @@ def main() -> None:
     parser.add_argument("teacher", help="a bundled model or a checkpoint folder")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--atoms", type=int, default=20, help="of the largest crystals that are filled in")
+    parser.add_argument(
+        "--properties", nargs="+", metavar="NAME", help="that are filled in [default: all of the teacher]"
+    )
     parser.add_argument("--without", nargs="*", type=Path, default=[], metavar="FILE", help="crystals to keep unknown")
     options = parser.parse_args()
     table, teacher = CrystalTable.load(options.table), load_checkpoint(find_model(options.teacher))
     if missing := set(teacher.properties) - set(table.properties):
         parser.exit(2, f"{options.table}: no column for {', '.join(prop.name for prop in missing)}\n")
-    columns = [table.properties.index(prop) for prop in teacher.properties]
+    wanted = [prop for prop in teacher.properties if prop.name in (options.properties or [prop.name])]
+    columns = [table.properties.index(prop) for prop in wanted]
     labels = table.labels.copy()
     known = np.isfinite(labels[:, columns]).any(axis=1)
     hidden = compositions(table, np.flatnonzero(known & (table.splits == VALIDATION)))
@@ -50,7 +56,7 @@ def main() -> None:
     measured = {table.ids[row]: labels[row, columns] for row in np.flatnonzero(known & (table.splits == TRAIN))}
     if not len(rows):
         parser.exit(2, f"{options.table}: no training crystal of at most {options.atoms} atoms to label\n")
-    values = predicted(teacher, table.take(rows))
+    values = predicted(teacher, table.take(rows), wanted)
     copied = np.array([table.ids[row] in measured for row in rows])
     for place in np.flatnonzero(copied):
         values[place] = measured[table.ids[rows[place]]]
@@ -70,13 +76,13 @@ def compositions(table: CrystalTable, rows: IntArray) -> set[Composition]:
     return {composition(table, row) for row in rows}
 
 
-def predicted(teacher: Checkpoint, table: CrystalTable) -> FloatArray:
-    """The teacher's values for all crystals of a table (C, properties), in the properties' units."""
+def predicted(teacher: Checkpoint, table: CrystalTable, wanted: Sequence[Property]) -> FloatArray:
+    """The teacher's values of some properties for all crystals of a table (C, properties), in the properties' units."""
     model = teacher.model.config
     neighbors = neighbor_table(table, model.radius, jobs=os.cpu_count() or 1, merging=model.merging)
     outputs, _ = outputs_and_features(teacher, table, neighbors, range(len(table)))
     values = teacher.decode(outputs)
-    return np.stack([values[prop.name] for prop in teacher.properties], axis=1)
+    return np.stack([values[prop.name] for prop in wanted], axis=1)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crystalpredict._schema import Letters, Number, Text, Word
 from crystalpredict.errors import UsageError
 
-Transform = Literal["none", "log10"]
+Transform = Literal["none", "log10", "log_change"]
 FORMATION_ENERGY, E_ABOVE_HULL = "formation_energy", "e_above_hull"
 HULL_BY_NETWORK = "e_above_hull_by_network_eV_per_atom"  # a column
 OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")  # besides those of the properties
@@ -33,9 +33,10 @@ class Property:
         unit: "" if dimensionless.
         unit_in_name: unit in the name of the output column.
         aliases: other names.
-        transform: from `unit` to the trained scale.
+        transform: from `unit` to the trained scale; `log_change` is ln(1 + x / 100) of a change x in percent.
         minimum: smallest physically possible value, in `unit`; smaller predictions are raised to it.
         decimals: digits after the point in a table of predictions.
+        on_request: whether the property is left out of predictions unless it is asked for.
     """
 
     name: Word
@@ -46,6 +47,7 @@ class Property:
     transform: Transform = "none"
     minimum: Number | None = None
     decimals: Annotated[int, Meta(ge=0, le=MAX_DECIMALS)] = 4
+    on_request: bool = False
 
     is_text: ClassVar[bool] = False
 
@@ -59,6 +61,8 @@ class Property:
         """Unit of the trained scale."""
         if self.transform == "none":
             return self.unit
+        if self.transform == "log_change":
+            return "log"
         return f"{self.transform}({self.unit})" if self.unit else self.transform
 
     @property
@@ -79,13 +83,17 @@ class Property:
         return replace(self, decimals=min(max(self.decimals, needed), MAX_DECIMALS))
 
     def encode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return values in `unit` on the trained scale, not a number where log10 does not exist."""
+        """Return values in `unit` on the trained scale, not a number where a logarithm does not exist."""
         if self.transform == "log10":
             return np.log10(np.where(values > 0, values, np.nan))
+        if self.transform == "log_change":
+            return np.log1p(np.where(values > -100, values, np.nan) / 100)
         return values
 
     def in_unit(self, labels: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return labels on the trained scale in `unit`, also below the minimum."""
+        if self.transform == "log_change":
+            return np.asarray(100 * np.expm1(labels))
         return 10.0**labels if self.transform == "log10" else labels
 
     def decode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -95,7 +103,7 @@ class Property:
 
     def clip_to_minimum(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return values on the trained scale, not below the minimum; a logarithm has none."""
-        return values if self.minimum is None or self.transform == "log10" else np.maximum(values, self.minimum)
+        return values if self.minimum is None or self.transform != "none" else np.maximum(values, self.minimum)
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,22 @@ PROPERTIES = (
         minimum=0.0, decimals=2,
     ),
 )  # fmt: skip
+
+VOLUME_CHANGE = Property(
+    "volume_change", "volume change on relaxation", "%", "percent", ("relaxation",), "log_change",
+    minimum=-100.0, decimals=2, on_request=True,
+)  # fmt: skip
+# learnt beside PROPERTIES where the training data have them
+AUXILIARY = (
+    VOLUME_CHANGE,
+    Property("nonmetal", "probability of a gap (PBE)", "", "", minimum=0.0),
+    Property("bandgap_nonmetal", "band gap if not a metal (PBE)", "eV", "eV", minimum=0.0),
+    Property("bandgap_hse", "band gap if not a metal (HSE)", "eV", "eV", minimum=0.0),
+    Property("nonmetal_hse", "probability of a gap (HSE)", "", "", minimum=0.0),
+    Property("bandgap_gllbsc", "band gap (GLLB-SC)", "eV", "eV", minimum=0.0),
+    Property("bandgap_experiment", "measured band gap if not a metal", "eV", "eV", minimum=0.0),
+    Property("nonmetal_experiment", "probability of a measured gap", "", "", minimum=0.0),
+)
 
 # computed from bulk and shear modulus (crystalpredict.prediction.derived)
 DERIVED = (

@@ -24,6 +24,7 @@ from crystalpredict.nn.threads import balanced_split
 from crystalpredict.properties import Property
 from crystalpredict.training.config import TrainingConfig, learning_rate
 from crystalpredict.training.cuda_graph import CapturedStep, FixedBatches
+from crystalpredict.training.losses import summed_loss
 from crystalpredict.training.optimizer import Muon
 from crystalpredict.training.run_folder import Progress, kept_state, log_epoch
 from crystalpredict.training.trainer import Interrupted, Trainer
@@ -647,3 +648,11 @@ def test_initial_weights_are_kept_if_no_epoch_improves_them(data, start, tmp_pat
     for name, value in start.model.state_dict().items():
         if not name.startswith("readout.2."):
             assert torch.equal(training.final_network().state_dict()[name], value), name
+
+
+def test_a_property_may_have_a_loss_of_its_own() -> None:
+    output = torch.tensor([[1.0, 3.0], [0.5, 0.0]])
+    target = torch.tensor([[0.0, 1.0], [0.0, torch.nan]])
+    absolute, squared = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.5])
+    found = summed_loss({"l1": absolute, "mse": squared}, output, target)
+    assert float(found) == pytest.approx(2 * 1.5 + 0.5 * 4)

@@ -39,9 +39,10 @@ from crystalpredict.crystals.equivalence import (
 )
 from crystalpredict.crystals.neighbors import RADIUS_MARGIN, find_neighbors_of_many
 from crystalpredict.errors import DataError
-from crystalpredict.properties import PROPERTIES, Property
+from crystalpredict.properties import AUXILIARY, PROPERTIES, Property
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+COLUMNS = (*PROPERTIES, *AUXILIARY)  # of the labels of a JSONL file
 MIN_CRYSTALS_PARALLEL = 5000  # for fewer, starting processes takes longer than the neighbour search
 CRYSTALS_PER_CHUNK = 200  # of a neighbour search
 
@@ -166,7 +167,7 @@ def table_from_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
 
     Args:
         rows: dictionaries, and TRAIN, VALIDATION or TEST for each. Keys are `id`, `lattice` (a, b, c in Å, alpha, beta,
-            gamma in degrees), `species`, `frac_coords` and the names of PROPERTIES, with labels in their units.
+            gamma in degrees), `species`, `frac_coords` and the names of COLUMNS, with labels in their units.
             Properties without labels are left out.
 
     Raises:
@@ -192,7 +193,7 @@ def table_from_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
                 raise ValueError("no atoms, or a coordinate that is not a number")
             if error := cell_error(lattices[-1], sizes[-1]):
                 raise ValueError(error)
-            labels.append([np.nan if row.get(prop.name) is None else float(row[prop.name]) for prop in PROPERTIES])
+            labels.append([np.nan if row.get(prop.name) is None else float(row[prop.name]) for prop in COLUMNS])
         except (KeyError, TypeError, ValueError) as error:
             name = row.get("id") if isinstance(row, dict) else row
             raise DataError(f"row {number} ({name}): {type(error).__name__}: {error}") from error
@@ -203,7 +204,7 @@ def table_from_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
     return CrystalTable(
         np.array(ids), np.array(splits), np.concatenate([[0], np.cumsum(sizes)]), np.array(lattices),
         np.concatenate(fractional), np.array(numbers), matrix[:, labelled],
-        tuple(prop for prop, wanted in zip(PROPERTIES, labelled, strict=True) if wanted),
+        tuple(prop for prop, wanted in zip(COLUMNS, labelled, strict=True) if wanted),
     )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ class TrainingConfig:
     """Number of times that a crystal with a rare label is in an epoch."""
     loss: Loss = "l1"
     """Loss of standardised labels; huber is linear beyond one standard deviation, log flattens beyond a half."""
+    losses: dict[Text, Loss] = field(default_factory=dict)
+    """Loss of a property, by its name, where it is another."""
     weights: dict[Text, NotNegative] = field(default_factory=dict)
     """Weight of the loss of a property, by its name; default 1."""
     freeze_encoder: bool = False

@@ -51,10 +51,15 @@ class TrainingData:
         self.edges = np.diff(neighbors.first[neighbors.sites])
         self.train_rows = rows_with_labels(table.splits == TRAIN, self.encoded, "training")
         self.validation_rows = rows_with_labels(table.splits == VALIDATION, self.encoded, "validation")
-        if unknown := set(config.weights) - {prop.name for prop in self.properties}:
-            raise UsageError(f"loss weights for properties that are not trained on: {', '.join(sorted(unknown))}")
+        if unknown := {*config.weights, *config.losses} - {prop.name for prop in self.properties}:
+            raise UsageError(f"losses of properties that are not trained on: {', '.join(sorted(unknown))}")
         self.weights = np.array([config.weights.get(prop.name, 1.0) for prop in self.properties], dtype=np.float32)
         self.mean, self.deviation = scale_of_labels(self.encoded[self.train_rows], self.properties)
+
+    def weights_by_loss(self) -> dict[str, FloatArray]:
+        """Return the weights of the properties (P,) for each loss, 0 for a property with another loss."""
+        names = np.array([self.config.losses.get(prop.name, self.config.loss) for prop in self.properties])
+        return {str(name): np.where(names == name, self.weights, np.float32(0)) for name in np.unique(names)}
 
     def labels(self, rows: IntArray) -> tuple[FloatArray, float]:
         """Return standardised labels (R, P) of some rows, and the summed loss weights of those that exist."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -33,16 +33,15 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def summed_loss(name: str, output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted sum of a loss over the labels that exist.
+def summed_loss(weights: Mapping[str, Tensor], output: Tensor, target: Tensor) -> Tensor:
+    """Return the weighted sum of the losses of the labels that exist.
 
     Args:
-        name: a key of LOSSES.
+        weights: of the properties, (P,), for each key of LOSSES that is used; 0 for a property with another loss.
         output: standardised predictions, (B, P).
         target: standardised labels, not a number where missing, (B, P).
-        weights: of the properties, (P,).
     """
     known = torch.isfinite(target)
     target = torch.where(known, target, 0.0)
-    loss = LOSSES[name](output, target, reduction="none") * weights
-    return torch.where(known, loss, 0.0).sum()
+    losses = sum(LOSSES[name](output, target, reduction="none") * weight for name, weight in weights.items())
+    return torch.where(known, losses, 0.0).sum()

@@ -93,7 +93,9 @@ class Trainer:
         self.split_atoms = config.split_atoms  # halved when memory runs out
         self.data = TrainingData(table, neighbors, config, self.device)
         self.properties = self.data.properties
-        self.device_weights = torch.from_numpy(self.data.weights).to(self.device)  # now: no step waits for the copy
+        self.device_weights = {  # now: no step waits for the copy
+            name: torch.from_numpy(weights).to(self.device) for name, weights in self.data.weights_by_loss().items()
+        }
         torch.manual_seed(config.seed)
         self.model = Crystalformer(replace(model, outputs=len(self.properties))).to(self.device)
         self.average = Crystalformer(self.model.config).to(self.device).requires_grad_(False)
@@ -356,7 +358,7 @@ class Trainer:
         return balanced_split(self.data.edges[rows], size * threads)[distributed.rank() :: size]
 
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return summed_loss(self.config.loss, output, target, self.device_weights)
+        return summed_loss(self.device_weights, output, target)
 
     def _description(self) -> dict[str, Any]:
         """Return the content of config.json."""

@@ -1,0 +1,114 @@
+"""Perturbed copies of relaxed crystals, from which a network learns how crystals relax.
+
+The labels of a copy are those of the relaxed crystal. Optionally its energies are its own: the strain energy follows
+from the bulk modulus by the equation of state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from crystalpredict.crystals.cell import valid_cells
+from crystalpredict.crystals.crystal import FloatArray, IntArray
+from crystalpredict.data.dataset import CrystalTable
+from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE
+
+EV_PER_GPA_A3 = 1 / 160.21766
+MIN_LOG_VOLUME, MAX_LOG_VOLUME = -0.95, 0.40
+MIN_PERTURBED_DISTANCE = 0.5  # Å, as for any crystal
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """How copies are perturbed; each copy draws its own amplitudes."""
+
+    volume: float = 0.0
+    """Standard deviation of the logarithm of the volume."""
+    wide: float = 0.0
+    """Share of the copies whose standard deviation is WIDE_VOLUME instead."""
+    wide_volume: float = 0.3
+    strain: float = 0.0
+    """Largest standard deviation of a component of the strain; volumes are not changed by it."""
+    strained: float = 0.0
+    """Share of the copies that are strained."""
+    displacement: float = 0.0
+    """Largest root mean square displacement of an atom, Å."""
+    displaced: float = 0.0
+    """Share of the copies whose atoms are displaced."""
+
+
+def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int) -> CrystalTable:
+    """Return perturbed copies of some crystals, labelled as relaxed; impossible copies are left out.
+
+    Args:
+        table: with a column of `volume_change`, in which a crystal of the rows has a label only if it is relaxed.
+        rows: of the table.
+        how: to perturb.
+        seed: of the random numbers.
+    """
+    random = np.random.default_rng(seed)
+    copies = table.take(rows)
+    lattices, fractional = copies.lattices.astype(float), copies.fractional.astype(float)
+    count = len(rows)
+    deviation = np.where(random.random(count) < how.wide, how.wide_volume, how.volume)
+    logs = np.clip(random.normal(size=count) * deviation, MIN_LOG_VOLUME, MAX_LOG_VOLUME)
+    strains = random.normal(size=(count, 3, 3))
+    strains = (strains + strains.transpose(0, 2, 1)) / 2  # of the diagonal 1, beside it 0.7
+    strains -= np.eye(3) * np.trace(strains, axis1=1, axis2=2)[:, None, None] / 3
+    strains *= (random.random(count) < how.strained)[:, None, None]
+    strains *= random.uniform(0, how.strain, count)[:, None, None]
+    deformed = np.eye(3) + strains
+    deformed *= (np.exp(logs) / np.linalg.det(deformed))[:, None, None] ** (1 / 3)
+    lattices = lattices @ deformed
+    moved = random.random(count) < how.displaced
+    amplitudes = np.where(moved, random.uniform(0, how.displacement, count), 0.0) / np.sqrt(3)
+    shifts = random.normal(size=fractional.shape) * np.repeat(amplitudes, copies.sizes)[:, None]
+    inverse = np.repeat(np.linalg.inv(lattices), copies.sizes, axis=0)
+    fractional = fractional + np.einsum("nx,nxy->ny", shifts, inverse)
+    fractional -= np.floor(fractional)
+    labels = copies.labels.copy()
+    column = table.properties.index(VOLUME_CHANGE)
+    labels[:, column] = VOLUME_CHANGE.in_unit(VOLUME_CHANGE.encode(labels[:, column]) - logs)
+    ids = np.array([f"{name}~{seed}" for name in copies.ids])
+    copies = replace(copies, ids=ids, lattices=lattices, fractional=fractional, labels=labels)
+    possible = valid_cells(lattices, copies.sizes.tolist(), MIN_PERTURBED_DISTANCE)
+    return copies if possible.all() else copies.take(np.flatnonzero(possible))
+
+
+def add_strain_energy(table: CrystalTable, bulk_moduli: FloatArray) -> CrystalTable:
+    """Return a table of crystals off their volume, labelled as relaxed, with the energies that they have as they stand.
+
+    The equation of state of Birch and Murnaghan with a pressure derivative of 4, E = 9/2 K V0 f^2 with the Eulerian
+    strain f = ((V0 / V)^(2/3) - 1) / 2 (F. Birch, Phys. Rev. 71 (1947) 809). Labels of other properties are removed.
+
+    Args:
+        table: C crystals that differ from relaxed ones by their volume only.
+        bulk_moduli: of the relaxed crystals, GPa, (C,).
+    """
+    names = [prop.name for prop in table.properties]
+    changes = table.labels[:, names.index(VOLUME_CHANGE.name)]
+    logs = -VOLUME_CHANGE.encode(changes)  # of the volume over the relaxed one
+    volumes = np.abs(np.linalg.det(table.lattices.astype(float))) / table.sizes / np.exp(logs)
+    strain = np.expm1(-2 / 3 * logs) / 2
+    energies = 4.5 * bulk_moduli * EV_PER_GPA_A3 * volumes * strain**2
+    labels = np.full_like(table.labels, np.nan)
+    for name in (FORMATION_ENERGY, E_ABOVE_HULL):
+        labels[:, names.index(name)] = table.labels[:, names.index(name)] + energies
+    labels[:, names.index(VOLUME_CHANGE.name)] = changes
+    return replace(table, labels=labels)
+
+
+def joined(tables: Sequence[CrystalTable]) -> CrystalTable:
+    """Return the crystals of several tables with the same properties, in their order."""
+    first = tables[0]
+    if any(table.properties != first.properties for table in tables):
+        raise ValueError("the tables have different properties")
+    ends = np.concatenate([[0], *(table.sizes for table in tables)]).cumsum()
+    parts = {
+        name: np.concatenate([getattr(table, name) for table in tables])
+        for name in ("ids", "splits", "lattices", "fractional", "numbers", "labels")
+    }
+    return CrystalTable(first=ends, properties=first.properties, **parts)
