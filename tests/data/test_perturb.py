@@ -117,7 +117,7 @@ def test_prepared_rows_have_the_labels_that_follow(tmp_path: Path, monkeypatch: 
     prepare.main()
     table = CrystalTable.load(out)
     assert table.ids.tolist() == ["m"] * 2 + ["element"] * 6 + ["m", "a"] + ["element"] * 3 + ["m~unrelaxed", "a"]
-    assert list(read_jsonl(tmp_path / "v.jsonl"))[0]["id"] == "a"
+    assert next(iter(read_jsonl(tmp_path / "v.jsonl")))["id"] == "a"
     changes = column(table, "volume_change")
     assert changes[13] == pytest.approx(100 * (125 / 64 - 1))
     assert (np.delete(changes, 13) == 0).all()
