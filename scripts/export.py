@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,9 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True, help="text of the model card")
     parser.add_argument("--began", type=Path, help="checkpoint that the run began with, which knows crystals too")
     parser.add_argument("--with", dest="others", nargs="*", type=Path, default=[], help="others to average with it")
+    parser.add_argument("--properties", nargs="+", metavar="NAME", help="of the checkpoint [default: all of the run]")
     parser.add_argument("--default", action="store_true")
+    parser.add_argument("--unrelaxed", action="store_true", help="the run learnt what unrelaxed crystals relax to")
     options = parser.parse_args()
 
     config = json.loads((options.run / "config.json").read_text())
@@ -47,7 +51,12 @@ def main() -> None:
             parser.error(f"{run}: another network, other properties, or another scale, than {options.run}")
         finished = (run / "model.safetensors").exists()  # a checkpoint, as `finetune` leaves one
         member.load_state_dict(load_checkpoint(run).model.state_dict() if finished else kept_state(run))
-    properties, mean, deviation = properties_of(record(config["properties"], tuple[TrainedProperty, ...]))
+    entries = record(config["properties"], tuple[TrainedProperty, ...])
+    kept = [row for row, entry in enumerate(entries) if entry.name in (options.properties or [entry.name])]
+    members = [with_outputs(member, kept) for member in members]
+    properties, mean, deviation = properties_of([entries[row] for row in kept])
+    if options.unrelaxed:  # what changes on relaxation is part of the answer
+        properties = tuple(replace(prop, on_request=False) for prop in properties)
     table = CrystalTable.load(options.table)
     began = load_checkpoint(options.began) if options.began else None
     known_elements = began.training.get("elements_seen", ()) if began else ()
@@ -57,6 +66,8 @@ def main() -> None:
         "elements_seen": sorted({*np.unique(table.numbers).tolist(), *known_elements}),
         "learnt": sorted({*(prop.identity for prop in properties), *(began.learnt if began else ())}),
     }
+    if options.unrelaxed:
+        training["unrelaxed"] = True
     model = ensemble_of(members).eval()
     checkpoint = Checkpoint(options.folder.name, model, properties, mean, deviation, training)
     files = sorted(EXAMPLES.iterdir())
@@ -68,14 +79,26 @@ def main() -> None:
         if entry.crystal
     ]
     save_checkpoint(checkpoint, options.folder, golden, options.card.read_text(encoding="utf-8"))
-    enter_in_index(options.folder, options.summary, [prop.name for prop in properties], default=options.default)
+    uses = [use for use in ("default", "unrelaxed") if getattr(options, use)]
+    enter_in_index(options.folder, options.summary, [prop.name for prop in properties], uses)
     print(f"{options.folder}: written, with outputs for {len(golden)} crystals")
 
 
-def enter_in_index(folder: Path, summary: str, properties: list[str], *, default: bool) -> None:
-    """Add the folder with its checksums to index.json beside it."""
+def with_outputs(model: Crystalformer, rows: list[int]) -> Crystalformer:
+    """The network with some of its outputs only."""
+    state = model.state_dict()
+    for name in ("readout.2.weight", "readout.2.bias"):
+        state[name] = state[name][rows]
+    new = Crystalformer(replace(model.config, outputs=len(rows)))
+    new.load_state_dict(state)
+    return new
+
+
+def enter_in_index(folder: Path, summary: str, properties: list[str], uses: Sequence[str] = ()) -> None:
+    """Add the folder with its checksums to index.json beside it; it becomes the model of some `uses`."""
     path = folder.parent / "index.json"
-    index = json.loads(path.read_text()) if path.exists() else {"default": folder.name, "models": {}}
+    new = {"default": folder.name, "unrelaxed": folder.name, "models": {}}
+    index = json.loads(path.read_text()) if path.exists() else new
     files = sorted(file for file in folder.iterdir() if file.is_file())
     index["models"][folder.name] = {
         "folder": folder.name,
@@ -84,8 +107,7 @@ def enter_in_index(folder: Path, summary: str, properties: list[str], *, default
         "format_version": json.loads((folder / "config.json").read_text())["format_version"],
         "files": {file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in files},
     }
-    if default:
-        index["default"] = folder.name
+    index.update(dict.fromkeys(uses, folder.name))
     path.write_text(json.dumps(index, indent=2) + "\n")
 
 
@@ -94,7 +116,7 @@ def refresh_index(folder: Path) -> None:
     path = folder.parent / "index.json"
     entry = json.loads(path.read_text())["models"].get(folder.name) if path.exists() else None
     if entry:
-        enter_in_index(folder, entry["summary"], entry["properties"], default=False)
+        enter_in_index(folder, entry["summary"], entry["properties"])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from crystalpredict.crystals.crystal import FloatArray, IntArray
-from crystalpredict.data.dataset import TRAIN, CrystalTable, neighbor_table
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
 from crystalpredict.data.perturb import Perturbation, add_strain_energy, joined, perturbed
 from crystalpredict.errors import CrystalPredictError
 from crystalpredict.properties import FORMATION_ENERGY, VOLUME_CHANGE
@@ -34,34 +34,32 @@ def main() -> None:
     parser.add_argument("--min-atoms", type=int, default=1, help="of the smallest")
     parser.add_argument("--relaxed", type=float, default=1.0, help="share of the relaxed crystals that are kept")
     parser.add_argument("--as-given", type=Path, metavar="MODEL", help="checkpoint folder that predicts bulk moduli")
+    parser.add_argument("--of", choices=("train", "validation"), default="train", help="part whose crystals are copied")
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help="that copies keep [default: all]")
     parser.add_argument("--seed", type=int, default=1)
     for field in fields(Perturbation):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, default=field.default)
     options = parser.parse_args()
     table = CrystalTable.load(options.table)
+    part = TRAIN if options.of == "train" else VALIDATION
     how = Perturbation(**{field.name: getattr(options, field.name) for field in fields(Perturbation)})
     names = [prop.name for prop in table.properties]
     known = np.isfinite(table.labels[:, [names.index(FORMATION_ENERGY), names.index(VOLUME_CHANGE.name)]]).all(axis=1)
-    known &= (table.splits == TRAIN) & (table.sizes <= options.atoms) & (table.sizes >= options.min_atoms)
+    known &= (table.splits == part) & (table.sizes <= options.atoms) & (table.sizes >= options.min_atoms)
     rows = np.flatnonzero(known)
     random = np.random.default_rng(options.seed)
-    parts = []
+    moduli = bulk_moduli(table, rows, options.as_given) if options.as_given else None
+    copies = []
     for number in range(int(np.ceil(options.copies))):
-        count = round(len(rows) * min(1.0, options.copies - number))
-        chosen = np.sort(random.permutation(rows)[:count])
-        copies = perturbed(table, chosen, how, options.seed * 100 + number)
-        parts.append(copies)
-    if options.as_given:
-        moduli = dict(zip(rows.tolist(), bulk_moduli(table, rows, options.as_given), strict=True))
-        of_id = {str(table.ids[row]): moduli[row] for row in rows.tolist()}
-        parts = [
-            add_strain_energy(part, np.array([of_id[str(name).rpartition("~")[0]] for name in part.ids]))
-            for part in parts
-        ]
-    kept = (random.random(len(table)) < options.relaxed) | (table.splits != TRAIN)
-    result = joined([table.take(np.flatnonzero(kept)), *parts])
-    result.save(options.output)
-    added = sum(len(part) for part in parts)
+        chosen = random.permutation(len(rows))[: round(len(rows) * min(1.0, options.copies - number))]
+        found, whole = perturbed(table, rows[chosen], how, options.seed * 100 + number)
+        copies.append(found if moduli is None else add_strain_energy(found, moduli[chosen[whole]]))
+    kept = (random.random(len(table)) < options.relaxed) | (table.splits != part)
+    dropped = [column for column, name in enumerate(names) if name not in (options.labels or names)]
+    for found in copies:
+        found.labels[:, dropped] = np.nan
+    joined([table.take(np.flatnonzero(kept)), *copies]).save(options.output)
+    added = sum(map(len, copies))
     print(f"{options.output}: {kept.sum():,} crystals and {added:,} perturbed copies of {len(rows):,}")
 
 

@@ -30,22 +30,22 @@ def volumes(table: CrystalTable) -> np.ndarray:
 
 def test_a_copy_says_how_its_volume_changes_on_relaxation() -> None:
     table = many()
-    copies = perturbed(table, np.arange(COPIES), Perturbation(volume=0.1, strain=0.05, strained=0.5), seed=1)
+    copies, _ = perturbed(table, np.arange(COPIES), Perturbation(volume=0.1, strain=0.05, strained=0.5), seed=1)
     assert volumes(copies) * (1 + column(copies, "volume_change") / 100) == pytest.approx(volumes(table))
     assert np.log(volumes(copies) / volumes(table)).std() == pytest.approx(0.1, rel=0.15)
     assert (column(copies, "formation_energy") == -2.1).all()
     assert (column(copies, "bandgap") == 1.0).all()
-    off = perturbed(many(volume_change=25.0), np.arange(COPIES), Perturbation(volume=0.1), seed=2)  # of a copy
+    off, _ = perturbed(many(volume_change=25.0), np.arange(COPIES), Perturbation(volume=0.1), seed=2)  # of a copy
     assert volumes(off) * (1 + column(off, "volume_change") / 100) == pytest.approx(1.25 * volumes(table))
 
 
 def test_strains_keep_the_volume_and_displacements_the_cell() -> None:
     table = many()
-    copies = perturbed(table, np.arange(COPIES), Perturbation(strain=0.05, strained=0.5), seed=1)
+    copies, _ = perturbed(table, np.arange(COPIES), Perturbation(strain=0.05, strained=0.5), seed=1)
     assert volumes(copies) == pytest.approx(volumes(table))
     changed = np.abs(copies.lattices - table.lattices).max(axis=(1, 2)) > 1e-9
     assert changed.mean() == pytest.approx(0.5, abs=0.1)
-    moved = perturbed(table, np.arange(COPIES), Perturbation(displacement=0.2, displaced=0.5), seed=1)
+    moved, _ = perturbed(table, np.arange(COPIES), Perturbation(displacement=0.2, displaced=0.5), seed=1)
     assert (moved.lattices == table.lattices).all()
     away = moved.fractional - table.fractional
     shifts = np.einsum("nx,nxy->ny", away - np.rint(away), np.repeat(table.lattices, 3, axis=0))
@@ -57,11 +57,11 @@ def test_strains_keep_the_volume_and_displacements_the_cell() -> None:
 def test_copies_depend_on_the_seed_and_impossible_ones_are_left_out() -> None:
     table = many()
     how = Perturbation(volume=0.1, strain=0.05, strained=1, displacement=0.1, displaced=1)
-    one, same, other = (perturbed(table, np.arange(COPIES), how, seed) for seed in (1, 1, 2))
+    one, same, other = (perturbed(table, np.arange(COPIES), how, seed)[0] for seed in (1, 1, 2))
     assert one.checksum() == same.checksum() != other.checksum()
     dense = table_from_rows([({**SPINEL, "lattice": [1.2, 1.2, 1.2, 90, 90, 90]}, TRAIN)] * COPIES)
-    left = perturbed(dense, np.arange(COPIES), Perturbation(volume=0.3), seed=1)
-    assert 0 < len(left) < COPIES
+    left, places = perturbed(dense, np.arange(COPIES), Perturbation(volume=0.3), seed=1)
+    assert 0 < len(left) == len(places) < COPIES
     assert (volumes(left) >= 1.5).all()
 
 
@@ -130,3 +130,9 @@ def test_prepared_rows_have_the_labels_that_follow(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sys, "argv", ["perturb.py", str(out), "-o", str(more), "--copies", "1.5", "--volume", "0.1"])
     perturb.main()
     assert len(CrystalTable.load(more)) == 15 + 14 + 7
+    of = ["--of", "validation", "--labels", "volume_change", "--relaxed", "0", "--volume", "0.1"]
+    monkeypatch.setattr(sys, "argv", ["perturb.py", str(out), "-o", str(more), *of])
+    perturb.main()
+    checked = CrystalTable.load(more)
+    assert checked.splits.tolist() == [TRAIN] * 14 + [VALIDATION]
+    assert np.isfinite(checked.labels[-1]).sum() == 1

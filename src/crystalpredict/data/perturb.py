@@ -40,12 +40,14 @@ class Perturbation:
     """Share of the copies whose atoms are displaced."""
 
 
-def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int) -> CrystalTable:
-    """Return perturbed copies of some crystals, labelled as relaxed; impossible copies are left out.
+def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int) -> tuple[CrystalTable, IntArray]:
+    """Return perturbed copies of some crystals, labelled as relaxed, and the positions in `rows` of what they copy.
+
+    Impossible copies are left out.
 
     Args:
         table: with a column of `volume_change`, in which a crystal of the rows has a label only if it is relaxed.
-        rows: of the table.
+        rows: of the table, R of them.
         how: to perturb.
         seed: of the random numbers.
     """
@@ -74,8 +76,8 @@ def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int)
     labels[:, column] = VOLUME_CHANGE.in_unit(VOLUME_CHANGE.encode(labels[:, column]) - logs)
     ids = np.array([f"{name}~{seed}" for name in copies.ids])
     copies = replace(copies, ids=ids, lattices=lattices, fractional=fractional, labels=labels)
-    possible = valid_cells(lattices, copies.sizes.tolist(), MIN_PERTURBED_DISTANCE)
-    return copies if possible.all() else copies.take(np.flatnonzero(possible))
+    possible = np.flatnonzero(valid_cells(lattices, copies.sizes.tolist(), MIN_PERTURBED_DISTANCE))
+    return copies.take(possible), possible
 
 
 def add_strain_energy(table: CrystalTable, bulk_moduli: FloatArray) -> CrystalTable:
