@@ -16,7 +16,7 @@ import numpy as np
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.io.entries import Source
-from crystalpredict.io.table_formats import ID_COLUMNS, MISSING, RawTable, read_id_prop, read_table
+from crystalpredict.io.table_formats import ID_COLUMNS, MISSING_VALUES, RawTable, read_id_prop, read_table
 from crystalpredict.io.table_structures import (
     PATH_COLUMNS,
     TEXT_COLUMNS,
@@ -338,7 +338,7 @@ def _number(value: Any) -> float | str | None:
     if isinstance(value, bool):
         return str(value)
     text = "" if value is None else str(value).strip()  # fits integers that are too large for a float
-    if text.lower() in MISSING:
+    if text.lower() in MISSING_VALUES:
         return None
     try:
         number = float(text.replace("_", "?"))  # Python reads 1_31 as 131

@@ -15,14 +15,14 @@ from crystalpredict.stability.hull import ON_HULL
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FIELDS = (  # of a score in a table
+SCORE_COLUMNS = (  # of `evaluate --format csv`
     "model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "median_error", "rmse", "r2",
     "max_error", "mad_of_labels", "mae_over_mad", "mae_difference", "mae_difference_low95", "mae_difference_high95",
     "coverage90", "mean_width90", "decision", "at_most", "accuracy", "precision", "recall",
 )  # fmt: skip
-SHOWN = ("model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "rmse", "r2")  # where it is printed
-STABLE_WITHIN = (0.0, 0.025, 0.05, 0.1)  # eV/atom above the hull, within which a crystal counts as stable
-FEWEST = 10  # crystals with an element, below which their mean error says little about it
+PRINTED_COLUMNS = ("model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "rmse", "r2")
+STABILITY_THRESHOLDS = (0.0, 0.025, 0.05, 0.1)  # eV/atom: a crystal counts as stable up to this energy above the hull
+MIN_CRYSTALS_PER_ELEMENT = 10  # with fewer, the mean error of an element is too uncertain
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class StabilityScore:
 
 
 def stability_scores(labels: FloatArray, ways: Mapping[str, FloatArray]) -> tuple[StabilityScore, ...]:
-    """Return the scores at each of STABLE_WITHIN.
+    """Return the scores at each of STABILITY_THRESHOLDS.
 
     Args:
         labels: energies above hull, eV/atom, (n,).
@@ -123,7 +123,7 @@ def stability_scores(labels: FloatArray, ways: Mapping[str, FloatArray]) -> tupl
     return tuple(
         StabilityScore(way, limit, confusion_of(labels <= limit + ON_HULL, values <= limit + ON_HULL))
         for way, values in ways.items()
-        for limit in STABLE_WITHIN
+        for limit in STABILITY_THRESHOLDS
     )
 
 
@@ -196,7 +196,7 @@ class Score:
         return entry
 
     def to_row(self) -> dict[str, Any]:
-        """Return the score as a row of a table, with the columns FIELDS; None where undefined."""
+        """Return the score as a row of a table, with the keys SCORE_COLUMNS; None where undefined."""
         fields = self.to_dict()
         fields["mae_low95"], fields["mae_high95"] = fields["mae_interval95"]
         low, high = fields.get("mae_difference_interval95", (None, None))
@@ -206,7 +206,7 @@ class Score:
             fields["coverage90"], fields["mean_width90"] = shares["90"], widths["90"]
         if self.decision:
             fields |= fields.get(self.decision.name, {}) | {"decision": self.decision.name}
-        return {name: fields.get(name) for name in FIELDS}
+        return {name: fields.get(name) for name in SCORE_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -257,17 +257,17 @@ class Report:
         """Return the scores as a pandas DataFrame with the columns of `evaluate --format csv`; NaN where undefined."""
         import pandas
 
-        frame = pandas.DataFrame.from_records([score.to_row() for score in self.scores], columns=FIELDS)
+        frame = pandas.DataFrame.from_records([score.to_row() for score in self.scores], columns=SCORE_COLUMNS)
         words = ("model", "property", "unit", "decision")
-        return frame.astype({name: float for name in FIELDS if name not in (*words, "crystals")})
+        return frame.astype({name: float for name in SCORE_COLUMNS if name not in (*words, "crystals")})
 
     def __repr__(self) -> str:
         """Return the number of rows, and the scores as a table."""
-        table = self.to_frame()[list(SHOWN)].to_string(index=False) if self.scores else ""
+        table = self.to_frame()[list(PRINTED_COLUMNS)].to_string(index=False) if self.scores else ""
         return f"{self.path}: {self.predicted} of {self.rows} rows predicted\n{table}".rstrip()
 
     def _repr_html_(self) -> str:
-        return str(self.to_frame()[list(SHOWN)].to_html(index=False))
+        return str(self.to_frame()[list(PRINTED_COLUMNS)].to_html(index=False))
 
     def beside(self, score: Score) -> tuple[Score, ...]:
         """Every model's score for the same property on the same scale."""

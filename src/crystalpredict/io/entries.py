@@ -27,7 +27,7 @@ from crystalpredict.io.cif import PlainCif, items_of_cif, plain_of
 from crystalpredict.io.cif_sites import elements_of
 from crystalpredict.io.cif_symmetry import CifItems
 from crystalpredict.io.from_pymatgen import (
-    LONGEST_FORMULA,
+    MAX_FORMULA_CHARACTERS,
     OTHER_FORMULA,
     crystal_of_structure,
     differs_from_formula,
@@ -39,7 +39,7 @@ from crystalpredict.io.from_pymatgen import (
 )
 from crystalpredict.io.text import read_text, text_of
 
-MANY = 1000  # atoms, above which a crystal is read at a stage of its own, which may be stopped
+MAX_ATOMS_READ_TOGETHER = 1000  # larger crystals are read one at a time, so that the time limit can stop each
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _entry_of_structure(structure: Structure | StructureError, path: str, index:
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
     try:
         formula = reduced_formula(counts) if counts else structure.composition.element_composition.reduced_formula
-        formula = formula[:LONGEST_FORMULA]  # symbols of dummies may be of any length
+        formula = formula[:MAX_FORMULA_CHARACTERS]  # symbols of dummies may be of any length
     except OverflowError:  # infinite occupancies, of which the next lines tell
         formula = ""
     try:

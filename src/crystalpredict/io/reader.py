@@ -18,7 +18,7 @@ from typing import Any
 from crystalpredict.crystals.crystal import Crystal, Neighbors
 from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.io.entries import (
-    MANY,
+    MAX_ATOMS_READ_TOGETHER,
     Entry,
     Inline,
     Lookup,
@@ -33,14 +33,14 @@ from crystalpredict.io.entries import (
 )
 from crystalpredict.io.worker_pool import Limits, Stage, Workers, through, within_memory
 
-CHUNK_FILES = 64  # files that a worker reads at a time, at most,
-CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
-AHEAD = 128  # chunks that are being read or wait to be used, while torch is imported: it bounds the memory
-AHEAD_OF_EACH = 4  # the same for each worker, if there are many
-AHEAD_BYTES = 2**25  # of their files, which are in memory already if they come from an archive or a table
-WINDOW_ATOMS = 8000  # atoms listed before they are sorted into batches
-WINDOW_ENTRIES = 1000
-FEW = 64  # files, below which starting workers takes longer than reading
+CHUNK_FILES = 64  # most files that a worker reads at a time
+CHUNK_BYTES = 2**17  # and their total size: a crystal takes some twenty times the memory of its file
+MAX_CHUNKS_AHEAD = 128  # chunks that are being read, or are read but not yet used: bounds the memory
+MAX_CHUNKS_AHEAD_PER_WORKER = 4  # the same with many workers
+AHEAD_BYTES = 2**25  # total size of these chunks; what comes from an archive or a table is in memory already
+WINDOW_ATOMS = 8000  # entries are collected up to this number of atoms before they are sorted into batches,
+WINDOW_ENTRIES = 1000  # or up to this number of entries
+MIN_SOURCES_FOR_WORKERS = 64  # for fewer, starting workers takes longer than reading
 NO_MEMORY = "needs more memory to be read than there is for a process: see --memory-per-process"
 
 
@@ -73,7 +73,7 @@ class Reader:
         self.chunks = chunks_of(chain(first, sources))
         self.waiting: deque[tuple[Future[list[Entry]], int]] = deque()
         self.pool: Workers | None = None
-        if jobs > 1 and (len(first) >= FEW or sum(map(bytes_of, first)) > AHEAD_BYTES):
+        if jobs > 1 and (len(first) >= MIN_SOURCES_FOR_WORKERS or sum(map(bytes_of, first)) > AHEAD_BYTES):
             # a fork is quickest, but not safe once there are threads, as there are when torch is in use
             quick = sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1
             finish = partial(merge_entries, radius=radius) if merge else _as_they_are
@@ -106,7 +106,7 @@ class Reader:
 
     def _submit(self) -> None:
         """Hand out chunks as far as memory goes."""
-        most = max(AHEAD, AHEAD_OF_EACH * self.jobs)
+        most = max(MAX_CHUNKS_AHEAD, MAX_CHUNKS_AHEAD_PER_WORKER * self.jobs)
         size = sum(size for _, size in self.waiting)
         while len(self.waiting) < most and size < AHEAD_BYTES and (found := next(self.chunks, None)):
             assert self.pool is not None
@@ -116,10 +116,10 @@ class Reader:
 
 
 def first_of(sources: Iterator[Source]) -> list[Source]:
-    """The first FEW sources, or fewer whose texts fill a part of the memory."""
+    """The first MIN_SOURCES_FOR_WORKERS sources, or fewer whose texts fill a part of the memory."""
     first: list[Source] = []
     size = 0
-    for source in islice(sources, FEW):
+    for source in islice(sources, MIN_SOURCES_FOR_WORKERS):
         first.append(source)
         size += bytes_of(source)
         if size > AHEAD_BYTES:
@@ -216,7 +216,7 @@ def entries_of_plain_sources(
     A file of very many crystals, or of a large one, is left to a stage of its own, which may be stopped.
     """
     parsed = (each for each in found if isinstance(each, Parsed) and 0 < len(each.plain) <= CHUNK_FILES)
-    plain = [each for each in parsed if max(len(crystal.numbers) for crystal in each.plain) <= MANY]
+    plain = [each for each in parsed if max(len(crystal.numbers) for crystal in each.plain) <= MAX_ATOMS_READ_TOGETHER]
     try:
         entries = entries_of_plain_cifs(plain, radius, vectors=vectors)
     except Exception:  # one by one, it shows whose fault it is

@@ -32,13 +32,13 @@ MAX_DOCUMENT_VALUES = 2**27
 MAX_FIELDS_PER_ROW = 2**22  # more would fill the memory
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # cells without a value
+MISSING_VALUES = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # cells without a value
 ID_COLUMNS = (
     "id", "material_id", "mp_id", "mpid", "jid", "identifier", "entry_id", "task_id", "structure_id", "cod_id",
     "icsd_id",
 )  # fmt: skip
-FORMATS = "give CSV, JSON lines, JSON or Parquet"
-MAGIC = {b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image"}
+FORMATS_HINT = "give CSV, JSON lines, JSON or Parquet"
+OTHER_FORMATS = {b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image"}
 PARQUET_BATCH_ROWS = 1000  # in memory at a time, in rows_of
 NO_PYARROW = "{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV"
 BROKEN_PARQUET = "broken Parquet: write or download it again"
@@ -131,7 +131,7 @@ def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
         raise DataError(f"{path}, line {uneven}: {len(rows[uneven - 1])} fields where the first line has {width}")
     header: Sequence[str] = names
     words = [cell for cell in rows[0][1:] if cell]
-    if words and not any(_is_number(word) or word.lower() in MISSING for word in words):
+    if words and not any(_is_number(word) or word.lower() in MISSING_VALUES for word in words):
         header = rows.pop(0)[1:]
     if len(header) != width - 1:
         raise DataError(f"{path}: no header: name each of its {width - 1} values with --target NAME")
@@ -158,10 +158,10 @@ def _is_number(text: str) -> bool:
 
 def _start(path: Path, head: bytes) -> tuple[str, str]:
     """Return the encoding of a table and its first characters; DataError if it is binary or empty."""
-    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+    kind = next((kind for magic, kind in OTHER_FORMATS.items() if head.startswith(magic)), "")
     encoding = encoding_of(head)
     if kind or (encoding == "utf-8-sig" and b"\0" in head):
-        raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS}")
+        raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS_HINT}")
     start = head.decode(encoding, errors="ignore").lstrip()
     if not start:
         raise DataError(f"{path}: empty: write or download it again")
