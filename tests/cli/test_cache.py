@@ -121,7 +121,9 @@ def test_what_may_go_well_another_time_is_not_kept(program, inputs, tmp_path, mo
 
         return read
 
-    for error, stage in product((MemoryError(), ZeroDivisionError("x"), reading._TimeIsUp()), ("begin", "entries_of")):
+    for error, stage in product(
+        (MemoryError(), ZeroDivisionError("x"), reading._TimeLimitExceeded()), ("begin", "entries_of")
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(reading, "entries_of_plain_cifs", fails(ZeroDivisionError("y")))
             patch.setattr(reading, stage, fails(error))

@@ -14,7 +14,7 @@ from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystalpredict import load_model
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal
-from crystalpredict.io.entries import MANY, Entry, Inline, entries_of_structures, parse, read_entries
+from crystalpredict.io.entries import MAX_ATOMS_READ_TOGETHER, Entry, Inline, entries_of_structures, parse, read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
@@ -636,7 +636,7 @@ def test_a_large_plain_cif_has_the_neighbours_of_any_other_file(tmp_path) -> Non
     sites = [f"Po{n} Po {x} {y} {z} 1" for n, (x, y, z) in enumerate(grid)]
     box = cell("36.85", "36.85", "30.15")
     entry = read_one(tmp_path, cif(*sites, box=box))
-    assert entry.n_atoms == len(grid) > MANY
+    assert entry.n_atoms == len(grid) > MAX_ATOMS_READ_TOGETHER
     assert entry.neighbors.edge_counts.tolist() == [1 + 6 + 12 + 8] * len(grid)  # alpha-polonium to 5.8 Å
     assert "are 0.03 Å apart" in error_of(read_one(tmp_path, cif(*sites, "Po Po 0 0 0.001 1", box=box)))
 

@@ -25,7 +25,7 @@ from crystalpredict.io.entries import Entry, Inline, Parsed, Source, start_of
 from crystalpredict.io.reader import (
     CHUNK_BYTES,
     CHUNK_FILES,
-    FEW,
+    MIN_SOURCES_FOR_WORKERS,
     Reader,
     chunks_of,
     entries_of_source,
@@ -59,7 +59,7 @@ def told(entries: Sequence[Entry]) -> list[tuple[str, int, str, str, int]]:
 
 
 def test_workers_give_what_one_process_gives_in_order(paths: list[str]) -> None:
-    assert len(paths) > FEW
+    assert len(paths) > MIN_SOURCES_FOR_WORKERS
     with Reader(paths, RADIUS, jobs=1) as alone, Reader(paths, RADIUS, jobs=2) as several:
         assert alone.pool is None
         assert several.pool is not None
@@ -79,12 +79,12 @@ def test_equivalent_atoms_are_merged_unless_told_not_to(paths: list[str]) -> Non
 
 
 def test_few_files_start_no_workers(paths: list[str]) -> None:
-    with Reader(paths[: FEW - 1], RADIUS, jobs=4) as reader:
+    with Reader(paths[: MIN_SOURCES_FOR_WORKERS - 1], RADIUS, jobs=4) as reader:
         assert reader.pool is None
 
 
 def test_killed_workers_are_replaced_and_nothing_is_lost(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "AHEAD", 4)
+    monkeypatch.setattr(reading, "MAX_CHUNKS_AHEAD", 4)
     paths = paths * 5  # more chunks than are handed out at first
     with Reader(paths, RADIUS, jobs=2) as reader:
         assert reader.pool is not None
@@ -273,10 +273,10 @@ def test_few_sources_in_large_texts_are_handed_out_at_a_time(monkeypatch: pytest
 
     monkeypatch.setattr(reading, "AHEAD_BYTES", 10 * large)
     with Reader(texts(), RADIUS, jobs=2) as reader:
-        assert asked < FEW + 3  # those that were looked at to count them
+        assert asked < MIN_SOURCES_FOR_WORKERS + 3  # those that were looked at to count them
         entries = reader.entries()
         next(entries)
-        assert asked < FEW + 4
+        assert asked < MIN_SOURCES_FOR_WORKERS + 4
         assert len(list(entries)) == 199
 
 

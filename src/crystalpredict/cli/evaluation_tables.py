@@ -34,9 +34,9 @@ def write_report(report: Report, kind: ReportFormat, stream: IO[str]) -> None:
     if kind == ReportFormat.json:
         stream.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     elif kind == ReportFormat.csv:
-        from crystalpredict.evaluation.scores import FIELDS
+        from crystalpredict.evaluation.scores import SCORE_COLUMNS
 
-        rows = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        rows = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
         rows.writeheader()
         rows.writerows(score.to_row() for score in report.scores)
     elif report.scores:
@@ -246,11 +246,12 @@ def _errors_by_size(scores: Sequence[Score], several: bool) -> Grid:
 
 def _errors_by_element(scores: Sequence[Score], several: bool) -> Grid:
     from crystalpredict.evaluation.report import number
-    from crystalpredict.evaluation.scores import FEWEST
+    from crystalpredict.evaluation.scores import MIN_CRYSTALS_PER_ELEMENT
 
     rows = []
     for score in scores:
         worst = sorted(score.by_element, key=lambda group: -group.mae)[:ELEMENTS_SHOWN]
         told = ", ".join(f"{group.name}\N{NO-BREAK SPACE}{number(group.mae)}" for group in worst)
         rows.append([*_names(score, several), told])
-    return Grid([*_heads("MAE", several), f"elements with the largest, of {FEWEST} crystals or more"], [], rows)
+    head = f"elements with the largest, of {MIN_CRYSTALS_PER_ELEMENT} crystals or more"
+    return Grid([*_heads("MAE", several), head], [], rows)

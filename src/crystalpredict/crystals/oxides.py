@@ -18,7 +18,7 @@ OxideType = Literal["oxide", "peroxide", "superoxide", "ozonide"]
 HYDROGEN, OXYGEN = ATOMIC_NUMBERS["H"], ATOMIC_NUMBERS["O"]
 TOLERANCE = 1.1  # of a bond's length
 PEROXIDE_BOND, SUPEROXIDE_BOND, HYDROXIDE_BOND = 1.49 * TOLERANCE, 1.35 * TOLERANCE, 0.93 * TOLERANCE  # Å, longest
-FULL = 0.999  # occupancy from which a site counts as fully occupied
+MIN_FULL_OCCUPANCY = 0.999  # occupancy from which a site counts as fully occupied
 
 
 def oxide_types(crystals: Sequence[Crystal]) -> list[OxideType]:
@@ -30,7 +30,7 @@ def oxide_types(crystals: Sequence[Crystal]) -> list[OxideType]:
     types: list[OxideType] = ["oxide"] * len(crystals)
     rows, cells = [], []
     for row, crystal in enumerate(crystals):
-        if crystal.numbers.shape[1] > 1 or not (crystal.occupancies >= FULL).all():
+        if crystal.numbers.shape[1] > 1 or not (crystal.occupancies >= MIN_FULL_OCCUPANCY).all():
             continue
         oxygen = crystal.numbers[:, 0] == OXYGEN
         if 1 < oxygen.sum() < len(oxygen):

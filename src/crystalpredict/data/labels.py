@@ -16,7 +16,7 @@ import numpy as np
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.io.entries import Source
-from crystalpredict.io.table_formats import ID_COLUMNS, MISSING, RawTable, read_id_prop, read_table
+from crystalpredict.io.table_formats import ID_COLUMNS, MISSING_VALUES, RawTable, read_id_prop, read_table
 from crystalpredict.io.table_structures import (
     PATH_COLUMNS,
     TEXT_COLUMNS,
@@ -137,13 +137,7 @@ def read_labelled(
         for index, target in enumerate(wanted):
             labels[number, index], problem = _label(cells[index][number], target)
             problems += [f"{target.column} {problem}"] if problem else []
-        reason = raw.broken.get(number, "")
-        if not reason and source is None:
-            reason = f"no structure in the column {column}"
-        if not reason and name in seen:
-            reason = "repeats the id of an earlier row"
-        if not reason and not np.isfinite(labels[number]).any():
-            reason = "; ".join(problems) or "no label"
+        reason = raw.broken.get(number, "") or _unusable(source, column, name in seen, labels[number], problems)
         if reason or source is None:
             dropped.append(Dropped(str(path), row, name, reason))
             continue
@@ -162,6 +156,25 @@ def read_labelled(
         tuple(properties), _parts_of(raw, kept),
         tuple(dropped), tuple(dropped_labels), tuple(notes),
     )  # fmt: skip
+
+
+def _unusable(source: Source | None, column: str, repeated: bool, labels: FloatArray, problems: Sequence[str]) -> str:
+    """Return why a row cannot be used; empty if it can.
+
+    Args:
+        source: of its structure.
+        column: with the structures.
+        repeated: whether an earlier row has its id.
+        labels: of the row, not a number where missing, (P,).
+        problems: what is wrong with its labels.
+    """
+    if source is None:
+        return f"no structure in the column {column}"
+    if repeated:
+        return "repeats the id of an earlier row"
+    if not np.isfinite(labels).any():
+        return "; ".join(problems) or "no label"
+    return ""
 
 
 def _ids_of(raw: RawTable) -> list[str]:
@@ -338,7 +351,7 @@ def _number(value: Any) -> float | str | None:
     if isinstance(value, bool):
         return str(value)
     text = "" if value is None else str(value).strip()  # fits integers that are too large for a float
-    if text.lower() in MISSING:
+    if text.lower() in MISSING_VALUES:
         return None
     try:
         number = float(text.replace("_", "?"))  # Python reads 1_31 as 131

@@ -21,7 +21,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.evaluation.metrics import Confusion, confusion_of, interval_of_mean, metrics_of
 from crystalpredict.evaluation.scores import (
     DECISIONS,
-    FEWEST,
+    MIN_CRYSTALS_PER_ELEMENT,
     Coverage,
     Group,
     Loss,
@@ -315,7 +315,7 @@ def _coverage(
 def _by_element(errors: FloatArray, elements: NDArray[np.bool_]) -> tuple[Group, ...]:
     """Return the mean errors of the crystals with each element; errors (n,), elements (n, 98)."""
     groups = (_group(symbol, errors[having]) for symbol, having in zip(ELEMENTS, elements.T, strict=True))
-    return tuple(group for group in groups if group.count >= FEWEST)
+    return tuple(group for group in groups if group.count >= MIN_CRYSTALS_PER_ELEMENT)
 
 
 def _group(name: str, errors: FloatArray) -> Group:

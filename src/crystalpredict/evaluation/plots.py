@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS
 from crystalpredict.evaluation.metrics import Metrics
-from crystalpredict.evaluation.scores import FEWEST, Coverage, Group, Score
+from crystalpredict.evaluation.scores import MIN_CRYSTALS_PER_ELEMENT, Coverage, Group, Score
 
 DPI = 150
 FIGURE_SIZE = (5.4, 4.4)  # inches
@@ -171,7 +171,8 @@ def _periodic_table(score: Score) -> Figure:
     ticks = [tick for power in powers for digit in (1, 2, 5) if low <= (tick := digit * 10.0**power) <= high]
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     bar.ax.minorticks_off()
-    bar.set_label(f"mean absolute error, {score.unit}; small figures: crystals; white: fewer than {FEWEST}")
+    few = f"fewer than {MIN_CRYSTALS_PER_ELEMENT}"
+    bar.set_label(f"mean absolute error, {score.unit}; small figures: crystals; white: {few}")
     return figure
 
 

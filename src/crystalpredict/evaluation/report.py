@@ -8,7 +8,7 @@ from math import floor, isfinite, log10
 from typing import Any
 
 from crystalpredict._version import __version__
-from crystalpredict.evaluation.scores import FEWEST, Group, Report, Score
+from crystalpredict.evaluation.scores import MIN_CRYSTALS_PER_ELEMENT, Group, Report, Score
 
 CAPTIONS = {
     "parity": "Predictions over labels. They are equal on the line.",
@@ -43,7 +43,7 @@ def render_report(report: Report, images: Mapping[str, Mapping[str, bytes]]) -> 
         errors=_errors(report),
         differences=_differences(report),
         sections=[_section(report.beside(score), images.get(score.prop.name, {})) for score in report.leading],
-        min_element_crystals=FEWEST,
+        min_element_crystals=MIN_CRYSTALS_PER_ELEMENT,
         lost=_lost(report),
         other_reasons=report.lost[MAX_REASONS:],
     )

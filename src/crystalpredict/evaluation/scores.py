@@ -1,4 +1,4 @@
-"""What evaluating models finds: their scores for each property, the rows that were lost, and the report of both."""
+"""Results of an evaluation: scores of models for each property, dropped rows, and the report."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from crystalpredict.stability.hull import ON_HULL
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FIELDS = (  # of a score in a table
+SCORE_COLUMNS = (  # of `evaluate --format csv`
     "model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "median_error", "rmse", "r2",
     "max_error", "mad_of_labels", "mae_over_mad", "mae_difference", "mae_difference_low95", "mae_difference_high95",
     "coverage90", "mean_width90", "decision", "at_most", "accuracy", "precision", "recall",
 )  # fmt: skip
-SHOWN = ("model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "rmse", "r2")  # where it is printed
-STABLE_WITHIN = (0.0, 0.025, 0.05, 0.1)  # eV/atom above the hull, within which a crystal counts as stable
-FEWEST = 10  # crystals with an element, below which their mean error says little about it
+PRINTED_COLUMNS = ("model", "property", "unit", "crystals", "mae", "mae_low95", "mae_high95", "rmse", "r2")
+STABILITY_THRESHOLDS = (0.0, 0.025, 0.05, 0.1)  # eV/atom: a crystal counts as stable up to this energy above the hull
+MIN_CRYSTALS_PER_ELEMENT = 10  # with fewer, the mean error of an element is too uncertain
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A yes or no that a property stands for: a crystal is `name` where its value is at most `limit`, in its unit."""
+    """A classification by a property: a crystal is `name` if its value is at most `limit`, in the property's unit."""
 
     name: str
     limit: float
 
 
 DECISIONS = {
-    # labels just above 0 are as good as metals: the errors of any model are larger
+    # labels just above 0 count as metals, because they are smaller than the error of any model
     "bandgap": Decision("metal", 0.1),
-    # what is made in a laboratory lies, as a rule, that close to the hull
+    # most compounds that have been synthesised are this close to the hull
     "e_above_hull": Decision("stable", 0.05),
 }
 
 
 @dataclass(frozen=True)
 class Group:
-    """Crystals that have something in common, and the mean absolute error for them."""
+    """A group of crystals, such as those with an element, and their mean absolute error."""
 
     name: str
     count: int
@@ -52,7 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Outlier:
-    """A crystal that a model is wrong about, by far."""
+    """A crystal with one of the largest errors of a model."""
 
     id: str
     row: int
@@ -63,10 +63,14 @@ class Outlier:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How the intervals of predictions hold: by level, percent, the share of labels inside; mean width by level.
+    """Coverage of the prediction intervals.
 
-    by_third: of a third of the crystals by size, its name, their number, and the share inside the intervals in tables,
-    at the level `shown`.
+    Attributes:
+        shares: Fraction of the labels inside the intervals, by level in percent.
+        widths: Mean width of the intervals, by level in percent.
+        by_third: For each third of the crystals by number of atoms: its name, the number of crystals, and the fraction
+            of labels inside the intervals of the level `shown`.
+        shown: Level in tables, percent.
     """
 
     shares: dict[int, float]
@@ -75,7 +79,7 @@ class Coverage:
     shown: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the coverage for JSON."""
         return {
             "coverage": {str(level): _brief(share) for level, share in self.shares.items()},
             "mean_width": {str(level): _brief(width) for level, width in self.widths.items()},
@@ -87,12 +91,12 @@ class Coverage:
 
 @dataclass(frozen=True)
 class StabilityScore:
-    """How well crystals are found that lie at most `limit` eV/atom above the hull.
+    """Score of the classification of crystals as stable, at most `limit` above the hull.
 
     Attributes:
-        way: `formation energy less hull`, or `network output`.
-        limit: eV/atom.
-        confusion: counts of the crystals.
+        way: How the energy above hull is predicted: `formation energy less hull` or `network output`.
+        limit: Largest energy above hull of a stable crystal, eV/atom.
+        confusion: Numbers of crystals by label and prediction.
     """
 
     way: str
@@ -100,7 +104,7 @@ class StabilityScore:
     confusion: Confusion
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the score for JSON."""
         counts = self.confusion
         return {
             "way": self.way,
@@ -114,27 +118,38 @@ class StabilityScore:
 
 
 def stability_scores(labels: FloatArray, ways: Mapping[str, FloatArray]) -> tuple[StabilityScore, ...]:
-    """Return the scores at each of STABLE_WITHIN.
+    """Return the scores at each of STABILITY_THRESHOLDS.
 
     Args:
-        labels: energies above hull, eV/atom, (n,).
-        ways: predictions (n,) by their origin.
+        labels: Energies above hull, eV/atom, (n,).
+        ways: Predictions, eV/atom, (n,), by how they are made.
     """
     return tuple(
         StabilityScore(way, limit, confusion_of(labels <= limit + ON_HULL, values <= limit + ON_HULL))
         for way, values in ways.items()
-        for limit in STABLE_WITHIN
+        for limit in STABILITY_THRESHOLDS
     )
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model predicts a property on one scale, `unit`; labels, predictions (n,) on it.
+    """Score of a model for a property on one scale.
 
-    difference: its mean absolute error minus that of the first model, with a paired 95 % interval; None for the first,
-    and where that has none.
-    worst: the crystals with the largest errors, largest first. coverage: of the intervals, if the model has them.
-    stability: of energies above hull, how well stable crystals are found.
+    Attributes:
+        model: Name of the model.
+        prop: The property.
+        unit: Unit of the scale.
+        metrics: Errors over all n crystals.
+        by_size: Errors by number of atoms.
+        by_element: Errors by element.
+        confusion: Numbers of crystals by label and prediction, if the property has a `decision`.
+        difference: Mean absolute error minus that of the first model, with its paired 95 % interval; None for the first
+            model, and if the first model has no such score.
+        worst: Crystals with the largest errors, largest first.
+        labels: In the unit of the scale, (n,).
+        predictions: In the unit of the scale, (n,).
+        coverage: Of the prediction intervals, if the model has them.
+        stability: Scores of the classification as stable, for energies above hull.
     """
 
     model: str
@@ -153,11 +168,11 @@ class Score:
 
     @property
     def decision(self) -> Decision | None:
-        """The yes or no that `confusion` counts."""
+        """The classification that `confusion` counts; None if the property has none."""
         return DECISIONS.get(self.prop.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The score for JSON: null where undefined, without the crystals' values."""
+        """Return the score for JSON, without the values of the crystals; None where undefined."""
         found = self.metrics
         entry: dict[str, Any] = {
             "model": self.model,
@@ -196,7 +211,7 @@ class Score:
         return entry
 
     def to_row(self) -> dict[str, Any]:
-        """Return the score as a row of a table, with the columns FIELDS; None where undefined."""
+        """Return the score as a row of a table, with the keys SCORE_COLUMNS; None where undefined."""
         fields = self.to_dict()
         fields["mae_low95"], fields["mae_high95"] = fields["mae_interval95"]
         low, high = fields.get("mae_difference_interval95", (None, None))
@@ -206,12 +221,12 @@ class Score:
             fields["coverage90"], fields["mean_width90"] = shares["90"], widths["90"]
         if self.decision:
             fields |= fields.get(self.decision.name, {}) | {"decision": self.decision.name}
-        return {name: fields.get(name) for name in FIELDS}
+        return {name: fields.get(name) for name in SCORE_COLUMNS}
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Rows that could not be used, for one reason, and the first of them."""
+    """Rows that could not be used for the same reason: their number, and the number of the first."""
 
     reason: str
     count: int
@@ -227,7 +242,7 @@ class Report:
         sha256: Digest of the table.
         rows: Number of rows of the table.
         lost: Rows that were dropped or could not be predicted, by reason.
-        notes: What was decided about the table.
+        notes: Messages about how the table was read.
         models: sha256 of the weights, by name of the model.
         scores: Errors by property, scale and model, in this order.
     """
@@ -242,12 +257,12 @@ class Report:
 
     @property
     def predicted(self) -> int:
-        """Rows that were predicted."""
+        """Number of rows that were predicted."""
         return self.rows - sum(loss.count for loss in self.lost)
 
     @property
     def leading(self) -> tuple[Score, ...]:
-        """The first model's score for each property, on the scale of the literature."""
+        """Scores of the first model for each property, on the scale used in the literature."""
         found: dict[str, Score] = {}
         for score in self.scores:
             found.setdefault(score.prop.name, score)
@@ -257,24 +272,24 @@ class Report:
         """Return the scores as a pandas DataFrame with the columns of `evaluate --format csv`; NaN where undefined."""
         import pandas
 
-        frame = pandas.DataFrame.from_records([score.to_row() for score in self.scores], columns=FIELDS)
+        frame = pandas.DataFrame.from_records([score.to_row() for score in self.scores], columns=SCORE_COLUMNS)
         words = ("model", "property", "unit", "decision")
-        return frame.astype({name: float for name in FIELDS if name not in (*words, "crystals")})
+        return frame.astype({name: float for name in SCORE_COLUMNS if name not in (*words, "crystals")})
 
     def __repr__(self) -> str:
         """Return the number of rows, and the scores as a table."""
-        table = self.to_frame()[list(SHOWN)].to_string(index=False) if self.scores else ""
+        table = self.to_frame()[list(PRINTED_COLUMNS)].to_string(index=False) if self.scores else ""
         return f"{self.path}: {self.predicted} of {self.rows} rows predicted\n{table}".rstrip()
 
     def _repr_html_(self) -> str:
-        return str(self.to_frame()[list(SHOWN)].to_html(index=False))
+        return str(self.to_frame()[list(PRINTED_COLUMNS)].to_html(index=False))
 
     def beside(self, score: Score) -> tuple[Score, ...]:
-        """Every model's score for the same property on the same scale."""
+        """Return the scores of all models for the property and on the scale of a score."""
         return tuple(other for other in self.scores if (other.prop, other.unit) == (score.prop, score.unit))
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for JSON."""
+        """Return the report for JSON."""
         return {
             "data": {"path": self.path, "sha256": self.sha256, "rows": self.rows, "predicted": self.predicted},
             "notes": list(self.notes),
@@ -285,5 +300,5 @@ class Report:
 
 
 def _brief(value: float) -> float | None:
-    """Six digits, which no error bar exceeds; None where undefined."""
+    """Return a value rounded to six digits; None where undefined."""
     return float(f"{value:.6g}") if isfinite(value) else None

@@ -36,8 +36,9 @@ SPARSE = "a sparse file in an archive: create the archive without --sparse"
 CANNOT_OPEN = (
     *CANNOT_UNPACK, tarfile.TarError, zipfile.BadZipFile, RuntimeError, NotImplementedError, struct.error, IndexError,
 )  # fmt: skip
-PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-HEADERS = (*PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # describe the next member
+PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+# headers that describe the next member
+HEADER_TYPES = (*PAX_TYPES, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _RECORD = re.compile(rb"([0-9]{1,8}) ([^=\n]{1,200})=")
 
 
@@ -138,7 +139,7 @@ class _MemberHeader:
         """Take over the fields of a GNU or pax header of type `kind`."""
         if kind == tarfile.GNUTYPE_LONGNAME:
             self.name = _text(content)
-        elif kind in PAX:
+        elif kind in PAX_TYPES:
             records = _records(content)
             self.sparse |= any(key.startswith(b"GNU.sparse.") for key in records)
             self.name = _text(records.get(b"GNU.sparse.name", records.get(b"path", b""))) or self.name
@@ -159,7 +160,7 @@ def _members_of_tar(file: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[
             raise StructureError(DAMAGED if whole else CUT_OFF) from None
         if info.size < 0:
             raise StructureError(DAMAGED)
-        if info.type in HEADERS:
+        if info.type in HEADER_TYPES:
             if info.size > MAX_HEADER_BYTES:
                 raise StructureError(f"a header of {info.size} bytes: a damaged archive, not read further")
             header.add(info.type, _read(file, info.size))

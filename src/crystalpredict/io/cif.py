@@ -20,11 +20,11 @@ from crystalpredict.crystals.crystal import (
     lattice_from_parameters,
 )
 from crystalpredict.errors import StructureError
-from crystalpredict.io.cif_sites import USUAL, Sites, elements_of, expand, number, owners, shared
-from crystalpredict.io.cif_symmetry import UNKNOWN, CifItems, Decision, decide, value_of
+from crystalpredict.io.cif_sites import MAX_CELLS_AWAY_PLAIN, Sites, elements_of, expand, number, owners, shared
+from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Decision, decide, value_of
 
-FLAT_CELL = 1e-3  # of the product of its lengths, below which a cell with a volume is flat
-CHECK_CIF = "check the cell, the symmetry operations and the atom loop"
+MIN_RELATIVE_VOLUME = 1e-3  # volume over the product of the lengths: below it, a cell counts as flat
+CHECK_CIF_HINT = "check the cell, the symmetry operations and the atom loop"
 _LENGTHS = tuple(f"_cell_length_{axis}" for axis in "abc")
 _ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _PARAMETERS = (*_LENGTHS, *_ANGLES)
@@ -34,8 +34,8 @@ _CELL = re.compile(
     r"_cell_(length|angle)_[a-z]+|_cell_formula_units_z|_cell_modulation_dimension|_chemical_formula_sum"
     r"|_symmetry_(?!equiv_pos_site_id|equiv_pos_id).*|_space_group_(?!symop_id|symop_sg_id|id).*"
 )
-_MOST_UNITS_OFF = 0.05  # relative, of formula units in a cell with partly occupied sites
-_SAME_PROPORTION = 0.02
+_UNITS_TOLERANCE = 0.05  # relative, of the formula units in a cell with partly occupied sites
+_PROPORTION_TOLERANCE = 0.02  # relative, of the proportions of the elements
 
 
 class PlainCif(NamedTuple):
@@ -185,7 +185,7 @@ def _syntax_error(reason: str, text: str) -> StructureError:
     near = text.split("\n")[int(line[1]) - 1 : int(line[1])] if line else []
     where = f" at {near[0].strip()[:60]!r}" if near and near[0].strip() else ""
     what = next((told for part, told in _SYNTAX if part in reason), "not written as CIF is")
-    return StructureError(f"broken CIF ({what}{where}): {CHECK_CIF}")
+    return StructureError(f"broken CIF ({what}{where}): {CHECK_CIF_HINT}")
 
 
 _SYNTAX = (
@@ -217,7 +217,7 @@ def _items(block: gemmi.cif.Block) -> CifItems:
         if pair is not None:
             tag, text = pair
             key = _key(tag)
-            if key and text not in UNKNOWN:
+            if key and text not in UNKNOWN_VALUES:
                 _add(items, key, [gemmi.cif.as_string(text) if text[0] in _QUOTES else text])
         elif (loop := item.loop) is not None and (columns := _columns(tuple(loop.tags))):
             _add_loop(items, columns, loop.values, loop.width())
@@ -229,7 +229,7 @@ def _add_loop(items: CifItems, columns: list[tuple[int, str]], values: list[str]
     quoted = "'" in joined or '"' in joined or ";" in joined
     for column, key in columns:
         own = values[column::width]
-        if own and not (own[0] in UNKNOWN and all(text in UNKNOWN for text in own)):
+        if own and not (own[0] in UNKNOWN_VALUES and all(text in UNKNOWN_VALUES for text in own)):
             if quoted:
                 own = [gemmi.cif.as_string(text) if text[0] in _QUOTES else text for text in own]
             _add(items, key, own)
@@ -265,7 +265,7 @@ def _read(items: CifItems | StructureError) -> CifCrystal:
         fractional, sites = expand(places, table.limits(occupancies, lattice), decision.symmetry, lattice)
     lengths, angles = parameters[:3], parameters[3:]
     usual = table.full and min(lengths) > 0.5 and max(lengths) < 1000 and min(angles) > 2 and max(angles) < 178
-    usual = usual and table.extent < USUAL
+    usual = usual and table.extent < MAX_CELLS_AWAY_PLAIN
     units = value_of(items, "_cell_formula_units_z")
     return CifCrystal(lattice, fractional, sites, table, symbols, occupancies, places, usual, decision, formula, units)
 
@@ -283,7 +283,7 @@ def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
     except ValueError:
         raise _impossible(items, lengths) from None
     longest, volume = max(lengths), cell_volume(lattice)
-    if not volume >= FLAT_CELL * prod(lengths):  # true for not-a-number too
+    if not volume >= MIN_RELATIVE_VOLUME * prod(lengths):  # true for not-a-number too
         raise _impossible(items, lengths)
     if longest > MAX_CELL_LENGTH:
         raise StructureError(f"the cell is {longest:.3g} Å long: check its lengths")
@@ -309,14 +309,15 @@ def contradiction(crystal: CifCrystal, counts: dict[str, float]) -> str:
     decision, formula = crystal.decision, crystal.formula
     stated, z = elements_of(formula), number(crystal.units) if crystal.units else 0.0
     ratios = [counts[symbol] / stated[symbol] for symbol in counts if stated.get(symbol)]
-    comparable = z > 0 and stated.keys() == counts.keys() and max(ratios) <= min(ratios) * (1 + 2 * _SAME_PROPORTION)
+    spread = 1 + 2 * _PROPORTION_TOLERANCE
+    comparable = z > 0 and stated.keys() == counts.keys() and max(ratios) <= min(ratios) * spread
     units = sum(ratios) / len(ratios) if comparable else 0.0
-    agrees = comparable and abs(units / z - 1) <= _MOST_UNITS_OFF
+    agrees = comparable and abs(units / z - 1) <= _UNITS_TOLERANCE
     if decision.conflict and not agrees:
         raise StructureError(f"{decision.conflict}: correct one of them")
     if decision.conflict or decision.warning or agrees or not comparable:
         return decision.conflict or decision.warning
-    of_cell = abs(units - 1) <= _MOST_UNITS_OFF and all(count % z == 0 for count in stated.values())
+    of_cell = abs(units - 1) <= _UNITS_TOLERANCE and all(count % z == 0 for count in stated.values())
     if of_cell:  # as some programs state the formula of the whole cell
         return ""
     cell = f"the cell has {units:.3g} formula units of {formula[:60]!r}"

@@ -11,19 +11,19 @@ import numpy as np
 
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import StructureError
-from crystalpredict.io.cif_symmetry import UNKNOWN, CifItems, Symmetry
+from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Symmetry
 
-# Images of one site are one atom within some units of the last decimal written, which is what rounding moves them, but
-# not beyond these limits in Å: no atoms that fill their sites are so close to each other (gemmi's limit too), while one
-# that is there in part may be split over such places
-SPECIAL_LEAST, SPECIAL_FULL, SPECIAL_PARTIAL = 0.05, 0.4, 0.1
-UNITS_FULL, UNITS_PARTIAL = 3, 1.25  # of the last decimal, by which rounding may move images of one place apart
-SAME_PLACE = 0.02  # Å between sites that share a place: three decimals in a cell of 20 Å
-FULL = 1.005  # rounded thirds may add up to a little more than 1
-EXACT = 1e-4  # of fractional coordinates: by what rounded thirds are known, and images of an exact place apart
-FARTHEST = 1e6  # cells between an atom and its cell, above which its place in the cell is lost to rounding
-USUAL = 100  # cells, within which atoms of plain CIFs are
-IMAGES_AT_ONCE = 2**20
+# Images of a site are one atom if they lie within some units of the last decimal written, since rounding moves them so
+# far. The distance is clipped to these limits, Å: atoms on fully occupied sites are never so close (gemmi has the same
+# limit), but a partly occupied site may be split over such places.
+MIN_IMAGE_DISTANCE, MAX_IMAGE_DISTANCE_FULL, MAX_IMAGE_DISTANCE_PARTIAL = 0.05, 0.4, 0.1
+ROUNDING_UNITS_FULL, ROUNDING_UNITS_PARTIAL = 3, 1.25  # of the last decimal: how far rounding may move images apart
+SHARED_SITE_DISTANCE = 0.02  # Å, largest between sites that share a place: three decimals in a cell of 20 Å
+MAX_SITE_OCCUPANCY = 1.005  # rounded thirds may add up to a little more than 1
+FRACTIONAL_TOLERANCE = 1e-4  # to recognise rounded thirds, and images of the same exact place
+MAX_CELLS_AWAY = 1e6  # beyond it, rounding loses the position in the cell
+MAX_CELLS_AWAY_PLAIN = 100  # of the coordinates in a plain CIF
+IMAGES_PER_CHUNK = 2**20  # limits the memory for the images of the sites
 _AXES = ("fract_x", "fract_y", "fract_z")
 _NEEDED = (*_AXES, "label", "type_symbol", "occupancy")
 _COLUMNS = {name: f"_atom_site_{name}" for name in (*_NEEDED, "calc_flag", "attached_hydrogens")}
@@ -98,14 +98,14 @@ class Sites:
         numbers = [*map(gemmi.cif.as_number, texts)]
         places = np.array(numbers).reshape(3, -1).T
         self.extent = sum(map(abs, numbers))  # or less: the true one is found where it matters
-        if not self.extent < USUAL:
+        if not self.extent < MAX_CELLS_AWAY_PLAIN:
             self.extent = float(np.abs(places).max())
-        if not self.extent <= FARTHEST:  # true for not-a-number too
-            site, axis = np.argwhere(~(np.abs(places) <= FARTHEST))[0].tolist()
+        if not self.extent <= MAX_CELLS_AWAY:  # true for not-a-number too
+            site, axis = np.argwhere(~(np.abs(places) <= MAX_CELLS_AWAY))[0].tolist()
             text, where = self.columns[_AXES[axis]][site], f"coordinate at {self.name(site)}"
-            if text in UNKNOWN:
+            if text in UNKNOWN_VALUES:
                 raise StructureError(f"no {'xyz'[axis]} {where}: give one, or leave the site out")
-            wrong = "too large" if abs(number(text)) > FARTHEST else "not a number"
+            wrong = "too large" if abs(number(text)) > MAX_CELLS_AWAY else "not a number"
             raise StructureError(f"{'xyz'[axis]} {where} is {text[:40]!r}, {wrong}: {_CHECK}")
         written = "".join(texts)
         return exact_thirds(places) if "333" in written or "666" in written else places
@@ -116,15 +116,15 @@ class Sites:
         decimals = [[len(text.partition("(")[0].partition(".")[2]) for text in site] for site in texts]
         # .5 may be exact beside .51: where a site may be split, the digits of the other coordinates count
         known = np.where(occupancies < 1, np.max(decimals, axis=1), np.min(decimals, axis=1))
-        units = np.where(occupancies < 1, UNITS_PARTIAL, UNITS_FULL)
+        units = np.where(occupancies < 1, ROUNDING_UNITS_PARTIAL, ROUNDING_UNITS_FULL)
         rounding = units * np.power(0.1, known) * np.linalg.norm(lattice, axis=1).max()
-        most = np.where(occupancies < 1, SPECIAL_PARTIAL, SPECIAL_FULL)
-        return np.asarray(np.clip(rounding, SPECIAL_LEAST, most))
+        most = np.where(occupancies < 1, MAX_IMAGE_DISTANCE_PARTIAL, MAX_IMAGE_DISTANCE_FULL)
+        return np.asarray(np.clip(rounding, MIN_IMAGE_DISTANCE, most))
 
     def occupancies(self) -> FloatArray:
         """Occupancies (m,), 1 where none is given."""
         texts = self.columns.get("occupancy")
-        known = {text: 1.0 if text in UNKNOWN else number(text) for text in set(texts or ())}
+        known = {text: 1.0 if text in UNKNOWN_VALUES else number(text) for text in set(texts or ())}
         self.full = set(known.values()) <= {1.0}
         if texts is None or self.full:
             return np.array([1.0] * len(self.rows))
@@ -141,7 +141,7 @@ class Sites:
     def symbols(self, formula: str) -> list[str]:
         """Elements of the sites; the formula that is stated tells whether CO is cobalt."""
         for site, text in enumerate(self.columns.get("attached_hydrogens", ())):
-            if text not in ("0", *UNKNOWN):
+            if text not in ("0", *UNKNOWN_VALUES):
                 where = f"site {self.rows[site] + 1} have no coordinates"
                 raise StructureError(f"{text} hydrogens attached to {where}: list them as sites of their own")
         types = self.columns.get("type_symbol")
@@ -198,7 +198,7 @@ def _symbol(letters: str, stated: frozenset[str]) -> str:
 def exact_thirds(places: FloatArray) -> FloatArray:
     """Fractional coordinates with rounded positive thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
     thirds = np.rint(3 * places) / 3
-    rounded = (np.abs(places - thirds) < EXACT * thirds) & (thirds != np.rint(places))
+    rounded = (np.abs(places - thirds) < FRACTIONAL_TOLERANCE * thirds) & (thirds != np.rint(places))
     return np.where(rounded, thirds, places)
 
 
@@ -211,7 +211,7 @@ def expand(
     these images.
     """
     found, sites = [], []
-    step = max(1, IMAGES_AT_ONCE // symmetry.order)
+    step = max(1, IMAGES_PER_CHUNK // symmetry.order)
     for start in range(0, len(places), step):
         images, counts = _images(places[start : start + step], limits[start : start + step], symmetry, lattice)
         for site, (own, count) in enumerate(zip(images, counts.tolist(), strict=True), start=start):
@@ -244,14 +244,14 @@ def _once(images: FloatArray) -> FloatArray:
     while len(images):
         offsets = images - images[0]
         kept.append(images[0])
-        images = images[(np.abs(offsets - np.rint(offsets)) > EXACT).any(axis=1)]
+        images = images[(np.abs(offsets - np.rint(offsets)) > FRACTIONAL_TOLERANCE).any(axis=1)]
     return np.array(kept)
 
 
 def owners(fractional: FloatArray, sites: IntArray, lattice: FloatArray) -> IntArray:
     """For each listed site (m,) the first that has an image at its place; images as `expand` gives them."""
     normals = np.linalg.inv(lattice)
-    reach = SAME_PLACE * float(np.linalg.norm(normals[:, 0]))  # by how much x may differ
+    reach = SHARED_SITE_DISTANCE * float(np.linalg.norm(normals[:, 0]))  # by how much x may differ
     order = np.argsort(fractional[:, 0], kind="stable")
     ordered = fractional[order, 0]
     ordered = np.concatenate([ordered - 1, ordered, ordered + 1])
@@ -263,7 +263,7 @@ def owners(fractional: FloatArray, sites: IntArray, lattice: FloatArray) -> IntA
         candidates = order[low:high]
         offsets = fractional[candidates] - place
         offsets -= np.rint(offsets)
-        near = np.square(offsets @ lattice).sum(axis=1) < SAME_PLACE**2
+        near = np.square(offsets @ lattice).sum(axis=1) < SHARED_SITE_DISTANCE**2
         owner[site] = owner[sites[candidates[near]].min()]
     return owner
 
@@ -282,14 +282,14 @@ def shared(
     for site, first in enumerate(owner.tolist()):
         own = members.setdefault(first, [])
         same = [other for other in own if kinds[other] == kinds[site]]
-        if not any(np.abs(places[other] - places[site]).max() > EXACT for other in same):
+        if not any(np.abs(places[other] - places[site]).max() > FRACTIONAL_TOLERANCE for other in same):
             own.append(site)
     found = {}
     for first, own in members.items():
-        if occupancies[own].sum() > FULL:
+        if occupancies[own].sum() > MAX_SITE_OCCUPANCY:
             own = list({kinds[site]: site for site in reversed(own)}.values())[::-1]
         total = float(occupancies[own].sum())
-        if total > FULL:
+        if total > MAX_SITE_OCCUPANCY:
             names = " and ".join(table.name(site) for site in own)
             also = "two atoms in one place; " if len(own) > 1 else ""
             raise StructureError(f"occupancies of {names} add up to {total:.3g}: {also}they must not exceed 1")

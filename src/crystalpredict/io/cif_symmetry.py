@@ -15,22 +15,22 @@ from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import StructureError
 
 CifItems = dict[str, list[str]]  # values of each item of a block, by its name in lower case with `_` for `.`
-UNKNOWN = ("?", ".", "")  # what stands where a value is not given
-MOST_OPERATIONS = 1000  # of which Fm-3m has 192: the memory for a site grows with their number
-METRIC = 0.05  # by how much of a length or a cosine a symmetry operation may change the cell
-LIST_THEM = "list its operations, _symmetry_equiv_pos_as_xyz"
+UNKNOWN_VALUES = ("?", ".", "")  # placeholders of a value that is not given
+MAX_OPERATIONS = 1000  # Fm-3m has 192; the memory for a site grows with their number
+METRIC_TOLERANCE = 0.05  # largest relative change of a length, or change of a cosine, by a symmetry operation
+LIST_OPERATIONS_HINT = "list its operations, _symmetry_equiv_pos_as_xyz"
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 _MAGNETIC_OPERATIONS = ("_space_group_symop_magn_operation_xyz", "_space_group_symop_magn_operation_mxyz")
 _MAGNETIC_CENTRING = ("_space_group_symop_magn_centering_xyz", "_space_group_symop_magn_centering_mxyz")
 _NAMES = ("_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt", "_space_group_name_h-m_full")
 _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number", "_space_group_name_h-m_ref")  # no setting
 _HALL = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
-_OF_P1 = ("p1", "c1^1", "c11", "1", "triclinic", "anorthic", "(a)", "ct", "cit", "#1")  # what is said of P 1
+_NAMES_OF_P1 = ("p1", "c1^1", "c11", "1", "triclinic", "anorthic", "(a)", "ct", "cit", "#1")
 _MAGNETIC_NAME = re.compile(r"_magn_(name|number)_(bns|og)$")
 # P1, P11', P1.1', P_S1 (BNS), P_2s1 (OG) and their numbers, without spaces and quotes
 _NOT_MAGNETIC = re.compile(r"1\..*|P(_\{?[0-9]?[A-Za-z]+\}?|S)?1(\.?1)?'*|[?.]?")
 _MODULATED = "_cell_modulation_dimension"
-_LARGEST_ENTRY = 4  # of a rotation matrix in a strange but possible choice of axes
+_MAX_ROTATION_ENTRY = 4  # of a matrix, in an unusual choice of axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def values_of(items: CifItems, *names: str) -> list[str]:
     """Values of the first of some items that is given; empty if none is."""
     for name in names:
         values = items.get(name, [])
-        if any(value not in UNKNOWN for value in values):
+        if any(value not in UNKNOWN_VALUES for value in values):
             return values
     return []
 
@@ -81,7 +81,7 @@ def values_of(items: CifItems, *names: str) -> list[str]:
 def value_of(items: CifItems, name: str) -> str:
     """Value of an item that is given once; empty if it is not known."""
     values = items.get(name)
-    return values[0].strip() if values and values[0] not in UNKNOWN else ""
+    return values[0].strip() if values and values[0] not in UNKNOWN_VALUES else ""
 
 
 def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) -> Decision:
@@ -132,11 +132,14 @@ def _statements(
 
 
 def fits_cell(lattice: FloatArray, rotations: FloatArray) -> bool:
-    """Whether operations W (n, 3, 3) on fractional coordinates leave the cell as it is, W^T G W = G, up to METRIC."""
+    """Whether operations W (n, 3, 3) on fractional coordinates leave the cell unchanged.
+
+    The condition is W^T G W = G for the metric tensor G, with the tolerance METRIC_TOLERANCE.
+    """
     metric = lattice @ lattice.T
     lengths = np.sqrt(np.diag(metric))
     change = np.swapaxes(rotations, 1, 2) @ metric @ rotations - metric
-    return bool((np.abs(change) <= 2 * METRIC * np.outer(lengths, lengths)).all())
+    return bool((np.abs(change) <= 2 * METRIC_TOLERANCE * np.outer(lengths, lengths)).all())
 
 
 def symmetry_of(operations: Iterable[gemmi.Op]) -> Symmetry:
@@ -162,12 +165,12 @@ def symmetry_of(operations: Iterable[gemmi.Op]) -> Symmetry:
 def _is_closed(rotations: IntArray, translations: IntArray) -> bool:
     """Whether all products of operations are among them; both in units of 1/24."""
     whole, rest = np.divmod(rotations, gemmi.Op.DEN)
-    if rest.any() or np.abs(whole).max() > _LARGEST_ENTRY:
+    if rest.any() or np.abs(whole).max() > _MAX_ROTATION_ENTRY:
         return False
     codes = np.sort(_codes(whole, translations))
     for rotation, translation in zip(whole, translations, strict=True):
         turned = rotation @ whole
-        if np.abs(turned).max() > _LARGEST_ENTRY:
+        if np.abs(turned).max() > _MAX_ROTATION_ENTRY:
             return False
         products = _codes(turned, translations @ rotation.T + translation)
         found = np.minimum(np.searchsorted(codes, products), len(codes) - 1)
@@ -178,8 +181,8 @@ def _is_closed(rotations: IntArray, translations: IntArray) -> bool:
 
 def _codes(rotations: IntArray, translations: IntArray) -> IntArray:
     """A number for each operation, the same for two only if they are the same up to lattice translations."""
-    entries = np.hstack([rotations.reshape(-1, 9) + _LARGEST_ENTRY, translations % gemmi.Op.DEN])
-    bases = np.cumprod([1, *[gemmi.Op.DEN] * 3, *[2 * _LARGEST_ENTRY + 1] * 8])[::-1]
+    entries = np.hstack([rotations.reshape(-1, 9) + _MAX_ROTATION_ENTRY, translations % gemmi.Op.DEN])
+    bases = np.cumprod([1, *[gemmi.Op.DEN] * 3, *[2 * _MAX_ROTATION_ENTRY + 1] * 8])[::-1]
     return np.asarray(entries @ bases)
 
 
@@ -225,7 +228,7 @@ def _places(symmetry: Symmetry) -> set[bytes]:
 
 
 def _refuse_many(texts: tuple[str, ...]) -> None:
-    if len(texts) > MOST_OPERATIONS:
+    if len(texts) > MAX_OPERATIONS:
         raise StructureError(f"{len(texts)} symmetry operations: no space group has so many, list each once")
 
 
@@ -298,7 +301,7 @@ def _unread(items: CifItems) -> str:
         if not tag.startswith(("_symmetry_", "_space_group_")) or re.search("symop|equiv_pos|_magn|_ssg", tag):
             continue
         for value in values:
-            if value not in UNKNOWN and re.sub(r"[\s'\"]", "", value).lower() not in _OF_P1:
+            if value not in UNKNOWN_VALUES and re.sub(r"[\s'\"]", "", value).lower() not in _NAMES_OF_P1:
                 return value.strip()
     return ""
 
@@ -307,7 +310,7 @@ def _of_names(items: CifItems, groups: list[tuple[str, gemmi.SpaceGroup]]) -> Sy
     """Operations of the groups named; StructureError if they differ, or if their names leave the setting open."""
     if not groups:
         if unread := _unread(items):
-            raise StructureError(f"space group {unread[:60]!r} not understood: {LIST_THEM}")
+            raise StructureError(f"space group {unread[:60]!r} not understood: {LIST_OPERATIONS_HINT}")
         return _of_hall("P 1")
     if len({group.number for _, group in groups}) > 1:
         names = " and ".join(repr(name) for name, _ in groups)
@@ -329,9 +332,9 @@ def _of_names(items: CifItems, groups: list[tuple[str, gemmi.SpaceGroup]]) -> Sy
         (other for tag in _NAMES if (other := value_of(items, tag)) and not _group_of_name(other, 90, 90)), ""
     )
     if unread and len(settings) > 1:  # the number tells the type, not the setting
-        raise StructureError(f"space group {unread!r} not understood: {LIST_THEM}")
+        raise StructureError(f"space group {unread!r} not understood: {LIST_OPERATIONS_HINT}")
     if group.ext in ("1", "2") and ":" not in name:
-        raise StructureError(f"space group {name!r} has two origins: {LIST_THEM}")
+        raise StructureError(f"space group {name!r} has two origins: {LIST_OPERATIONS_HINT}")
     return of(group)
 
 
@@ -345,7 +348,7 @@ def _magnetic(items: CifItems) -> Symmetry | None:
         _refuse_many(texts + centring)
         return _of_magnetic_texts(texts, centring)
     if name and not values_of(items, *_OPERATIONS):
-        raise StructureError(f"magnetic symmetry {name!r} not understood: {LIST_THEM}")
+        raise StructureError(f"magnetic symmetry {name!r} not understood: {LIST_OPERATIONS_HINT}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Structures to crystals with their neighbours: what was asked for, checked; or the reason why there is none."""
+"""Turn the structures of a file or a text into entries: checked crystals with their neighbours, or errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from crystalpredict.io.cif import PlainCif, items_of_cif, plain_of
 from crystalpredict.io.cif_sites import elements_of
 from crystalpredict.io.cif_symmetry import CifItems
 from crystalpredict.io.from_pymatgen import (
-    LONGEST_FORMULA,
+    MAX_FORMULA_CHARACTERS,
     OTHER_FORMULA,
     crystal_of_structure,
     differs_from_formula,
@@ -39,15 +39,18 @@ from crystalpredict.io.from_pymatgen import (
 )
 from crystalpredict.io.text import read_text, text_of
 
-MANY = 1000  # atoms, above which a crystal is read at a stage of its own, which may be stopped
+MAX_ATOMS_READ_TOGETHER = 1000  # larger crystals are read one at a time, so that the time limit can stop each
 
 
 @dataclass(frozen=True)
 class Inline:
-    """Text of structures that stand in no file of their own, such as a cell of a table, and a name for it.
+    """Structures that are not in a file of their own, such as a cell of a table or a member of an archive.
 
-    `text` may be the content of a file, to be unpacked and decoded; `error` says why there is none; `index` is that of
-    the first structure.
+    Attributes:
+        name: Path of their entries.
+        text: Their text, or the bytes of a file, which may be compressed.
+        error: Why there is no text; empty if there is one.
+        index: Index of the first structure.
     """
 
     name: str
@@ -60,18 +63,24 @@ Source = str | Inline  # a path, or the text itself
 
 
 class Lookup(Protocol):
-    """Rows of earlier runs, by the content of a source: what is found there is not read again."""
+    """Finds the rows of earlier runs by the content of a source, which is then not read again."""
 
     def key_of(self, source: Source) -> tuple[Source, bytes]:
-        """Return a source with its content, and the key of that; b"" if nothing can be kept of it."""
+        """Return a source with its content, and the key of the content; b"" if its rows cannot be cached."""
 
     def find(self, key: bytes) -> Sequence[Any]:
-        """Return the rows of the source of a key, in the order of its structures; none if they are not all there."""
+        """Return the rows of a source by its key, in the order of its structures; empty if a row is missing."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Of an entry whose prediction may be kept: a digest of its source, its number in this, and how many it has."""
+    """Where an entry whose prediction may be cached comes from.
+
+    Attributes:
+        key: Digest of the source.
+        number: Of the structure in the source, from 0.
+        count: Number of structures in the source.
+    """
 
     key: bytes
     number: int
@@ -80,10 +89,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One structure asked for: a crystal with its neighbour list, or the reason why there is none.
+    """A structure of the input: a crystal with its neighbour list, or an error.
 
-    n_atoms counts the atoms of the cell as it stands in the file. `known`: the row of it
-    that a Lookup found.
+    Attributes:
+        path: File, or name of the text, that it comes from.
+        index: Of the structure in the file, from 0.
+        formula: Reduced formula.
+        n_atoms: Number of atoms in the cell of the file; None if unknown.
+        crystal: The crystal; None if there is an error, or if it was not read.
+        neighbors: Its neighbour list.
+        warnings: About the file.
+        error: Why there is no crystal; empty if there is one.
+        origin: Where it comes from; None if its prediction is not cached.
+        known: Its row, if a Lookup found one.
     """
 
     path: str
@@ -100,10 +118,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Parsed:
-    """A source on its way to its entries: its text, or what is wrong with it.
+    """A partly parsed source.
 
-    `plain`, its crystals if it is a plain CIF; `first`, index of its first entry; `key`, a digest by which predictions
-    of it may be kept; `items`, what its data blocks say if it is a CIF, until `plain` is made of them.
+    Attributes:
+        path: File, or name of the text.
+        first: Index of its first entry.
+        text: Its text.
+        plain: Its crystals, if it is a plain CIF.
+        error: Why it has no text; empty if it has one.
+        key: Digest to cache its predictions by; empty if they are not cached.
+        items: Items of its data blocks, if it is a CIF; empty once `plain` is set.
     """
 
     path: str
@@ -116,44 +140,47 @@ class Parsed:
 
 
 def read_entries(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
-    """Every structure in a file or a text, in its order; at least one entry, and no exception, whatever it holds.
+    """Return an entry for each structure in a file or a text, in its order; at least one, with an error if necessary.
 
-    radius, Å, of the neighbour lists; `vectors`: with the vectors of their edges.
+    Args:
+        source: Path, or text.
+        radius: Of the neighbour lists, Å.
+        vectors: Whether the neighbour lists have the vectors of their edges.
     """
     return entries_of(parse(source), radius, vectors=vectors)
 
 
 def parse(source: Source, key: bytes = b"") -> Parsed:
-    """The text of a source, and its crystals if it is a plain CIF."""
+    """Return the text of a source, and its crystals if it is a plain CIF."""
     return with_plain(begin(source, key))
 
 
 def begin(source: Source, key: bytes = b"") -> Parsed:
-    """The text of a source, and its items if it is a CIF."""
+    """Return the text of a source, and its items if it is a CIF."""
     path, first = start_of(source)
     try:
         text = _text_of_source(source)
     except StructureError as error:
-        return Parsed(path, first, error=str(error))  # without a key: another day it may be read
+        return Parsed(path, first, error=str(error))  # without a key: a later run may be able to read it
     return Parsed(path, first, text, key=key, items=items_of_cif(text))
 
 
 def with_plain(parsed: Parsed) -> Parsed:
-    """What `begin` has found, with the crystals of a plain CIF in the place of its items."""
+    """Return the result of `begin`, with the items of a plain CIF replaced by its crystals."""
     if not parsed.items:
         return parsed
     return Parsed(parsed.path, parsed.first, parsed.text, plain_of(parsed.items), parsed.error, parsed.key)
 
 
 def entries_of(parsed: Parsed, radius: float, *, vectors: bool = False) -> list[Entry]:
-    """Every structure of a source, with its neighbours; other texts than plain CIFs are parsed here."""
+    """Return the entries of a source with their neighbours; texts other than plain CIFs are parsed here."""
     path, first = parsed.path, parsed.first
     if parsed.error:
         return [Entry(path, first, error=parsed.error)]
     (entries,) = entries_of_plain_cifs([parsed], radius, vectors=vectors)
     if entries:
         return entries
-    from crystalpredict.io.structure_text import parse_text  # takes half a second, and most files never need it
+    from crystalpredict.io.structure_text import parse_text  # takes half a second, and most files do not need it
 
     try:
         structures = parse_text(parsed.text)
@@ -163,7 +190,7 @@ def entries_of(parsed: Parsed, radius: float, *, vectors: bool = False) -> list[
 
 
 def start_of(source: Source) -> tuple[str, int]:
-    """The path and the index of a source's first entry."""
+    """Return the path and the index of the first entry of a source."""
     return (source, 0) if isinstance(source, str) else (source.name, source.index)
 
 
@@ -176,23 +203,23 @@ def _text_of_source(source: Source) -> str:
 
 
 def entries_of_plain_cifs(several: Sequence[Parsed], radius: float, *, vectors: bool = False) -> list[list[Entry]]:
-    """Every structure of each source, if it is a plain CIF, all of whose crystals are as they should be; else none.
+    """Return the entries of each source that is a plain CIF with valid crystals only; none for any other source.
 
-    Many sources at once, since the work on one is small.
+    It treats many sources at once, which is faster.
     """
     cifs = [plain for parsed in several for plain in parsed.plain]
     if not cifs:
         return [[] for _ in several]
-    sound = iter(valid_cells(np.array([cif.lattice for cif in cifs]), [len(cif.numbers) for cif in cifs], radius))
-    crystals = [_crystals_of_plain_cif(parsed, [next(sound) for _ in parsed.plain], radius) for parsed in several]
+    valid = iter(valid_cells(np.array([cif.lattice for cif in cifs]), [len(cif.numbers) for cif in cifs], radius))
+    crystals = [_crystals_of_plain_cif(parsed, [next(valid) for _ in parsed.plain], radius) for parsed in several]
     cells = [(crystal.lattice, crystal.positions) for own in crystals for crystal in own]
     lists = iter(find_neighbors_of_many(cells, radius, vectors=vectors))
     return [_entries_of_plain_cif(parsed, own, lists) for parsed, own in zip(several, crystals, strict=True)]
 
 
-def _crystals_of_plain_cif(parsed: Parsed, sound: Sequence[bool], radius: float) -> list[Crystal]:
-    """The crystals of a source; none if a cell is not surely `sound`, or is large and has atoms too close."""
-    if not all(sound):
+def _crystals_of_plain_cif(parsed: Parsed, valid: Sequence[bool], radius: float) -> list[Crystal]:
+    """Return the crystals of a source; none if a cell is not `valid`, or large with atoms too close to each other."""
+    if not all(valid):
         return []
     crystals = [
         Crystal.ordered(plain.lattice, plain.fractional @ plain.lattice, plain.numbers) for plain in parsed.plain
@@ -202,7 +229,7 @@ def _crystals_of_plain_cif(parsed: Parsed, sound: Sequence[bool], radius: float)
 
 
 def _entries_of_plain_cif(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator[Neighbors]) -> list[Entry]:
-    """The entries of a source, its lists taken from those of all; none if two atoms are too close."""
+    """Return the entries of a source, with the next of all `lists`; none if two atoms are too close."""
     entries: list[Entry] = []
     close = False
     for plain, crystal, neighbors in zip(parsed.plain, crystals, lists, strict=False):
@@ -224,9 +251,14 @@ def entries_of_structures(
     *,
     vectors: bool = False,
 ) -> list[Entry]:
-    """The entries of structures already parsed, or of the errors that their parsing gave, numbered from `first` on.
+    """Return the entries of structures that are parsed already.
 
-    ASE's Atoms are structures too. radius, Å, of their neighbours; `vectors`: with the vectors of their edges.
+    Args:
+        structures: pymatgen structures, ASE Atoms, or the errors of parsing them.
+        radius: Of the neighbour lists, Å.
+        path: Path of the entries.
+        first: Index of the first entry.
+        vectors: Whether the neighbour lists have the vectors of their edges.
     """
     structures = [structure_of_ase(each) if hasattr(each, "get_cell") else each for each in structures]
     entries = [_entry_of_structure(structure, path, index) for index, structure in enumerate(structures, start=first)]
@@ -249,10 +281,10 @@ def entries_of_structures(
 
 
 def _entry_of_structure(structure: Structure | StructureError, path: str, index: int) -> Entry:
-    """The entry of a structure, without its neighbours yet."""
+    """Return the entry of a structure, without its neighbours."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
-    if not isinstance(structure, SiteCollection):  # anything, from Python
+    if not isinstance(structure, SiteCollection):  # callers from Python may give anything
         what = type(structure).__name__
         hint = "give a pymatgen Structure, ASE's Atoms or a file's name"
         return Entry(path, index, error=f"a {what} is no structure: {hint}")
@@ -260,8 +292,8 @@ def _entry_of_structure(structure: Structure | StructureError, path: str, index:
     counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
     try:
         formula = reduced_formula(counts) if counts else structure.composition.element_composition.reduced_formula
-        formula = formula[:LONGEST_FORMULA]  # symbols of dummies may be of any length
-    except OverflowError:  # infinite occupancies, of which the next lines tell
+        formula = formula[:MAX_FORMULA_CHARACTERS]  # symbols of dummies may be of any length
+    except OverflowError:  # infinite occupancies, which are an error below
         formula = ""
     try:
         crystal, notes = crystal_of_structure(structure, elements)

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from pymatgen.core.sites import PeriodicSite
 
 
-LONGEST_FORMULA = 1000
+MAX_FORMULA_CHARACTERS = 1000
 MAX_AMOUNT = 1e6  # of an element in a formula
-OCCUPANCY_TOLERANCE = 1.005  # rounded thirds may add up to a little more than 1
+MAX_SITE_OCCUPANCY = 1.005  # rounded thirds may add up to a little more than 1
 MAX_CELLS_AWAY = 1e6  # beyond it, rounding loses the position in the cell
 OTHER_FORMULA = "composition differs from the formula stated in the CIF"
 with suppress_warnings():  # pymatgen warns once for each noble gas, which has no electronegativity
@@ -89,7 +89,7 @@ def composition_of_formula(formula: str) -> dict[int, float]:
     Raises:
         ValueError: The text is not a formula, or has an element that no model covers.
     """
-    if len(formula) > LONGEST_FORMULA:
+    if len(formula) > MAX_FORMULA_CHARACTERS:
         raise ValueError(f"a formula of {len(formula)} characters")
     try:
         composition = Composition(formula, strict=True)
@@ -178,11 +178,11 @@ def _occupants(site: PeriodicSite, name: str) -> dict[int, float]:
             raise StructureError(f"occupancy {occupancy:g} of {species.symbol} at {name}: must lie in 0 to 1")
         occupants[species.Z] = occupants.get(species.Z, 0.0) + float(occupancy)
     total = sum(occupants.values())
-    if total > OCCUPANCY_TOLERANCE:
+    if total > MAX_SITE_OCCUPANCY:
         raise StructureError(f"occupancies at {name} add up to {total:.3g}: they must not exceed 1")
     if total <= 0:
         raise StructureError(f"{name} is empty: all its occupancies are 0")
-    scale = 1 / total if abs(total - 1) <= OCCUPANCY_TOLERANCE - 1 else 1.0
+    scale = 1 / total if abs(total - 1) <= MAX_SITE_OCCUPANCY - 1 else 1.0
     return {z: occupancy * scale for z, occupancy in occupants.items() if occupancy > 0}
 
 

@@ -15,10 +15,11 @@ from typing import IO
 from crystalpredict.errors import UsageError
 from crystalpredict.io.file_types import is_found
 
-BLOCK = 2**16  # bytes read from a list of paths at a time
+READ_BYTES = 2**16  # read from a list of paths at a time
 MAX_PATH_BYTES = 2**16  # more than any operating system allows
-RESULTS = re.compile(r'\[\s*(\]\s*$|\{"(path|id)": "([^"\\]|\\.)*", "(index|row)": \d)')  # of `predict`, `evaluate`
-NOTHING = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
+# the beginning of JSON that predict or evaluate wrote
+RESULTS_JSON = re.compile(r'\[\s*(\]\s*$|\{"(path|id)": "([^"\\]|\\.)*", "(index|row)": \d)')
+NO_INPUTS = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
 
 def expand(inputs: Iterable[str], *, null: bool = False) -> Iterator[str]:
@@ -37,7 +38,7 @@ def expand(inputs: Iterable[str], *, null: bool = False) -> Iterator[str]:
         UsageError: An input names no file; raised before the first path, for lists and directories too.
     """
     paths = chain.from_iterable([_expand_one(item, null) for item in inputs])
-    return _checked_first(paths, NOTHING)
+    return _checked_first(paths, NO_INPUTS)
 
 
 def _expand_one(item: str, null: bool) -> Iterator[str]:
@@ -101,7 +102,7 @@ def _is_result(path: str) -> bool:
 
     try:
         with opened_text(Path(path), "utf-8") as file:
-            return RESULTS.match(file.read(BLOCK)) is not None
+            return RESULTS_JSON.match(file.read(READ_BYTES)) is not None
     except CANNOT_UNPACK:
         return False
 
@@ -159,7 +160,7 @@ def _refuse_long(name: bytes) -> None:
 
 def _ended_by_null(file: IO[bytes]) -> Iterator[bytes]:
     rest = b""
-    while block := file.read(BLOCK):
+    while block := file.read(READ_BYTES):
         *names, rest = (rest + block).split(b"\0")
         yield from names
         _refuse_long(rest)

@@ -14,14 +14,14 @@ from pymatgen.core.structure import Structure
 
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS, Crystal
 from crystalpredict.crystals.neighbors import find_neighbors_of_many
-from crystalpredict.crystals.oxides import FULL, OxideType, oxide_types
+from crystalpredict.crystals.oxides import MIN_FULL_OCCUPANCY, OxideType, oxide_types
 from crystalpredict.errors import suppress_warnings
 
 # elements whose correction depends on whether they are anions
-DEPENDENT = frozenset({"Br", "I", "Se", "Si", "Sb", "Te", "H", "N", "F", "Cl"})
+ANION_DEPENDENT_ELEMENTS = frozenset({"Br", "I", "Se", "Si", "Sb", "Te", "H", "N", "F", "Cl"})
 MAX_SITES = 20  # of a reduced formula whose oxidation states pymatgen guesses
 MAX_COMBINATIONS = 2 * 10**6  # of oxidation states to try, which takes seconds: above, they count as unknown
-CACHED = 10**5  # compositions
+MAX_CACHED_COMPOSITIONS = 10**5
 SULFUR = ATOMIC_NUMBERS["S"]
 SULFUR_REACH, SHELL, COORDINATION = 4.0, 0.4, 4  # Å, Å, atoms: of sulfur's neighbours, as in pymatgen's `sulfide_type`
 
@@ -49,7 +49,7 @@ def mp2020_correction(
     return _correction(tuple(sorted(composition.items())), oxide_type, sulfate)
 
 
-@lru_cache(CACHED)
+@lru_cache(MAX_CACHED_COMPOSITIONS)
 def _correction(amounts: tuple[tuple[int, float], ...], oxide_type: OxideType, sulfate: bool) -> float:
     from pymatgen.entries.computed_entries import ComputedEntry
 
@@ -63,7 +63,7 @@ def _correction(amounts: tuple[tuple[int, float], ...], oxide_type: OxideType, s
         hubbards = {symbol: settings[symbol] for symbol in symbols if settings.get(symbol)}
         parameters = {"run_type": "GGA+U" if hubbards else "GGA", "hubbards": hubbards}
         data: dict[str, Any] = {"oxide_type": oxide_type, "sulfide_type": "sulfate" if sulfate else "sulfide"}
-        if not symbols & DEPENDENT - {anion} or combinations_of(composition) > MAX_COMBINATIONS:
+        if not symbols & ANION_DEPENDENT_ELEMENTS - {anion} or combinations_of(composition) > MAX_COMBINATIONS:
             data["oxidation_states"] = {}  # or pymatgen would guess them
         entry = ComputedEntry(composition, 0.0, parameters=parameters, data=data)
         adjustments = _compatibility().get_adjustments(entry)
@@ -112,7 +112,7 @@ def are_sulfates(crystals: Sequence[Crystal]) -> list[bool]:
         if crystal.numbers.shape[1] == 1
         and (crystal.numbers == SULFUR).any()
         and (strength[crystal.numbers] > strength[SULFUR]).any()
-        and (crystal.occupancies >= FULL).all()
+        and (crystal.occupancies >= MIN_FULL_OCCUPANCY).all()
     ]
     cells = [(crystals[row].lattice, crystals[row].positions) for row in rows]
     for row, edges in zip(rows, find_neighbors_of_many(cells, SULFUR_REACH), strict=True):

@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import re
 
-READABLE = "not a CIF, a POSCAR, pymatgen JSON or extended XYZ"
-ASE = "convert it with `ase convert -i {} FILE structures.extxyz`"
-MARKUP = (
-    (r"<modeling>", "a vasprun.xml of VASP: " + ASE.format("vasp-xml")),
-    (r"<(qes:)?espresso", "an XML file of Quantum ESPRESSO: " + ASE.format("espresso-out").replace("FILE", "pw.out")),
+NOT_READABLE = "not a CIF, a POSCAR, pymatgen JSON or extended XYZ"
+ASE_CONVERT = "convert it with `ase convert -i {} FILE structures.extxyz`"
+MARKUP_FORMATS = (
+    (r"<modeling>", "a vasprun.xml of VASP: " + ASE_CONVERT.format("vasp-xml")),
+    (
+        r"<(qes:)?espresso",
+        "an XML file of Quantum ESPRESSO: " + ASE_CONVERT.format("espresso-out").replace("FILE", "pw.out"),
+    ),
     (r"<html|<!doctype html", "a web page, not a structure: download the file itself"),
 )
-FORMATS = (
-    (r"\A\s*vasp\.\d", "an OUTCAR of VASP: " + ASE.format("vasp-out")),
-    (r"^[ \t]*Program PWSCF", "an output of Quantum ESPRESSO: " + ASE.format("espresso-out")),
-    (r"^[ \t]*&(control|system)\b", "an input of Quantum ESPRESSO: " + ASE.format("espresso-in")),
-    (r"^[ \t]*lattice_vector\s", "a geometry.in of FHI-aims: " + ASE.format("aims")),
-    (r"^[ \t]*%block\s+(lattice_(cart|abc)|positions_)", "a .cell file of CASTEP: " + ASE.format("castep-cell")),
+TEXT_FORMATS = (
+    (r"\A\s*vasp\.\d", "an OUTCAR of VASP: " + ASE_CONVERT.format("vasp-out")),
+    (r"^[ \t]*Program PWSCF", "an output of Quantum ESPRESSO: " + ASE_CONVERT.format("espresso-out")),
+    (r"^[ \t]*&(control|system)\b", "an input of Quantum ESPRESSO: " + ASE_CONVERT.format("espresso-in")),
+    (r"^[ \t]*lattice_vector\s", "a geometry.in of FHI-aims: " + ASE_CONVERT.format("aims")),
+    (
+        r"^[ \t]*%block\s+(lattice_(cart|abc)|positions_)",
+        "a .cell file of CASTEP: " + ASE_CONVERT.format("castep-cell"),
+    ),
     (
         r"^[ \t]*%block\s+(LatticeVectors|LatticeParameters|AtomicCoord)",
         "an input of SIESTA: convert it with sisl",
     ),
-    (r"^[ \t]*(CRYST1|HETATM|ATOM  |HEADER )", "a PDB file: " + ASE.format("proteindatabank")),
-    (r"^[ \t]*(PRIMVEC|CONVVEC)\b", "an XSF file: " + ASE.format("xsf")),
-    (r"\AITEM: TIMESTEP", "a dump of LAMMPS: " + ASE.format("lammps-dump-text") + ", and check the atom types"),
-    (r"^[ \t]*\d+\s+atoms\s*$", "a data file of LAMMPS: " + ASE.format("lammps-data") + ", and check the atom types"),
+    (r"^[ \t]*(CRYST1|HETATM|ATOM  |HEADER )", "a PDB file: " + ASE_CONVERT.format("proteindatabank")),
+    (r"^[ \t]*(PRIMVEC|CONVVEC)\b", "an XSF file: " + ASE_CONVERT.format("xsf")),
+    (r"\AITEM: TIMESTEP", "a dump of LAMMPS: " + ASE_CONVERT.format("lammps-dump-text") + ", and check the atom types"),
+    (
+        r"^[ \t]*\d+\s+atoms\s*$",
+        "a data file of LAMMPS: " + ASE_CONVERT.format("lammps-data") + ", and check the atom types",
+    ),
     (r"^[ \t]*&(force_eval|global)\b", "an input of CP2K: write a CIF or an extended XYZ with CP2K"),
     (r"^TITL\b", "a .res or .ins file of SHELX: write a CIF with SHELXL (ACTA)"),
     (r"\A\s*(PAW_|US |NC )", "a POTCAR of VASP, which has no structure: give the POSCAR"),
     (r"\A\s*(SYSTEM|ALGO|ENCUT|ISMEAR|PREC)\s*=", "an INCAR of VASP, which has no structure: give the POSCAR"),
     (r"V[23]000\s*$", "a molecule without a lattice: a periodic cell is needed"),
-    (r"\Aversion https://git-lfs", f"a pointer of Git LFS, {READABLE}: fetch the file with git lfs pull"),
+    (r"\Aversion https://git-lfs", f"a pointer of Git LFS, {NOT_READABLE}: fetch the file with git lfs pull"),
 )
 SEARCHED_CHARACTERS = 2**16  # at the beginning of a file
-MAGIC = (
+BINARY_FORMATS = (
     (b"SQLite format 3", "a SQLite database: if it is one of ASE, call it *.db"),
     (b"\x89HDF", "an HDF5 file: write a POSCAR or a CIF with the program that made it"),
-    (b"- of Ulm", "a trajectory of ASE: " + ASE.format("traj")),
+    (b"- of Ulm", "a trajectory of ASE: " + ASE_CONVERT.format("traj")),
     (b"PAR1", "a Parquet file: call it *.parquet"),
 )
 
@@ -44,18 +53,18 @@ MAGIC = (
 def describe_markup(text: str) -> str:
     """Return what a file of XML or HTML is, and what to do."""
     start = text[:SEARCHED_CHARACTERS]
-    found = (what for form, what in MARKUP if re.search(form, start, re.IGNORECASE))
+    found = (what for form, what in MARKUP_FORMATS if re.search(form, start, re.IGNORECASE))
     return next(found, "XML or a web page, not a structure: convert it to CIF, or download the file itself")
 
 
 def describe_text(text: str) -> str:
     """Return what a text that is not a structure is, and what to do."""
     start = text[:SEARCHED_CHARACTERS]
-    found = (what for form, what in FORMATS if re.search(form, start, re.MULTILINE | re.IGNORECASE))
-    return next(found, f"{READABLE}: convert it to one of these")
+    found = (what for form, what in TEXT_FORMATS if re.search(form, start, re.MULTILINE | re.IGNORECASE))
+    return next(found, f"{NOT_READABLE}: convert it to one of these")
 
 
 def describe_binary(content: bytes) -> str:
     """Return what a binary file is, and what to do."""
-    found = (what for magic, what in MAGIC if content.startswith(magic))
+    found = (what for magic, what in BINARY_FORMATS if content.startswith(magic))
     return next(found, "a binary file: give a CIF, a POSCAR or pymatgen JSON")

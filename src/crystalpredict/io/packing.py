@@ -14,12 +14,12 @@ import numpy as np
 from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.io.entries import Entry
 
-PLAIN = tuple(field.name for field in fields(Entry) if field.name not in ("crystal", "neighbors"))
-BEFORE = [field.name for field in fields(Entry)].index("crystal")  # where the arrays stand among the other fields
-ARRAYS = {kind: tuple(field.name for field in fields(kind)) for kind in (Crystal, Neighbors)}
+PLAIN_FIELDS = tuple(field.name for field in fields(Entry) if field.name not in ("crystal", "neighbors"))
+N_FIELDS_BEFORE_ARRAYS = [field.name for field in fields(Entry)].index("crystal")
+ARRAY_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (Crystal, Neighbors)}
 
 
-plain_fields: Callable[[Entry], tuple[Any, ...]] = attrgetter(*PLAIN)
+plain_fields: Callable[[Entry], tuple[Any, ...]] = attrgetter(*PLAIN_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def pack(entries: Sequence[Entry]) -> Packed:
     return Packed(
         [plain_fields(entry) for entry in entries],
         whole,
-        _columns([entry.crystal for entry in entries if entry.crystal], ARRAYS[Crystal]),
-        _columns([entry.neighbors for entry in entries if entry.crystal], ARRAYS[Neighbors]),
+        _columns([entry.crystal for entry in entries if entry.crystal], ARRAY_FIELDS[Crystal]),
+        _columns([entry.neighbors for entry in entries if entry.crystal], ARRAY_FIELDS[Neighbors]),
     )
 
 
@@ -67,7 +67,7 @@ def unpack(packed: Packed) -> list[Entry]:
     entries = []
     for plain, whole in zip(packed.plain, packed.whole, strict=True):
         arrays = (next(crystals), next(neighbors)) if whole else (None, None)
-        entries.append(Entry(*(*plain[:BEFORE], *arrays, *plain[BEFORE:])))
+        entries.append(Entry(*(*plain[:N_FIELDS_BEFORE_ARRAYS], *arrays, *plain[N_FIELDS_BEFORE_ARRAYS:])))
     return entries
 
 

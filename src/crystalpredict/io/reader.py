@@ -1,4 +1,4 @@
-"""Many files to entries, in order, read by worker processes while the caller computes."""
+"""Read many files to entries in their order, in worker processes while the caller computes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from crystalpredict.crystals.crystal import Crystal, Neighbors
 from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.io.entries import (
-    MANY,
+    MAX_ATOMS_READ_TOGETHER,
     Entry,
     Inline,
     Lookup,
@@ -33,21 +33,22 @@ from crystalpredict.io.entries import (
 )
 from crystalpredict.io.worker_pool import Limits, Stage, Workers, through, within_memory
 
-CHUNK_FILES = 64  # files that a worker reads at a time, at most,
-CHUNK_BYTES = 2**17  # and their size: a crystal takes some twenty times the memory of its file
-AHEAD = 128  # chunks that are being read or wait to be used, while torch is imported: it bounds the memory
-AHEAD_OF_EACH = 4  # the same for each worker, if there are many
-AHEAD_BYTES = 2**25  # of their files, which are in memory already if they come from an archive or a table
-WINDOW_ATOMS = 8000  # atoms listed before they are sorted into batches
-WINDOW_ENTRIES = 1000
-FEW = 64  # files, below which starting workers takes longer than reading
+CHUNK_FILES = 64  # most files that a worker reads at a time
+CHUNK_BYTES = 2**17  # and their total size: a crystal takes some twenty times the memory of its file
+MAX_CHUNKS_AHEAD = 128  # chunks that are being read, or are read but not yet used: bounds the memory
+MAX_CHUNKS_AHEAD_PER_WORKER = 4  # the same with many workers
+AHEAD_BYTES = 2**25  # total size of these chunks; what comes from an archive or a table is in memory already
+WINDOW_ATOMS = 8000  # entries are collected up to this number of atoms before they are sorted into batches,
+WINDOW_ENTRIES = 1000  # or up to this number of entries
+MIN_SOURCES_FOR_WORKERS = 64  # for fewer, starting workers takes longer than reading
 NO_MEMORY = "needs more memory to be read than there is for a process: see --memory-per-process"
 
 
 class Reader:
-    """Reads files and texts of structures, in worker processes that start at once and end with this context manager.
+    """Reads files and texts of structures in worker processes, which start at once and end with this context manager.
 
-    Make it before torch is imported: workers are then forked from a small process with one thread, and read meanwhile.
+    Create it before torch is imported: workers are then forked from a small process with one thread, and read files
+    during the import.
     """
 
     def __init__(
@@ -61,10 +62,16 @@ class Reader:
         limits: Limits | None = None,
         known: Lookup | None = None,
     ) -> None:
-        """radius, Å, of the neighbour lists; `jobs` workers, none for 1 or few files; `merge` equivalent atoms.
+        """Start the workers, unless `jobs` is 1 or there are few files.
 
-        `vectors`: lists with the vectors of their edges, whose atoms are never merged. `limits` of reading one file.
-        Sources that are `known` are not read.
+        Args:
+            sources: Files and texts, in the order of the entries.
+            radius: Of the neighbour lists, Å.
+            jobs: Number of workers.
+            merge: Whether to keep one of each kind of equivalent atoms in the neighbour lists.
+            vectors: Whether the neighbour lists have the vectors of their edges; no atoms are merged then.
+            limits: Of time and memory for each file; None: the defaults.
+            known: Finds the results of earlier runs; the sources of these are not read.
         """
         self.radius, self.merge, self.jobs, self.limits = radius, merge, jobs, limits or Limits()
         self.stages = stages_of(radius, vectors=vectors, known=known)
@@ -73,10 +80,10 @@ class Reader:
         self.chunks = chunks_of(chain(first, sources))
         self.waiting: deque[tuple[Future[list[Entry]], int]] = deque()
         self.pool: Workers | None = None
-        if jobs > 1 and (len(first) >= FEW or sum(map(bytes_of, first)) > AHEAD_BYTES):
-            # a fork is quickest, but not safe once there are threads, as there are when torch is in use
+        if jobs > 1 and (len(first) >= MIN_SOURCES_FOR_WORKERS or sum(map(bytes_of, first)) > AHEAD_BYTES):
+            # a fork is fastest, but unsafe in a process with threads, which torch starts
             quick = sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1
-            finish = partial(merge_entries, radius=radius) if merge else _as_they_are
+            finish = partial(merge_entries, radius=radius) if merge else _unchanged
             self.pool = Workers(jobs, "fork" if quick else "spawn", self.stages, finish, self.limits)
             self._submit()
 
@@ -89,11 +96,11 @@ class Reader:
 
     @property
     def busy(self) -> int:
-        """Workers that have something to do at present."""
+        """Number of workers that have files to read."""
         return min(self.jobs, sum(not future.done() for future, _ in self.waiting))
 
     def entries(self) -> Iterator[Entry]:
-        """Every structure of the files, in their order."""
+        """Yield every structure of the files, in their order."""
         if self.pool is None:
             for chunk, _ in self.chunks:
                 with within_memory(self.limits):
@@ -105,8 +112,8 @@ class Reader:
             yield from future.result()
 
     def _submit(self) -> None:
-        """Hand out chunks as far as memory goes."""
-        most = max(AHEAD, AHEAD_OF_EACH * self.jobs)
+        """Submit chunks to the workers up to the limits on their number and size."""
+        most = max(MAX_CHUNKS_AHEAD, MAX_CHUNKS_AHEAD_PER_WORKER * self.jobs)
         size = sum(size for _, size in self.waiting)
         while len(self.waiting) < most and size < AHEAD_BYTES and (found := next(self.chunks, None)):
             assert self.pool is not None
@@ -116,10 +123,10 @@ class Reader:
 
 
 def first_of(sources: Iterator[Source]) -> list[Source]:
-    """The first FEW sources, or fewer whose texts fill a part of the memory."""
+    """Return the first MIN_SOURCES_FOR_WORKERS sources, or fewer once their texts exceed AHEAD_BYTES."""
     first: list[Source] = []
     size = 0
-    for source in islice(sources, FEW):
+    for source in islice(sources, MIN_SOURCES_FOR_WORKERS):
         first.append(source)
         size += bytes_of(source)
         if size > AHEAD_BYTES:
@@ -128,12 +135,12 @@ def first_of(sources: Iterator[Source]) -> list[Source]:
 
 
 def bytes_of(source: Source) -> int:
-    """Bytes of a source that are in memory already."""
+    """Return the size of a source that is in memory, bytes; 0 for a file."""
     return len(source.text) if isinstance(source, Inline) else 0
 
 
 def chunks_of(sources: Iterable[Source]) -> Iterator[tuple[Sequence[Source], int]]:
-    """The sources in their order, a few at a time, with the bytes of their files."""
+    """Yield the sources in their order, a few at a time, with the total size of their files in bytes."""
     chunk: list[Source] = []
     size = 0
     for source in sources:
@@ -151,7 +158,7 @@ def chunks_of(sources: Iterable[Source]) -> Iterator[tuple[Sequence[Source], int
 
 
 def windows_of(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """The entries, as many at a time as are computed together; the last window may have none."""
+    """Yield the entries in windows that are sorted into batches together; the last window may be empty."""
     window: list[Entry] = []
     atoms = 0
     for entry in entries:
@@ -164,10 +171,15 @@ def windows_of(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def stages_of(radius: float, *, vectors: bool = False, known: Lookup | None = None) -> tuple[Stage, ...]:
-    """What makes entries of sources; sources that are `known` are not read.
+    """Return the stages that turn sources into entries; sources that are `known` are not read.
 
-    One stage after the other, for many sources each: its code and tables then stay near the processor, which saves a
-    fifth of the time, and neighbours are found for all plain CIFs together.
+    Each stage runs for many sources before the next one starts. Its code and tables then stay in the processor's cache,
+    which saves a fifth of the time, and neighbours are searched for all plain CIFs together.
+
+    Args:
+        radius: Of the neighbour lists, Å.
+        vectors: Whether the neighbour lists have the vectors of their edges.
+        known: Finds the results of earlier runs.
     """
     return (
         Stage(partial(begin_source, known=known)),
@@ -178,17 +190,17 @@ def stages_of(radius: float, *, vectors: bool = False, known: Lookup | None = No
 
 
 def read_source(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
-    """Entries of a source; what nobody has foreseen costs this source alone."""
+    """Return the entries of a source; an unexpected error becomes an entry, so that other sources are still read."""
     return entries_of_source(parse_source(source), radius, vectors=vectors)
 
 
 def parse_source(source: Source, known: Lookup | None = None) -> Parsed | list[Entry]:
-    """A source parsed; or its entries, if it is `known` or something unforeseen happens."""
+    """Return a parsed source, or its entries if it is `known` or an unexpected error occurs."""
     return plain_source(begin_source(source, known))
 
 
 def plain_source(parsed: Parsed | list[Entry]) -> Parsed | list[Entry]:
-    """A source with the crystals of a plain CIF; if there are entries already, these."""
+    """Return a source with its crystals if it is a plain CIF; entries that exist already are returned unchanged."""
     if isinstance(parsed, list):
         return parsed
     try:
@@ -198,7 +210,7 @@ def plain_source(parsed: Parsed | list[Entry]) -> Parsed | list[Entry]:
 
 
 def begin_source(source: Source, known: Lookup | None = None) -> Parsed | list[Entry]:
-    """The text of a source and its items; or its entries, if it is `known` or something unforeseen happens."""
+    """Return the text of a source and its CIF items, or its entries if it is `known` or an unexpected error occurs."""
     path, index = start_of(source)
     try:
         content, key = known.key_of(source) if known else (source, b"")
@@ -211,35 +223,35 @@ def begin_source(source: Source, known: Lookup | None = None) -> Parsed | list[E
 def entries_of_plain_sources(
     found: Sequence[Parsed | list[Entry]], radius: float, *, vectors: bool = False
 ) -> list[Parsed | list[Entry]]:
-    """The sources with the entries of those that are plain CIFs without anything odd in the place of these.
+    """Return the sources, with sound plain CIFs replaced by their entries.
 
-    A file of very many crystals, or of a large one, is left to a stage of its own, which may be stopped.
+    A file with a large crystal or very many crystals is left to the next stage, where the time limit can stop it.
     """
     parsed = (each for each in found if isinstance(each, Parsed) and 0 < len(each.plain) <= CHUNK_FILES)
-    plain = [each for each in parsed if max(len(crystal.numbers) for crystal in each.plain) <= MANY]
+    plain = [each for each in parsed if max(len(crystal.numbers) for crystal in each.plain) <= MAX_ATOMS_READ_TOGETHER]
     try:
         entries = entries_of_plain_cifs(plain, radius, vectors=vectors)
-    except Exception:  # one by one, it shows whose fault it is
+    except Exception:  # the next stage reads the sources one by one and finds which of them failed
         return list(found)
     done = {
-        id(parsed): _kept(parsed, own) if own else replace(parsed, plain=())
+        id(parsed): _with_origins(parsed, own) if own else replace(parsed, plain=())
         for parsed, own in zip(plain, entries, strict=True)
     }
     return [done.get(id(each), each) for each in found]
 
 
 def entries_of_source(parsed: Parsed | list[Entry], radius: float, *, vectors: bool = False) -> list[Entry]:
-    """Entries of a source parsed; if there are some already, these."""
+    """Return the entries of a parsed source; entries that exist already are returned unchanged."""
     if isinstance(parsed, list):
         return parsed
     try:
-        return _kept(parsed, entries_of(parsed, radius, vectors=vectors))
+        return _with_origins(parsed, entries_of(parsed, radius, vectors=vectors))
     except Exception as error:
         return [Entry(parsed.path, parsed.first, error=_unforeseen(error))]
 
 
-def _kept(parsed: Parsed, entries: list[Entry]) -> list[Entry]:
-    """Entries of a source, with their origin if their predictions may be kept."""
+def _with_origins(parsed: Parsed, entries: list[Entry]) -> list[Entry]:
+    """Return the entries of a source, with their origins if their predictions may be cached."""
     if not parsed.key:
         return entries
     return [replace(entry, origin=Origin(parsed.key, n, len(entries))) for n, entry in enumerate(entries)]
@@ -255,19 +267,30 @@ def _unforeseen(error: Exception) -> str:
 def read_chunk(
     sources: Sequence[Source], radius: float, *, merge: bool, vectors: bool = False, limits: Limits | None = None
 ) -> list[Entry]:
-    """Entries of some sources, in their order, read in this process, their equivalent atoms merged if wanted."""
+    """Return the entries of some sources, in their order, read in this process.
+
+    Args:
+        sources: Files and texts.
+        radius: Of the neighbour lists, Å.
+        merge: Whether to keep one of each kind of equivalent atoms in the neighbour lists.
+        vectors: Whether the neighbour lists have the vectors of their edges.
+        limits: Of time for each file; None: no limit.
+    """
     entries = in_time(stages_of(radius, vectors=vectors), sources, limits or Limits(None))
     return merge_entries(entries, radius) if merge else entries
 
 
 def in_time(stages: Sequence[Stage], sources: Sequence[Source], limits: Limits) -> list[Entry]:
-    """What the stages make of each source, or the error of one that takes longer at a stage of its own than it may."""
+    """Return the entries of the sources after all stages; a source that exceeds the time limit gets an error.
+
+    The limit applies to the stages that treat one source at a time.
+    """
 
     def alone(work: Callable[[Any], Any], number: int, each: Any) -> Any:
         try:
-            with _stopped_after(limits.seconds):
+            with _time_limit(limits.seconds):
                 return work(each)
-        except _TimeIsUp:
+        except _TimeLimitExceeded:
             path, index = start_of(sources[number])
             return [Entry(path, index, error=limits.exceeded)]
 
@@ -275,42 +298,48 @@ def in_time(stages: Sequence[Stage], sources: Sequence[Source], limits: Limits) 
 
 
 def found_in(entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors]]:
-    """Crystals of those entries that are no failures, and their neighbours."""
+    """Return the crystals of the entries without an error, and their neighbour lists."""
     found = [(entry.crystal, entry.neighbors) for entry in entries if entry.crystal and entry.neighbors]
     return [crystal for crystal, _ in found], [edges for _, edges in found]
 
 
 def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:
-    """The entries with one of each kind of equivalent atoms in their neighbour lists; radius, Å, of these."""
+    """Return the entries with one of each kind of equivalent atoms in their neighbour lists.
+
+    Args:
+        entries: The entries.
+        radius: Of the neighbour lists, Å.
+    """
     merged = iter(merge_equivalent(*found_in(entries), radius))
     return [replace(entry, neighbors=next(merged)) if entry.crystal and entry.neighbors else entry for entry in entries]
 
 
-def _as_they_are(entries: list[Entry]) -> list[Entry]:
+def _unchanged(entries: list[Entry]) -> list[Entry]:
     return entries
 
 
-class _TimeIsUp(BaseException):
-    """Not an Exception, which parsers catch."""
+class _TimeLimitExceeded(BaseException):
+    """A file took too long to read. It is not an Exception, because parsers catch these."""
 
 
 @contextmanager
-def _stopped_after(seconds: float | None) -> Iterator[None]:
-    """_TimeIsUp if the block takes longer, where there are alarms: on Unix, in the main thread."""
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise _TimeLimitExceeded if the block takes longer; needs Unix and the main thread, else there is no limit."""
     if not seconds or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def ring(*_: Any) -> None:
-        raise _TimeIsUp
+    def stop(*_: Any) -> None:
+        raise _TimeLimitExceeded
 
-    def not_heard(lost: Any) -> None:  # a callback that was interrupted tells stderr of it; the next ring will do
-        if lost.exc_type is not _TimeIsUp:
-            hook(lost)
+    # if the alarm interrupts a callback, Python prints the error and continues: hide it, the next alarm stops the block
+    def print_others(unraisable: Any) -> None:
+        if unraisable.exc_type is not _TimeLimitExceeded:
+            hook(unraisable)
 
-    hook, sys.unraisablehook = sys.unraisablehook, not_heard
-    before: Callable[..., Any] | int | None = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, should a parser catch even this
+    hook, sys.unraisablehook = sys.unraisablehook, print_others
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, in case a parser catches even this
     try:
         yield
     finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
-import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +12,11 @@ from typing import IO, Any
 
 from crystalpredict.errors import DataError, StructureError
 from crystalpredict.io.json_text import json_reason, parsed_json
+from crystalpredict.io.parquet import columns_of_parquet, rows_of_parquet
 from crystalpredict.io.text import (
     CANNOT_UNPACK,
     MAX_BLANK_LINES,
     MAX_FILE_BYTES,
-    bounded,
     encoding_of,
     head_of,
     opened_text,
@@ -32,16 +30,13 @@ MAX_DOCUMENT_VALUES = 2**27
 MAX_FIELDS_PER_ROW = 2**22  # more would fill the memory
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # cells without a value
+MISSING_VALUES = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # cells without a value
 ID_COLUMNS = (
     "id", "material_id", "mp_id", "mpid", "jid", "identifier", "entry_id", "task_id", "structure_id", "cod_id",
     "icsd_id",
 )  # fmt: skip
-FORMATS = "give CSV, JSON lines, JSON or Parquet"
-MAGIC = {b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image"}
-PARQUET_BATCH_ROWS = 1000  # in memory at a time, in rows_of
-NO_PYARROW = "{path}: Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or give CSV"
-BROKEN_PARQUET = "broken Parquet: write or download it again"
+FORMATS_HINT = "give CSV, JSON lines, JSON or Parquet"
+OTHER_FORMATS = {b"PK": "a zip or Excel file", b"%PDF": "a PDF", b"\x89PNG": "an image"}
 STRUCTURE_KEYS = ("lattice", "species", "frac_coords")  # of a JSON row that is itself a structure
 
 
@@ -64,7 +59,8 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> RawTable:
     with _readable(path):
         head = head_of(path)
         if head[:4] == b"PAR1":
-            return _read_parquet(path)
+            columns = columns_of_parquet(path)
+            return RawTable(tuple(columns), columns, len(next(iter(columns.values()), [])))
         encoding, start = _start(path, head)
         with opened_text(path, encoding) as file:
             return _read_json(path, file) if start.startswith(("{", "[")) else _read_csv(path, file, wanted)
@@ -83,7 +79,7 @@ def rows_of(path: Path, known: Container[str] = ()) -> Iterator[dict[str, Any] |
     with _readable(path):
         head = head_of(path)
         if head[:4] == b"PAR1":
-            yield from _rows_of_parquet(path)
+            yield from rows_of_parquet(path)
             return
         encoding, start = _start(path, head)
         with opened_text(path, encoding) as file:
@@ -131,7 +127,7 @@ def read_id_prop(folder: Path, names: Sequence[str]) -> RawTable:
         raise DataError(f"{path}, line {uneven}: {len(rows[uneven - 1])} fields where the first line has {width}")
     header: Sequence[str] = names
     words = [cell for cell in rows[0][1:] if cell]
-    if words and not any(_is_number(word) or word.lower() in MISSING for word in words):
+    if words and not any(_is_number(word) or word.lower() in MISSING_VALUES for word in words):
         header = rows.pop(0)[1:]
     if len(header) != width - 1:
         raise DataError(f"{path}: no header: name each of its {width - 1} values with --target NAME")
@@ -158,10 +154,10 @@ def _is_number(text: str) -> bool:
 
 def _start(path: Path, head: bytes) -> tuple[str, str]:
     """Return the encoding of a table and its first characters; DataError if it is binary or empty."""
-    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+    kind = next((kind for magic, kind in OTHER_FORMATS.items() if head.startswith(magic)), "")
     encoding = encoding_of(head)
     if kind or (encoding == "utf-8-sig" and b"\0" in head):
-        raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS}")
+        raise DataError(f"{path}: {kind or 'a binary file'}, not a table: {FORMATS_HINT}")
     start = head.decode(encoding, errors="ignore").lstrip()
     if not start:
         raise DataError(f"{path}: empty: write or download it again")
@@ -314,7 +310,7 @@ def _rows_of_json(path: Path, file: IO[str]) -> Iterator[dict[str, Any] | str]:
 
 
 def _document(path: Path, file: IO[str]) -> Any:
-    """The JSON of a whole file; DataError if it is too large for any memory."""
+    """Return the JSON of a whole file; DataError if it is too large for the memory."""
     text = file.read(MAX_DOCUMENT_CHARACTERS + 1)
     if len(text) > MAX_DOCUMENT_CHARACTERS:
         raise DataError(
@@ -345,7 +341,7 @@ def _rows_of_document(path: Path, content: Any) -> list[dict[str, Any]]:
 
 
 def _rows_of_split(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of columns and data; the index gives their ids if it tells them apart and no column does."""
+    """Return the rows of columns and data; a unique index gives their ids if no column does."""
     names, data, index = content["columns"], content["data"], content.get("index")
     lists = isinstance(names, list) and isinstance(data, list) and all(isinstance(row, list) for row in data)
     if not lists or any(len(row) != len(names) for row in data):
@@ -357,42 +353,3 @@ def _rows_of_split(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     if not len(set(ids)) == len(ids) == len(rows) or set(map(str.lower, names)) & {*ID_COLUMNS}:
         return rows
     return [{"id": name} | row for name, row in zip(ids, rows, strict=True)]
-
-
-@contextmanager
-def _parquet(path: Path) -> Iterator[IO[bytes]]:
-    """A Parquet file, unpacked if it is compressed: it is read from its end."""
-    with path.open("rb") as raw:
-        if (unpacked := bounded(raw)) is raw:
-            yield raw
-            return
-        with tempfile.TemporaryFile() as whole:
-            shutil.copyfileobj(unpacked, whole)
-            yield whole
-
-
-def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any] | str]:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(NO_PYARROW.format(path=path)) from None
-    with _parquet(path) as raw:
-        try:
-            with ParquetFile(raw) as file:
-                for batch in file.iter_batches(PARQUET_BATCH_ROWS):
-                    yield from batch.to_pylist()
-        except Exception:  # pyarrow has many errors of its own
-            raise DataError(f"{path}: {BROKEN_PARQUET}") from None
-
-
-def _read_parquet(path: Path) -> RawTable:
-    try:
-        from pyarrow.parquet import read_table as read_columns
-    except ImportError:
-        raise DataError(NO_PYARROW.format(path=path)) from None
-    with _parquet(path) as raw:
-        try:
-            columns = read_columns(raw).to_pydict()
-        except Exception:  # pyarrow has many errors of its own
-            raise DataError(f"{path}: {BROKEN_PARQUET}") from None
-    return RawTable(tuple(columns), columns, len(next(iter(columns.values()), [])))

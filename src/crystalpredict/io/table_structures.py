@@ -11,7 +11,7 @@ from typing import Any
 from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Inline, Source
 from crystalpredict.io.table_formats import (
-    MISSING,
+    MISSING_VALUES,
     STRUCTURE_KEYS,
     holds_structure,
 )
@@ -28,7 +28,7 @@ JARVIS_KEYS = frozenset({"lattice_mat", "coords", "elements"})
 def text_of_id(value: Any) -> str:
     """Return the id in a cell; empty for a missing value or NaN."""
     text = "" if value is None or value != value else str(value).strip()
-    return "" if text.lower() in MISSING and text != "Na" else text  # sodium
+    return "" if text.lower() in MISSING_VALUES and text != "Na" else text  # sodium
 
 
 def find_column(present: Sequence[str], names: Sequence[str]) -> str | None:
@@ -67,7 +67,7 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
     if isinstance(cell, dict | list):
         return Inline(where, json.dumps(cell))
     text = str(cell)
-    if not text.strip() or text.strip().lower() in MISSING:
+    if not text.strip() or text.strip().lower() in MISSING_VALUES:
         return None
     if column.lower() in TEXT_COLUMNS and FILE_NAME.fullmatch(text.strip()):
         return Inline(

@@ -28,7 +28,7 @@ STATED_FORMULA = "crystalpredict_stated_formula"  # key of a pymatgen Structure'
 CIF_WARNINGS = "crystalpredict_warnings"  # the same: warnings of its CIF
 CIF_SITE = "crystalpredict_site"  # key of a site's properties: its label in messages
 MAX_FILE_BYTES = 2**28  # unpacked: a CIF of a million atoms has a third of it
-BLOCK = 2**16  # bytes
+READ_BYTES = 2**16  # read from a file at a time
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 BOMB_RATIO = 500  # unpacked over packed size: very similar CIFs reach 50
 BOMB_BYTES = 2**30  # the ratio is not checked below
@@ -153,7 +153,7 @@ def bounded(file: IO[bytes]) -> IO[bytes]:
     file.seek(0)
     if (unpacked := uncompressed(file, magic)) is file:
         return file
-    return io.BufferedReader(_Bounded(unpacked, budget_of(size)), 2 * BLOCK)
+    return io.BufferedReader(_Bounded(unpacked, budget_of(size)), 2 * READ_BYTES)
 
 
 def head_of(path: Path) -> bytes:
@@ -198,7 +198,7 @@ def number_of(word: str) -> float:
 def _read_bounded(file: IO[bytes]) -> bytes:
     """Return a stream's content, at most somewhat more than MAX_FILE_BYTES; one large read would allocate all of it."""
     blocks, size = [], 0
-    while size <= MAX_FILE_BYTES and (block := file.read(BLOCK)):
+    while size <= MAX_FILE_BYTES and (block := file.read(READ_BYTES)):
         blocks.append(block)
         size += len(block)
     return b"".join(blocks)

@@ -25,7 +25,7 @@ from crystalpredict.io.packing import Packed, pack, unpack
 
 POLL_SECONDS = 0.5  # between checks of a worker
 DEFAULT_TIMEOUT_SECONDS = 300.0
-STARTING = -1  # instead of the number of a source: importing in a new process does not count for the timeout
+WORKER_STARTING = -1  # in place of the number of a source: the imports of a new process do not count for the timeout
 MIN_MEMORY_BYTES = 2**30  # of a reader process
 DIED = "reading it ended the reader process: give it more memory, or check the file"
 
@@ -194,7 +194,7 @@ class _Worker:
         """
         if self.process is None:
             self.start("spawn")
-        self.place.value = place = STARTING
+        self.place.value = place = WORKER_STARTING
         waited = 0.0
         interval = min(POLL_SECONDS, seconds / 4) if seconds else POLL_SECONDS
         try:
@@ -202,7 +202,7 @@ class _Worker:
             while not self.connection.poll(interval):
                 # counted in checks, not by the clock: after Ctrl-Z no time has passed
                 place, waited = self.place.value, waited + interval if self.place.value == place else 0.0
-                if seconds and waited >= seconds and place != STARTING:
+                if seconds and waited >= seconds and place != WORKER_STARTING:
                     self.end()
                     raise WorkerEnded(place, stopped=True)
             answer: Packed = self.connection.recv()
