@@ -271,7 +271,7 @@ def test_few_sources_in_large_texts_are_handed_out_at_a_time(monkeypatch: pytest
             asked = number
             yield Inline(str(number), " " * large)
 
-    monkeypatch.setattr(reading, "AHEAD_BYTES", 10 * large)
+    monkeypatch.setattr(reading, "MAX_BYTES_AHEAD", 10 * large)
     with Reader(texts(), RADIUS, jobs=2) as reader:
         assert asked < MIN_SOURCES_FOR_WORKERS + 3  # those that were looked at to count them
         entries = reader.entries()

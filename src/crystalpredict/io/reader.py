@@ -37,7 +37,7 @@ CHUNK_FILES = 64  # most files that a worker reads at a time
 CHUNK_BYTES = 2**17  # and their total size: a crystal takes some twenty times the memory of its file
 MAX_CHUNKS_AHEAD = 128  # chunks that are being read, or are read but not yet used: bounds the memory
 MAX_CHUNKS_AHEAD_PER_WORKER = 4  # the same with many workers
-AHEAD_BYTES = 2**25  # total size of these chunks; what comes from an archive or a table is in memory already
+MAX_BYTES_AHEAD = 2**25  # total size of these chunks; what comes from an archive or a table is in memory already
 WINDOW_ATOMS = 8000  # entries are collected up to this number of atoms before they are sorted into batches,
 WINDOW_ENTRIES = 1000  # or up to this number of entries
 MIN_SOURCES_FOR_WORKERS = 64  # for fewer, starting workers takes longer than reading
@@ -80,7 +80,7 @@ class Reader:
         self.chunks = chunks_of(chain(first, sources))
         self.waiting: deque[tuple[Future[list[Entry]], int]] = deque()
         self.pool: Workers | None = None
-        if jobs > 1 and (len(first) >= MIN_SOURCES_FOR_WORKERS or sum(map(bytes_of, first)) > AHEAD_BYTES):
+        if jobs > 1 and (len(first) >= MIN_SOURCES_FOR_WORKERS or sum(map(bytes_of, first)) > MAX_BYTES_AHEAD):
             # a fork is fastest, but unsafe in a process with threads, which torch starts
             quick = sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1
             finish = partial(merge_entries, radius=radius) if merge else _unchanged
@@ -115,7 +115,7 @@ class Reader:
         """Submit chunks to the workers up to the limits on their number and size."""
         most = max(MAX_CHUNKS_AHEAD, MAX_CHUNKS_AHEAD_PER_WORKER * self.jobs)
         size = sum(size for _, size in self.waiting)
-        while len(self.waiting) < most and size < AHEAD_BYTES and (found := next(self.chunks, None)):
+        while len(self.waiting) < most and size < MAX_BYTES_AHEAD and (found := next(self.chunks, None)):
             assert self.pool is not None
             chunk, weight = found
             self.waiting.append((self.pool.submit(chunk), weight))
@@ -123,13 +123,13 @@ class Reader:
 
 
 def first_of(sources: Iterator[Source]) -> list[Source]:
-    """Return the first MIN_SOURCES_FOR_WORKERS sources, or fewer once their texts exceed AHEAD_BYTES."""
+    """Return the first MIN_SOURCES_FOR_WORKERS sources, or fewer once their texts exceed MAX_BYTES_AHEAD."""
     first: list[Source] = []
     size = 0
     for source in islice(sources, MIN_SOURCES_FOR_WORKERS):
         first.append(source)
         size += bytes_of(source)
-        if size > AHEAD_BYTES:
+        if size > MAX_BYTES_AHEAD:
             break
     return first
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from crystalpredict.checkpoints.registry import find_model, identity_of
 from crystalpredict.errors import CheckpointError, CrystalPredictError, OutputError, StructureError, UsageError
 from crystalpredict.io.entries import Inline, Source, start_of
-from crystalpredict.io.reader import AHEAD_BYTES, WINDOW_ENTRIES, chunks_of, merge_entries, read_source
+from crystalpredict.io.reader import MAX_BYTES_AHEAD, WINDOW_ENTRIES, chunks_of, merge_entries, read_source
 from crystalpredict.io.text import read_content
 from crystalpredict.prediction.rows import Prediction
 
@@ -128,7 +128,7 @@ def rows_of(client: Any, job: Job, sources: Iterable[Source]) -> Iterator[Predic
                 max(MIN_CHUNKS_IN_FLIGHT, CHUNKS_PER_THREAD * sum(client.nthreads().values())),
             )
         size = sum(size for *_, size in waiting)
-        while len(waiting) < max_chunks and size < AHEAD_BYTES and (found := next(chunks, None)):
+        while len(waiting) < max_chunks and size < MAX_BYTES_AHEAD and (found := next(chunks, None)):
             chunk, weight = found
             waiting.append((client.submit(predict_sources, job, chunk, pure=False), chunk, weight))
             size += weight
