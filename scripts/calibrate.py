@@ -47,6 +47,7 @@ def main() -> None:
         "--reference", type=Path, help="reference energies without the validation part [default: all that are bundled]"
     )
     parser.add_argument("--intervals-only", action="store_true", help="keep the statistics of the training part")
+    parser.add_argument("--domain-of", type=Path, help="checkpoint with the same features, whose statistics are kept")
     options = parser.parse_args()
     hull = Hull(ReferenceEnergies.load(options.reference) if options.reference else None)
     began = load_checkpoint(options.began) if options.began else None
@@ -57,11 +58,13 @@ def main() -> None:
     cache = options.cache or options.table.parent / "neighbors"
     model = checkpoint.model.config
     neighbors = neighbor_table(table, model.radius, cache, os.cpu_count() or 1, merging=model.merging)
-    calibration = calibrate(checkpoint, table, neighbors, domain=not options.intervals_only, hull=hull)
+    kept = load_checkpoint(options.domain_of) if options.domain_of else checkpoint
+    known = options.intervals_only or options.domain_of is not None
+    calibration = calibrate(checkpoint, table, neighbors, domain=not known, hull=hull)
     if calibration is None:
         parser.error("too few labels in the validation part")
-    if options.intervals_only:
-        calibration = replace(calibration, domain=checkpoint.calibration.domain)
+    if known:
+        calibration = replace(calibration, domain=kept.calibration.domain)
     elif began:
         calibration = replace(calibration, domain=joined(began, calibration.domain))
     save_calibration(calibration, options.folder)
@@ -154,7 +157,7 @@ def in_turns(
         for column, prop in enumerate(checkpoint.properties):
             misses = np.abs(labels[own, column] - centres[own, column])
             half = conformal_quantile(misses[np.isfinite(misses)], DEFAULT_LEVEL / 100)
-            constant[out, column] = prop.clip_to_minimum(centres[out, column, None] + np.array([-half, half]))
+            constant[out, column] = prop.clip(centres[out, column, None] + np.array([-half, half]))
     return ends, constant
 
 

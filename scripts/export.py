@@ -112,11 +112,12 @@ def enter_in_index(folder: Path, summary: str, properties: list[str], uses: Sequ
 
 
 def refresh_index(folder: Path) -> None:
-    """Bring checksums and sizes of a folder that is in the index beside it up to date."""
+    """Bring properties, checksums and sizes of a folder that is in the index beside it up to date."""
     path = folder.parent / "index.json"
     entry = json.loads(path.read_text())["models"].get(folder.name) if path.exists() else None
     if entry:
-        enter_in_index(folder, entry["summary"], entry["properties"])
+        properties = json.loads((folder / "config.json").read_text())["properties"]
+        enter_in_index(folder, entry["summary"], [prop["name"] for prop in properties])
 
 
 if __name__ == "__main__":

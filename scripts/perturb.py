@@ -40,11 +40,14 @@ def main() -> None:
     for field in fields(Perturbation):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, default=field.default)
     options = parser.parse_args()
+    if options.as_given and (options.strained or options.displaced):
+        parser.error("--as-given knows the energies of other volumes, not those of strained cells or displaced atoms")
     table = CrystalTable.load(options.table)
     part = TRAIN if options.of == "train" else VALIDATION
     how = Perturbation(**{field.name: getattr(options, field.name) for field in fields(Perturbation)})
     names = [prop.name for prop in table.properties]
-    known = np.isfinite(table.labels[:, [names.index(FORMATION_ENERGY), names.index(VOLUME_CHANGE.name)]]).all(axis=1)
+    needed = [VOLUME_CHANGE.name, *([FORMATION_ENERGY] if options.as_given else [])]
+    known = np.isfinite(table.labels[:, [names.index(name) for name in needed]]).all(axis=1)
     known &= (table.splits == part) & (table.sizes <= options.atoms) & (table.sizes >= options.min_atoms)
     rows = np.flatnonzero(known)
     random = np.random.default_rng(options.seed)

@@ -36,18 +36,21 @@ def rows_of(name: str, elements: int = 1) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def with_derived_labels(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of a relaxed crystal with the labels that follow from its others."""
+def with_derived_labels(row: dict[str, Any], split: int = TRAIN) -> dict[str, Any]:
+    """Return a row of a relaxed crystal with the labels that follow from its others.
+
+    Gaps beside PBE's are learnt from crystals that are no metals; validation crystals keep the gaps of metals.
+    """
     new = dict(row)
-    if "formation_energy" in row:
+    if "formation_energy" in row or "bulk_modulus" in row:
         new["volume_change"] = 0.0
     if row.get("bandgap") is not None:
-        new["nonmetal"] = float(row["bandgap"] > MIN_GAP)
+        new["metal_probability"] = float(row["bandgap"] <= MIN_GAP)
         new["bandgap_nonmetal"] = row["bandgap"] if row["bandgap"] > MIN_GAP else None
     for source, name in (("bandgap_hse", "hse"), ("bandgap_expt", "experiment")):
         if row.get(source) is not None:
-            new[f"nonmetal_{name}"] = float(row[source] > MIN_GAP)
-            new[f"bandgap_{name}"] = row[source] if row[source] > MIN_GAP else None
+            new[f"metal_probability_{name}"] = float(row[source] <= MIN_GAP)
+            new[f"bandgap_{name}"] = row[source] if row[source] > MIN_GAP or split != TRAIN else None
     return new
 
 
@@ -71,19 +74,19 @@ def main() -> None:
     parser.add_argument(
         "--unrelaxed", nargs="+", default=[], metavar="FILE[:ATOMS][*TIMES]", help="train on their starting cells"
     )
-    parser.add_argument(
-        "--elements", type=int, default=1, metavar="TIMES", help="take training crystals of one element so often"
-    )
+    parser.add_argument("--unrelaxed-validation", nargs="+", default=[], metavar="FILE", help="the same for validation")
+    parser.add_argument("--elements", type=int, default=1, metavar="N", help="repeat training crystals of one element")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
 
     def rows() -> Iterator[tuple[dict[str, Any], int]]:
         for name in options.train:
             yield from ((with_derived_labels(row), TRAIN) for row in rows_of(name, options.elements))
-        for name in options.unrelaxed:
-            yield from ((unrelaxed(row), TRAIN) for row in rows_of(name) if row.get("unrelaxed"))
+        for names, split in ((options.unrelaxed, TRAIN), (options.unrelaxed_validation, VALIDATION)):
+            for name in names:
+                yield from ((unrelaxed(row), split) for row in rows_of(name) if row.get("unrelaxed"))
         for name in options.validation:
-            yield from ((with_derived_labels(row), VALIDATION) for row in rows_of(name))
+            yield from ((with_derived_labels(row, VALIDATION), VALIDATION) for row in rows_of(name))
 
     table = table_from_rows(rows())
     table.save(options.output)

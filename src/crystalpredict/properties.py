@@ -37,6 +37,8 @@ class Property:
         minimum: smallest physically possible value, in `unit`; smaller predictions are raised to it.
         decimals: digits after the point in a table of predictions.
         on_request: whether the property is left out of predictions unless it is asked for.
+        maximum: largest possible value, in `unit`; larger predictions are lowered to it.
+        has_interval: whether predictions have intervals; a probability has none.
     """
 
     name: Word
@@ -48,6 +50,8 @@ class Property:
     minimum: Number | None = None
     decimals: Annotated[int, Meta(ge=0, le=MAX_DECIMALS)] = 4
     on_request: bool = False
+    maximum: Number | None = None
+    has_interval: bool = True
 
     is_text: ClassVar[bool] = False
 
@@ -97,13 +101,16 @@ class Property:
         return 10.0**labels if self.transform == "log10" else labels
 
     def decode(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return predictions on the trained scale in `unit`, not below the minimum."""
-        decoded = self.in_unit(values)
-        return decoded if self.minimum is None else np.maximum(decoded, self.minimum)
+        """Return predictions on the trained scale in `unit`, not below the minimum or above the maximum."""
+        return _between(self.in_unit(values), self.minimum, self.maximum)
 
-    def clip_to_minimum(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return values on the trained scale, not below the minimum; a logarithm has none."""
-        return values if self.minimum is None or self.transform != "none" else np.maximum(values, self.minimum)
+    def clip(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return values on the trained scale, not below the minimum or above the maximum; a logarithm has none."""
+        return _between(values, self.minimum, self.maximum) if self.transform == "none" else values
+
+
+def _between(values: NDArray[np.floating], low: float | None, high: float | None) -> NDArray[np.floating]:
+    return values if low is None and high is None else np.clip(values, low, high)
 
 
 @dataclass(frozen=True)
@@ -136,17 +143,32 @@ VOLUME_CHANGE = Property(
     "volume_change", "volume change on relaxation", "%", "percent", ("relaxation",), "log_change",
     minimum=-100.0, decimals=2, on_request=True,
 )  # fmt: skip
+
+
+def _metal_probability(name: str, of: str, *aliases: str) -> Property:
+    return Property(
+        name, f"probability of a metal ({of})", "", "", aliases, minimum=0.0, decimals=3, on_request=True, maximum=1.0,
+        has_interval=False,
+    )  # fmt: skip
+
+
+def _gap(name: str, label: str, *aliases: str) -> Property:
+    return Property(name, label, "eV", "eV", aliases, minimum=0.0, on_request=True)
+
+
 # learnt beside PROPERTIES where the training data have them
 AUXILIARY = (
     VOLUME_CHANGE,
-    Property("nonmetal", "probability of a gap (PBE)", "", "", minimum=0.0),
-    Property("bandgap_nonmetal", "band gap if not a metal (PBE)", "eV", "eV", minimum=0.0),
-    Property("bandgap_hse", "band gap if not a metal (HSE)", "eV", "eV", minimum=0.0),
-    Property("nonmetal_hse", "probability of a gap (HSE)", "", "", minimum=0.0),
-    Property("bandgap_gllbsc", "band gap (GLLB-SC)", "eV", "eV", minimum=0.0),
-    Property("bandgap_experiment", "measured band gap if not a metal", "eV", "eV", minimum=0.0),
-    Property("nonmetal_experiment", "probability of a measured gap", "", "", minimum=0.0),
+    _metal_probability("metal_probability", "PBE", "metal", "is_metal"),
+    _gap("bandgap_nonmetal", "band gap if not a metal (PBE)"),
+    _gap("bandgap_hse", "band gap (HSE)", "gap_hse", "hse"),
+    _metal_probability("metal_probability_hse", "HSE"),
+    _gap("bandgap_gllbsc", "band gap (GLLB-SC)", "gap_gllbsc", "gllbsc"),
+    _gap("bandgap_experiment", "measured band gap", "gap_experiment", "bandgap_expt", "gap_expt", "measured_gap"),
+    _metal_probability("metal_probability_experiment", "measured"),
 )
+# a network learns these gaps from crystals that are no metals; they are 0 where it says that a crystal is a metal
+METAL_OF_GAP = {"bandgap_hse": "metal_probability_hse", "bandgap_experiment": "metal_probability_experiment"}
 
 # computed from bulk and shear modulus (crystalpredict.prediction.derived)
 DERIVED = (

@@ -19,7 +19,7 @@ from crystalpredict._schema import SchemaError, parse_json, read_json_file, read
 from crystalpredict.checkpoints import files as checkpoint_files
 from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
 from crystalpredict.checkpoints.model_index import Index
-from crystalpredict.checkpoints.registry import default_model, models_folder
+from crystalpredict.checkpoints.registry import default_model, models_folder, properties_of_model
 from crystalpredict.data.dataset import CrystalTable
 from crystalpredict.errors import CheckpointError, CrystalPredictError, DataError, UsageError
 from crystalpredict.nn import ModelConfig
@@ -83,7 +83,7 @@ def config() -> dict[str, Any]:
 def index() -> dict[str, Any]:
     name = default_model().name
     whole = json.loads((models_folder() / "index.json").read_text())
-    return {**whole, "default": name, "models": {name: whole["models"][name]}}
+    return {**whole, "default": name, "unrelaxed": name, "models": {name: whole["models"][name]}}
 
 
 def provenance() -> dict[str, Any]:
@@ -198,7 +198,12 @@ def test_an_example_with_a_cell_that_no_crystal_has_is_refused(folder: Path, lat
 
 def test_an_example_of_many_atoms_packed_densely_is_refused(folder: Path) -> None:
     edge, places_ = 9.7, np.random.default_rng(0).uniform(0, 9.7, (900, 3)).tolist()
-    dense = {"lattice": (edge * np.eye(3)).tolist(), "positions": places_, "numbers": [6] * 900, "outputs": [0.0] * 5}
+    dense = {
+        "lattice": (edge * np.eye(3)).tolist(),
+        "positions": places_,
+        "numbers": [6] * 900,
+        "outputs": [0.0] * len(properties_of_model(folder)),
+    }
     (folder / "golden.json").write_text(json.dumps({"crystals": [dense]}))
     with pytest.raises(CheckpointError, match="too many atoms"):
         verify_golden(load_checkpoint(folder), folder)
@@ -281,7 +286,9 @@ def test_a_file_of_tensors_with_another_header_is_refused_in_one_line(folder: Pa
 
 
 def test_statistics_that_make_no_sense_are_refused() -> None:
-    calibration = Calibration.from_bytes((BUNDLED / CALIBRATION_FILE).read_bytes(), 5, 128)
+    calibration = Calibration.from_bytes(
+        (BUNDLED / CALIBRATION_FILE).read_bytes(), len(properties_of_model(BUNDLED)), 128
+    )
     assert calibration.domain
     fills: tuple[Callable[[Any], Any], ...] = (
         lambda old: np.full_like(old, np.nan), lambda old: np.full_like(old, np.inf), lambda old: -np.abs(old) - 1,
@@ -301,7 +308,7 @@ def test_statistics_that_make_no_sense_are_refused() -> None:
             with np.errstate(all="ignore"):
                 try:
                     changed = replace(calibration, **{part: replace(own, **{name: fill(old)})})
-                    again = Calibration.from_bytes(changed.to_bytes(), 5, 128)
+                    again = Calibration.from_bytes(changed.to_bytes(), len(properties_of_model(BUNDLED)), 128)
                 except (ValueError, IndexError):
                     refused += 1
                     continue

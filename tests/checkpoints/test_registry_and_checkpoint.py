@@ -177,10 +177,10 @@ def test_json_that_is_none_is_named(folder, name, content) -> None:
     refused(folder, name)
 
 
-@pytest.mark.parametrize("version", [0, 4, 99, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 5, 99, "1", None, 1.5])
 def test_another_format_version_is_refused(folder, version) -> None:
     edit(folder / "config.json", lambda config: config.update(format_version=version))
-    refused(folder, f"format {version!r}", "reads 1 to 3")
+    refused(folder, f"format {version!r}", "reads 1 to 4")
 
 
 CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
@@ -195,7 +195,7 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "no model": (lambda c: c.pop("model"), ("model",)),
     "no properties": (lambda c: c.pop("properties"), ("properties",)),
     "no checksum": (lambda c: c.pop("weights_sha256"), ("weights_sha256",)),
-    "a property too few": (lambda c: c["properties"].pop(), ("4 properties for 5 outputs",)),
+    "a property too few": (lambda c: c["properties"].pop(), ("11 properties for 12 outputs",)),
     "property with unknown key": (lambda c: c["properties"][0].update(colour="red"), ("properties[0]", "'colour'")),
     "property without unit": (lambda c: c["properties"][0].pop("unit"), ("unit",)),
     "property without mean": (lambda c: c["properties"][0].pop("mean"), ("mean",)),
@@ -204,7 +204,18 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "mean not a number": (lambda c: c["properties"][0].update(mean=float("nan")), ("NaN is not a finite number",)),
     "deviation 0": (lambda c: c["properties"][0].update(deviation=0), ("deviation",)),
     "unknown transform": (lambda c: c["properties"][0].update(transform="ln"), ("transform",)),
-    "attention of a later format": (lambda c: c["model"].update(attention="framed"), ("format 1 has no framed",)),
+    "properties of a later format": (lambda c: c.update(format_version=3), ("format 3 has no such properties",)),
+    "attention of a later format": (
+        lambda c: (
+            c.update(format_version=1, properties=c["properties"][:5]),
+            c["model"].update(attention="framed", outputs=5),
+        ),
+        ("format 1 has no framed",),
+    ),
+    "no volume for unrelaxed crystals": (
+        lambda c: (c["training"].update(unrelaxed=True), c["properties"][5].update(name="other")),
+        ("must predict the volume change",),
+    ),
     "unknown attention": (lambda c: c["model"].update(attention="frame"), ("'frame'", "framed")),
     "training is a number": (lambda c: c.update(training=7), ("damaged",)),
 }

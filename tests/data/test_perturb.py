@@ -121,11 +121,11 @@ def test_prepared_rows_have_the_labels_that_follow(tmp_path: Path, monkeypatch: 
     changes = column(table, "volume_change")
     assert changes[13] == pytest.approx(100 * (125 / 64 - 1))
     assert (np.delete(changes, 13) == 0).all()
-    assert column(table, "nonmetal")[[0, 9]].tolist() == [0, 1]
+    assert column(table, "metal_probability")[[0, 9]].tolist() == [1, 0]
     assert column(table, "bandgap_nonmetal")[9] == 1.0
     assert np.isnan(column(table, "bandgap_nonmetal")[0])
     assert column(table, "bandgap_hse")[9] == 1.7
-    assert column(table, "nonmetal_experiment")[9] == 0
+    assert column(table, "metal_probability_experiment")[9] == 1
 
     monkeypatch.setattr(sys, "argv", ["perturb.py", str(out), "-o", str(more), "--copies", "1.5", "--volume", "0.1"])
     perturb.main()

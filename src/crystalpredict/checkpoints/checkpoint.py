@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from crystalpredict.checkpoints.files import (
     TrainedProperty,
     format_version,
     json_bytes,
+    property_record,
     read_config,
     read_golden,
 )
@@ -88,6 +89,11 @@ class Checkpoint:
         return (self.calibration.domain if self.calibration else None) or self.training_domain
 
     @property
+    def unrelaxed(self) -> bool:
+        """Whether the model learnt from unrelaxed crystals what they relax to."""
+        return bool(self.training.get("unrelaxed", False))
+
+    @property
     def learnt(self) -> set[Identity]:
         """Identities of the properties that this model or its base models were trained on."""
         return {prop.identity for prop in self.properties} | set(map(tuple, self.training.get("learnt", ())))
@@ -95,13 +101,13 @@ class Checkpoint:
     @property
     def minima(self) -> FloatArray:
         """Smallest possible standardised values, minus infinity for properties without a minimum, (outputs,)."""
-        minima = np.array([prop.clip_to_minimum(np.array(-np.inf)) for prop in self.properties], dtype=float)
+        minima = np.array([prop.clip(np.array(-np.inf)) for prop in self.properties], dtype=float)
         return (minima - self.mean) / self.deviation
 
     def interval_centres(self, outputs: FloatArray) -> FloatArray:
         """Return values on the trained scale, not below the minima, from standardised outputs (B, outputs)."""
         values = outputs * self.deviation + self.mean
-        return np.stack([prop.clip_to_minimum(values[:, i]) for i, prop in enumerate(self.properties)], axis=1)
+        return np.stack([prop.clip(values[:, i]) for i, prop in enumerate(self.properties)], axis=1)
 
     def decode(self, outputs: FloatArray) -> dict[str, FloatArray]:
         """Return values in the unit of each property, by property name, from standardised outputs (B, outputs)."""
@@ -140,11 +146,13 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
     """
     weights = safetensors.torch.save({k: v.contiguous().cpu() for k, v in checkpoint.model.state_dict().items()})
     entries = [
-        asdict(prop) | {"mean": float(mean), "deviation": float(deviation)}
+        property_record(prop) | {"mean": float(mean), "deviation": float(deviation)}
         for prop, mean, deviation in zip(checkpoint.properties, checkpoint.mean, checkpoint.deviation, strict=True)
     ]
     config: dict[str, Any] = {
-        "format_version": format_version(checkpoint.model.config),
+        "format_version": format_version(
+            checkpoint.model.config, checkpoint.properties, unrelaxed=checkpoint.unrelaxed
+        ),
         "crystalpredict": __version__,
         "model": checkpoint.model.config.to_dict(),
         "properties": entries,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +15,13 @@ from crystalpredict._version import __version__
 from crystalpredict.checkpoints.model_index import FORMAT_VERSION, FormatVersion
 from crystalpredict.errors import CheckpointError, printable
 from crystalpredict.nn.config import ModelConfig
-from crystalpredict.properties import OUTPUT_COLUMNS, Property
+from crystalpredict.properties import OUTPUT_COLUMNS, VOLUME_CHANGE, Property
 
 Coordinate = Annotated[float, Meta(ge=-1e5, le=1e5)]  # Å
 Vector = tuple[Coordinate, Coordinate, Coordinate]
 Identity = tuple[Text, Text, Text]  # Property.identity
+_NEW_FIELDS = {"on_request": False, "maximum": None, "has_interval": True}  # of a property, in format 4, and defaults
+_OLD_TRANSFORMS = ("none", "log10")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +49,13 @@ class TrainingFacts:
     Attributes:
         learnt: identities of the properties that the model and its base models were trained on.
         elements_seen: atomic numbers of the elements in the training data.
+        unrelaxed: whether the model learnt from unrelaxed crystals what they relax to.
     """
 
     learnt: tuple[Identity, ...] = ()
     elements_seen: tuple[AtomicNumber, ...] = ()
     domain_sha256: Sha256 | None = None
+    unrelaxed: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class CheckpointConfig:
     training: dict[str, Any] = field(default_factory=dict)
     calibration_sha256: Sha256 | None = None
 
+    @property
+    def unrelaxed(self) -> bool:
+        """Whether the model is one for unrelaxed structures."""
+        return bool(self.training.get("unrelaxed", False))
+
     def __post_init__(self) -> None:
         """Raise a ValueError if the parts contradict each other."""
         known = {field.name for field in fields(TrainingFacts)}
@@ -82,9 +92,12 @@ class CheckpointConfig:
         record(facts, TrainingFacts, "training")
         if len(self.properties) != self.model.outputs:
             raise ValueError(f"there are {len(self.properties)} properties for {self.model.outputs} outputs")
-        if format_version(self.model) > self.format_version:
-            missing = "ensembles" if self.model.members > 1 else f"{self.model.attention} attention"
+        needed = format_version(self.model, self.properties, unrelaxed=self.unrelaxed)
+        if needed > self.format_version:
+            missing = {2: f"{self.model.attention} attention", 3: "ensembles", 4: "such properties or models"}[needed]
             raise ValueError(f"format {self.format_version} has no {missing}")
+        if self.unrelaxed and VOLUME_CHANGE.identity not in [prop.identity for prop in self.properties]:
+            raise ValueError("a model for unrelaxed structures must predict the volume change")
         for names in ([prop.name for prop in self.properties], [prop.column for prop in self.properties]):
             if len({name.lower() for name in names}) < len(names):
                 raise ValueError("two of the properties have the same name")
@@ -121,8 +134,19 @@ class Golden:
     crystals: Annotated[tuple[GoldenCrystal, ...], Meta(min_length=1, max_length=1000)]
 
 
-def format_version(config: ModelConfig) -> int:
+def property_record(prop: Property) -> dict[str, Any]:
+    """Return a property as a JSON object, without keys that older versions do not know, where they can be left out."""
+    kept = {each.name for each in fields(Property) if each.name not in _NEW_FIELDS}
+    return {name: value for name, value in asdict(prop).items() if name in kept or value != _NEW_FIELDS.get(name)}
+
+
+def format_version(config: ModelConfig, properties: Iterable[Property] = (), *, unrelaxed: bool = False) -> int:
     """Return the oldest checkpoint format that can describe a network, so that older versions can read it."""
+    if unrelaxed or any(
+        _NEW_FIELDS.keys() & property_record(prop).keys() or prop.transform not in _OLD_TRANSFORMS
+        for prop in properties
+    ):
+        return 4
     return 3 if config.members > 1 else 2 if config.vectors else 1
 
 

@@ -9,8 +9,9 @@ from msgspec import Meta
 
 from crystalpredict._schema import Count, FileName, Sha256, Summary, Word
 
-# of checkpoints; 2 added attention other than that of the paper, 3 ensembles
-FORMAT_VERSION = 3
+# of checkpoints; 2 added attention other than that of the paper, 3 ensembles, 4 models for unrelaxed structures and
+# properties on request, with a maximum, without intervals or in percent of change
+FORMAT_VERSION = 4
 FormatVersion = Annotated[int, Meta(ge=1, le=FORMAT_VERSION)]
 
 
@@ -49,13 +50,22 @@ class IndexFolder:
 
 @dataclass(frozen=True)
 class Index:
-    """index.json, the bundled models by name; `default` is the name of one of them."""
+    """index.json, the bundled models by name.
+
+    Attributes:
+        default: name of the model that is used if none is named.
+        unrelaxed: name of the model for unrelaxed structures.
+        models: by name.
+        reference_energies: of the known phases.
+    """
 
     default: FileName
+    unrelaxed: FileName
     models: Annotated[dict[FileName, IndexModel], Meta(min_length=1)]
     reference_energies: IndexFolder
 
     def __post_init__(self) -> None:
-        """Raise a ValueError if the default is not one of the models."""
-        if self.default not in self.models:
-            raise ValueError(f"default is {self.default!r}, which is not one of the models")
+        """Raise a ValueError if the default, or the model for unrelaxed structures, is not one of the models."""
+        for name in ("default", "unrelaxed"):
+            if getattr(self, name) not in self.models:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, which is not one of the models")

@@ -227,16 +227,26 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def find_model(name: str | os.PathLike[str] | None = None) -> Path:
+def find_model(name: str | os.PathLike[str] | None = None, *, unrelaxed: bool = False) -> Path:
     """Return the folder of a model.
 
     Args:
         name: of a bundled or installed model, or path of a checkpoint folder; None: the default model.
+        unrelaxed: whether the model is to predict from unrelaxed structures what they relax to.
 
     Raises:
-        UsageError: there is no such model, or the name is ambiguous.
+        UsageError: there is no such model, the name is ambiguous, or the model is not one for unrelaxed structures.
         CheckpointError: a file of a bundled model is missing or altered.
     """
+    if unrelaxed:
+        special = _index().unrelaxed
+        folder = find_model(special if name is None else name)
+        config = config_of_model(folder)
+        if config and not config.unrelaxed:
+            raise UsageError(
+                f"model {folder.name} learnt from relaxed structures only: leave out --model, or use {special}"
+            )
+        return folder
     if isinstance(name, os.PathLike):  # never the name of a model
         name = str(Path(name).absolute())
     bundled = bundled_models()

@@ -61,6 +61,24 @@ ModelName = Annotated[
         help="Name of a bundled or installed model, or a checkpoint folder.",
     ),
 ]
+Unrelaxed = Annotated[
+    bool,
+    typer.Option(
+        "--unrelaxed",
+        rich_help_panel=MODEL,
+        help="The structures are not relaxed: predict the crystals that they relax to, and by how much volumes change.",
+    ),
+]
+WriteRelaxed = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR|FILE.extxyz",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="With --unrelaxed: write the cells of the rows at their relaxed volumes, into a folder as CIFs with the "
+        "names of their sources, or into one file.",
+    ),
+]
 StructureColumn = Annotated[
     str | None,
     typer.Option(

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from crystalpredict._files import refuse_existing, refuse_unwritable, resolve_link
-from crystalpredict.checkpoints.registry import cache_folder, find_model
+from crystalpredict.checkpoints.registry import cache_folder, config_of_model, find_model
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.interrupts import Interrupts, one_interrupt
 from crystalpredict.cli.options import (
@@ -36,7 +36,9 @@ from crystalpredict.cli.options import (
     StructureColumn,
     TimeoutPerFile,
     Top,
+    Unrelaxed,
     Where,
+    WriteRelaxed,
     given,
     output_option,
 )  # fmt: skip
@@ -45,7 +47,7 @@ from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.cli.terminal import messages, say
-from crystalpredict.errors import UsageError
+from crystalpredict.errors import StructureError, UsageError
 from crystalpredict.io.inputs import expand
 from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.rows import record
@@ -54,6 +56,7 @@ from crystalpredict.prediction.writers import Format
 from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
+    from crystalpredict.io.cell_writers import CellWriter
     from crystalpredict.prediction.resume import Cursor, PartialFile
     from crystalpredict.prediction.rows import Prediction
     from crystalpredict.prediction.selection import Selection
@@ -76,11 +79,12 @@ def predict(
             rich_help_panel=MODEL,
             help="Property to predict: bandgap, formation_energy, e_above_hull, bulk_modulus, shear_modulus; "
             "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio; from the formation energy: hull_distance, "
-            "decomposes_to, known_phase, total_energy. Repeat it, or separate names by commas. "
-            "Default: all of the model.",
+            "decomposes_to, known_phase, total_energy; other gaps: bandgap_hse, bandgap_gllbsc, bandgap_experiment, "
+            "metal_probability; volume_change. Repeat it, or separate names by commas. Default: the first five.",
         ),
     ] = None,
     model: ModelName = None,
+    unrelaxed: Unrelaxed = False,
     entries: Entries = None,
     no_reference: NoReference = False,
     convention: ConventionName = Convention.mp2018,
@@ -99,6 +103,7 @@ def predict(
         Path | None,
         output_option("Write to this file: .csv, .json, .jsonl (also .gz), .parquet."),
     ] = None,
+    write_relaxed: WriteRelaxed = None,
     null: Null = False,
     structure_column: StructureColumn = None,
     jobs: Jobs = 0,
@@ -185,7 +190,11 @@ def predict(
     if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
-    folder = find_model(model)
+    model = None if unrelaxed and "model" not in given(ctx) else model  # a setting names that for relaxed structures
+    folder = find_model(model, unrelaxed=unrelaxed)
+    if write_relaxed:
+        replaced = force or resume or bool(shard)
+        refuse_to_write_relaxed(write_relaxed, folder, inputs, cached=bool(cache), resume=resume, replaced=replaced)
     with one_interrupt() as interrupts, ExitStack() as stack:
         stack.enter_context(messages(quiet=quiet))
         stack.enter_context(no_garbage_collection())
@@ -203,14 +212,17 @@ def predict(
         if grows and output is not None:
             facts = {**pipeline.facts, "columns": columns, "inputs": list(inputs), "null": null}
             facts |= {"structure column": structure_column, "format": kind.value, "where": where}
-            facts |= {"shard": str(share) if share else None}
+            facts |= {"shard": str(share) if share else None, "cells": bool(write_relaxed)}
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
-        windows = stack.enter_context(windows_of(pipeline, cursor, cache, scheduler, model))
+        windows = stack.enter_context(
+            windows_of(pipeline, cursor, cache, scheduler, model or (folder.name if unrelaxed else None))
+        )
         selection = Selection.of(where, sort, top, columns)
         if part and part.position.rows and not quiet:
             say(f"{output}: resuming after {part.position.rows} rows")
         ending = Ending()
+        cells = stack.enter_context(cells_of(write_relaxed, ending)) if write_relaxed else None
         stream = (
             part.stream
             if part
@@ -221,13 +233,47 @@ def predict(
         outcome = run(
             Run(
                 windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
-                share, quiet, ending, interrupts, output,
+                share, quiet, ending, interrupts, output, cells,
             )
         )  # fmt: skip
     if ending.error:
         raise ending.error
     if outcome:
         raise typer.Exit(outcome)
+
+
+def refuse_to_write_relaxed(
+    target: Path, folder: Path, inputs: Sequence[str], *, cached: bool, resume: bool, replaced: bool
+) -> None:
+    """Raise UsageError if the model in a folder predicts no relaxed cells, or if they cannot be written to a target."""
+    from crystalpredict.io.cell_writers import XYZ_SUFFIXES, refuse_cells
+
+    config = config_of_model(folder)
+    if config and not config.unrelaxed:
+        raise UsageError("--write-relaxed needs --unrelaxed")
+    if cached:
+        raise UsageError("--write-relaxed does not go with --cache: rows from the cache have no cells")
+    if target.suffix.lower() in XYZ_SUFFIXES:
+        if resume:
+            raise UsageError("--write-relaxed goes with --resume only into a folder")
+        refuse_unwritable(target, inputs)
+    refuse_cells(target, replace=replaced)
+
+
+def cells_of(target: Path, ending: Ending) -> AbstractContextManager[CellWriter]:
+    """Return the writer of relaxed cells; an interrupted run does not replace an earlier file."""
+    from crystalpredict.io.cell_writers import cell_writer
+
+    return cell_writer(target, lambda: path_of_result(target, interrupted=ending.early))
+
+
+def write_cell(write: CellWriter, row: Prediction) -> None:
+    """Write the relaxed cell of a row; one that cannot be written costs a line on stderr."""
+    try:
+        if row.relaxed:
+            write(row.path, row.index, row.relaxed)
+    except StructureError as error:
+        say(f"{row.path}: no relaxed cell: {error}")
 
 
 def windows_of(
@@ -282,6 +328,7 @@ class Run:
     ending: Ending
     interrupts: Interrupts
     output: Path | None
+    cells: CellWriter | None
 
 
 def run(run: Run) -> int:
@@ -326,6 +373,8 @@ def run(run: Run) -> int:
     try:
         for row in rows:
             writer.write(row)
+            if run.cells:
+                write_cell(run.cells, row)
             if run.part and run.shard:
                 run.part.places.append(run.cursor.begun - 1)
     except KeyboardInterrupt:

@@ -177,7 +177,7 @@ def _value(row: Prediction, prop: Property) -> str:
 
 def _interval(row: Prediction, prop: Property) -> str:
     """Return the interval, with two digits less than in a file."""
-    if not row.values:
+    if not row.values or not prop.has_interval:
         return ""
     low, high = (written(end, prop.decimals - 2) for end in row.interval(prop.column))
     return f"[{low}..{high}]"

@@ -321,7 +321,8 @@ def _shrink(numbers: IntArray) -> IntArray:
 
 def encoded_labels(table: CrystalTable, properties: Sequence[Property]) -> FloatArray:
     """Return labels of some properties on the trained scale, not a number where missing, (C, outputs)."""
-    columns = [table.labels[:, table.properties.index(prop)].astype(float) for prop in properties]
+    known = [prop.identity for prop in table.properties]
+    columns = [table.labels[:, known.index(prop.identity)].astype(float) for prop in properties]
     return np.stack([prop.encode(column) for prop, column in zip(properties, columns, strict=True)], axis=1)
 
 

@@ -46,7 +46,7 @@ def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int)
     Impossible copies are left out.
 
     Args:
-        table: with a column of `volume_change`, in which a crystal of the rows has a label only if it is relaxed.
+        table: with a column of `volume_change`, which the crystals of the rows have; that of a relaxed one is 0.
         rows: of the table, R of them.
         how: to perturb.
         seed: of the random numbers.

@@ -112,7 +112,8 @@ class Cache:
         texts = json.dumps([row.formula, row.n_atoms, row.warnings, row.error, said])
         numbers = b""
         if row.values:
-            ends = [row.interval(column) if row.bounds else (0.0, 0.0) for column in self.columns]
+            # a column without an interval has one of no width
+            ends = [row.interval(column) if column in row.bounds else (0.0, 0.0) for column in self.columns]
             table = [[row.values[column], *end] for column, end in zip(self.columns, ends, strict=True)]
             numbers = bytes([bool(row.bounds)]) + np.array(table, dtype="<f8").tobytes()
         if len(texts) + len(numbers) < MAX_ROW_BYTES - 1000 and all(map(isfinite, row.values.values())):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import log
+from math import expm1, log
 
 import numpy as np
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
-from crystalpredict.crystals.crystal import Crystal, FloatArray, Neighbors
+from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
-from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, Property
+from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE, Property
+from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
+MAX_LOG_VOLUME_RATIO = 0.054  # of a cell over the relaxed one, without a warning; 97 % of relaxed crystals are below
 MODULI = {prop.name for prop in DERIVED}
 
 
@@ -35,6 +37,20 @@ class Outputs:
     comparison: HullComparison | None
     plain: FloatArray
     centres: FloatArray
+
+
+def volume_warning(log_ratio: float, low: float, high: float) -> str:
+    """Return the warning about a cell that is not relaxed.
+
+    Args:
+        log_ratio: logarithm of its volume over the relaxed one.
+        low: lower end of the interval of this logarithm.
+        high: its upper end; the same as the lower one if there is no interval.
+    """
+    sign = 1 if log_ratio > 0 else -1
+    size, *ends = (sign * 100 * expm1(value) for value in (log_ratio, *sorted((low, high), key=lambda end: sign * end)))
+    span = f" ({max(ends[0], 0):.0f} to {ends[1]:.0f})" if low < high else ""
+    return f"cell is {size:.0f} %{span} {'larger' if sign > 0 else 'smaller'} than it would relax to: see --unrelaxed"
 
 
 class OutputDecoder:
@@ -59,8 +75,19 @@ class OutputDecoder:
         self.errors: ErrorModel | None = calibration.errors if calibration and uncertainty else None
         self.domain = checkpoint.domain
         self._outputs = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
+        names = {name for prop in self.properties for name in self._sources_of(prop)}
+        self._sources = [self._outputs[name] for name in sorted(names & self._outputs.keys())]
         hull = hull or Hull()
         self._hull = hull if needs_hull(checkpoint.properties, asked, hull.convention) else None
+
+    def _sources_of(self, prop: Property) -> tuple[str, ...]:
+        """Names of the outputs on whose errors the interval of a property depends."""
+        if prop.name in self._outputs:
+            return (prop.name,)
+        if prop.name in MODULI:
+            return PARENTS
+        # hull and element energies are known: what remains is the error of the formation energy
+        return (E_ABOVE_HULL if prop.name == "e_above_hull_by_network" else FORMATION_ENERGY,)
 
     def begin(self, outputs: FloatArray, crystals: Sequence[Crystal]) -> Outputs:
         """Return what values, intervals and texts of some crystals are made of.
@@ -112,15 +139,20 @@ class OutputDecoder:
         crystals, centres = found.crystals, found.centres
         if not self.errors or not crystals:
             return np.empty((len(crystals), 0, 0, 2))
-        checkpoint = self.checkpoint
-        sizes = np.array([primitive_size(crystal) for crystal in crystals])
-        standardised = (centres - checkpoint.mean) / checkpoint.deviation
-        widths = self.errors.halfwidths(standardised, sizes, features) * checkpoint.deviation[:, None]
-        ends = interval_bounds(checkpoint.properties, centres, widths)
+        widths = self._halfwidths(found, features, np.arange(len(crystals)), self._sources)
+        ends = interval_bounds(self.checkpoint.properties, centres, widths)
         if found.comparison is not None and FORMATION_ENERGY in self._outputs:
             ends[:, self._outputs[FORMATION_ENERGY]] += found.comparison.shifts[:, None, None]
         columns = [self._ends(prop, values[:, i], centres, widths, ends) for i, prop in enumerate(self.properties)]
         return np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0, 0, 2))
+
+    def _halfwidths(self, found: Outputs, features: FloatArray, rows: IntArray, columns: Iterable[int]) -> FloatArray:
+        """Half the widths of the intervals of some crystals and outputs (R, outputs, levels), on the trained scale."""
+        assert self.errors is not None
+        checkpoint = self.checkpoint
+        sizes = np.array([primitive_size(found.crystals[row]) for row in rows])
+        standardised = (found.centres[rows] - checkpoint.mean) / checkpoint.deviation
+        return self.errors.halfwidths(standardised, sizes, features[rows], columns) * checkpoint.deviation[:, None]
 
     def _ends(
         self, prop: Property, values: FloatArray, centres: FloatArray, widths: FloatArray, ends: FloatArray
@@ -134,8 +166,7 @@ class OutputDecoder:
             both = (widths[:, one] * log(10), widths[:, two] * log(10))
             correlation = np.nan_to_num(self.errors.correlation[one, two])
             return derived_bounds(prop.name, 10 ** centres[:, one], 10 ** centres[:, two], both, float(correlation))
-        # hull and element energies are known: what remains is the error of the formation energy
-        source = E_ABOVE_HULL if prop.name == "e_above_hull_by_network" else FORMATION_ENERGY
+        (source,) = self._sources_of(prop)
         half = widths[:, self._outputs[source]]
         low, high = values[:, None] - half, values[:, None] + half
         return np.asarray(prop.decode(np.stack([low, high], axis=-1)))
@@ -155,6 +186,27 @@ class OutputDecoder:
             "known_phase": lambda row: comparison.known_phase(row, energies[row]),
         }
         return [{name: written[name](row) for name in self.texts} for row in range(len(energies))]
+
+    def volume_warnings(self, found: Outputs, features: FloatArray) -> list[str]:
+        """Return how each of B cells differs from the cell that it would relax to; "" if it hardly does.
+
+        Args:
+            found: from `begin`.
+            features: network features, (B, D).
+        """
+        texts = [""] * len(found.crystals)
+        column = self._outputs.get(VOLUME_CHANGE.name)
+        if column is None or self.checkpoint.unrelaxed:
+            return texts
+        logs = -found.centres[:, column]  # of the volume over the relaxed one
+        rows = np.flatnonzero(np.abs(logs) > MAX_LOG_VOLUME_RATIO)
+        ends = np.stack([logs[rows], logs[rows]], axis=1)
+        if self.errors and len(rows):
+            level = LEVELS.index(DEFAULT_LEVEL)
+            ends += self._halfwidths(found, features, rows, [column])[:, column, level, None] * np.array([-1, 1])
+        for row, (low, high) in zip(rows.tolist(), ends.tolist(), strict=True):
+            texts[row] = volume_warning(logs[row], low, high)
+        return texts
 
     def domain_warnings(
         self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray

@@ -33,11 +33,12 @@ def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tu
     Args:
         properties: Those of the model.
         targets: Names or aliases of properties of the model or derived from them, or a single name. Empty: all of the
-            model.
+            model that are not left out unless asked for.
     """
     targets = [targets] if isinstance(targets, str) else targets
     among = (*properties, *derivable(properties))
-    return tuple(dict.fromkeys(find_property(name, among) for name in targets)) or tuple(properties)
+    shown = tuple(prop for prop in properties if not prop.on_request)
+    return tuple(dict.fromkeys(find_property(name, among) for name in targets)) or shown
 
 
 def derive(name: str, bulk: FloatArray, shear: FloatArray) -> FloatArray:

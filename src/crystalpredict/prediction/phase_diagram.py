@@ -220,6 +220,8 @@ def phase_diagram(
     if not elements:
         first = f": {rows.failed[0].path}: {rows.failed[0].error}" if rows.failed else ""
         raise UsageError(f"no system, and no structure that was predicted{first}")
+    if warned := sum(bool(row.warnings) for row in rows):
+        LOG.info("%d structures have warnings, which predict shows", warned)
     inside = [candidate for candidate in candidates if elements.issuperset(candidate.phase.composition)]
     if outside := len(candidates) - len(inside):
         LOG.info("%d structures left out: they have elements that the system has not", outside)

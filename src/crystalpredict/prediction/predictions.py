@@ -74,7 +74,7 @@ class Predictions(list[Prediction]):
 def predict(  # noqa: PLR0913  what a caller may choose, by name
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, device: str = "auto",
     jobs: int = 1, cache: str | None = None, structure_column: str | None = None, uncertainty: bool = True,
-    convention: str = "mp2018",
+    convention: str = "mp2018", unrelaxed: bool = False,
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -92,6 +92,8 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
         uncertainty: Whether rows have intervals, if the model is calibrated.
         convention: Of formation energies and hulls: that of the Materials Project of 2018 or 2020, `mp2018` or
             `mp2020`, or `uncorrected`.
+        unrelaxed: Whether the structures are not relaxed: the crystals that they relax to are predicted, and by how
+            much volumes change.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -100,7 +102,7 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
         UsageError: An input names no structures, or an argument is invalid.
         CheckpointError: The model is damaged.
     """
-    folder = find_model(model)
+    folder = find_model(model, unrelaxed=unrelaxed)
     names = [targets] if isinstance(targets, str) else targets
     pipeline = Pipeline(
         folder, tuple(names), device, jobs=jobs, uncertainty=uncertainty, convention=Convention.of(convention)

@@ -20,6 +20,7 @@ from crystalpredict.nn.devices import choose_device, free_memory, max_batch_atom
 from crystalpredict.nn.inference import no_busy_cores, run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.decoder import OutputDecoder
+from crystalpredict.prediction.relaxation import add_log_changes, log_changes, scaled, with_relaxed_volumes
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
 from crystalpredict.prediction.stability import Hull
@@ -119,7 +120,47 @@ class Predictor:
 
     def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
         """Yield the predictions of some entries, computed together."""
-        crystals, neighbors = found_in(entries)
+        crystals, neighbors, changes = with_relaxed_volumes(
+            self.checkpoint, *found_in(entries), lambda *found: self._outputs(*found)[0]
+        )
+        outputs, features, too_large = self._outputs(crystals, neighbors)
+        left = log_changes(self.checkpoint, outputs) if self.checkpoint.unrelaxed else changes
+        add_log_changes(self.checkpoint, outputs, changes)
+        begun = self.decoder.begin(outputs, crystals)
+        table = self.decoder.values(begun)  # (crystals, properties)
+        ends = self.decoder.bounds(begun, table, features)
+        texts = self.decoder.texts_of(begun)
+        domain_warnings = self.decoder.domain_warnings(crystals, neighbors, features)
+        volume_warnings = self.decoder.volume_warnings(begun, features)
+        finite = np.asarray(np.isfinite(outputs).all(axis=1))
+        rows = enumerate(table.tolist())
+        for entry in entries:
+            values: dict[str, float] = {}
+            said: dict[str, str] = {}
+            bounds: dict[str, FloatArray] = {}
+            relaxed: Crystal | None = None
+            error, notes = entry.error, entry.warnings
+            if entry.neighbors:
+                row, numbers = next(rows)
+                edges = neighbors[row]
+                notes += self._isolated(edges)
+                if finite[row]:
+                    said, values = texts[row], dict(zip(self.columns, numbers, strict=True))
+                    named = zip(self.properties, ends[row], strict=False)  # none if not calibrated
+                    bounds = {prop.column: own for prop, own in named if prop.has_interval}
+                    relaxed = scaled(crystals[row], left[row]) if self.checkpoint.unrelaxed else None
+                    notes += tuple(text for text in (volume_warnings[row], domain_warnings[row]) if text)
+                else:
+                    error = self._failure(edges, row in too_large)
+            yield Prediction(
+                entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds, said, relaxed
+            )
+
+    def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, FloatArray, set[int]]:
+        """Return standardised outputs (B, outputs) and features (B, D) of crystals, and which do not fit into memory.
+
+        Of these the numbers are not a number.
+        """
         outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
         features = np.full((len(crystals), self.model.config.features), np.nan)
 
@@ -128,30 +169,12 @@ class Predictor:
             features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
 
         too_large = self._in_batches(crystals, neighbors, compute)
-        begun = self.decoder.begin(outputs, crystals)
-        table = self.decoder.values(begun)  # (crystals, properties)
-        ends = self.decoder.bounds(begun, table, features)
-        texts = self.decoder.texts_of(begun)
-        domain_warnings = self.decoder.domain_warnings(crystals, neighbors, features)
-        finite = np.isfinite(outputs).all(axis=1)
-        rows = enumerate(table.tolist())
-        for entry in entries:
-            values: dict[str, float] = {}
-            said: dict[str, str] = {}
-            bounds: dict[str, FloatArray] = {}
-            error, notes = entry.error, self._notes(entry)
-            if edges := entry.neighbors:
-                row, numbers = next(rows)
-                if finite[row]:
-                    said, values = texts[row], dict(zip(self.columns, numbers, strict=True))
-                    bounds = dict(zip(self.columns, ends[row], strict=False))  # none if not calibrated
-                    notes += (domain_warnings[row],) if domain_warnings[row] else ()
-                else:
-                    error = self._failure(edges, row in too_large)
-            yield Prediction(entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds, said)
+        return outputs, features, too_large
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
-        crystals, neighbors = found_in(entries)
+        crystals, neighbors, _ = with_relaxed_volumes(
+            self.checkpoint, *found_in(entries), lambda *found: self._outputs(*found)[0]
+        )
         features: dict[int, FloatArray] = {}
 
         def compute(rows: IntArray, batch: CrystalBatch) -> None:
@@ -165,18 +188,18 @@ class Predictor:
         too_large = self._in_batches(crystals, neighbors, compute)
         rows = iter(range(len(crystals)))
         for entry in entries:
-            found, numbers, error = None, None, entry.error
-            if entry.crystal and (edges := entry.neighbors):
+            found, numbers, error, notes = None, None, entry.error, entry.warnings
+            if entry.crystal and entry.neighbors:
                 row = next(rows)
+                edges = neighbors[row]
+                notes += self._isolated(edges)
                 found = features.get(row)
                 if found is None or not np.isfinite(found).all():
                     found, error = None, self._failure(edges, row in too_large)
                 elif per_atom:
                     main = entry.crystal.occupancies.argmax(axis=1)
                     numbers = entry.crystal.numbers[np.arange(len(main)), main]
-            yield Embedding(
-                entry.path, entry.index, entry.formula, entry.n_atoms, found, numbers, self._notes(entry), error
-            )
+            yield Embedding(entry.path, entry.index, entry.formula, entry.n_atoms, found, numbers, notes, error)
 
     def _failure(self, edges: Neighbors, too_large: bool) -> str:
         """Return why a crystal that was read has no values."""
@@ -184,13 +207,12 @@ class Predictor:
             return f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another device"
         return "the prediction is not a number: the cell is too unlike the training data"
 
-    def _notes(self, entry: Entry) -> tuple[str, ...]:
-        """Return the entry's warnings, with one for atoms without neighbours."""
-        edges = entry.neighbors
-        if edges is None or edges.edge_counts.min() > 1:
-            return entry.warnings
+    def _isolated(self, edges: Neighbors) -> tuple[str, ...]:
+        """Return a warning of atoms without neighbours; none if there are none."""
+        if edges.edge_counts.min() > 1:
+            return ()
         isolated = int(edges.counts[edges.edge_counts == 1].sum())
-        return (*entry.warnings, f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å")
+        return (f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å",)
 
     def _in_batches(
         self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]

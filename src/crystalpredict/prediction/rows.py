@@ -11,7 +11,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 if TYPE_CHECKING:
-    from crystalpredict.crystals.crystal import FloatArray, IntArray
+    from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray
     from crystalpredict.properties import Property
 
 
@@ -32,6 +32,7 @@ class Prediction:
         error: Why there are no values; empty if there are.
         bounds: By column, lower and upper ends (levels, 2) of the intervals of 50, 68, 80, 90 and 95 %, in the unit of
             the column; empty if the model is not calibrated.
+        relaxed: With a model for unrelaxed structures, the crystal at the volume that it is predicted to relax to.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Prediction:
     error: str = ""
     bounds: dict[str, FloatArray] = field(default_factory=dict, compare=False)
     texts: dict[str, str] = field(default_factory=dict)
+    relaxed: Crystal | None = field(default=None, compare=False, repr=False)
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -106,7 +108,10 @@ def columns_of(prop: Property, intervals: bool) -> list[str]:
     """Return the names of a property's columns: the value and, with `intervals`, the ends of its interval."""
     if prop.is_text:
         return [prop.column]
-    return [prop.column, *(f"{prop.column}_{end}{DEFAULT_LEVEL}" for end in ("lo", "hi") if intervals)]
+    return [
+        prop.column,
+        *(f"{prop.column}_{end}{DEFAULT_LEVEL}" for end in ("lo", "hi") if intervals and prop.has_interval),
+    ]
 
 
 def cells_of(row: Prediction, prop: Property, intervals: bool) -> list[float | str | None]:
@@ -116,7 +121,7 @@ def cells_of(row: Prediction, prop: Property, intervals: bool) -> list[float | s
     column, digits = prop.column, prop.decimals
     if prop.is_text:
         return [row.texts[column] or None]
-    values = (row.values[column], *(row.interval(column) if intervals else ()))
+    values = (row.values[column], *(row.interval(column) if intervals and prop.has_interval else ()))
     return [_rounded(value, digits) for value in values]
 
 

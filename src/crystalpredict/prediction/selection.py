@@ -13,7 +13,7 @@ from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 from crystalpredict.errors import UsageError
-from crystalpredict.properties import PROPERTIES, REQUESTED, TEXT_COLUMNS, match_property
+from crystalpredict.properties import AUXILIARY, PROPERTIES, REQUESTED, TEXT_COLUMNS, match_property
 
 Row = TypeVar("Row")
 Fields = Mapping[str, Any]
@@ -43,7 +43,7 @@ def find_field(name: str, columns: Sequence[str]) -> str:
     fields = (*columns, *COUNT_FIELDS, *TEXT_FIELDS)
     if name in fields:
         return name
-    prop = match_property(name, (*PROPERTIES, *REQUESTED))
+    prop = match_property(name, (*PROPERTIES, *REQUESTED, *AUXILIARY))
     if prop and prop.name == name and prop.column in columns:
         return prop.column
     ends = ("_lo90", "_hi90")

@@ -17,7 +17,14 @@ import numpy as np
 from crystalpredict.checkpoints.registry import REFERENCE_ENERGIES, reference_energies_folder
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray
 from crystalpredict.prediction.conventions import MIN_OCCUPANCY, composition_of, shifts_of
-from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, PROPERTIES, STABILITY, Property
+from crystalpredict.properties import (
+    E_ABOVE_HULL,
+    FORMATION_ENERGY,
+    METAL_OF_GAP,
+    PROPERTIES,
+    STABILITY,
+    Property,
+)
 from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.hull import HullPoint, hull_points
 from crystalpredict.stability.reference import Composition, ReferenceEnergies
@@ -25,6 +32,7 @@ from crystalpredict.stability.reference import Composition, ReferenceEnergies
 if TYPE_CHECKING:
     from crystalpredict.checkpoints.checkpoint import Checkpoint
 
+MIN_METAL_PROBABILITY = 0.5  # above it a crystal counts as a metal
 HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase"})
 
 
@@ -162,7 +170,8 @@ def physical_centres(
 ) -> FloatArray:
     """Return predictions (B, outputs) on the trained scale that are physically possible and agree with the hull.
 
-    An element has no formation energy below 0, which is its ground state's by definition.
+    A gap is 0 where the crystal is probably a metal. An element has no formation energy below 0, which is its ground
+    state's by definition.
 
     Args:
         checkpoint: its network's outputs they are.
@@ -171,9 +180,12 @@ def physical_centres(
         comparison: the hull at their compositions; None: the energy above hull stays the network's.
     """
     centres = plain.copy()
+    columns = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
+    for gap, metal in METAL_OF_GAP.items():
+        if gap in columns and metal in columns:
+            centres[plain[:, columns[metal]] > MIN_METAL_PROBABILITY, columns[gap]] = 0
     if not has_formation_energy(checkpoint.properties):
         return centres
-    columns = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
     energies = centres[:, columns[FORMATION_ENERGY]]  # a view
     single = [len(set(crystal.numbers[crystal.occupancies > MIN_OCCUPANCY].tolist())) == 1 for crystal in crystals]
     energies[single] = np.maximum(energies[single], 0)

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
-from crystalpredict.crystals.crystal import FloatArray, IntArray
+from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
 from crystalpredict.errors import DataError
 from crystalpredict.nn.batch import PART_ATOMS, CrystalBatch
 from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
+from crystalpredict.prediction.relaxation import add_log_changes, with_relaxed_volumes
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
 from crystalpredict.uncertainty.applicability import Domain, fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
@@ -84,6 +85,8 @@ def outputs_and_features(
 ) -> tuple[FloatArray, FloatArray]:
     """Return standardised outputs (R, outputs) and network features (R, D) of some crystals.
 
+    A network for unrelaxed crystals scales them to their relaxed volumes first, as in predictions.
+
     Args:
         checkpoint: its network computes them.
         table: of crystals.
@@ -95,19 +98,26 @@ def outputs_and_features(
     """
     model = checkpoint.model
     weight = next(model.parameters())
-    outputs = np.empty((len(rows), model.config.outputs), dtype=np.float32)
-    features = np.empty((len(rows), model.config.features), dtype=np.float32)
 
-    def compute(some: IntArray, batch: CrystalBatch) -> None:
-        found = model.features(batch.to(weight.device, weight.dtype))
-        features[some] = found.cpu().numpy()
-        outputs[some] = model.readout(found).cpu().numpy()
+    def of(crystals: list[Crystal], lists: list[Neighbors]) -> tuple[FloatArray, FloatArray]:
+        outputs = np.empty((len(rows), model.config.outputs), dtype=np.float32)
+        features = np.empty((len(rows), model.config.features), dtype=np.float32)
 
-    too_large, _ = run_in_batches(
-        [table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows], compute,
-        BatchThreads(weight.device), batch_atoms=BATCH_ATOMS, part_atoms=2 * PART_ATOMS,
-    )  # fmt: skip
-    if too_large:
-        name = table.ids[rows[min(too_large)]]
-        raise DataError(f"not enough memory for {len(too_large)} crystals, the first: id {name}")
+        def compute(some: IntArray, batch: CrystalBatch) -> None:
+            found = model.features(batch.to(weight.device, weight.dtype))
+            features[some] = found.cpu().numpy()
+            outputs[some] = model.readout(found).cpu().numpy()
+
+        too_large, _ = run_in_batches(
+            crystals, lists, compute, BatchThreads(weight.device), batch_atoms=BATCH_ATOMS, part_atoms=2 * PART_ATOMS
+        )
+        if too_large:
+            name = table.ids[rows[min(too_large)]]
+            raise DataError(f"not enough memory for {len(too_large)} crystals, the first: id {name}")
+        return outputs, features
+
+    given = [table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows]
+    crystals, lists, changes = with_relaxed_volumes(checkpoint, *given, lambda *found: of(*found)[0])
+    outputs, features = of(crystals, lists)
+    add_log_changes(checkpoint, outputs, changes)
     return outputs, features

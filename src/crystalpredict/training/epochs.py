@@ -104,7 +104,7 @@ class TrainingData:
             labels = self.encoded[rows, column]
             known = np.isfinite(labels)
             if known.any():
-                value, label = prop.clip_to_minimum(values[known, column]), labels[known]
+                value, label = prop.clip(values[known, column]), labels[known]
                 scaled[prop.name] = float(np.abs(value - label).mean())
                 in_unit[prop.name] = float(np.abs(prop.decode(value) - prop.in_unit(label)).mean())
         return scaled, in_unit

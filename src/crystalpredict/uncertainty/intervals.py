@@ -7,7 +7,7 @@ third of the crystals by size, q is a quantile of |label - p| / s over calibrati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
 
@@ -82,16 +82,19 @@ class ErrorModel:
         """Number D of network features of a crystal."""
         return int(self.weights.shape[1]) - len(KNOT_QUANTILES) - 3
 
-    def halfwidths(self, outputs: FloatArray, sizes: IntArray, features: FloatArray) -> FloatArray:
+    def halfwidths(
+        self, outputs: FloatArray, sizes: IntArray, features: FloatArray, columns: Iterable[int] | None = None
+    ) -> FloatArray:
         """Return half the widths of the intervals, standardised, (B, P, levels).
 
         Args:
             outputs: standardised predictions, (B, P).
             sizes: atoms of the primitive cell of each crystal, (B,).
             features: of the network, (B, D).
+            columns: of the properties that are needed, the others are not a number; None: all.
         """
-        halves = np.empty((*outputs.shape, len(LEVELS)))
-        for column in range(outputs.shape[1]):
+        halves = np.full((*outputs.shape, len(LEVELS)), np.nan)
+        for column in range(outputs.shape[1]) if columns is None else columns:
             design = _design(outputs[:, column], sizes, features, self.knots[column])
             scale = np.exp(np.clip(design @ self.weights[column], *self.limits[column]))
             halves[:, column] = scale[:, None] * self.quantiles[column][_size_groups(sizes, self.sizes[column])]

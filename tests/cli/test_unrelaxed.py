@@ -1,0 +1,145 @@
+"""`predict --unrelaxed`, and the cells that it writes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from pymatgen.core import Structure
+
+from crystalpredict.errors import suppress_warnings
+from crystalpredict.io.cell_writers import cif_name
+
+CHANGE, FORMATION = "volume_change_percent", "formation_energy_eV_per_atom"
+EXAMPLES = Path("examples")
+FILES = [EXAMPLES / "MgO.cif", EXAMPLES / "NaCl.cif", EXAMPLES / "Si.vasp"]
+
+
+def read(path: Path) -> Structure:
+    with suppress_warnings():
+        return Structure.from_file(str(path))
+
+
+def write(structure: Structure, path: Path) -> None:
+    with suppress_warnings():
+        structure.to(str(path))
+
+
+@pytest.fixture
+def stretched(tmp_path: Path) -> Path:
+    """Cells 10 % too large."""
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    for path in FILES:
+        structure = read(path)
+        structure.scale_lattice(structure.volume * 1.1)
+        write(structure, folder / f"{path.stem}.cif")
+    return folder
+
+
+def test_the_flag_adds_the_volume_change_and_its_interval(program, stretched: Path) -> None:
+    rows = program("predict", stretched, "--unrelaxed").rows
+    for row in rows:
+        assert -14 < float(row[CHANGE]) < -5
+        assert float(row[f"{CHANGE}_lo90"]) < float(row[CHANGE]) < float(row[f"{CHANGE}_hi90"])
+        assert "would relax" not in row["warnings"]
+    without = program("predict", stretched)
+    assert CHANGE not in without.rows[0]
+    assert sum("larger than it would relax to: see --unrelaxed" in row["warnings"] for row in without.rows) >= 2
+    (asked,) = program("predict", FILES[0], "-t", "volume_change,bandgap").rows
+    assert list(asked)[4] == CHANGE
+    kept = program("predict", stretched, "--unrelaxed", "--where", f"{CHANGE} < -5", "--sort", FORMATION, "--top", "2")
+    assert len(kept.rows) == 2
+
+
+def test_cells_are_written_at_their_relaxed_volumes(program, stretched: Path, tmp_path: Path) -> None:
+    outcome = program("predict", stretched, "--unrelaxed", "--write-relaxed", tmp_path / "relaxed")
+    for row in outcome.rows:
+        before, after = read(Path(row["path"])), read(tmp_path / "relaxed" / cif_name(row["path"], 0))
+        assert after.volume / before.volume == pytest.approx(1 + float(row[CHANGE]) / 100, rel=1e-3)
+        assert after.composition == before.composition
+    again = program("predict", stretched, "--unrelaxed", "--write-relaxed", tmp_path / "relaxed")
+    assert again.code == 2
+    assert "not empty" in again.stderr
+    assert program("predict", stretched, "--unrelaxed", "--write-relaxed", tmp_path / "relaxed", "--force").code == 0
+
+    frames = tmp_path / "all.extxyz"
+    assert program("predict", stretched, "--unrelaxed", "--write-relaxed", frames).code == 0
+    frames_read = program("predict", frames, "--unrelaxed").rows
+    assert [row["formula"] for row in frames_read] == [row["formula"] for row in outcome.rows]
+    for row in frames_read:  # already there
+        assert abs(float(row[CHANGE])) < 4
+    assert program("predict", stretched, "--unrelaxed", "--write-relaxed", frames).code == 2
+
+
+def test_equal_names_and_shared_sites(program, stretched: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    alloy = read(EXAMPLES / "NaCl.cif")
+    alloy.replace_species({"Na": {"Na": 0.5, "K": 0.5}})
+    write(alloy, other / "NaCl.cif")
+    given = (stretched / "NaCl.cif", other / "NaCl.cif")
+    assert program("predict", *given, "--unrelaxed", "--write-relaxed", tmp_path / "out").code == 0
+    mixed = read(tmp_path / "out" / cif_name(str(other / "NaCl.cif"), 0))
+    assert len(list((tmp_path / "out").rglob("NaCl.cif"))) == 2
+    assert mixed.composition.get_atomic_fraction("K") == pytest.approx(0.25)
+    outcome = program("predict", *given, "--unrelaxed", "--write-relaxed", tmp_path / "out.xyz")
+    assert len(outcome.rows) == 2
+    assert "no relaxed cell: sites that are shared or partly occupied" in outcome.stderr
+    assert (tmp_path / "out.xyz").read_text().count("Lattice=") == 1
+
+
+def test_names_of_cells_depend_on_the_source_alone(program, stretched: Path, tmp_path: Path, monkeypatch) -> None:
+    assert str(cif_name("run1/POSCAR", 0)) == "run1/POSCAR.cif"
+    assert str(cif_name("/data/a.cif", 2)) == "data/a#2.cif"
+    assert str(cif_name("table.csv#7", 0)) == "table.csv#7.cif"
+    names = {str(cif_name(path, 0)) for path in ("../a.cif", "a.cif", "a\n.cif", "a\udcff.cif", "中" * 200, "中" * 201)}
+    assert len(names) == 6
+    assert all(len(name.encode()) < 230 and ".." not in name for name in names)
+    given = ("predict", stretched, "--unrelaxed", "--write-relaxed", tmp_path / "out")
+    for shard in ("1/2", "2/2"):
+        assert program(*given, "--shard", shard, "-o", tmp_path / f"{shard[0]}.csv").code == 0
+    assert len(list((tmp_path / "out").rglob("*.cif"))) == 3
+    monkeypatch.chdir(stretched)
+    own = program("predict", "MgO.cif", "--unrelaxed", "--write-relaxed", ".", "--force")
+    assert "MgO.cif: no relaxed cell: its own CIF would be replaced" in own.stderr
+
+
+def test_rows_are_the_same_from_the_cache_and_after_a_resume(program, stretched: Path, tmp_path: Path) -> None:
+    given = ("predict", stretched, "--unrelaxed")
+    plain = program(*given).rows
+    for _ in range(2):
+        assert program(*given, "--cache", tmp_path / "cache").rows == plain
+    assert program("predict", stretched, "--cache", tmp_path / "cache").rows != plain  # another model
+    output = tmp_path / "out.csv"
+    for shard in ("1/2", "2/2"):
+        part = tmp_path / f"{shard[0]}.csv"
+        assert program(*given, "--shard", shard, "-o", part).code == 0
+    assert program("merge", tmp_path / "1.csv", tmp_path / "2.csv", "-o", output).code == 0
+    assert list(csv.DictReader(output.read_text().splitlines())) == plain
+
+
+def test_a_model_of_the_settings_is_for_relaxed_structures(program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRYSTALPREDICT_MODEL", "crystalformer-mp-ensemble")
+    assert CHANGE in program("predict", FILES[0], "--unrelaxed").rows[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--write-relaxed", "out"), "--write-relaxed needs --unrelaxed"),
+        (("--unrelaxed", "--write-relaxed", "out", "--cache", "c"), "does not go with --cache"),
+        (("--unrelaxed", "--model", "crystalformer-mp-ensemble"), "learnt from relaxed structures only"),
+        (("--unrelaxed", "--write-relaxed", "examples/NaCl.cif"), "name a folder, or a file that ends in"),
+        (
+            ("--unrelaxed", "--write-relaxed", "a.extxyz", "-o", "o.csv", "--resume"),
+            "goes with --resume only into a folder",
+        ),
+    ],
+)
+def test_what_does_not_go_together(program, arguments: tuple[str, ...], message: str) -> None:
+    outcome = program("predict", FILES[0], *arguments)
+    assert outcome.code == 2
+    assert message in outcome.stderr
+    assert len(outcome.stderr.strip().splitlines()) == 1

@@ -1,0 +1,58 @@
+"""Gaps beside those of PBE, and the probability of a metal."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crystalpredict import Predictor, load_model
+from crystalpredict.properties import find_property
+
+ROOT = Path(__file__).resolve().parents[2]
+GAPS = ("bandgap", "bandgap_hse", "bandgap_gllbsc", "bandgap_experiment")
+METALS = ("metal_probability", "metal_probability_hse", "metal_probability_experiment")
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, float]:
+    """Of the examples, by file, eV."""
+    rows = csv.DictReader((ROOT / "docs" / "examples.csv").read_text(encoding="utf-8").splitlines())
+    return {row["file"]: float(row["bandgap_eV"]) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return load_model(device="cpu", targets=[*GAPS, *METALS])
+
+
+def test_measured_gaps_are_larger_than_those_of_pbe(predictor: Predictor, measured: dict[str, float]) -> None:
+    rows = predictor.predict([str(ROOT / "examples" / name) for name in measured])
+    known = np.array(list(measured.values()))
+    found = {name: np.array([row[f"{name}_eV"] for row in rows]) for name in GAPS}
+    errors = {name: np.abs(values - known).mean() for name, values in found.items()}
+    assert errors["bandgap_experiment"] < 0.7 * errors["bandgap"]
+    assert errors["bandgap_hse"] < errors["bandgap"]
+    insulators = known > 1
+    for higher, lower in (("bandgap_hse", "bandgap"), ("bandgap_gllbsc", "bandgap_hse")):
+        assert np.mean((found[higher] > found[lower])[insulators]) > 0.7
+
+
+def test_metals_have_no_gap_and_insulators_one(predictor: Predictor, measured: dict[str, float]) -> None:
+    for row, gap in zip(
+        predictor.predict([str(ROOT / "examples" / name) for name in measured]), measured.values(), strict=True
+    ):
+        for name in METALS:
+            assert 0 <= row[name] <= 1
+            assert (row[name] > 0.6) == (gap == 0), (row.path, name)
+        if not gap:
+            assert row["bandgap_hse_eV"] == row["bandgap_experiment_eV"] == 0
+            assert row.interval("bandgap_hse_eV")[0] == 0
+
+
+def test_names_of_the_gaps() -> None:
+    known = load_model(device="cpu", targets=["bandgap"]).checkpoint.properties
+    assert find_property("measured_gap", known).name == "bandgap_experiment"
+    assert find_property("HSE", known).name == "bandgap_hse"

@@ -1,0 +1,103 @@
+"""Unrelaxed structures: what they relax to, by the model that learnt it, and the warning of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from crystalpredict import Predictor, load_model, predict
+from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.errors import UsageError, suppress_warnings
+from crystalpredict.prediction.decoder import volume_warning
+
+FORMATION, CHANGE = "formation_energy_eV_per_atom", "volume_change_percent"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FILES = [EXAMPLES / name for name in ("MgO.cif", "NaCl.cif", "CaF2.cif", "NiAl.vasp", "SrTiO3.cif", "Al2O3.cif")]
+STRETCHES = (-0.15, -0.08, 0.0, 0.08, 0.15, 0.3)  # of the volume
+
+
+@pytest.fixture(scope="module")
+def relaxing() -> Predictor:
+    return load_model(find_model(unrelaxed=True), "cpu")
+
+
+@pytest.fixture(scope="module")
+def default() -> Predictor:
+    return load_model(device="cpu", targets=["formation_energy"])
+
+
+def read(path: Path) -> Structure:
+    with suppress_warnings():
+        return Structure.from_file(str(path))
+
+
+def stretched(structure: Structure, change: float) -> Structure:
+    new = structure.copy()
+    new.scale_lattice(structure.volume * (1 + change))
+    return new
+
+
+def test_a_stretched_cell_is_what_it_relaxes_to(relaxing: Predictor) -> None:
+    structures = [read(path) for path in FILES]
+    rows = relaxing.predict([stretched(each, change) for each in structures for change in STRETCHES])
+    energies = np.array([row[FORMATION] for row in rows]).reshape(len(FILES), -1)
+    assert np.abs(energies - energies[:, 2:3]).mean() < 0.02
+    relaxed = np.array([1 + row[CHANGE] / 100 for row in rows]).reshape(len(FILES), -1) * (1 + np.array(STRETCHES))
+    assert np.abs(relaxed - 1).mean() < 0.025  # these files hold relaxed cells
+    assert np.abs(relaxed - 1).max() < 0.1
+    for row, structure, change in zip(
+        rows, np.repeat(np.array(structures, dtype=object), 6), STRETCHES * 6, strict=True
+    ):
+        assert row.relaxed is not None
+        expected = structure.volume * (1 + change) * (1 + row[CHANGE] / 100)
+        assert row.relaxed.volume == pytest.approx(expected, rel=1e-4)
+        low, high = row.interval(CHANGE)
+        assert low < row[CHANGE] < high
+
+
+def test_the_answer_is_that_of_the_crystal_not_of_its_cell(relaxing: Predictor) -> None:
+    primitive = stretched(read(EXAMPLES / "SrTiO3.cif"), 0.1)
+    twice = primitive.copy()
+    twice.make_supercell([[1, 1, 0], [0, 2, 0], [0, 0, 1]])
+    turned = Structure(
+        Lattice(primitive.lattice.matrix @ np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])),
+        primitive.species, primitive.frac_coords,
+    )  # fmt: skip
+    one, two, three = relaxing.predict([primitive, twice, turned])
+    for other in (two, three):
+        assert other.values == pytest.approx(one.values, rel=1e-3, abs=2e-4)
+
+
+def test_a_relaxed_model_warns_of_a_cell_that_is_not_relaxed(default: Predictor) -> None:
+    structures = [read(path) for path in FILES]
+    for change, word in ((0.12, "larger"), (-0.12, "smaller")):
+        rows = default.predict([stretched(each, change) for each in structures])
+        told = [row for row in rows if any(f"{word} than it would relax to" in text for text in row.warnings)]
+        assert len(told) >= len(rows) - 1
+    quiet = [row for row in default.predict(structures) if not any("would relax" in text for text in row.warnings)]
+    assert len(quiet) >= len(structures) - 1
+
+
+def test_what_the_warning_says() -> None:
+    assert volume_warning(np.log(1.09), np.log(1.07), np.log(1.11)) == (
+        "cell is 9 % (7 to 11) larger than it would relax to: see --unrelaxed"
+    )
+    assert volume_warning(np.log(0.91), np.log(0.89), np.log(0.93)) == (
+        "cell is 9 % (7 to 11) smaller than it would relax to: see --unrelaxed"
+    )
+    assert volume_warning(np.log(1.06), np.log(0.99), np.log(1.11)).startswith("cell is 6 % (0 to 11) larger")
+    assert volume_warning(0.1, 0.1, 0.1).startswith("cell is 11 % larger")
+
+
+def test_from_python(tmp_path: Path) -> None:
+    structure = stretched(read(EXAMPLES / "MgO.cif"), 0.1)
+    frame = predict([structure], unrelaxed=True).to_frame()
+    assert frame.loc[0, CHANGE] == pytest.approx(-9, abs=5)
+    assert f"{CHANGE}_lo90" in frame
+    assert CHANGE not in predict([structure]).to_frame()
+    assert CHANGE in predict([structure], targets=["volume_change"]).to_frame()  # on request
+    with pytest.raises(UsageError, match="learnt from relaxed structures only"):
+        predict([structure], "crystalformer-mp-ensemble", unrelaxed=True)
