@@ -1,4 +1,4 @@
-"""Screen: halide perovskites made by substitution in CsPbBr3, ranked by their predicted energy above hull."""
+"""Screen: halide perovskites made by substitution in CsPbBr3, ranked by the energy above hull of what they relax to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def candidates(parent: Structure) -> dict[str, Structure]:
 def main() -> None:
     """Print the candidates with a suitable gap that may be stable."""
     crystals = candidates(Structure.from_file(PARENT))
-    rows = load_model(targets=["bandgap", "e_above_hull", "bulk_modulus"]).predict(crystals.values())
+    model = load_model("crystalformer-mp-unrelaxed", targets=["bandgap", "e_above_hull", "bulk_modulus"])
+    rows = model.predict(crystals.values())
     usual = [row for row in rows if not row.error and not row.warnings]
     found = [
         row

@@ -10,9 +10,17 @@ from pathlib import Path
 
 import pytest
 
-MODELS = ["crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble", "crystalframer-mp"]
+MODELS = [
+    "crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble", "crystalframer-mp",
+    "crystalformer-mp-unrelaxed",
+]  # fmt: skip
 TARGETS = ["bandgap", "formation_energy", "e_above_hull", "bulk_modulus", "shear_modulus"]
+REQUESTED = [
+    "volume_change", "metal_probability", "bandgap_hse", "metal_probability_hse", "bandgap_gllbsc",
+    "bandgap_experiment", "metal_probability_experiment",
+]  # fmt: skip
 DERIVED = [
+    *REQUESTED,
     "youngs_modulus", "poisson_ratio", "pugh_ratio", "hull_distance", "total_energy", "decomposes_to", "known_phase",
     "e_above_hull_by_network",
 ]  # fmt: skip
@@ -57,7 +65,13 @@ def test_bash_completes_commands_options_and_values_once_installed(surroundings,
         ("crystalpredict", "models", "ver"): ["verify"],
         ("crystalpredict", "predict", "--timeout"): ["--timeout-per-file"],
         ("crystalpredict", "predict", "--target", ""): [*TARGETS, *DERIVED],
-        ("crystalpredict", "predict", "-t", "bandgap,b"): ["bandgap,bandgap", "bandgap,bulk_modulus"],
+        ("crystalpredict", "predict", "-t", "bandgap,b"): [
+            "bandgap,bandgap",
+            "bandgap,bulk_modulus",
+            "bandgap,bandgap_hse",
+            "bandgap,bandgap_gllbsc",
+            "bandgap,bandgap_experiment",
+        ],
         ("crystalpredict", "predict", "--format", "js"): ["json", "jsonl"],
         ("crystalpredict", "evaluate", "--model", "cry"): MODELS,
         ("crystalpredict", "predict", "--model", "nowhere", "-t", "b"): [""],
@@ -83,7 +97,9 @@ def test_zsh_completes(surroundings, tmp_path) -> None:
     stubs = "compdef() { }; _arguments() { print -l -- $@ }; "
     ask = "words=(crystalpredict predict --target b); CURRENT=4; _crystalpredict_completion"
     (line,) = run("zsh", f"{stubs}source ~/.zfunc/_crystalpredict; {ask}", surroundings)
-    assert [word for word in (*TARGETS, *DERIVED) if f'"{word}"' in line] == ["bandgap", "bulk_modulus"]
+    assert [word for word in (*TARGETS, *DERIVED) if f'"{word}"' in line] == [
+        "bandgap", "bulk_modulus", "bandgap_hse", "bandgap_gllbsc", "bandgap_experiment",
+    ]  # fmt: skip
 
 
 def test_fish_completes(surroundings) -> None:

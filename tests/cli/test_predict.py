@@ -174,7 +174,8 @@ def test_json_and_json_lines_hold_the_numbers_of_the_csv(program, tmp_path, cscl
     assert whole == lines
     assert [list(item) for item in whole] == [COLUMNS] * 2
     assert {column: whole[0][column] for column in VALUES} == {column: float(row[column]) for column in VALUES}
-    assert (whole[0]["index"], whole[0]["n_atoms"], whole[0]["warnings"], whole[0]["error"]) == (0, 2, [], None)
+    assert (whole[0]["index"], whole[0]["n_atoms"], whole[0]["error"]) == (0, 2, None)
+    assert "; ".join(whole[0]["warnings"]) == row["warnings"]
     assert (whole[1]["formula"], whole[1]["n_atoms"], whole[1]["bandgap_eV"]) == (None, None, None)
     assert whole[1]["error"] == failed["error"]
 

@@ -101,6 +101,8 @@ def test_names_of_cells_depend_on_the_source_alone(program, stretched: Path, tmp
     for shard in ("1/2", "2/2"):
         assert program(*given, "--shard", shard, "-o", tmp_path / f"{shard[0]}.csv").code == 0
     assert len(list((tmp_path / "out").rglob("*.cif"))) == 3
+    twice = program("predict", FILES[0], FILES[1], FILES[0], "--unrelaxed", "--write-relaxed", tmp_path / "twice")
+    assert len(list((tmp_path / "twice").rglob("*.cif"))) == len(twice.rows) == 3
     monkeypatch.chdir(stretched)
     own = program("predict", "MgO.cif", "--unrelaxed", "--write-relaxed", ".", "--force")
     assert "MgO.cif: no relaxed cell: its own CIF would be replaced" in own.stderr

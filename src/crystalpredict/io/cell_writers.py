@@ -54,9 +54,15 @@ def cell_writer(target: Path, final_path: Callable[[], Path] | None = None) -> I
             yield append
         return
     target.mkdir(parents=True, exist_ok=True)
+    written: set[PurePath] = set()
 
     def write(path: str, index: int, crystal: Crystal) -> None:
-        place = target / cif_name(path, index)
+        name, number = cif_name(path, index), 1
+        while name in written:  # the id of a row may be that of another; a.vasp may stand beside a.vasp.cif
+            number += 1
+            name = name.with_name(f"{cif_name(path, index).stem}-{number}.cif")
+        written.add(name)
+        place = target / name
         if place.exists() and Path(path).exists() and place.samefile(path):
             raise StructureError("its own CIF would be replaced: name another folder for cells")
         with write_atomically(place) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import expm1, log
 
 import numpy as np
@@ -18,7 +19,10 @@ from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, V
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
-MAX_LOG_VOLUME_RATIO = 0.054  # of a cell over the relaxed one, without a warning; 97 % of relaxed crystals are below
+# of the logarithm of a cell's volume over the relaxed one, the end of its interval that is nearer to 0; 97 % of relaxed
+# crystals stay below (mp2018/val)
+MAX_SURE_LOG_RATIO = 0.0125
+MAX_LOG_RATIO = 0.055  # of this logarithm, for a model without intervals
 MODULI = {prop.name for prop in DERIVED}
 
 
@@ -37,6 +41,11 @@ class Outputs:
     comparison: HullComparison | None
     plain: FloatArray
     centres: FloatArray
+
+    @cached_property
+    def sizes(self) -> IntArray:
+        """Number of atoms in the primitive cell of each crystal, (B,)."""
+        return np.array([primitive_size(crystal) for crystal in self.crystals], dtype=int)
 
 
 def volume_warning(log_ratio: float, low: float, high: float) -> str:
@@ -150,7 +159,7 @@ class OutputDecoder:
         """Half the widths of the intervals of some crystals and outputs (R, outputs, levels), on the trained scale."""
         assert self.errors is not None
         checkpoint = self.checkpoint
-        sizes = np.array([primitive_size(found.crystals[row]) for row in rows])
+        sizes = found.sizes[rows]
         standardised = (found.centres[rows] - checkpoint.mean) / checkpoint.deviation
         return self.errors.halfwidths(standardised, sizes, features[rows], columns) * checkpoint.deviation[:, None]
 
@@ -199,13 +208,13 @@ class OutputDecoder:
         if column is None or self.checkpoint.unrelaxed:
             return texts
         logs = -found.centres[:, column]  # of the volume over the relaxed one
-        rows = np.flatnonzero(np.abs(logs) > MAX_LOG_VOLUME_RATIO)
-        ends = np.stack([logs[rows], logs[rows]], axis=1)
+        rows = np.flatnonzero(np.abs(logs) > (MAX_SURE_LOG_RATIO if self.errors else MAX_LOG_RATIO))
+        half: FloatArray = np.zeros(len(rows))
         if self.errors and len(rows):
-            level = LEVELS.index(DEFAULT_LEVEL)
-            ends += self._halfwidths(found, features, rows, [column])[:, column, level, None] * np.array([-1, 1])
-        for row, (low, high) in zip(rows.tolist(), ends.tolist(), strict=True):
-            texts[row] = volume_warning(logs[row], low, high)
+            half = self._halfwidths(found, features, rows, [column])[:, column, LEVELS.index(DEFAULT_LEVEL)]
+        for row, log_ratio, width in zip(rows.tolist(), logs[rows].tolist(), half.tolist(), strict=True):
+            if abs(log_ratio) - width > MAX_SURE_LOG_RATIO:
+                texts[row] = volume_warning(log_ratio, log_ratio - width, log_ratio + width)
         return texts
 
     def domain_warnings(

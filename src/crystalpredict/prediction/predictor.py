@@ -149,7 +149,7 @@ class Predictor:
                     named = zip(self.properties, ends[row], strict=False)  # none if not calibrated
                     bounds = {prop.column: own for prop, own in named if prop.has_interval}
                     relaxed = scaled(crystals[row], left[row]) if self.checkpoint.unrelaxed else None
-                    notes += tuple(text for text in (volume_warnings[row], domain_warnings[row]) if text)
+                    notes += tuple(text for text in (domain_warnings[row], volume_warnings[row]) if text)
                 else:
                     error = self._failure(edges, row in too_large)
             yield Prediction(

@@ -67,6 +67,10 @@ def start_run(
     base = load_checkpoint(start_folder) if start_folder else None
     if base and base.model.config.members > 1:
         raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
+    if base and base.unrelaxed:
+        raise UsageError(
+            f"{base.name} is for unrelaxed structures, which it scales before it predicts: start from another"
+        )
     network = base.model.config if base else ModelConfig()
     added = options.directions and network.attention != "framed"
     if added:
