@@ -26,6 +26,7 @@ from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, FloatArray,
 from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.crystals.neighbors import find_neighbors_of_many
 from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.data.perturb import EV_PER_GPA_A3
 from crystalpredict.io.entries import Entry
 from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.prediction.relaxation import scaled
@@ -34,7 +35,6 @@ from crystalpredict.prediction.rows import Prediction
 COLUMN = "formation_energy_eV_per_atom"
 MAX_ATOMS = 40
 SUBSTITUTED = 300
-EV_PER_GPA_A3 = 1 / 160.21766
 Row = dict[str, Any]
 
 

@@ -18,6 +18,7 @@ from crystalpredict._files import file_sha256
 from crystalpredict._schema import record
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, properties_of, save_checkpoint
 from crystalpredict.checkpoints.files import TrainedProperty
+from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.data.dataset import CrystalTable
 from crystalpredict.io.entries import read_entries
 from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of
@@ -70,18 +71,21 @@ def main() -> None:
         training["unrelaxed"] = True
     model = ensemble_of(members).eval()
     checkpoint = Checkpoint(options.folder.name, model, properties, mean, deviation, training)
-    files = sorted(EXAMPLES.iterdir())
-    radius = model.config.radius
-    golden = [
-        entry.crystal
-        for path in files
-        for entry in read_entries(str(path), radius, vectors=model.config.vectors)
-        if entry.crystal
-    ]
+    golden = golden_crystals(model.config)
     save_checkpoint(checkpoint, options.folder, golden, options.card.read_text(encoding="utf-8"))
     uses = [use for use in ("default", "unrelaxed") if getattr(options, use)]
     enter_in_index(options.folder, options.summary, [prop.name for prop in properties], uses)
     print(f"{options.folder}: written, with outputs for {len(golden)} crystals")
+
+
+def golden_crystals(config: ModelConfig) -> list[Crystal]:
+    """The crystals of examples/, whose outputs a checkpoint keeps."""
+    return [
+        entry.crystal
+        for path in sorted(EXAMPLES.iterdir())
+        for entry in read_entries(str(path), config.radius, vectors=config.vectors)
+        if entry.crystal
+    ]
 
 
 def with_outputs(model: Crystalformer, rows: list[int]) -> Crystalformer:

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from export import EXAMPLES, refresh_index
+from export import golden_crystals, refresh_index
 from torch import Tensor, nn
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, encoded_labels, neighbor_table, scale_of_labels
-from crystalpredict.io.entries import read_entries
 from crystalpredict.nn import Crystalformer
 from crystalpredict.properties import Property, find_property
 from crystalpredict.training.calibrate import outputs_and_features
@@ -63,14 +62,8 @@ def main() -> None:
         with torch.inference_mode():
             errors = (head(inputs[1])[:, 0] - known[parts[1]]).abs() * checkpoint.deviation[column]
         print(f"{names[column]}: error {errors.mean():.4f}, median {errors.median():.4f}, on the trained scale")
-    golden = [
-        entry.crystal
-        for path in sorted(EXAMPLES.iterdir())
-        for entry in read_entries(str(path), config.radius, vectors=config.vectors)
-        if entry.crystal
-    ]
     card = (options.folder / "README.md").read_text(encoding="utf-8")
-    save_checkpoint(replace(checkpoint, calibration=None), options.folder, golden, card)
+    save_checkpoint(replace(checkpoint, calibration=None), options.folder, golden_crystals(config), card)
     refresh_index(options.folder)
 
 

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from crystalpredict._files import refuse_existing, refuse_unwritable, resolve_link
-from crystalpredict.checkpoints.registry import cache_folder, config_of_model, find_model
+from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.cli.completion import target_names
 from crystalpredict.cli.interrupts import Interrupts, one_interrupt
 from crystalpredict.cli.options import (
@@ -44,10 +44,11 @@ from crystalpredict.cli.options import (
 )  # fmt: skip
 from crystalpredict.cli.output import format_of, opened, path_of_result, writer_of
 from crystalpredict.cli.progress import Forecast, count_sources
+from crystalpredict.cli.relaxed_cells import cells_of, refuse_to_write_relaxed, write_cell
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.cli.terminal import messages, say
-from crystalpredict.errors import StructureError, UsageError
+from crystalpredict.errors import UsageError
 from crystalpredict.io.inputs import expand
 from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.rows import record
@@ -222,7 +223,7 @@ def predict(
         if part and part.position.rows and not quiet:
             say(f"{output}: resuming after {part.position.rows} rows")
         ending = Ending()
-        cells = stack.enter_context(cells_of(write_relaxed, ending)) if write_relaxed else None
+        cells = stack.enter_context(cells_of(write_relaxed, lambda: ending.early)) if write_relaxed else None
         stream = (
             part.stream
             if part
@@ -240,40 +241,6 @@ def predict(
         raise ending.error
     if outcome:
         raise typer.Exit(outcome)
-
-
-def refuse_to_write_relaxed(
-    target: Path, folder: Path, inputs: Sequence[str], *, cached: bool, resume: bool, replaced: bool
-) -> None:
-    """Raise UsageError if the model in a folder predicts no relaxed cells, or if they cannot be written to a target."""
-    from crystalpredict.io.cell_writers import XYZ_SUFFIXES, refuse_cells
-
-    config = config_of_model(folder)
-    if config and not config.unrelaxed:
-        raise UsageError("--write-relaxed needs --unrelaxed")
-    if cached:
-        raise UsageError("--write-relaxed does not go with --cache: rows from the cache have no cells")
-    if target.suffix.lower() in XYZ_SUFFIXES:
-        if resume:
-            raise UsageError("--write-relaxed goes with --resume only into a folder")
-        refuse_unwritable(target, inputs)
-    refuse_cells(target, replace=replaced)
-
-
-def cells_of(target: Path, ending: Ending) -> AbstractContextManager[CellWriter]:
-    """Return the writer of relaxed cells; an interrupted run does not replace an earlier file."""
-    from crystalpredict.io.cell_writers import cell_writer
-
-    return cell_writer(target, lambda: path_of_result(target, interrupted=ending.early))
-
-
-def write_cell(write: CellWriter, row: Prediction) -> None:
-    """Write the relaxed cell of a row; one that cannot be written costs a line on stderr."""
-    try:
-        if row.relaxed:
-            write(row.path, row.index, row.relaxed)
-    except StructureError as error:
-        say(f"{row.path}: no relaxed cell: {error}")
 
 
 def windows_of(

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crystalpredict.crystals.cell import valid_cells
+from crystalpredict.crystals.cell import MIN_DISTANCE, valid_cells
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.data.dataset import CrystalTable
 from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE
 
 EV_PER_GPA_A3 = 1 / 160.21766
 MIN_LOG_VOLUME, MAX_LOG_VOLUME = -0.95, 0.40
-MIN_PERTURBED_DISTANCE = 0.5  # Å, as for any crystal
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int)
     labels[:, column] = VOLUME_CHANGE.in_unit(VOLUME_CHANGE.encode(labels[:, column]) - logs)
     ids = np.array([f"{name}~{seed}" for name in copies.ids])
     copies = replace(copies, ids=ids, lattices=lattices, fractional=fractional, labels=labels)
-    possible = np.flatnonzero(valid_cells(lattices, copies.sizes.tolist(), MIN_PERTURBED_DISTANCE))
+    possible = np.flatnonzero(valid_cells(lattices, copies.sizes.tolist(), MIN_DISTANCE))
     return copies.take(possible), possible
 
 

@@ -1,0 +1,52 @@
+"""`--write-relaxed` of `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalpredict._files import refuse_unwritable
+from crystalpredict.checkpoints.registry import config_of_model
+from crystalpredict.cli.output import path_of_result
+from crystalpredict.cli.terminal import say
+from crystalpredict.errors import StructureError, UsageError
+
+if TYPE_CHECKING:
+    from crystalpredict.io.cell_writers import CellWriter
+    from crystalpredict.prediction.rows import Prediction
+
+
+def refuse_to_write_relaxed(
+    target: Path, folder: Path, inputs: Sequence[str], *, cached: bool, resume: bool, replaced: bool
+) -> None:
+    """Raise UsageError if the model in a folder predicts no relaxed cells, or if they cannot be written to a target."""
+    from crystalpredict.io.cell_writers import XYZ_SUFFIXES, refuse_cells
+
+    config = config_of_model(folder)
+    if config and not config.unrelaxed:
+        raise UsageError("--write-relaxed needs --unrelaxed")
+    if cached:
+        raise UsageError("--write-relaxed does not go with --cache: rows from the cache have no cells")
+    if target.suffix.lower() in XYZ_SUFFIXES:
+        if resume:
+            raise UsageError("--write-relaxed goes with --resume only into a folder")
+        refuse_unwritable(target, inputs)
+    refuse_cells(target, replace=replaced)
+
+
+def cells_of(target: Path, interrupted: Callable[[], bool]) -> AbstractContextManager[CellWriter]:
+    """Return the writer of relaxed cells; an `interrupted` run does not replace an earlier file."""
+    from crystalpredict.io.cell_writers import cell_writer
+
+    return cell_writer(target, lambda: path_of_result(target, interrupted=interrupted()))
+
+
+def write_cell(write: CellWriter, row: Prediction) -> None:
+    """Write the relaxed cell of a row; one that cannot be written costs a line on stderr."""
+    try:
+        if row.relaxed:
+            write(row.path, row.index, row.relaxed)
+    except StructureError as error:
+        say(f"{row.path}: no relaxed cell: {error}")
