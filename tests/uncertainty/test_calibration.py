@@ -166,6 +166,17 @@ def test_well_known_crystals_have_no_warning(predictor) -> None:
     assert not any(warned(predictor, list(STRUCTURES.values())))
 
 
+METALS = {"Li": (3.51, 2), "Na": (4.29, 2), "K": (5.33, 2), "Ca": (5.58, 4), "Sr": (6.08, 4), "Ba": (5.02, 2)}  # Å
+
+
+@pytest.mark.parametrize("symbol", METALS)
+def test_metals_of_large_atoms_at_their_measured_cells_have_no_warning(predictor, symbol) -> None:
+    length, atoms = METALS[symbol]
+    centred = [[0, 0, 0], [0.5, 0.5, 0.5]] if atoms == 2 else [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    (row,) = predictor.predict([Structure(Lattice.cubic(length), [symbol] * atoms, centred)])
+    assert row.warnings == ()
+
+
 @pytest.mark.parametrize("stretch", [0.75, 1.3])
 def test_every_stretched_or_compressed_crystal_has_a_warning(predictor, stretch) -> None:
     structures = [structure.copy() for structure in STRUCTURES.values()]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crystalpredict.crystals.crystal import lattice_from_parameters
+from crystalpredict.io.matching import structure_matcher
 
 MAX_TRIES = 8  # known crystals that are compared with one
 Row = dict[str, Any]
@@ -25,31 +25,24 @@ def substituted(targets: Sequence[Row], known: Sequence[Row], random: np.random.
         known: rows of crystals to exchange elements in.
         random: decides the order and which of several known crystals is taken.
     """
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-    from pymatgen.core.structure import Structure
-
-    def structure(row: Row, species: Sequence[str]) -> Structure:
-        return Structure(lattice_from_parameters(row["lattice"]), species, row["frac_coords"])
-
     by_others: dict[Any, list[tuple[Row, str]]] = defaultdict(list)
     counts: Counter[str]
     for row in known:
         counts = Counter(row["species"])
         for symbol in counts if len(counts) > 1 else ():
             by_others[_others(counts, symbol)].append((row, symbol))
-    matcher = StructureMatcher(scale=True, attempt_supercell=False)
+    alike = structure_matcher()
     for number in random.permutation(len(targets)).tolist():
         row = targets[number]
         counts = Counter(row["species"])
         choices = [
             (other, old, new) for new in sorted(counts) for other, old in by_others[_others(counts, new)] if old != new
         ]
-        wanted = structure(row, row["species"])
         for choice in random.permutation(len(choices))[:MAX_TRIES].tolist():
             other, old, new = choices[choice]
-            species = [new if symbol == old else symbol for symbol in other["species"]]
-            if matcher.fit(structure(other, species), wanted):
-                yield row, {**other, "species": species}
+            cell = {**other, "species": [new if symbol == old else symbol for symbol in other["species"]]}
+            if alike(cell, row):
+                yield row, cell
                 break
 
 

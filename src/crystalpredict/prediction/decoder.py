@@ -218,7 +218,17 @@ class OutputDecoder:
         return texts
 
     def domain_warnings(
-        self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray
+        self, found: Outputs, neighbors: Sequence[Neighbors], features: FloatArray, volumes_known: Sequence[bool]
     ) -> list[str]:
-        """Return how each of B crystals differs from the training data; "" if it does not, or without a domain."""
-        return self.domain.warnings(crystals, neighbors, features) if self.domain else [""] * len(crystals)
+        """Return how each of B crystals differs from the training data; "" if it does not, or without a domain.
+
+        Args:
+            found: from `begin`.
+            neighbors: of the crystals, (B,).
+            features: network features, (B, D).
+            volumes_known: whether the network's own prediction of the relaxed volume, if it has one, is good, (B,).
+        """
+        if self.domain is None:
+            return [""] * len(neighbors)
+        known = volumes_known if VOLUME_CHANGE.name in self._outputs else None
+        return self.domain.warnings(found.crystals, neighbors, features, known)
