@@ -5,7 +5,8 @@ python scripts/fit_head.py models/crystalformer-mp gaps.npz bandgap_hse --base b
 
 The hidden layer of the readout grows by units that only one new output sees; all other outputs stay as they are. With
 --base a head learns what the best linear combination of other outputs leaves of the labels: a gap by HSE is most of
-all a larger gap by PBE, of which there are a hundred times as many labels. The folder needs calibrating afterwards.
+all a larger gap by PBE, of which there are a hundred times as many labels. With --correct an output gets a correction,
+for crystals that the network was not trained on. The folder needs calibrating afterwards.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder of the neighbour lists [default: beside the table]")
     parser.add_argument("--units", type=int, default=256, help="new hidden units of each member")
     parser.add_argument("--members", type=int, default=1, help="heads that are averaged")
+    parser.add_argument("--correct", action="store_true", help="keep the outputs, and add what is left of the labels")
     parser.add_argument("--base", nargs="+", default=[], metavar="NAME", help="outputs that the new ones begin with")
     parser.add_argument("--epochs", type=int, default=60)
     options = parser.parse_args()
@@ -57,9 +59,11 @@ def main() -> None:
     outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist())
     for column in columns:
         known, training = np.isfinite(labels[rows, column]), table.splits[rows] == TRAIN
-        bases = [names.index(name) for name in options.base]
+        bases = [column] if options.correct else [names.index(name) for name in options.base]
         design = np.column_stack([outputs[:, bases], np.ones(len(rows))])
-        slopes = np.linalg.lstsq(design[known & training], labels[rows, column][known & training], rcond=None)[0]
+        slopes = np.array([1.0, 0.0])
+        if not options.correct:
+            slopes = np.linalg.lstsq(design[known & training], labels[rows, column][known & training], rcond=None)[0]
         rest = (labels[rows, column] - design @ slopes).astype(np.float32)
         parts = [known & training, known & (table.splits[rows] == VALIDATION)]
         inputs = [torch.from_numpy(features[part]) for part in parts]
@@ -71,10 +75,11 @@ def main() -> None:
             ]
         )
         with torch.inference_mode():
+            before = np.abs(rest[parts[1]]).mean() * checkpoint.deviation[column]
             errors = np.abs(head(inputs[1])[:, 0].numpy() - rest[parts[1]]) * checkpoint.deviation[column]
         model = with_head(checkpoint.model, head, column, dict(zip(bases, slopes[:-1], strict=True)), slopes[-1])
         checkpoint = replace(checkpoint, model=model)
-        print(f"{names[column]}: error {errors.mean():.4f}, median {np.median(errors):.4f}, on the trained scale")
+        print(f"{names[column]}: error {errors.mean():.4f}, {before:.4f} without the head, on the trained scale")
     card = (options.folder / "README.md").read_text(encoding="utf-8")
     save_checkpoint(replace(checkpoint, calibration=None), options.folder, golden_crystals(config), card)
     refresh_index(options.folder)
@@ -167,7 +172,10 @@ def with_head(
     bases = sum((slope * old[base] for base, slope in slopes.items()), torch.zeros_like(old[column]))
     last[column] = torch.cat([bases, added["2.weight"][0]])
     biases[column] = added["2.bias"][0] + shift + sum(slope * float(biases[base]) for base, slope in slopes.items())
-    state["readout.2.weight"], state["readout.2.bias"] = last, biases
+    used = (last != 0).any(dim=0)  # units of a former head are not
+    for name in ("readout.0.weight", "readout.0.bias"):
+        state[name] = state[name][used]
+    state["readout.2.weight"], state["readout.2.bias"] = last[:, used], biases
     config = replace(model.config, readout=len(state["readout.0.bias"]))
     new = Crystalformer(config).eval()
     new.load_state_dict(state)

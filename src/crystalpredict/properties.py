@@ -166,7 +166,11 @@ AUXILIARY = (
     _gap("bandgap_gllbsc", "band gap (GLLB-SC)", "gap_gllbsc", "gllbsc"),
     _gap("bandgap_experiment", "measured band gap", "gap_experiment", "bandgap_expt", "gap_expt", "measured_gap"),
     _metal_probability("metal_probability_experiment", "measured"),
-)
+    Property(
+        "refractive_index", "refractive index", "", "", ("n_refractive",), "log10", minimum=1.0, decimals=3,
+        on_request=True,
+    ),
+)  # fmt: skip
 # a network learns these gaps from crystals that are no metals; they are 0 where it says that a crystal is a metal
 METAL_OF_GAP = {"bandgap_hse": "metal_probability_hse", "bandgap_experiment": "metal_probability_experiment"}
 
