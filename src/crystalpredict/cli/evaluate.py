@@ -27,6 +27,8 @@ from crystalpredict.cli.options import (
     Quiet,
     StructureColumn,
     TimeoutPerFile,
+    Unrelaxed,
+    named_model,
 )
 from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.progress import with_progress
@@ -44,6 +46,7 @@ MAX_REASONS_SHOWN = 10  # --predictions and --format json have all
 
 
 def evaluate(
+    ctx: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -66,6 +69,7 @@ def evaluate(
         ),
     ] = None,
     model: ModelName = None,
+    unrelaxed: Unrelaxed = False,
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -131,7 +135,7 @@ def evaluate(
     kind_of_rows = refuse_outputs(data, predictions, plots, report, force=force, quiet=quiet)
     if format == ReportFormat.auto:
         format = ReportFormat.table if sys.stdout.isatty() else ReportFormat.csv
-    models = find_models(model, compare or [])
+    models = find_models(named_model(ctx, model, unrelaxed=unrelaxed), compare or [], unrelaxed=unrelaxed)
     table = read_table(data, models, target or (), structure_column, split)
     if not quiet:
         say(f"{data}: {', '.join(table.notes)}")

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalpredict._files import refuse_unwritable
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.cli.options import (
     OUTPUT,
     ConventionName,
@@ -22,7 +23,9 @@ from crystalpredict.cli.options import (
     ModelName,
     NoReference,
     Quiet,
+    Unrelaxed,
     finite,
+    named_model,
     output_option,
 )
 from crystalpredict.cli.output import format_of, opened
@@ -78,6 +81,7 @@ def hull(
         ),
     ] = None,
     model: ModelName = None,
+    unrelaxed: Unrelaxed = False,
     device: Device = "auto",
     jobs: Jobs = 1,
     force: Force = False,
@@ -98,13 +102,14 @@ def hull(
     kind = format_of(format, output)
     if kind == Format.parquet:
         raise UsageError("a phase diagram is written as CSV or JSON")
+    folder = find_model(named_model(ctx, model, unrelaxed=unrelaxed), unrelaxed=unrelaxed)
     with messages(quiet=quiet):
         from crystalpredict.prediction.phase_diagram import phase_diagram
 
         system, structures = _system_and_inputs(what)
         names = expand(structures) if structures else ()
         diagram = phase_diagram(
-            system, names, model, entries=entries, reference=not no_reference, device=device, jobs=jobs,
+            system, names, folder, entries=entries, reference=not no_reference, device=device, jobs=jobs,
             convention=convention,
         )  # fmt: skip
         for row in diagram.failed:

@@ -217,6 +217,11 @@ Top = Annotated[
 ]
 
 
+def named_model(ctx: typer.Context, model: str | None, *, unrelaxed: bool) -> str | None:
+    """Return the model of `--model`; of a setting only without `--unrelaxed`: it is one for relaxed structures."""
+    return None if unrelaxed and "model" not in given(ctx) else model
+
+
 def given(ctx: typer.Context) -> set[str]:
     """Names of the parameters that stand on the command line: of no others, which settings or defaults give."""
     return {name for name in ctx.params if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"}

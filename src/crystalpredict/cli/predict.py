@@ -40,11 +40,12 @@ from crystalpredict.cli.options import (
     Where,
     WriteRelaxed,
     given,
+    named_model,
     output_option,
 )  # fmt: skip
 from crystalpredict.cli.output import format_of, opened, path_of_result, writer_of
 from crystalpredict.cli.progress import Forecast, count_sources
-from crystalpredict.cli.relaxed_cells import cells_of, refuse_to_write_relaxed, write_cell
+from crystalpredict.cli.relaxed_cells import cells_of, in_one_file, refuse_to_write_relaxed, write_cell
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.cli.terminal import messages, say
@@ -170,10 +171,8 @@ def predict(
     if output is not None:
         refuse_unwritable(output, inputs or ())
     kind = format_of(format, output, by_name="format" not in given(ctx))
-    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not (sort or top)
-    if (resume or shard) and not grows:
-        needs = f"{'--resume' if resume else '--shard'} needs -o FILE of CSV or JSON lines, not compressed"
-        raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
+    needed_by = "--resume" if resume else "--shard" if shard else ""
+    grows = can_resume(None if sort or top else output, kind, write_relaxed, needed_by)
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
         output = resolve_link(output) if grows else output  # its .part file must be in the same folder
@@ -191,11 +190,11 @@ def predict(
     if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
-    model = None if unrelaxed and "model" not in given(ctx) else model  # a setting names that for relaxed structures
+    model = named_model(ctx, model, unrelaxed=unrelaxed)
     folder = find_model(model, unrelaxed=unrelaxed)
     if write_relaxed:
         replaced = force or resume or bool(shard)
-        refuse_to_write_relaxed(write_relaxed, folder, inputs, cached=bool(cache), resume=resume, replaced=replaced)
+        refuse_to_write_relaxed(write_relaxed, folder, inputs, cached=bool(cache), replaced=replaced)
     with one_interrupt() as interrupts, ExitStack() as stack:
         stack.enter_context(messages(quiet=quiet))
         stack.enter_context(no_garbage_collection())
@@ -234,7 +233,7 @@ def predict(
         outcome = run(
             Run(
                 windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
-                share, quiet, ending, interrupts, output, cells,
+                share, quiet, ending, interrupts, output, cells, write_relaxed,
             )
         )  # fmt: skip
     if ending.error:
@@ -252,6 +251,28 @@ def windows_of(
     if scheduler:
         return pipeline.windows_on_cluster(cursor, scheduler, model)
     return pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
+
+
+def can_resume(output: Path | None, kind: Format, write_relaxed: Path | None, needed_by: str) -> bool:
+    """Return whether a run could be resumed: its rows go to the file as they come, as do their cells.
+
+    Args:
+        output: file of the rows; None: stdout, or the rows are sorted.
+        kind: format of the rows.
+        write_relaxed: folder or file of the cells; None: they are not written.
+        needed_by: `--resume` or `--shard`, which needs such a run; "" for any run.
+
+    Raises:
+        UsageError: It could not, but must.
+    """
+    rows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz"
+    if needed_by and not rows:
+        needs = f"{needed_by} needs -o FILE of CSV or JSON lines, not compressed, and no --sort"
+        raise UsageError(needs + (": crystalpredict merge has it" if needed_by == "--shard" else ""))
+    one_file = write_relaxed is not None and in_one_file(write_relaxed)
+    if needed_by and one_file:
+        raise UsageError(f"--write-relaxed goes with {needed_by} only into a folder")
+    return rows and not one_file
 
 
 def refuse_earlier_result(output: Path, share: Shard | None, *, resume: bool, force: bool) -> None:
@@ -296,6 +317,7 @@ class Run:
     interrupts: Interrupts
     output: Path | None
     cells: CellWriter | None
+    write_relaxed: Path | None
 
 
 def run(run: Run) -> int:
@@ -361,12 +383,15 @@ def report_ending(run: Run, tally: Tally) -> None:
     """Print the summary, and where the rows of an interrupted run are."""
     early = run.ending.early
     say(tally.summary() + (run.forecast.time_left() if early else ""))
-    if early and run.part:
-        said = f"{run.part.position.rows} rows are complete in {run.part.shown}: continue with --resume"
-        say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
+    if early and run.part and run.part.position.rows:
+        say(f"interrupted: {run.part.position.rows} rows are complete in {run.part.shown}: continue with --resume")
+    elif early and run.part:
+        cells_left = f"; {run.write_relaxed} has cells without rows: replace them with --force"
+        say("interrupted before the first rows" + cells_left * bool(run.cells and tally.rows))
     elif early:
-        where = f" in {path_of_result(run.output, interrupted=True)}" if run.output else ""
-        say(f"interrupted: {tally.rows} rows are complete{where}")
+        cells = run.write_relaxed if run.write_relaxed and in_one_file(run.write_relaxed) else None
+        names = [str(path_of_result(path, interrupted=True)) for path in (run.output, cells) if path]
+        say(f"interrupted: {tally.rows} rows are complete" + " in " * bool(names) + " and ".join(names))
 
 
 def by_window(windows: Iterable[Iterable[Row]], end_window: Callable[[], None]) -> Iterator[Row]:

@@ -41,11 +41,20 @@ class Model:
         return self.radius, self.vectors
 
 
-def find_models(first: str | None, others: Sequence[str]) -> list[Model]:
-    """The models asked for, each under a name of its own: that of its folder, or what was asked for if two share it."""
+def find_models(first: str | None, others: Sequence[str], *, unrelaxed: bool = False) -> list[Model]:
+    """Return the models by unique names: that of the folder, or the requested one if two folders share theirs.
+
+    Args:
+        first: name or folder of the model; None: the default.
+        others: names or folders of the models that it is compared with.
+        unrelaxed: whether the first must be, and the default is, a model for unrelaxed structures.
+
+    Raises:
+        UsageError: there is no such model, or two are the same.
+    """
     from crystalpredict.checkpoints.files import read_config
 
-    folders = [find_model(name) for name in (first, *others)]
+    folders = [find_model(first, unrelaxed=unrelaxed), *map(find_model, others)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("--compare names a model twice, or the one that it is compared with")
     names = [folder.resolve().name for folder in folders]
@@ -76,8 +85,8 @@ def read_table(
         raise UsageError("--target names no property")
     from crystalpredict.data.labels import check_column_unit, logarithm_of, read_labelled
     from crystalpredict.evaluation.evaluate import rows_of_split
-    from crystalpredict.prediction.derived import derivable
-    from crystalpredict.properties import STABILITY, find_property, match_property
+    from crystalpredict.prediction.derived import derivable, find_target
+    from crystalpredict.properties import STABILITY, match_property
 
     asked: set[str] = set()
     columns: list[str] = []
@@ -89,7 +98,7 @@ def read_table(
             if found in STABILITY:
                 origin = "the formation energy: evaluate that, or e_above_hull"
             raise UsageError(f"--target {name}: derived from {origin}")
-        prop = find_property(name, first.properties)
+        prop = find_target(name, first.properties)
         check_column_unit(column, prop)
         if prop.name in asked:
             raise UsageError(f"--target names {prop.name} twice: give it one column")
