@@ -16,6 +16,7 @@ from crystalpredict._files import refuse_unwritable
 from crystalpredict.cli.completion import model_names, target_names
 from crystalpredict.cli.evaluation_tables import ReportFormat, write_records, write_report
 from crystalpredict.cli.options import (
+    DATA,
     INPUT,
     MODEL,
     OUTPUT,
@@ -47,14 +48,7 @@ MAX_REASONS_SHOWN = 10  # --predictions and --format json have all
 
 def evaluate(
     ctx: typer.Context,
-    data: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA",
-            show_default=False,
-            help="CSV, Parquet, JSONL or JSON with structures and labels (.gz too), or a folder with id_prop.csv.",
-        ),
-    ],
+    data: Annotated[Path, DATA],
     target: Annotated[
         list[str] | None,
         typer.Option(

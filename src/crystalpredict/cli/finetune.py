@@ -15,6 +15,7 @@ import typer
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.interrupts import handled
 from crystalpredict.cli.options import (
+    DATA,
     INPUT,
     MODEL,
     RESUMING,
@@ -74,14 +75,7 @@ class Part(StrEnum):
 
 def finetune(
     ctx: typer.Context,
-    data: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="DATA",
-            show_default=False,
-            help="CSV, Parquet, JSONL or JSON with structures and labels (.gz too), or a folder with id_prop.csv.",
-        ),
-    ] = None,
+    data: Annotated[Path | None, DATA] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(

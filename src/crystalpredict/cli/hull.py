@@ -128,7 +128,7 @@ def hull(
 
 
 def _system_and_inputs(what: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """The first argument, if it is a system or a formula, and the inputs that follow."""
+    """Return the first argument if it is a system or a formula, else None, and the inputs."""
     first = what[0]
     is_input = os.path.lexists(first) or any(letter in first for letter in PATTERN) or first == "-"
     return (None, what) if is_input else (first, what[1:])

@@ -1,4 +1,4 @@
-"""A labelled table through models: which models and rows are meant, and what each model predicts of them."""
+"""Evaluate models on a labelled table: find the models, read the table, and predict its rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that was asked for: how it is called in the report, and what it says it predicts."""
+    """A requested checkpoint.
+
+    Attributes:
+        name: in the report.
+        folder: of the checkpoint.
+        properties: that it predicts.
+        radius: of its neighbour lists, Å.
+        vectors: whether its neighbour lists have the vectors of their edges.
+    """
 
     name: str
     folder: Path
@@ -37,7 +45,7 @@ class Model:
 
     @property
     def lists(self) -> tuple[float, bool]:
-        """What its neighbour lists are like: radius, Å, and whether they have vectors."""
+        """Kind of its neighbour lists: radius, Å, and whether they have vectors."""
         return self.radius, self.vectors
 
 
@@ -68,7 +76,7 @@ def find_models(first: str | None, others: Sequence[str], *, unrelaxed: bool = F
 
 
 def under_all_names(prop: Property) -> Property:
-    """A model's property, which keeps the names it had when it was trained, also under those it has now."""
+    """Return a model's property with the aliases that it had in training and those that it has now."""
     from crystalpredict.properties import PROPERTIES
 
     now = next((known.aliases for known in PROPERTIES if known.identity == prop.identity), ())
@@ -78,7 +86,18 @@ def under_all_names(prop: Property) -> Property:
 def read_table(
     data: Path, models: Sequence[Model], target: Sequence[str] | None, structure_column: str | None, split: str | None
 ) -> LabelledTable:
-    """The labelled rows to predict; UsageError if something is wrong with the table or with what is asked of it."""
+    """Return the labelled rows to predict.
+
+    Args:
+        data: path of the table.
+        models: the models, of which the first decides what is compared.
+        target: values of `--target`, each `name` or `name=column`, or several with commas.
+        structure_column: column of the structures; None: the usual names.
+        split: only rows with this in the column `split`; None: all.
+
+    Raises:
+        UsageError: the table or an argument is invalid.
+    """
     first, *others = models
     parts = [part.partition("=") for option in target or [] for part in option.split(",") if part.strip()]
     if target and not parts:
@@ -123,13 +142,13 @@ def read_table(
 
 
 def shared(table: LabelledTable, model: Model) -> list[str]:
-    """Names of the table's properties that the model predicts in the same unit."""
+    """Return the names of the table's properties that the model predicts in the same unit."""
     columns = {prop.column for prop in model.properties}
     return [prop.name for prop in table.properties if prop.column in columns]
 
 
 def _targets(table: LabelledTable, model: Model) -> list[str]:
-    """What the model predicts for the table: of energies above hull, those of its network alone, too."""
+    """Return the names of the properties to predict: for energies above hull, also that by the network alone."""
     from crystalpredict.prediction.derived import derivable
     from crystalpredict.properties import E_ABOVE_HULL, HULL_BY_NETWORK
 
@@ -152,7 +171,7 @@ def predict_rows(
         device: name of the device.
         jobs: reader processes.
         limits: of reading one row.
-        watch: sees the predictions pass, a tuple of one for each model.
+        watch: wraps the iterator of predictions, a tuple of one for each model.
     """
     from crystalpredict.evaluation.evaluate import collect_predictions
     from crystalpredict.io.reader import Reader

@@ -9,6 +9,7 @@ from functools import lru_cache
 import gemmi
 import numpy as np
 
+from crystalpredict.crystals.cell import MAX_CELLS_AWAY, MAX_SITE_OCCUPANCY
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import StructureError
 from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Symmetry
@@ -19,9 +20,7 @@ from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Symmetry
 MIN_IMAGE_DISTANCE, MAX_IMAGE_DISTANCE_FULL, MAX_IMAGE_DISTANCE_PARTIAL = 0.05, 0.4, 0.1
 ROUNDING_UNITS_FULL, ROUNDING_UNITS_PARTIAL = 3, 1.25  # of the last decimal: how far rounding may move images apart
 SHARED_SITE_DISTANCE = 0.02  # Å, largest between sites that share a place: three decimals in a cell of 20 Å
-MAX_SITE_OCCUPANCY = 1.005  # rounded thirds may add up to a little more than 1
 FRACTIONAL_TOLERANCE = 1e-4  # to recognise rounded thirds, and images of the same exact place
-MAX_CELLS_AWAY = 1e6  # beyond it, rounding loses the position in the cell
 MAX_CELLS_AWAY_PLAIN = 100  # of the coordinates in a plain CIF
 IMAGES_PER_CHUNK = 2**20  # limits the memory for the images of the sites
 _AXES = ("fract_x", "fract_y", "fract_z")

@@ -14,12 +14,12 @@ from crystalpredict.nn.threads import BatchThreads
 
 
 def no_busy_cores() -> int:
-    """Default: no other process uses cores."""
+    """Return 0: by default, no other process uses cores."""
     return 0
 
 
 def always_room(edges: int, batches: int) -> bool:
-    """Default: memory is not checked before a batch is computed."""
+    """Return True: by default, memory is not checked before a batch is computed."""
     return True
 
 

@@ -1,8 +1,8 @@
-"""Stability of predicted crystals: their formation energies held against the hull of known phases.
+"""Stability of predicted crystals: their formation energies compared with the hull of known phases.
 
 The energy above hull of a crystal is its formation energy less that of the most stable mixture of known phases of the
 same composition (crystalpredict.stability.hull), and not below 0. A network that was trained on labels of it predicts
-it too, but flatters what is unstable (docs/log.md); its output is not used where there is a formation energy.
+it too, but too low for unstable crystals (docs/log.md); that output is used only without a formation energy.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class HullComparison:
     """
 
     def __init__(self, hull: Hull, crystals: Sequence[Crystal]) -> None:
-        """Find it.
+        """Compare crystals with a hull.
 
         Args:
             hull: known phases.
@@ -174,7 +174,7 @@ def physical_centres(
     state's by definition.
 
     Args:
-        checkpoint: its network's outputs they are.
+        checkpoint: of the network.
         plain: from `Checkpoint.interval_centres`, (B, outputs).
         crystals: the B crystals.
         comparison: the hull at their compositions; None: the energy above hull stays the network's.

@@ -41,7 +41,7 @@ def leave_group() -> None:
 
 @contextmanager
 def group(device: str) -> Iterator[str]:
-    """In the block, be one of the processes of torchrun; yield the name of the device that `device` stands for.
+    """Join the processes of torchrun in the block, and yield the name of the chosen device.
 
     Raises:
         UsageError: there is no such device.

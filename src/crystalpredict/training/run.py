@@ -82,7 +82,7 @@ def finetune(
 def resume_finetuning(
     folder: str | PathLike[str], *, device: str = "auto", jobs: int = 1, progress: Report | None = None
 ) -> FinetuneResult:
-    """Go on with a fine-tuning that was interrupted or killed; the model is that of an uninterrupted run.
+    """Continue a fine-tuning that was interrupted or killed; the model is that of an uninterrupted run.
 
     Args:
         folder: Folder of the run, the `output` of `finetune`.
@@ -117,7 +117,7 @@ def calling(progress: Report | None) -> Watch:
 
 
 def train_run(folder: Path, device: str, jobs: int, watch: Watch) -> FinetuneResult:
-    """Train the folds of a run, or its one model, from where they are; write and log what comes of it.
+    """Continue the training of the folds of a run, or of its one model; write and log the results.
 
     Args:
         folder: of the run.
