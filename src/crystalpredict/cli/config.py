@@ -11,14 +11,7 @@ import typer
 
 from crystalpredict.checkpoints.registry import CACHE_VARIABLE, MODELS_VARIABLE, default_model, user_models_folder
 from crystalpredict.cli.failures import DEBUG_VARIABLE
-from crystalpredict.cli.settings import (
-    FILE_VARIABLE,
-    PREFIX,
-    SETTINGS,
-    read_settings,
-    settings_file,
-    variable_of,
-)
+from crystalpredict.cli.settings import FILE_VARIABLE, PREFIX, SETTINGS, read_settings, settings_file, variable_of
 from crystalpredict.errors import UsageError, hint_of
 
 

@@ -40,14 +40,8 @@ if TYPE_CHECKING:
     from crystalpredict.training.run_folder import Progress
     from crystalpredict.training.trainer import Trainer
 
-RESUME_OPTIONS = {
-    "resume",
-    "device",
-    "jobs",
-    "timeout_per_file",
-    "memory_per_process",
-    "quiet",
-}  # do not change the weights
+# they do not change the weights
+RESUME_OPTIONS = {"resume", "device", "jobs", "timeout_per_file", "memory_per_process", "quiet"}
 
 
 class SplitBy(StrEnum):
@@ -87,10 +81,7 @@ def finetune(
             help="Column to learn; repeat it for several. Default: every column that is a known property.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        output_option("Default: finetuned-DATA.", "DIR"),
-    ] = None,
+    output: Annotated[Path | None, output_option("Default: finetuned-DATA.", "DIR")] = None,
     unit: Annotated[
         list[str] | None,
         typer.Option(

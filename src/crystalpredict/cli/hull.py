@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import typer
 
 from crystalpredict._files import refuse_unwritable
 from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.cli.evaluation_tables import write_records
 from crystalpredict.cli.options import (
     OUTPUT,
     ConventionName,
@@ -149,17 +149,13 @@ def _counted(diagram: PhaseDiagram) -> str:
 
 def _write(phases: Sequence[DiagramPhase], kind: Format, stream: IO[Any]) -> None:
     """Write phases in a format."""
-    from crystalpredict.prediction.phase_diagram import COLUMNS, as_record
+    from crystalpredict.prediction.phase_diagram import as_record
 
     records = [as_record(phase) for phase in phases]
-    if kind == Format.csv:
-        rows = csv.DictWriter(stream, list(COLUMNS.values()), lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(records)
-    elif kind == Format.json:
+    if kind == Format.json:
         stream.write(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    elif kind == Format.jsonl:
-        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    elif kind in (Format.csv, Format.jsonl):
+        write_records(records, kind, stream)
     else:
         _print_table(phases, stream)
 

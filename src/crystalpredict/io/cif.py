@@ -12,13 +12,7 @@ import gemmi
 import numpy as np
 
 from crystalpredict.crystals.cell import MAX_CELL_LENGTH, MIN_VOLUME_PER_ATOM
-from crystalpredict.crystals.crystal import (
-    ATOMIC_NUMBERS,
-    FloatArray,
-    IntArray,
-    cell_volume,
-    lattice_from_parameters,
-)
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, FloatArray, IntArray, cell_volume, lattice_from_parameters
 from crystalpredict.errors import StructureError
 from crystalpredict.io.cif_sites import MAX_CELLS_AWAY_PLAIN, Sites, elements_of, expand, number, owners, shared
 from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Decision, decide, value_of

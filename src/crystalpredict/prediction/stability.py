@@ -17,14 +17,7 @@ import numpy as np
 from crystalpredict.checkpoints.registry import REFERENCE_ENERGIES, reference_energies_folder
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray
 from crystalpredict.prediction.conventions import MIN_OCCUPANCY, composition_of, shifts_of
-from crystalpredict.properties import (
-    E_ABOVE_HULL,
-    FORMATION_ENERGY,
-    METAL_OF_GAP,
-    PROPERTIES,
-    STABILITY,
-    Property,
-)
+from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, METAL_OF_GAP, PROPERTIES, STABILITY, Property
 from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.hull import HullPoint, hull_points
 from crystalpredict.stability.reference import Composition, ReferenceEnergies

@@ -79,7 +79,7 @@ class ReferenceEnergies:
 
     @classmethod
     def _lowest(
-        cls, elements: NDArray[np.uint8], amounts: FloatArray, energies: FloatArray, identifiers: Sequence[str]
+        cls, elements: NDArray[np.uint8], amounts: FloatArray, energies: FloatArray, *identifiers: Sequence[str]
     ) -> ReferenceEnergies:
         """Return the lowest of N phases at each composition; elements (N, K) ascend, 0 pads both arrays."""
         shares = np.round(amounts / amounts.sum(axis=1, keepdims=True), 6)
@@ -92,7 +92,7 @@ class ReferenceEnergies:
         order, elements, amounts = order[lowest], elements[lowest], amounts[lowest]
         starts = np.flatnonzero(other_system[lowest])
         ends = np.concatenate([starts, [len(order)]]).astype(np.int64)
-        return cls(elements[starts], ends, amounts[elements > 0], energies[order], _Picked(identifiers, order))
+        return cls(elements[starts], ends, amounts[elements > 0], energies[order], _Picked(order, *identifiers))
 
     @classmethod
     def load(cls, path: Path) -> ReferenceEnergies:
@@ -189,7 +189,7 @@ class ReferenceEnergies:
         rows = [own._rows(width) for own in (self, others)]
         elements, amounts = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         energies = np.concatenate([self.energies, others.energies])
-        return self._lowest(elements, amounts, energies, _Joined(self.identifiers, others.identifiers))
+        return self._lowest(elements, amounts, energies, self.identifiers, others.identifiers)
 
     def _rows(self, width: int) -> tuple[NDArray[np.uint8], FloatArray]:
         """Return the elements and amounts of each phase (N, width), padded by 0."""
@@ -271,29 +271,17 @@ class _Identifiers(Sequence[str]):
 
 
 class _Picked(Sequence[str]):
-    """Some of the identifiers of a sequence, in another order."""
+    """Some of the identifiers of one or two sequences, in another order."""
 
-    def __init__(self, identifiers: Sequence[str], order: IntArray) -> None:
-        self.identifiers, self.order = identifiers, order
+    def __init__(self, order: IntArray, first: Sequence[str], second: Sequence[str] = ()) -> None:
+        self.order, self.first, self.second = order, first, second
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, place: int) -> str:  # type: ignore[override]
-        return self.identifiers[int(self.order[place])]
-
-
-class _Joined(Sequence[str]):
-    """The identifiers of one sequence, and then those of another."""
-
-    def __init__(self, first: Sequence[str], second: Sequence[str]) -> None:
-        self.first, self.second = first, second
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def __getitem__(self, place: int) -> str:  # type: ignore[override]
-        return self.first[place] if place < len(self.first) else self.second[place - len(self.first)]
+        number = int(self.order[place])
+        return self.first[number] if number < len(self.first) else self.second[number - len(self.first)]
 
 
 def _number_of(identifier: str) -> int:

@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crystalpredict._files import write_json
 from crystalpredict.io.worker_pool import available_cores
 from crystalpredict.training import distributed
-from crystalpredict.training.finetune import (
-    draw_losses,
-    figures_of,
-    finish,
-    mean_of_folds,
-    open_trainings,
-    run_folders,
-)
+from crystalpredict.training.finetune import draw_losses, figures_of, finish, mean_of_folds, open_trainings, run_folders
 from crystalpredict.training.model_card import describe_saved_weights
 from crystalpredict.training.options import FinetuneOptions
 from crystalpredict.training.plan import Plan
