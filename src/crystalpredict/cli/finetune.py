@@ -116,7 +116,7 @@ def finetune(
         typer.Option(
             "--directions",
             rich_help_panel=MODEL,
-            help="Let the network see directions (CrystalFramer): more accurate, six times the time.",
+            help="Add directions to the network (CrystalFramer): more accurate, six times the time.",
         ),
     ] = False,
     freeze: Annotated[

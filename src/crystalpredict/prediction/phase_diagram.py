@@ -192,7 +192,7 @@ def phase_diagram(
     """Return the phase diagram of a chemical system, with the predicted energies of structures.
 
     Args:
-        system: `Li-Fe-O`, or a formula, whose elements are meant; None: the elements of the structures.
+        system: `Li-Fe-O`, or a formula with the elements of the system; None: the elements of the structures.
         structures: What `predict` takes. Those with elements that are not the system's are left out.
         model: Name of a model that predicts formation energies, or a checkpoint folder; None: the default.
         entries: File of known phases of one's own: JSON of pymatgen's ComputedEntry objects, or a table with formula

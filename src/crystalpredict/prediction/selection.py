@@ -31,7 +31,7 @@ _ALTER: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg,
 
 
 def find_field(name: str, columns: Sequence[str]) -> str:
-    """Return the field of a row that a name stands for: a column, or the property of one.
+    """Return the field of a row with a given name: that of a column, or of its property.
 
     Raises:
         UsageError: There is no such field.

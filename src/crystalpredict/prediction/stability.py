@@ -69,7 +69,7 @@ def has_formation_energy(properties: Sequence[Property]) -> bool:
 def needs_hull(
     properties: Sequence[Property], asked: Sequence[Property], convention: Convention = Convention.mp2018
 ) -> bool:
-    """Return whether the hull decides one of the properties that a model with `properties` is asked for."""
+    """Return whether one of the properties `asked` of a model with `properties` depends on the hull."""
     names = HULL_PROPERTIES if convention == Convention.mp2018 else HULL_PROPERTIES | {FORMATION_ENERGY}
     return has_formation_energy(properties) and any(prop.name in names for prop in asked)
 

@@ -119,7 +119,7 @@ def train_run(folder: Path, device: str, jobs: int, watch: Watch) -> FinetuneRes
         watch: opens a context around each training, and returns the function that is called with its progress.
 
     Raises:
-        Interrupted: the watch asked a training to stop; its state is saved.
+        Interrupted: the watch stopped a training; its state is saved.
     """
     plan = Plan.load(folder)
     results = []

@@ -47,12 +47,12 @@ def start_run(
     Args:
         data: path of the table, or of a folder with `id_prop.csv`, or a table as `table_in_memory` takes it.
         folder: of the run, not there or empty.
-        options: what the run is asked to do.
+        options: of the run.
         model: name or folder of the model to start from; None: the default.
         command: line that `provenance.json` quotes.
         jobs: reader processes.
         limits: of reading one row.
-        watch: sees the structures pass, and is given their number.
+        watch: wraps the iterator over the structures, given their number, for example in a progress bar.
 
     Raises:
         UsageError: the options contradict each other or the table.
