@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pymatgen.core import Structure
 
-from crystalpredict.cli import predict as command
+from crystalpredict.cli import prediction_run
 from crystalpredict.cli.interrupts import SIGNALS
 from crystalpredict.errors import suppress_warnings
 from crystalpredict.io.cell_writers import cif_name
@@ -146,7 +146,7 @@ def handlers() -> Iterator[None]:
 @pytest.mark.parametrize("target", ["relaxed", "relaxed.extxyz"])
 def test_what_an_interrupted_run_says_of_its_cells(program, stretched: Path, tmp_path, monkeypatch, target) -> None:
     """The signal comes while the cell of the second of three rows is written."""
-    write, count = command.write_cell, 0
+    write, count = prediction_run.write_cell, 0
 
     def interrupted(*arguments) -> None:
         nonlocal count
@@ -155,7 +155,7 @@ def test_what_an_interrupted_run_says_of_its_cells(program, stretched: Path, tmp
             os.kill(os.getpid(), signal.SIGTERM)
         write(*arguments)
 
-    monkeypatch.setattr(command, "write_cell", interrupted)
+    monkeypatch.setattr(prediction_run, "write_cell", interrupted)
     output, cells = tmp_path / "out.csv", tmp_path / target
     given = ("predict", stretched, "--unrelaxed", "--write-relaxed", cells, "-o", output)
     outcome = program(*given)
