@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.crystals.neighbors import find_neighbors_of_many
 from crystalpredict.data.dataset import read_jsonl
 from crystalpredict.data.perturb import EV_PER_GPA_A3
+from crystalpredict.data.substitute import substituted
 from crystalpredict.io.entries import Entry
 from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.prediction.relaxation import scaled
@@ -90,44 +91,6 @@ def displaced(crystal: Crystal, random: np.random.Generator, size: float) -> Cry
     return replace(crystal, positions=crystal.positions + size * shifts / np.linalg.norm(shifts, axis=1)[:, None])
 
 
-def substituted(targets: Sequence[Row], known: Sequence[Row]) -> list[tuple[Row, Crystal]]:
-    """Crystals made of known ones by exchange of one element, cells as they were, with the rows that they should be."""
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-    from pymatgen.core import Structure
-
-    def structure(row: Row, species: Sequence[str]) -> Structure:
-        return Structure(lattice_from_parameters(row["lattice"]), species, row["frac_coords"])
-
-    by_rest: dict[Any, list[tuple[Row, str]]] = defaultdict(list)
-    for row in known:
-        counts = {symbol: row["species"].count(symbol) for symbol in set(row["species"])}
-        for symbol in counts if len(counts) > 1 else ():
-            by_rest[rest_of(counts, symbol)].append((row, symbol))
-    matcher, random = StructureMatcher(scale=True, attempt_supercell=False), np.random.default_rng(3)
-    found: list[tuple[Row, Crystal]] = []
-    for number in random.permutation(len(targets)).tolist():
-        row = targets[number]
-        counts = {symbol: row["species"].count(symbol) for symbol in set(row["species"])}
-        choices = [
-            (other, old, new) for new in sorted(counts) for other, old in by_rest[rest_of(counts, new)] if old != new
-        ]
-        wanted = structure(row, row["species"])
-        for choice in random.permutation(len(choices))[:8].tolist():
-            other, old, new = choices[choice]
-            species = [new if symbol == old else symbol for symbol in other["species"]]
-            if matcher.fit(structure(other, species), wanted):
-                found.append((row, crystal_of({**other, "species": species})))
-                break
-        if len(found) == SUBSTITUTED:
-            break
-    return found
-
-
-def rest_of(counts: dict[str, int], symbol: str) -> tuple[Any, ...]:
-    """Elements and numbers of atoms in a cell besides one element, and the number of that."""
-    return (*sorted((each, count) for each, count in counts.items() if each != symbol), counts[symbol])
-
-
 def sets(data: Path, part: str) -> dict[str, tuple[list[Crystal], FloatArray]]:
     """Crystals and labels of each kind."""
     rows = [row for row in read_jsonl(data / f"mp2018/{part}.jsonl.gz") if len(row["species"]) <= MAX_ATOMS]
@@ -154,9 +117,10 @@ def sets(data: Path, part: str) -> dict[str, tuple[list[Crystal], FloatArray]]:
             cells = [crystal_of(row["unrelaxed"] if kind == "unrelaxed" else row) for row in some]
             found[f"{name}/{part}, {kind}"] = (cells, np.array([row["formation_energy"] for row in some]))
     known = [row for name in ("mp2018", "mp2019") for row in read_jsonl(data / f"{name}/train.jsonl.gz")]
-    made = substituted(rows, [row for row in known if len(row["species"]) <= MAX_ATOMS])
+    pairs = substituted(rows, [row for row in known if len(row["species"]) <= MAX_ATOMS], np.random.default_rng(3))
+    made = list(islice(pairs, SUBSTITUTED))
     found[f"mp2018/{part}, substituted"] = (
-        [crystal for _, crystal in made], np.array([row["formation_energy"] for row, _ in made])
+        [crystal_of(cell) for _, cell in made], np.array([row["formation_energy"] for row, _ in made])
     )  # fmt: skip
     return found
 

@@ -25,7 +25,7 @@ from crystalpredict.data.dataset import VALIDATION, CrystalTable, NeighborTable,
 from crystalpredict.prediction.decoder import OutputDecoder
 from crystalpredict.prediction.derived import PARENTS, derivable, derive
 from crystalpredict.prediction.stability import Hull, HullComparison, physical_centres
-from crystalpredict.properties import DERIVED, Property
+from crystalpredict.properties import ELASTIC, Property
 from crystalpredict.stability.reference import ReferenceEnergies
 from crystalpredict.training.calibrate import calibrate, outputs_and_features
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
@@ -81,7 +81,7 @@ def joined(began: Checkpoint, domain: Domain) -> Domain:
 
 def elastic(checkpoint: Checkpoint) -> tuple[Property, ...]:
     """What is derived from a checkpoint's bulk and shear modulus."""
-    return tuple(prop for prop in derivable(checkpoint.properties) if prop in DERIVED)
+    return tuple(prop for prop in derivable(checkpoint.properties) if prop in ELASTIC)
 
 
 def figures(checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, hull: Hull) -> dict[str, Any]:

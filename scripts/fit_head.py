@@ -1,10 +1,11 @@
 """Fit heads for some properties on the frozen features of a checkpoint, and put them into the checkpoint.
 
 python scripts/fit_head.py models/crystalformer-mp perturbed.npz volume_change
-python scripts/fit_head.py models/crystalformer-mp gaps.npz bandgap_hse metal_probability_hse --units 64
+python scripts/fit_head.py models/crystalformer-mp gaps.npz bandgap_hse --base bandgap --units 32 --members 4
 
-The hidden layer of the readout grows by units that only one new output sees; all other outputs stay as they are. The
-folder needs calibrating afterwards.
+The hidden layer of the readout grows by units that only one new output sees; all other outputs stay as they are. With
+--base a head learns what the best linear combination of other outputs leaves of the labels: a gap by HSE is most of
+all a larger gap by PBE, of which there are a hundred times as many labels. The folder needs calibrating afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from crystalpredict.nn import Crystalformer
 from crystalpredict.properties import Property, find_property
 from crystalpredict.training.calibrate import outputs_and_features
 
-BATCH = 512
+MAX_BATCH, STEPS_PER_EPOCH = 512, 10
 
 
 def main() -> None:
@@ -36,7 +37,9 @@ def main() -> None:
     parser.add_argument("table", type=Path, help="prepared crystals with labels of the property")
     parser.add_argument("properties", nargs="+", metavar="property")
     parser.add_argument("--cache", type=Path, help="folder of the neighbour lists [default: beside the table]")
-    parser.add_argument("--units", type=int, default=256, help="new hidden units of each property")
+    parser.add_argument("--units", type=int, default=256, help="new hidden units of each member")
+    parser.add_argument("--members", type=int, default=1, help="heads that are averaged")
+    parser.add_argument("--base", nargs="+", default=[], metavar="NAME", help="outputs that the new ones begin with")
     parser.add_argument("--epochs", type=int, default=60)
     options = parser.parse_args()
     checkpoint, table = load_checkpoint(options.folder), CrystalTable.load(options.table)
@@ -51,17 +54,27 @@ def main() -> None:
     config = checkpoint.model.config
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, config.radius, cache, os.cpu_count() or 1, merging=config.merging)
-    _, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist())
+    outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist())
     for column in columns:
-        known = torch.from_numpy(labels[rows, column].astype(np.float32))
-        parts = [torch.from_numpy(table.splits[rows] == part) & known.isfinite() for part in (TRAIN, VALIDATION)]
-        inputs = [torch.from_numpy(features)[part] for part in parts]
+        known, training = np.isfinite(labels[rows, column]), table.splits[rows] == TRAIN
+        bases = [names.index(name) for name in options.base]
+        design = np.column_stack([outputs[:, bases], np.ones(len(rows))])
+        slopes = np.linalg.lstsq(design[known & training], labels[rows, column][known & training], rcond=None)[0]
+        rest = (labels[rows, column] - design @ slopes).astype(np.float32)
+        parts = [known & training, known & (table.splits[rows] == VALIDATION)]
+        inputs = [torch.from_numpy(features[part]) for part in parts]
         loss = nn.functional.l1_loss if checkpoint.properties[column].has_interval else nn.functional.mse_loss
-        head = fitted(inputs, [known[part] for part in parts], options.units, options.epochs, loss)
-        checkpoint = replace(checkpoint, model=with_head(checkpoint.model, head, column))
+        head = mean_of(
+            [
+                fitted(inputs[0], torch.from_numpy(rest[parts[0]]), options.units, options.epochs, loss, seed)
+                for seed in range(options.members)
+            ]
+        )
         with torch.inference_mode():
-            errors = (head(inputs[1])[:, 0] - known[parts[1]]).abs() * checkpoint.deviation[column]
-        print(f"{names[column]}: error {errors.mean():.4f}, median {errors.median():.4f}, on the trained scale")
+            errors = np.abs(head(inputs[1])[:, 0].numpy() - rest[parts[1]]) * checkpoint.deviation[column]
+        model = with_head(checkpoint.model, head, column, dict(zip(bases, slopes[:-1], strict=True)), slopes[-1])
+        checkpoint = replace(checkpoint, model=model)
+        print(f"{names[column]}: error {errors.mean():.4f}, median {np.median(errors):.4f}, on the trained scale")
     card = (options.folder / "README.md").read_text(encoding="utf-8")
     save_checkpoint(replace(checkpoint, calibration=None), options.folder, golden_crystals(config), card)
     refresh_index(options.folder)
@@ -85,54 +98,76 @@ def with_output(checkpoint: Checkpoint, prop: Property, table: CrystalTable) -> 
 
 
 def fitted(
-    inputs: list[Tensor], labels: list[Tensor], units: int, epochs: int, loss: Callable[[Tensor, Tensor], Tensor]
+    inputs: Tensor, labels: Tensor, units: int, epochs: int, loss: Callable[[Tensor, Tensor], Tensor], seed: int
 ) -> nn.Sequential:
-    """A head with one hidden layer, by AdamW and one cycle; that of the best epoch on the second part.
+    """A head with one hidden layer, by AdamW and one cycle.
 
     Args:
-        inputs: features of training and validation crystals, (R, D) each.
-        labels: standardised, (R,) each.
+        inputs: features of training crystals, (R, D).
+        labels: what it is to learn, (R,).
         units: of the hidden layer.
         epochs: of training.
-        loss: of standardised outputs and labels.
+        loss: of outputs and labels.
+        seed: of the first weights and the order.
     """
-    torch.manual_seed(1)
-    mean, scale = inputs[0].mean(dim=0), inputs[0].std(dim=0) + 1e-6
-    train, check = ((each - mean) / scale for each in inputs)
-    head = nn.Sequential(nn.Linear(train.shape[1], units), nn.ReLU(), nn.Linear(units, 1))
-    optimiser = torch.optim.AdamW(head.parameters(), weight_decay=1e-2)
-    steps = epochs * (len(train) // BATCH + 1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, steps)
-    best, least = {}, np.inf
+    torch.manual_seed(seed)
+    mean, scale = inputs.mean(dim=0), inputs.std(dim=0) + 1e-6
+    train = (inputs - mean) / scale
+    first, last = nn.Linear(train.shape[1], units), nn.Linear(units, 1)
+    head = nn.Sequential(first, nn.ReLU(), last)
+    optimiser = torch.optim.AdamW(head.parameters(), weight_decay=0.1)
+    batches = max(STEPS_PER_EPOCH, len(train) // MAX_BATCH + 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, epochs * batches)
     for _ in range(epochs):
-        for some in torch.randperm(len(train)).split(BATCH):
+        for some in torch.randperm(len(train)).tensor_split(batches):
             optimiser.zero_grad()
-            loss(head(train[some])[:, 0], labels[0][some]).backward()
+            loss(head(train[some])[:, 0], labels[some]).backward()
             optimiser.step()
             schedule.step()
-        with torch.inference_mode():
-            error = float(loss(head(check)[:, 0], labels[1]))
-        if error < least:
-            best, least = {name: value.clone() for name, value in head.state_dict().items()}, error
-    head.load_state_dict(best)
-    first = head[0]
-    assert isinstance(first, nn.Linear)
     with torch.no_grad():  # features as they are
         first.bias -= first.weight @ (mean / scale)
         first.weight /= scale
     return head
 
 
-def with_head(model: nn.Module, head: nn.Sequential, column: int) -> Crystalformer:
-    """The network with the head's hidden units beside its own, and one output that sees only the former."""
+def mean_of(heads: list[nn.Sequential]) -> nn.Sequential:
+    """One head whose output is the mean of others'."""
+    states = [head.state_dict() for head in heads]
+    first = nn.Linear(*states[0]["0.weight"].shape[::-1])
+    units = len(first.bias) * len(heads)
+    found = nn.Sequential(nn.Linear(first.in_features, units), nn.ReLU(), nn.Linear(units, 1))
+    found.load_state_dict(
+        {
+            "0.weight": torch.cat([state["0.weight"] for state in states]),
+            "0.bias": torch.cat([state["0.bias"] for state in states]),
+            "2.weight": torch.cat([state["2.weight"] for state in states], dim=1) / len(heads),
+            "2.bias": torch.stack([state["2.bias"] for state in states]).mean(dim=0),
+        }
+    )
+    return found
+
+
+def with_head(
+    model: nn.Module, head: nn.Sequential, column: int, slopes: dict[int, float], shift: float
+) -> Crystalformer:
+    """The network with a head's hidden units beside its own, and one output that is made of these and other outputs.
+
+    Args:
+        model: the network.
+        head: of one output.
+        column: of the output.
+        slopes: weights of other outputs, by their columns.
+        shift: what is added to them.
+    """
     state, added = dict(model.state_dict()), head.state_dict()
     state["readout.0.weight"] = torch.cat([state["readout.0.weight"], added["0.weight"]])
     state["readout.0.bias"] = torch.cat([state["readout.0.bias"], added["0.bias"]])
-    old = state["readout.2.weight"]
+    old, biases = state["readout.2.weight"], state["readout.2.bias"].clone()
     last = torch.cat([old, old.new_zeros(len(old), len(added["0.bias"]))], dim=1)
-    last[column] = torch.cat([torch.zeros_like(old[column]), added["2.weight"][0]])
-    state["readout.2.weight"], state["readout.2.bias"] = last, state["readout.2.bias"].clone()
-    state["readout.2.bias"][column] = added["2.bias"][0]
+    bases = sum((slope * old[base] for base, slope in slopes.items()), torch.zeros_like(old[column]))
+    last[column] = torch.cat([bases, added["2.weight"][0]])
+    biases[column] = added["2.bias"][0] + shift + sum(slope * float(biases[base]) for base, slope in slopes.items())
+    state["readout.2.weight"], state["readout.2.bias"] = last, biases
     config = replace(model.config, readout=len(state["readout.0.bias"]))
     new = Crystalformer(config).eval()
     new.load_state_dict(state)

@@ -171,7 +171,7 @@ AUXILIARY = (
 METAL_OF_GAP = {"bandgap_hse": "metal_probability_hse", "bandgap_experiment": "metal_probability_experiment"}
 
 # computed from bulk and shear modulus (crystalpredict.prediction.derived)
-DERIVED = (
+ELASTIC = (
     Property(
         "youngs_modulus", "Young's modulus", "GPa", "GPa", ("young", "youngs", "young_modulus", "e_modulus"), "log10",
         minimum=0.0, decimals=2,
@@ -181,6 +181,24 @@ DERIVED = (
     ),
     Property("pugh_ratio", "Pugh's ratio", "", "", ("pugh", "pughs_ratio", "k_over_g"), "log10", minimum=0.0),
 )  # fmt: skip
+
+
+def _positive(name: str, label: str, unit: str, unit_in_name: str, *aliases: str, decimals: int = 0) -> Property:
+    return Property(name, label, unit, unit_in_name, aliases, "log10", minimum=0.0, decimals=decimals)
+
+
+# computed from both moduli and the density (crystalpredict.prediction.thermal)
+THERMAL = (
+    _positive("debye_temperature", "Debye temperature", "K", "K", "debye", decimals=1),
+    _positive("sound_velocity", "mean velocity of sound", "m/s", "m_per_s"),
+    _positive("sound_velocity_longitudinal", "velocity of longitudinal sound", "m/s", "m_per_s"),
+    _positive("sound_velocity_transverse", "velocity of transverse sound", "m/s", "m_per_s"),
+    _positive("vickers_hardness", "Vickers hardness", "GPa", "GPa", "hardness", decimals=2),
+    _positive(
+        "thermal_conductivity", "lattice thermal conductivity at 300 K", "W/(m K)", "W_per_m_K", "kappa", decimals=2,
+    ),
+)  # fmt: skip
+DERIVED = (*ELASTIC, *THERMAL)
 
 # of the formation energy and the hull of known phases (crystalpredict.prediction.stability)
 STABILITY = (

@@ -21,7 +21,9 @@ REQUESTED = [
 ]  # fmt: skip
 DERIVED = [
     *REQUESTED,
-    "youngs_modulus", "poisson_ratio", "pugh_ratio", "hull_distance", "total_energy", "decomposes_to", "known_phase",
+    "youngs_modulus", "poisson_ratio", "pugh_ratio", "debye_temperature", "sound_velocity",
+    "sound_velocity_longitudinal", "sound_velocity_transverse", "vickers_hardness", "thermal_conductivity",
+    "hull_distance", "total_energy", "decomposes_to", "known_phase",
     "e_above_hull_by_network",
 ]  # fmt: skip
 

@@ -39,6 +39,14 @@ def test_a_copy_says_how_its_volume_changes_on_relaxation() -> None:
     assert volumes(off) * (1 + column(off, "volume_change") / 100) == pytest.approx(1.25 * volumes(table))
 
 
+def test_starting_cells_may_first_get_the_volume_that_they_relax_to() -> None:
+    table = many(volume_change=-40.0)
+    copies, _ = perturbed(table, np.arange(COPIES), Perturbation(volume=0.02, corrected=0.5), seed=3)
+    near = np.abs(np.log(volumes(copies) / volumes(table) / 0.6)) < 0.1
+    assert near.mean() == pytest.approx(0.5, abs=0.1)
+    assert volumes(copies) * (1 + column(copies, "volume_change") / 100) == pytest.approx(0.6 * volumes(table))
+
+
 def test_strains_keep_the_volume_and_displacements_the_cell() -> None:
     table = many()
     copies, _ = perturbed(table, np.arange(COPIES), Perturbation(strain=0.05, strained=0.5), seed=1)

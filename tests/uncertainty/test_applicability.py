@@ -61,6 +61,25 @@ def test_warnings_of_stretched_and_compressed_crystals_state_bond_and_volume(dom
     assert "0.40 times the usual volume" in dense
 
 
+def test_a_network_that_knows_relaxed_volumes_is_the_better_judge_of_loose_packing(domain) -> None:
+    tolerant = replace(domain, bonds=np.broadcast_to([2.0, 4.0], (98, 98, 2)))
+    crystals = [salt("Na", "Cl", 1.2), salt("Na", "Cl", 1.2), salt("Na", "Cl", 0.6)]
+    edges, features = [neighbors(crystal) for crystal in crystals], features_of([salt("Na", "Cl")] * 3)
+    known, unknown, dense = tolerant.warnings(crystals, edges, features, [True, False, True])
+    assert known == ""
+    assert "1.7 times the usual volume" in unknown
+    assert "times the usual volume" in dense
+
+
+def test_elements_at_their_usual_volume_are_not_left_out_as_expanded() -> None:
+    salts = [salt(*pair) for pair in SYMBOLS for _ in range(30)]
+    metal = Crystal.ordered(4.29 * np.eye(3), 4.29 * np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([11, 11]))
+    gas = Crystal.ordered(9.0 * np.eye(3), np.array([[0.0, 0, 0], [5.5, 0, 0]]), np.array([11, 11]))
+    crystals = [*salts, *[metal] * 35, gas]
+    bonds = fit_domain(crystals, [neighbors(crystal) for crystal in crystals]).bonds
+    assert bonds[10, 10] == pytest.approx(4.29 * np.sqrt(3) / 2, rel=1e-4)
+
+
 def test_an_element_and_a_pair_that_were_never_seen_are_named(domain) -> None:
     numbers = np.array([[ATOMIC_NUMBERS["Li"]], [ATOMIC_NUMBERS["Cl"]]])
     (reason,) = said(domain, replace(salt("Na", "Cl"), numbers=numbers))

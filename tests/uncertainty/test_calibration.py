@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from pymatgen.core import Lattice, Structure
 
 import crystalpredict
@@ -45,6 +46,22 @@ def test_a_calibration_is_read_as_it_was_written() -> None:
     assert found.to_bytes() == (folder / CALIBRATION_FILE).read_bytes()
     alone = Calibration(found.errors)
     assert Calibration.from_bytes(alone.to_bytes(), len(alone.errors.weights), 128).domain is None
+
+
+def test_a_calibration_without_bins_of_predictions_is_read() -> None:
+    found = load_checkpoint(default_model().folder).calibration
+    assert found is not None
+    tensors = safetensors.numpy.load(Calibration(found.errors).to_bytes())
+    del tensors["errors.bins"]
+    tensors["errors.quantiles"] = np.ascontiguousarray(tensors["errors.quantiles"][:, 2])
+    older = Calibration.from_bytes(safetensors.numpy.save(tensors), len(found.errors.weights), 128).errors
+    outputs = np.linspace(-3, 3, 50)[:, None] + np.zeros(len(found.errors.weights))
+    crystals = np.full(50, 4), np.zeros((50, 128))
+    same = replace(found.errors, quantiles=np.repeat(found.errors.quantiles[:, 2:3], 8, axis=1))
+    assert older.halfwidths(outputs, *crystals) == pytest.approx(same.halfwidths(outputs, *crystals))
+    tensors["errors.quantiles"] = tensors["errors.quantiles"][0]
+    with pytest.raises(ValueError, match="quantiles"):
+        Calibration.from_bytes(safetensors.numpy.save(tensors), len(found.errors.weights), 128)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"x" * 5000])
@@ -147,6 +164,17 @@ def warned(predictor: Predictor, structures: list[Structure]) -> list[bool]:
 
 def test_well_known_crystals_have_no_warning(predictor) -> None:
     assert not any(warned(predictor, list(STRUCTURES.values())))
+
+
+METALS = {"Li": (3.51, 2), "Na": (4.29, 2), "K": (5.33, 2), "Ca": (5.58, 4), "Sr": (6.08, 4), "Ba": (5.02, 2)}  # Å
+
+
+@pytest.mark.parametrize("symbol", METALS)
+def test_metals_of_large_atoms_at_their_measured_cells_have_no_warning(predictor, symbol) -> None:
+    length, atoms = METALS[symbol]
+    centred = [[0, 0, 0], [0.5, 0.5, 0.5]] if atoms == 2 else [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    (row,) = predictor.predict([Structure(Lattice.cubic(length), [symbol] * atoms, centred)])
+    assert row.warnings == ()
 
 
 @pytest.mark.parametrize("stretch", [0.75, 1.3])

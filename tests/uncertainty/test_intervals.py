@@ -47,6 +47,24 @@ def test_new_crystals_lie_in_their_intervals_in_every_third_by_size_and_these_ar
     assert halves[:, AT].mean() < 0.8 * equal
 
 
+def test_intervals_hold_whatever_is_predicted_and_end_where_physics_does() -> None:
+    def gaps(count: int, seed: int) -> tuple[np.ndarray, ...]:
+        """Half of the crystals are predicted as metals, nearly always rightly; some small gaps are metals."""
+        rng = np.random.default_rng(seed)
+        outputs = np.where(rng.random((count, 1)) < 0.5, 0.0, rng.exponential(1, (count, 1)))
+        labels = outputs + rng.normal(size=(count, 1)) * np.where(outputs > 0, 0.1 + 0.2 * np.sqrt(outputs), 0.02)
+        labels = np.where((outputs > 0) & (rng.random((count, 1)) < 0.3 * np.exp(-outputs)), 0, labels)
+        return outputs, np.maximum(labels, 0), rng.integers(1, 60, count), rng.normal(size=(count, 4))
+
+    model = fit_errors(*gaps(4000, 0), np.array([0.0]))
+    outputs, labels, sizes, features = gaps(20_000, 1)
+    inside = np.abs(labels - outputs) <= model.halfwidths(outputs, sizes, features)[:, 0]
+    bins = np.searchsorted([0, 0.2, 0.5, 1, 2], outputs[:, 0])
+    for each in range(1, 6):
+        assert inside[bins == each].mean(axis=0) == pytest.approx(np.array(LEVELS) / 100, abs=0.07)
+    assert inside[bins == 0, AT].mean() >= 0.88
+
+
 def test_few_labels_give_one_width_and_too_few_none() -> None:
     outputs, labels, sizes, features = noisy(400)
     labels[60:] = np.nan
@@ -86,6 +104,8 @@ def test_intervals_are_mapped_to_the_unit_and_end_where_physics_does() -> None:
     [
         ("quantiles", lambda values: -values),
         ("quantiles", lambda values: values[..., ::-1]),
+        ("quantiles", lambda values: values[:, 0]),
+        ("bins", lambda values: values - np.arange(values.shape[1])),
         ("weights", lambda values: values * np.nan),
         ("limits", lambda values: values[:, :1]),
     ],

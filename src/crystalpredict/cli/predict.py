@@ -72,8 +72,9 @@ def predict(
             autocompletion=target_names,
             rich_help_panel=MODEL,
             help="Property to predict: bandgap, formation_energy, e_above_hull, bulk_modulus, shear_modulus; "
-            "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio; from the formation energy: hull_distance, "
-            "decomposes_to, known_phase, total_energy; other gaps: bandgap_hse, bandgap_gllbsc, bandgap_experiment, "
+            "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio, debye_temperature, sound_velocity, "
+            "vickers_hardness, thermal_conductivity; from the formation energy: hull_distance, decomposes_to, "
+            "known_phase, total_energy; other gaps: bandgap_hse, bandgap_gllbsc, bandgap_experiment, "
             "metal_probability; volume_change. Repeat it, or separate names by commas. Default: the first five.",
         ),
     ] = None,

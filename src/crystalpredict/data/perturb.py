@@ -37,6 +37,9 @@ class Perturbation:
     """Largest root mean square displacement of an atom, Å."""
     displaced: float = 0.0
     """Share of the copies whose atoms are displaced."""
+    corrected: float = 0.0
+    """Share of the copies that first get the volume that they relax to: cells that a relaxation began with may be far
+    from it, and a model for unrelaxed crystals sees them again at the volume that it predicts."""
 
 
 def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int) -> tuple[CrystalTable, IntArray]:
@@ -56,6 +59,9 @@ def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int)
     count = len(rows)
     deviation = np.where(random.random(count) < how.wide, how.wide_volume, how.volume)
     logs = np.clip(random.normal(size=count) * deviation, MIN_LOG_VOLUME, MAX_LOG_VOLUME)
+    column = table.properties.index(VOLUME_CHANGE)
+    changes = VOLUME_CHANGE.encode(copies.labels[:, column])
+    logs = np.where(random.random(count) < how.corrected, logs + changes, logs)
     strains = random.normal(size=(count, 3, 3))
     strains = (strains + strains.transpose(0, 2, 1)) / 2  # of the diagonal 1, beside it 0.7
     strains -= np.eye(3) * np.trace(strains, axis1=1, axis2=2)[:, None, None] / 3
@@ -71,8 +77,7 @@ def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int)
     fractional = fractional + np.einsum("nx,nxy->ny", shifts, inverse)
     fractional -= np.floor(fractional)
     labels = copies.labels.copy()
-    column = table.properties.index(VOLUME_CHANGE)
-    labels[:, column] = VOLUME_CHANGE.in_unit(VOLUME_CHANGE.encode(labels[:, column]) - logs)
+    labels[:, column] = VOLUME_CHANGE.in_unit(changes - logs)
     ids = np.array([f"{name}~{seed}" for name in copies.ids])
     copies = replace(copies, ids=ids, lattices=lattices, fractional=fractional, labels=labels)
     possible = np.flatnonzero(valid_cells(lattices, copies.sizes.tolist(), MIN_DISTANCE))

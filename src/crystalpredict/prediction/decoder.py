@@ -15,6 +15,7 @@ from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
+from crystalpredict.prediction.thermal import Matter, matter_of
 from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE, Property
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
@@ -46,6 +47,11 @@ class Outputs:
     def sizes(self) -> IntArray:
         """Number of atoms in the primitive cell of each crystal, (B,)."""
         return np.array([primitive_size(crystal) for crystal in self.crystals], dtype=int)
+
+    @cached_property
+    def matter(self) -> Matter:
+        """Density and the like of the crystals."""
+        return matter_of(self.crystals)
 
 
 def volume_warning(log_ratio: float, low: float, high: float) -> str:
@@ -125,7 +131,8 @@ class OutputDecoder:
             values = np.asarray(prop.in_unit(centres[:, self._outputs[prop.name]]))
             return values + comparison.shifts if prop.name == FORMATION_ENERGY and comparison is not None else values
         if prop.name in MODULI:
-            return derive(prop.name, *(10 ** centres[:, self._outputs[name]] for name in PARENTS))
+            bulk, shear = (10 ** centres[:, self._outputs[name]] for name in PARENTS)
+            return derive(prop.name, bulk, shear, found.matter)
         energies = centres[:, self._outputs[FORMATION_ENERGY]]
         if prop.name == "total_energy":
             return total_energies(found.crystals, energies)
@@ -152,7 +159,7 @@ class OutputDecoder:
         ends = interval_bounds(self.checkpoint.properties, centres, widths)
         if found.comparison is not None and FORMATION_ENERGY in self._outputs:
             ends[:, self._outputs[FORMATION_ENERGY]] += found.comparison.shifts[:, None, None]
-        columns = [self._ends(prop, values[:, i], centres, widths, ends) for i, prop in enumerate(self.properties)]
+        columns = [self._ends(prop, values[:, i], found, widths, ends) for i, prop in enumerate(self.properties)]
         return np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0, 0, 2))
 
     def _halfwidths(self, found: Outputs, features: FloatArray, rows: IntArray, columns: Iterable[int]) -> FloatArray:
@@ -164,7 +171,7 @@ class OutputDecoder:
         return self.errors.halfwidths(standardised, sizes, features[rows], columns) * checkpoint.deviation[:, None]
 
     def _ends(
-        self, prop: Property, values: FloatArray, centres: FloatArray, widths: FloatArray, ends: FloatArray
+        self, prop: Property, values: FloatArray, found: Outputs, widths: FloatArray, ends: FloatArray
     ) -> FloatArray:
         """Return the ends (B, levels, 2) of the intervals of a property with values (B,)."""
         if prop.name in self._outputs:
@@ -174,7 +181,8 @@ class OutputDecoder:
             one, two = (self._outputs[name] for name in PARENTS)
             both = (widths[:, one] * log(10), widths[:, two] * log(10))
             correlation = np.nan_to_num(self.errors.correlation[one, two])
-            return derived_bounds(prop.name, 10 ** centres[:, one], 10 ** centres[:, two], both, float(correlation))
+            bulk, shear = (10 ** found.centres[:, column] for column in (one, two))
+            return derived_bounds(prop.name, bulk, shear, both, float(correlation), found.matter)
         (source,) = self._sources_of(prop)
         half = widths[:, self._outputs[source]]
         low, high = values[:, None] - half, values[:, None] + half
@@ -218,7 +226,17 @@ class OutputDecoder:
         return texts
 
     def domain_warnings(
-        self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray
+        self, found: Outputs, neighbors: Sequence[Neighbors], features: FloatArray, volumes_known: Sequence[bool]
     ) -> list[str]:
-        """Return how each of B crystals differs from the training data; "" if it does not, or without a domain."""
-        return self.domain.warnings(crystals, neighbors, features) if self.domain else [""] * len(crystals)
+        """Return how each of B crystals differs from the training data; "" if it does not, or without a domain.
+
+        Args:
+            found: from `begin`.
+            neighbors: of the crystals, (B,).
+            features: network features, (B, D).
+            volumes_known: whether the network's own prediction of the relaxed volume, if it has one, is good, (B,).
+        """
+        if self.domain is None:
+            return [""] * len(neighbors)
+        known = volumes_known if VOLUME_CHANGE.name in self._outputs else None
+        return self.domain.warnings(found.crystals, neighbors, features, known)

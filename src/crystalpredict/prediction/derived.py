@@ -1,4 +1,4 @@
-"""Elastic quantities of an isotropic polycrystal from its bulk modulus K and shear modulus G, both in GPa.
+"""Quantities of an isotropic polycrystal from its bulk modulus K and shear modulus G, both in GPa.
 
 E = 9 K G / (3 K + G) and nu = (3 K - 2 G) / (2 (3 K + G)): Landau and Lifshitz, Theory of Elasticity, section 5.
 K / G: Pugh, Philosophical Magazine 45, 823 (1954), who found metals above 1.75 ductile. NumPy only.
@@ -14,9 +14,11 @@ from crystalpredict.checkpoints.registry import bundled_models
 from crystalpredict.crystals.crystal import FloatArray
 from crystalpredict.errors import UsageError
 from crystalpredict.prediction.stability import stability_properties
+from crystalpredict.prediction.thermal import FORMULA_ERRORS, FORMULAS, NORMAL_QUANTILES, Matter
 from crystalpredict.properties import AUXILIARY, DERIVED, PROPERTIES, Property, find_property, match_property
 
 PARENTS = ("bulk_modulus", "shear_modulus")
+SLOPE_STEP = 1e-6  # of the logarithm of a modulus
 
 
 def derivable(properties: Sequence[Property]) -> tuple[Property, ...]:
@@ -64,22 +66,33 @@ def _bundled_models_with(name: str) -> list[str]:
     return found
 
 
-def derive(name: str, bulk: FloatArray, shear: FloatArray) -> FloatArray:
-    """Return the quantity `name` of DERIVED from K and G, GPa, of the same shape."""
+def derive(name: str, bulk: FloatArray, shear: FloatArray, matter: Matter | None = None) -> FloatArray:
+    """Return the quantity `name` of DERIVED from K and G, GPa, of the same shape.
+
+    Args:
+        name: Name of the quantity.
+        bulk: K, GPa, (B,).
+        shear: G, GPa, (B,).
+        matter: Of the crystals; elastic quantities need none.
+    """
     if name == "youngs_modulus":
         return 9 * bulk * shear / (3 * bulk + shear)
     if name == "poisson_ratio":
         return _poisson(bulk / shear)
-    return bulk / shear
+    if name == "pugh_ratio":
+        return bulk / shear
+    assert matter is not None
+    return FORMULAS[name](bulk, shear, matter)
 
 
 def derived_bounds(
-    name: str, bulk: FloatArray, shear: FloatArray, widths: tuple[FloatArray, FloatArray], correlation: float
-) -> FloatArray:
+    name: str, bulk: FloatArray, shear: FloatArray, widths: tuple[FloatArray, FloatArray], correlation: float,
+    matter: Matter | None = None,
+) -> FloatArray:  # fmt: skip
     """Return the lower and upper ends (B, levels, 2) of intervals of a derived quantity.
 
-    Linear propagation of correlated errors of ln K and ln G: ln E has the slopes G / (3 K + G) and 3 K / (3 K + G),
-    ln K/G has 1 and -1. Poisson's ratio increases with K / G, so that the ends of K / G give its ends.
+    Linear propagation of correlated errors of ln K and ln G to the logarithm of the quantity, and the errors of the
+    formula itself, if they are known. Poisson's ratio increases with K / G, so that the ends of K / G give its ends.
 
     Args:
         name: Name of the quantity.
@@ -87,15 +100,18 @@ def derived_bounds(
         shear: G, GPa, (B,).
         widths: Half the width of the intervals of ln K and ln G, each (B, levels).
         correlation: Of the errors of ln K and ln G.
+        matter: As for `derive`.
     """
-    if name == "youngs_modulus":
-        of_bulk = (shear / (3 * bulk + shear))[:, None]
-        of_shear = 1 - of_bulk
-    else:
-        of_bulk, of_shear = np.ones((len(bulk), 1)), -np.ones((len(bulk), 1))
+    of = "pugh_ratio" if name == "poisson_ratio" else name
+    middle = derive(of, bulk, shear, matter)
+    up = np.exp(SLOPE_STEP)
+    of_bulk, of_shear = (
+        (np.log(derive(of, one, two, matter)) - np.log(middle))[:, None] / SLOPE_STEP
+        for one, two in ((bulk * up, shear), (bulk, shear * up))
+    )
     one, two = of_bulk * widths[0], of_shear * widths[1]
-    width = np.sqrt(np.maximum(one**2 + two**2 + 2 * correlation * one * two, 0))
-    middle = derive("pugh_ratio" if name == "poisson_ratio" else name, bulk, shear)
+    own = FORMULA_ERRORS.get(name, 0.0) * NORMAL_QUANTILES[: one.shape[1]]
+    width = np.sqrt(np.maximum(one**2 + two**2 + 2 * correlation * one * two, 0) + own**2)
     ends = middle[:, None, None] * np.exp(np.stack([-width, width], axis=-1))
     return _poisson(ends) if name == "poisson_ratio" else ends
 

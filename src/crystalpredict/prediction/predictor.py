@@ -19,7 +19,7 @@ from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.devices import choose_device, free_memory, max_batch_atoms
 from crystalpredict.nn.inference import no_busy_cores, run_in_batches
 from crystalpredict.nn.threads import BatchThreads
-from crystalpredict.prediction.decoder import OutputDecoder
+from crystalpredict.prediction.decoder import MAX_LOG_RATIO, OutputDecoder
 from crystalpredict.prediction.relaxation import add_log_changes, log_changes, scaled, with_relaxed_volumes
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
@@ -130,8 +130,9 @@ class Predictor:
         table = self.decoder.values(begun)  # (crystals, properties)
         ends = self.decoder.bounds(begun, table, features)
         texts = self.decoder.texts_of(begun)
-        domain_warnings = self.decoder.domain_warnings(crystals, neighbors, features)
         volume_warnings = self.decoder.volume_warnings(begun, features)
+        volumes_known = (np.abs(left) < MAX_LOG_RATIO).tolist()
+        domain_warnings = self.decoder.domain_warnings(begun, neighbors, features, volumes_known)
         finite = np.asarray(np.isfinite(outputs).all(axis=1))
         rows = enumerate(table.tolist())
         for entry in entries:

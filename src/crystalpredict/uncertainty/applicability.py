@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import permutations
 from math import ceil
 
 import numpy as np
 
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.crystals.layers import empty_layers
 from crystalpredict.errors import suppress_warnings
 
 N_ELEMENTS = len(ELEMENTS)
@@ -23,13 +23,13 @@ MIN_PAIR_BONDS = 30  # bonds between two elements; with fewer, their range means
 OUTLIER_FRACTION = 1e-3  # of the training data beyond each limit of bond length, empty layer and least volume
 COMPRESSION_FACTOR = 0.75  # tolerated below the least relative volume: diamond has half the usual volume
 EXPANDED_FRACTION = 0.02  # largest volumes, left out: the Materials Project has atoms 7 Å apart, which are no crystals
+MAX_ELEMENT_VOLUME = 1.3  # of a crystal of one element, over the median of such crystals
 LOOSE_FRACTION = 0.05  # of the training crystals that count as loosely packed
 MAX_LOOSE_LAYER = 6.0  # Å, thickest empty layer that is normal in a loosely packed crystal
 FAR_FRACTION = 5e-3  # of the training crystals farther from all centroids than `reach`
 LENGTH_TOLERANCE = 1e-5  # Å, differences of bond lengths that are rounding
 BOND_TOLERANCE = 1.08  # factor by which a bond may leave the range of its pair
 N_CENTROIDS, KMEANS_ROUNDS = 512, 10
-MAX_REDUCTION_ROUNDS = 50  # of a lattice; most need two or three
 VOLUME_DAMPING = 1e-3  # of the fitted atomic volumes, towards DEFAULT_VOLUME
 DEFAULT_VOLUME = 15.0  # Å^3 per atom, for elements with too little data
 MIN_VOLUME, MAX_VOLUME = 3.0, 150.0  # Å^3 per atom, limits of a fitted volume
@@ -94,13 +94,18 @@ class Domain:
         if not ((self.scale > 0).all() and (self.volumes > 0).all() and len(self.centroids)):
             raise ValueError("a scale or a volume is not positive, or there are no centroids")
 
-    def warnings(self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray) -> list[str]:
+    def warnings(
+        self, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], features: FloatArray,
+        volumes_known: Sequence[bool] | None = None,
+    ) -> list[str]:  # fmt: skip
         """Return a warning for each crystal that differs from the training data, and "" for the others.
 
         Args:
             crystals: B crystals.
             neighbors: their neighbour lists, (B,).
             features: network features of each crystal, (B, D).
+            volumes_known: crystals of which a network says how far their volume is from the relaxed one, (B,); None:
+                none. It knows better than the sum of usual volumes, which metals of large atoms and zeolites exceed.
 
         Returns:
             B texts.
@@ -115,21 +120,23 @@ class Domain:
         bonds = self._unusual_bonds(*nearest)
         lattices = np.array([crystal.lattice for crystal in crystals], dtype=float)
         packing = np.abs(np.linalg.det(lattices)) / (shares @ self.volumes)
-        layers = _empty_layers(crystals, lattices)
+        layers = empty_layers(crystals, lattices)
         far = np.zeros(len(crystals), dtype=bool)
         if np.isfinite(self.reach[0]):
             far = _distances_to_nearest((features - self.shift) / self.scale, self.centroids) > self.reach[0]
         low, loose, high = self.packing
-        stretched = (packing > loose) & self._all_bonds_long(len(crystals), *nearest)
+        unsure = ~np.array([False] * len(crystals) if volumes_known is None else volumes_known)
+        stretched = unsure & (packing > loose) & self._all_bonds_long(len(crystals), *nearest)
         empty = layers > np.where(packing > loose, np.minimum(MAX_LOOSE_LAYER, self.vacuum), self.vacuum)
-        unusual = rare.any(axis=1) | unpaired.any(axis=1) | far | empty | stretched | (packing < low) | (packing > high)
+        packed = (packing >= low) & ((packing <= high) | ~unsure)
+        unusual = rare.any(axis=1) | unpaired.any(axis=1) | far | empty | stretched | ~packed
         unusual[list(bonds)] = True
         found = [""] * len(crystals)
         for row in np.flatnonzero(unusual).tolist():
             parts = [*self._describe_elements(rare[row], unpaired[row]), *([bonds[row]] if row in bonds else [])]
             if stretched[row]:
                 parts.append("all its bonds are long")
-            if stretched[row] or not low <= packing[row] <= high:
+            if stretched[row] or not packed[row]:
                 digits = 0 if packing[row] >= 10 else 1 if packing[row] >= 1 else 2
                 parts.append(f"{packing[row]:.{digits}f} times the usual volume")
             if empty[row]:
@@ -205,7 +212,7 @@ def fit_domain(
     packing = cells / (shares @ volumes)
     limits = np.quantile(packing, [OUTLIER_FRACTION, 1 - LOOSE_FRACTION, 1 - EXPANDED_FRACTION])
     limits *= [COMPRESSION_FACTOR, 1, 1]
-    kept = packing <= limits[2]
+    kept = (packing <= limits[2]) | _usual_elements(shares, cells)
     owners, one, two, lengths = nearest_neighbors(crystals, neighbors)
     known = np.isfinite(lengths) & kept[owners]
     shift, scale, centroids, reach = np.zeros(1), np.ones(1), np.zeros((1, 1), dtype=np.float32), np.inf
@@ -221,7 +228,7 @@ def fit_domain(
         bonds=_bond_ranges(one[known], two[known], lengths[known]),
         volumes=volumes.astype(np.float32),
         packing=limits.astype(np.float32),
-        vacuum=np.quantile(_empty_layers(crystals, lattices)[kept], [1 - OUTLIER_FRACTION]).astype(np.float32),
+        vacuum=np.quantile(empty_layers(crystals, lattices)[kept], [1 - OUTLIER_FRACTION]).astype(np.float32),
         shift=shift.astype(np.float32),
         scale=scale.astype(np.float32),
         centroids=centroids,
@@ -309,6 +316,24 @@ def _atomic_volumes(shares: FloatArray, volumes: FloatArray, crystals: FloatArra
     return np.where(crystals < MIN_ELEMENT_CRYSTALS, DEFAULT_VOLUME, np.clip(found, MIN_VOLUME, MAX_VOLUME))
 
 
+def _usual_elements(shares: FloatArray, volumes: FloatArray) -> IntArray:
+    """Return whether each crystal is an element at a usual volume of that element's crystals, (C,).
+
+    An alkali metal takes twice the volume that its atoms have in compounds.
+
+    Args:
+        shares: atoms of each element in each cell, (C, 98).
+        volumes: of the cells, Å^3, (C,).
+    """
+    usual = np.zeros(len(volumes), dtype=bool)
+    for element in range(N_ELEMENTS):
+        own = np.flatnonzero((shares[:, element] > 0) & ((shares > 0).sum(axis=1) == 1))
+        if len(own):
+            per_atom = volumes[own] / shares[own, element]
+            usual[own] = per_atom <= MAX_ELEMENT_VOLUME * np.median(per_atom)
+    return usual
+
+
 def _bond_ranges(one: IntArray, two: IntArray, lengths: FloatArray) -> FloatArray:
     """Return the smallest and largest usual bond of each pair of elements, Å, (98, 98, 2).
 
@@ -332,44 +357,6 @@ def _bond_ranges(one: IntArray, two: IntArray, lengths: FloatArray) -> FloatArra
         low, high = lengths[start + skipped], lengths[start + count - 1 - skipped]
         ranges[key // N_ELEMENTS, key % N_ELEMENTS] = ranges[key % N_ELEMENTS, key // N_ELEMENTS] = low, high
     return ranges
-
-
-def _empty_layers(crystals: Sequence[Crystal], lattices: FloatArray) -> FloatArray:
-    """Return the thickness of the widest layer without atoms, parallel to a face of each reduced cell, Å, (B,)."""
-    lattices = _reduced(lattices)
-    sizes = np.array([crystal.n_atoms for crystal in crystals])
-    ends = np.cumsum(sizes)
-    owners = np.repeat(np.arange(len(crystals)), sizes)
-    inverses = np.linalg.inv(lattices)
-    positions = np.concatenate([crystal.positions for crystal in crystals])
-    fractional = np.einsum("nx,nxa->na", positions, inverses[owners]) % 1
-    widest = np.zeros(len(crystals))
-    for axis in range(3):
-        coordinates = fractional[np.lexsort((fractional[:, axis], owners)), axis]
-        gaps = np.append(np.diff(coordinates), 0.0)
-        gaps[ends - 1] = coordinates[ends - sizes] + 1 - coordinates[ends - 1]
-        spacings = 1 / np.linalg.norm(inverses[:, :, axis], axis=1)
-        widest = np.maximum(widest, np.maximum.reduceat(gaps, ends - sizes) * spacings)
-    return widest
-
-
-def _reduced(lattices: FloatArray) -> FloatArray:
-    """Return lattices (B, 3, 3) with no vector that adding multiples of another makes shorter.
-
-    The faces of a skewed cell are not parallel to its empty layers.
-    """
-    lattices = lattices.copy()
-    for _ in range(MAX_REDUCTION_ROUNDS):
-        reduced = True
-        for one, two in permutations(range(3), 2):
-            other = lattices[:, two]
-            along = (lattices[:, one] * other).sum(axis=1) / (other**2).sum(axis=1)
-            steps = np.round(along * (1 - 1e-6))  # exactly half a vector: rounding must not decide
-            lattices[:, one] -= steps[:, None] * other
-            reduced &= not steps.any()
-        if reduced:
-            break
-    return lattices
 
 
 def _distances_to_nearest(points: FloatArray, centroids: FloatArray) -> FloatArray:

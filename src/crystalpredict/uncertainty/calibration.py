@@ -9,11 +9,12 @@ import numpy as np
 import safetensors.numpy
 
 from crystalpredict.uncertainty.applicability import Domain
-from crystalpredict.uncertainty.intervals import ErrorModel
+from crystalpredict.uncertainty.intervals import N_BINS, UNUSED, ErrorModel
 
 CALIBRATION_FILE = "calibration.safetensors"
 DOMAIN_FILE = "domain.safetensors"  # of a fine-tuned model
 KINDS: tuple[type[ErrorModel], type[Domain]] = (ErrorModel, Domain)
+BINS, QUANTILES = "errors.bins", "errors.quantiles"
 DTYPES = {"elements": np.int32, "pairs": np.uint8}  # all other tensors are float32
 
 
@@ -32,7 +33,10 @@ class Calibration:
     def from_bytes(cls, content: bytes, properties: int, features: int) -> Calibration:
         """The calibration of a model of so many properties and features; ValueError if it is none."""
         wanted = [{_key(kind, field.name) for field in fields(kind)} for kind in KINDS]
-        tensors = _tensors_of(content, [wanted[0], wanted[0] | wanted[1]])
+        older = wanted[0] - {BINS}
+        tensors = _tensors_of(content, [older, older | wanted[1], wanted[0], wanted[0] | wanted[1]])
+        if BINS not in tensors:
+            _add_bins(tensors)
         errors = ErrorModel(*(tensors[_key(ErrorModel, field.name)] for field in fields(ErrorModel)))
         domain = None
         if set(tensors) != wanted[0]:
@@ -41,6 +45,15 @@ class Calibration:
         if (len(errors.weights), errors.features, width) != (properties, features, features):
             raise ValueError("it belongs to another model")
         return cls(errors, domain)
+
+
+def _add_bins(tensors: dict[str, np.ndarray]) -> None:
+    """Add to the tensors of an older file, whose intervals depend on no bins of predictions, one bin for all."""
+    quantiles = tensors[QUANTILES]
+    if quantiles.ndim != 3:
+        raise ValueError(f"{QUANTILES} is not of three dimensions")
+    tensors[BINS] = np.full((len(quantiles), N_BINS - 1), UNUSED, dtype=np.float32)
+    tensors[QUANTILES] = np.repeat(quantiles[:, None], N_BINS, axis=1)
 
 
 def domain_to_bytes(domain: Domain) -> bytes:

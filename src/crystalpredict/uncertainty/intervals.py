@@ -1,8 +1,11 @@
 """Prediction intervals: normalised split-conformal intervals (Lei et al., JASA 113, 1094, 2018).
 
 On the trained scale, a prediction p for a crystal x has the interval p ± q s(x). The logarithm of the error scale s is
-linear in p (with knots), in the logarithm of the crystal's size, and in its network features. For each level and each
-third of the crystals by size, q is a quantile of |label - p| / s over calibration crystals to which s was not fitted.
+linear in p (with knots), in the logarithm of the crystal's size, and in its network features. For each level, q depends
+on the bin of p and the third of the crystals by size: it is the product of one factor of the bin and one of the third,
+chosen such that a quantile of |label - p| / (s q) over calibration crystals to which s was not fitted is 1 in each bin
+and in each third (Mondrian conformal prediction, Vovk et al., 2003, along two margins). So intervals hold where people
+choose crystals, which is by what is predicted.
 """
 
 from __future__ import annotations
@@ -20,6 +23,12 @@ from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 MIN_CALIBRATION_LABELS = 50  # of a property; with fewer there are no intervals
 MIN_LABELS_SCALE_FIT = 500  # of a property; with fewer the scale is constant and all sizes are one group
 N_SIZE_GROUPS = 3  # of crystals
+N_BINS = 8  # of predictions, at most
+MIN_BIN_LABELS = 150  # in a bin
+NEAR_MINIMUM = 0.01  # standard deviations of the labels: predictions so near to the smallest value are one bin
+N_ROUNDS, N_ROUNDS_CHOICE = 20, 3  # over both margins, and while the scale is chosen
+UNUSED = 1e9  # the end of a group that is not used
+TINY = 1e-12
 KNOT_QUANTILES = (0.25, 0.5, 0.75)  # of the predictions, where the slope of the logarithm of the scale may change
 RIDGE_PENALTY = 100.0  # on standardised coefficients
 # in median errors, added to an error before its logarithm is fitted, so that small errors differ little
@@ -39,7 +48,8 @@ class ErrorModel:
             of the size, and D features, (P, 6 + D).
         limits: lowest and highest logarithm of the scale, (P, 2).
         sizes: largest size in the groups of small and of medium crystals, (P, 2).
-        quantiles: of errors over their scales, by size group and level, (P, 3, 5).
+        bins: highest prediction in each bin but the last, (P, 7).
+        quantiles: of errors over their scales, by bin, size group and level, (P, 8, 3, 5).
         correlation: of errors over their scales, not a number where unknown, (P, P).
     """
 
@@ -47,6 +57,7 @@ class ErrorModel:
     weights: FloatArray
     limits: FloatArray
     sizes: FloatArray
+    bins: FloatArray
     quantiles: FloatArray
     correlation: FloatArray
 
@@ -61,7 +72,7 @@ class ErrorModel:
         count = len(self.weights)
         shapes = (
             (count, len(KNOT_QUANTILES)), (count, self.weights.shape[-1]), (count, 2), (count, N_SIZE_GROUPS - 1),
-            (count, N_SIZE_GROUPS, len(LEVELS)), (count, count),
+            (count, N_BINS - 1), (count, N_BINS, N_SIZE_GROUPS, len(LEVELS)), (count, count),
         )  # fmt: skip
         for field, shape in zip(fields(self), shapes, strict=True):
             values = getattr(self, field.name)
@@ -69,7 +80,7 @@ class ErrorModel:
                 raise ValueError(f"{field.name} is not an array of finite numbers of shape {shape}")
         if (self.quantiles < 0).any() or (np.diff(self.quantiles) < 0).any():
             raise ValueError("quantiles are negative, or do not ascend with the level")
-        for name in ("knots", "limits", "sizes"):
+        for name in ("knots", "limits", "sizes", "bins"):
             if (np.diff(getattr(self, name)) < 0).any():
                 raise ValueError(f"{name} do not ascend")
         if (np.abs(self.limits) > MAX_LOG_ERROR).any() or (self.quantiles > np.exp(MAX_LOG_ERROR)).any():
@@ -97,7 +108,8 @@ class ErrorModel:
         for column in range(outputs.shape[1]) if columns is None else columns:
             design = _design(outputs[:, column], sizes, features, self.knots[column])
             scale = np.exp(np.clip(design @ self.weights[column], *self.limits[column]))
-            halves[:, column] = scale[:, None] * self.quantiles[column][_size_groups(sizes, self.sizes[column])]
+            groups = np.searchsorted(self.bins[column], outputs[:, column]), _size_groups(sizes, self.sizes[column])
+            halves[:, column] = scale[:, None] * self.quantiles[column][groups]
         return halves
 
 
@@ -122,46 +134,90 @@ def fit_errors(
     """
     columns = [_fit_property(outputs[:, i], labels[:, i], sizes, features, minima[i]) for i in range(outputs.shape[1])]
     scaled = np.stack([column[-1] for column in columns], axis=1)
-    knots, weights, limits, ends, quantiles = (np.array([column[i] for column in columns]) for i in range(5))
-    return ErrorModel(knots, weights, limits, ends, quantiles, _correlation(scaled))
+    knots, weights, limits, ends, bins, quantiles = (np.array([column[i] for column in columns]) for i in range(6))
+    return ErrorModel(knots, weights, limits, ends, bins, quantiles, _correlation(scaled))
 
 
 def _fit_property(
     outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minimum: float
 ) -> tuple[FloatArray, ...]:
-    """Return knots, weights, limits, sizes and quantiles of a property, and its errors over their scales (V,)."""
+    """Return knots, weights, limits, sizes, bins and quantiles of a property, and its errors over their scales (V,)."""
     known = np.flatnonzero(np.isfinite(labels))
     if len(known) < MIN_CALIBRATION_LABELS:
         raise ValueError(f"{len(known)} labels are too few to calibrate: at least {MIN_CALIBRATION_LABELS} are needed")
     errors = labels[known] - outputs[known]
     knots = np.quantile(outputs[known], KNOT_QUANTILES)
     design = _design(outputs[known], sizes[known], features[known], knots)
-    ends: FloatArray = np.full(N_SIZE_GROUPS - 1, 1e9)  # all crystals are in the first group
+    ends: FloatArray = np.full(N_SIZE_GROUPS - 1, UNUSED)  # all crystals are in the first group
+    bins: FloatArray = np.full(N_BINS - 1, UNUSED)
     scaling: tuple[FloatArray, FloatArray, FloatArray] = (np.zeros(design.shape[1]), np.zeros(2), np.ones(len(known)))
+    reach = outputs[known] - minimum
     if len(known) >= MIN_LABELS_SCALE_FIT:
         ends = np.quantile(sizes[known], np.arange(1, N_SIZE_GROUPS) / N_SIZE_GROUPS)
-        groups = _size_groups(sizes[known], ends)
-        scaling = _fit_scale(design, np.abs(errors), groups, outputs[known] - minimum)
+        bins = _bins_of(outputs[known], reach)
+    groups = np.searchsorted(bins, outputs[known]), _size_groups(sizes[known], ends)
+    if len(known) >= MIN_LABELS_SCALE_FIT:
+        scaling = _fit_scale(design, np.abs(errors), groups, reach)
     weights, limits, scale = scaling
-    groups = _size_groups(sizes[known], ends)
     ratios = np.abs(errors) / scale
-    parts = [ratios[groups == group] for group in range(N_SIZE_GROUPS)]
-    parts = [part if len(part) >= MIN_CALIBRATION_LABELS else ratios for part in parts]  # all sizes may be equal
-    quantiles = np.array([[conformal_quantile(part, level / 100) for level in LEVELS] for part in parts])
+    quantiles = np.stack([_quantiles(ratios, groups, level / 100, N_ROUNDS) for level in LEVELS], axis=-1)
     scaled = np.full(len(labels), np.nan)
     scaled[known] = errors / scale
-    return knots, weights, limits, ends, quantiles, scaled
+    return knots, weights, limits, ends, bins, np.maximum.accumulate(quantiles, axis=-1), scaled
+
+
+def _bins_of(outputs: FloatArray, reach: FloatArray) -> FloatArray:
+    """Return the upper ends of the bins of predictions but the last, (7,).
+
+    Args:
+        outputs: predictions, (n,).
+        reach: distance of each from the smallest possible value, (n,).
+    """
+    near = reach <= NEAR_MINIMUM
+    first = [outputs[near].max()] if near.sum() >= MIN_BIN_LABELS else []
+    others = outputs[~near] if first else outputs
+    count = min(N_BINS - len(first), max(1, len(others) // MIN_BIN_LABELS))
+    bins = np.full(N_BINS - 1, UNUSED)
+    ends = [*first, *np.quantile(others, np.arange(1, count) / count)] if len(others) else []
+    bins[: len(ends)] = ends
+    return bins
+
+
+def _quantiles(ratios: FloatArray, groups: tuple[IntArray, IntArray], level: float, rounds: int) -> FloatArray:
+    """Return products of a factor for each bin and one for each size group (8, 3), which hold a level in each of them.
+
+    A bin or size group with few crystals has the factor of all.
+
+    Args:
+        ratios: absolute errors over their scales, (n,).
+        groups: bin and size group of each crystal, (n,) each.
+        level: share of the ratios that are to be below the products.
+        rounds: in which the factors are adjusted in turn.
+    """
+    factors = [np.ones(N_BINS), np.full(N_SIZE_GROUPS, conformal_quantile(ratios, level))]
+    members = [
+        [found for number in range(len(factors[way])) if len(found := np.flatnonzero(groups[way] == number))]
+        for way in (0, 1)
+    ]
+    for _ in range(rounds):
+        for way in (0, 1):
+            for own in members[way]:
+                if len(own) >= MIN_CALIBRATION_LABELS:
+                    product = factors[0][groups[0][own]] * factors[1][groups[1][own]]
+                    number = groups[way][own[0]]
+                    factors[way][number] *= conformal_quantile(ratios[own] / np.maximum(product, TINY), level)
+    return np.outer(*factors)
 
 
 def _fit_scale(
-    design: FloatArray, abs_errors: FloatArray, groups: IntArray, reach: FloatArray
+    design: FloatArray, abs_errors: FloatArray, groups: tuple[IntArray, IntArray], reach: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return weights, limits and, for each crystal, the scale of its error as fitted to other crystals, (n,).
 
     Args:
         design: variables of the scale, (n, F).
         abs_errors: absolute errors, (n,).
-        groups: size group of each crystal, (n,).
+        groups: bin and size group of each crystal, (n,) each.
         reach: distance of each prediction from the smallest possible value, where its interval ends, (n,).
     """
     folds = np.random.default_rng(0).permutation(len(abs_errors)) % N_FOLDS
@@ -200,12 +256,11 @@ def _ridge(design: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatAr
     return weights, np.stack([fitted.min(axis=0), fitted.max(axis=0)])
 
 
-def _mean_width(abs_errors: FloatArray, scale: FloatArray, groups: IntArray, reach: FloatArray) -> float:
+def _mean_width(
+    abs_errors: FloatArray, scale: FloatArray, groups: tuple[IntArray, IntArray], reach: FloatArray
+) -> float:
     """Return the mean width of the intervals of DEFAULT_LEVEL; arguments as of `_fit_scale`, scale (n,)."""
-    halves = np.empty(len(abs_errors))
-    for group in np.unique(groups):
-        own = groups == group
-        halves[own] = conformal_quantile(abs_errors[own] / scale[own], DEFAULT_LEVEL / 100) * scale[own]
+    halves = scale * _quantiles(abs_errors / scale, groups, DEFAULT_LEVEL / 100, N_ROUNDS_CHOICE)[groups]
     return float((halves + np.minimum(halves, reach)).mean())
 
 
@@ -220,7 +275,8 @@ def conformal_quantile(scores: FloatArray, level: float) -> float:
     A new score that is exchangeable with the n is at most as large with a probability of at least `level`.
     """
     rank = ceil((len(scores) + 1) * level - 1e-9)
-    return float(np.sort(scores)[min(rank, len(scores)) - 1])
+    place = min(rank, len(scores)) - 1
+    return float(np.partition(scores, place)[place])
 
 
 def _correlation(scaled: FloatArray) -> FloatArray:
