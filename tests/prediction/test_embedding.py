@@ -33,16 +33,12 @@ def test_properties_follow_from_features(predictor: Predictor) -> None:
     rows = predictor.embed([SRTIO3, BENT])
     features = torch.from_numpy(np.stack([row.features for row in rows]))
     with torch.no_grad():
-        outputs = predictor.model.readout(features).numpy()
-    checkpoint = predictor.checkpoint
-    values = outputs * checkpoint.deviation + checkpoint.mean
-    columns = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
+        values = predictor.checkpoint.decode(predictor.model.readout(features).numpy())
     for number, row in enumerate(predictor.predict([SRTIO3, BENT])):
         for prop in predictor.properties:
             if prop.name == "e_above_hull":  # which follows from the formation energy and the hull of known phases
                 continue
-            value = float(prop.decode(values[number, columns[prop.name]]))
-            assert row[prop.column] == pytest.approx(value, rel=1e-5, abs=1e-6)
+            assert row[prop.column] == pytest.approx(values[prop.name][number], rel=1e-5, abs=1e-6)
 
 
 def test_features_of_a_crystal_are_the_mean_of_those_of_its_atoms(predictor: Predictor) -> None:

@@ -109,6 +109,11 @@ class Checkpoint:
         values = outputs * self.deviation + self.mean
         return np.stack([prop.clip(values[:, i]) for i, prop in enumerate(self.properties)], axis=1)
 
+    def decode(self, outputs: FloatArray) -> dict[str, FloatArray]:
+        """Return values in the unit of each property, by property name, from standardised outputs (B, outputs)."""
+        values = outputs * self.deviation + self.mean
+        return {prop.name: prop.decode(values[:, i]) for i, prop in enumerate(self.properties)}
+
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Return the checkpoint in a folder, in evaluation mode on the CPU.
