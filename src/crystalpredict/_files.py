@@ -127,9 +127,9 @@ def file_sha256(path: Path) -> str:
 
 
 def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = (), *, force: bool = True) -> None:
-    """UsageError before the work if the result could not be written after it, or would take the place of an input.
+    """Raise UsageError if a result cannot be written, or would replace an input.
 
-    Without `force`, also if it would take the place of an earlier result; an empty file holds none.
+    Without `force`, also if it would replace an earlier result; an empty file is none.
     """
     refuse_long(output)
     if output.is_dir():
@@ -149,13 +149,13 @@ def refuse_unwritable(output: Path, inputs: Sequence[str | Path] = (), *, force:
 
 
 def refuse_existing(output: Path) -> None:
-    """UsageError if there is a result already."""
+    """Raise UsageError if there is a result already."""
     if output.exists() and output.stat().st_size:
         raise UsageError(f"{output}: exists already; name another file, or say --force to replace it")
 
 
 def refuse_long(output: Path) -> None:
-    """UsageError if the file's name, or that of a file beside it, would be too long for the system."""
+    """Raise UsageError if the name of a file, or of the files that a run writes beside it, is too long."""
     try:
         os.lstat(output.with_name(output.name + LONGEST_ENDING) if output.name else output)
     except OSError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 NO_MATPLOTLIB = "matplotlib is not installed: pip install 'crystalpredict[plots]'"
 MAX_MESSAGE_LENGTH = 400  # characters, of a message that quotes a file
@@ -42,6 +43,13 @@ class OutputError(CrystalPredictError):
 def printable(text: str, allowed: str = "") -> str:
     """Return a text with control characters escaped, except those allowed: in a file they may be terminal commands."""
     return "".join(letter if letter.isprintable() or letter in allowed else repr(letter)[1:-1] for letter in text)
+
+
+def hint_of(name: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown name: the most similar known one, or all of them."""
+    known = list(known)
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
 
 
 _FILTERS_LOCK = threading.RLock()  # warning filters are global: two threads could restore those of the other

@@ -314,6 +314,14 @@ def test_an_unknown_target_is_refused_with_a_suggestion(program, cscl) -> None:
     foreseen(program("predict", cscl, "-t", "gap,colour"), "'colour'", "shear_modulus")
 
 
+def test_a_target_that_only_other_models_predict_is_refused_with_their_names(program, cscl) -> None:
+    ensemble, elastic = ("-m", "crystalformer-mp-ensemble"), ("-m", "crystalframer-elastic")
+    foreseen(program("predict", cscl, "-t", "HSE", *ensemble), "does not predict 'HSE'", "that do: crystalformer-mp")
+    said = "that do: crystalformer-mp, crystalformer-mp-ensemble, crystalframer-mp, crystalformer-mp-unrelaxed"
+    foreseen(program("predict", cscl, "-t", "hull_distance", *elastic), "does not predict 'hull_distance'", said)
+    foreseen(program("predict", cscl, "-t", "bandgab", *ensemble), "did you mean 'bandgap'?")
+
+
 # Inputs
 
 

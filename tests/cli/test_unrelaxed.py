@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pymatgen.core import Structure
 
+from crystalpredict.cli import prediction_run
+from crystalpredict.cli.interrupts import SIGNALS
 from crystalpredict.errors import suppress_warnings
 from crystalpredict.io.cell_writers import cif_name
 
@@ -127,6 +132,70 @@ def test_a_model_of_the_settings_is_for_relaxed_structures(program, monkeypatch:
     assert CHANGE in program("predict", FILES[0], "--unrelaxed").rows[0]
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Restores the handlers of signals, which an interrupted run ignores until its process ends."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("target", ["relaxed", "relaxed.extxyz"])
+def test_what_an_interrupted_run_says_of_its_cells(program, stretched: Path, tmp_path, monkeypatch, target) -> None:
+    """The signal comes while the cell of the second of three rows is written."""
+    write, count = prediction_run.write_cell, 0
+
+    def interrupted(*arguments) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(*arguments)
+
+    monkeypatch.setattr(prediction_run, "write_cell", interrupted)
+    output, cells = tmp_path / "out.csv", tmp_path / target
+    given = ("predict", stretched, "--unrelaxed", "--write-relaxed", cells, "-o", output)
+    outcome = program(*given)
+    assert outcome.code == 130
+    said = outcome.stderr.splitlines()[-1]
+    left = {path.name for path in tmp_path.iterdir()} - {"cells", "relaxed"}
+    if target == "relaxed":
+        assert said.endswith(
+            f"interrupted before the first rows; {cells} has cells without rows: replace them with --force"
+        )
+        assert len(list(cells.rglob("*.cif"))) == 2
+        assert not left
+        assert program(*given).code == 2
+    else:
+        assert said.endswith(f"interrupted: 2 rows are complete in {output}.interrupted and {cells}.interrupted")
+        assert left == {"out.csv.interrupted", "relaxed.extxyz.interrupted"}
+        assert (tmp_path / "out.csv.interrupted").read_text().count("\n") == 3
+        assert (tmp_path / "relaxed.extxyz.interrupted").read_text().count("Lattice=") == 2
+    assert program(*given, "--force").code == 0
+    assert output.read_text().count("\n") == 4
+
+
+def test_evaluate_and_hull_take_unrelaxed_structures(program, stretched: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CRYSTALPREDICT_MODEL", "crystalformer-mp-ensemble")  # of relaxed structures: not used
+    table, rows = tmp_path / "table.csv", tmp_path / "rows.csv"
+    table.write_text("path,formation_energy\n" + "".join(f"{path},-2\n" for path in sorted(stretched.iterdir())))
+    plain = program("predict", stretched, "--unrelaxed").rows
+    outcome = program("evaluate", table, "--unrelaxed", "--predictions", rows)
+    assert "model crystalformer-mp-unrelaxed" in outcome.stderr
+    for row, predicted in zip(csv.DictReader(rows.read_text().splitlines()), plain, strict=True):
+        assert float(row[f"{FORMATION}_predicted"]) == pytest.approx(float(predicted[FORMATION]), abs=2e-4)
+    phases = {row["id"]: row for row in program("hull", "Mg-O", stretched, "--unrelaxed").rows}
+    (own,) = (row for row in plain if "MgO" in row["path"])
+    assert float(phases[own["path"]][FORMATION]) == pytest.approx(float(own[FORMATION]), abs=2e-4)
+    for given in (("evaluate", table), ("hull", "Mg-O")):
+        refused = program(*given, "--unrelaxed", "--model", "crystalformer-mp-ensemble")
+        assert refused.code == 2
+        assert "learnt from relaxed structures only" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -137,6 +206,10 @@ def test_a_model_of_the_settings_is_for_relaxed_structures(program, monkeypatch:
         (
             ("--unrelaxed", "--write-relaxed", "a.extxyz", "-o", "o.csv", "--resume"),
             "goes with --resume only into a folder",
+        ),
+        (
+            ("--unrelaxed", "--write-relaxed", "a.extxyz", "-o", "o.csv", "--shard", "1/2"),
+            "goes with --shard only into a folder",
         ),
     ],
 )

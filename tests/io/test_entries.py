@@ -14,7 +14,7 @@ from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystalpredict import load_model
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal
-from crystalpredict.io.entries import MAX_ATOMS_READ_TOGETHER, Entry, Inline, entries_of_structures, parse, read_entries
+from crystalpredict.io.entries import MAX_ATOMS_READ_TOGETHER, Entry, Inline, begin, entries_of_structures, read_entries
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RADIUS = 6.0
@@ -614,8 +614,8 @@ def test_comments_behind_the_symbols_and_counts_of_a_poscar(tmp_path) -> None:
 def test_what_could_not_be_read_is_not_known_another_day(tmp_path) -> None:
     (tmp_path / "x.cif").write_text(cif())
     (tmp_path / "x.cif.gz").write_bytes(b"\x1f\x8b")
-    assert parse(str(tmp_path / "x.cif"), b"key").key == b"key"
-    found = parse(str(tmp_path / "x.cif.gz"), b"key")
+    assert begin(str(tmp_path / "x.cif"), b"key").key == b"key"
+    found = begin(str(tmp_path / "x.cif.gz"), b"key")
     assert (found.key, found.error != "") == (b"", True)
 
 

@@ -27,10 +27,11 @@ from crystalpredict.io.reader import (
     CHUNK_FILES,
     MIN_SOURCES_FOR_WORKERS,
     Reader,
+    begin_source,
     chunks_of,
     entries_of_source,
     merge_entries,
-    parse_source,
+    plain_source,
     read_chunk,
     stages_of,
 )
@@ -147,7 +148,7 @@ def misbehave(source: Source) -> Parsed | list[Entry]:
         with pytest.raises(MemoryError):
             bytearray(2**34)
         return [Entry(start_of(source)[0], 0, error="no memory")]
-    return parse_source(source)
+    return plain_source(begin_source(source))
 
 
 def misbehave_later(parsed: Parsed | list[Entry]) -> list[Entry]:

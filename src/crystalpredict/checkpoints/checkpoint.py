@@ -243,7 +243,7 @@ def network_outputs(model: Network, crystals: Sequence[Crystal]) -> FloatArray:
 
 
 def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> Calibration | None:
-    """The calibration that config.json names by its sha256; None if it names none and there is none."""
+    """Return the calibration whose sha256 is in config.json; None if neither that nor the file exists."""
     content = _named_content(path, expected)
     if content is None:
         return None
@@ -254,7 +254,7 @@ def _read_calibration(path: Path, expected: str | None, config: ModelConfig) -> 
 
 
 def _read_domain(path: Path, expected: str | None, config: ModelConfig) -> Domain | None:
-    """The domain that config.json names by its sha256; None if it names none and there is none."""
+    """Return the domain whose sha256 is in config.json; None if neither that nor the file exists."""
     content = _named_content(path, expected)
     try:
         return None if content is None else domain_from_bytes(content, config.features)
@@ -263,7 +263,7 @@ def _read_domain(path: Path, expected: str | None, config: ModelConfig) -> Domai
 
 
 def _named_content(path: Path, expected: str | None) -> bytes | None:
-    """Content of a file that config.json names by its sha256; None if it names none and there is none."""
+    """Return the content of a file whose sha256 is in config.json; None if neither that nor the file exists."""
     if expected is None:
         if path.exists() or path.is_symlink():
             raise CheckpointError(f"{path}: config.json does not name it; delete it, or calibrate again")

@@ -135,7 +135,7 @@ class Golden:
 
 
 def property_record(prop: Property) -> dict[str, Any]:
-    """Return a property as a JSON object, without keys that older versions do not know, where they can be left out."""
+    """Return a property as a JSON object, without the keys that older versions refuse if their values are defaults."""
     kept = {each.name for each in fields(Property) if each.name not in _NEW_FIELDS}
     return {name: value for name, value in asdict(prop).items() if name in kept or value != _NEW_FIELDS.get(name)}
 

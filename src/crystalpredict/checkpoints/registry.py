@@ -8,12 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalpredict._files import file_sha256
-from crystalpredict.errors import CheckpointError, UsageError
+from crystalpredict.errors import CheckpointError, UsageError, hint_of
 
 if TYPE_CHECKING:
     from crystalpredict.checkpoints.files import CheckpointConfig
@@ -115,7 +114,11 @@ def _index() -> Index:
 
 
 def reference_energies_folder() -> Path:
-    """Folder of the bundled reference energies, whose files are unaltered."""
+    """Return the folder of the bundled reference energies.
+
+    Raises:
+        CheckpointError: a file is missing or altered.
+    """
     entry = _index().reference_energies
     folder = models_folder() / entry.folder
     _verify_files(folder, {file: item.sha256 for file, item in entry.files.items()})
@@ -262,10 +265,7 @@ def find_model(name: str | os.PathLike[str] | None = None, *, unrelaxed: bool = 
         return installed[name]
     if name and _is_folder(folder):
         return folder.absolute()
-    known = [*bundled, *installed]
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
-    raise UsageError(f"no model {name!r}, neither by name nor as a folder: {hint}")
+    raise UsageError(f"no model {name!r}, neither by name nor as a folder: {hint_of(name, [*bundled, *installed])}")
 
 
 def _refuse_ambiguous(folder: Path, installed: Path) -> None:

@@ -93,7 +93,7 @@ def _options(
 
 
 def _as_in_json(error: UnicodeError) -> tuple[str, int]:
-    """Escape characters that a stream cannot encode as in JSON, which stays valid; a codecs error handler."""
+    """Handle an encoding error: escape the characters as JSON does, so that JSON stays valid."""
     assert isinstance(error, UnicodeEncodeError)
     return json.dumps(error.object[error.start : error.end]).strip('"'), error.end
 

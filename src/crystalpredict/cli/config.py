@@ -11,16 +11,8 @@ import typer
 
 from crystalpredict.checkpoints.registry import CACHE_VARIABLE, MODELS_VARIABLE, default_model, user_models_folder
 from crystalpredict.cli.failures import DEBUG_VARIABLE
-from crystalpredict.cli.settings import (
-    FILE_VARIABLE,
-    PREFIX,
-    SETTINGS,
-    nearest,
-    read_settings,
-    settings_file,
-    variable_of,
-)
-from crystalpredict.errors import UsageError
+from crystalpredict.cli.settings import FILE_VARIABLE, PREFIX, SETTINGS, read_settings, settings_file, variable_of
+from crystalpredict.errors import UsageError, hint_of
 
 
 def config(ctx: typer.Context) -> None:
@@ -49,7 +41,7 @@ def config(ctx: typer.Context) -> None:
     known = (*map(variable_of, SETTINGS), FILE_VARIABLE, MODELS_VARIABLE, CACHE_VARIABLE, DEBUG_VARIABLE)
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
-            typer.echo(f"# {name} is not a setting: {nearest(name, known)}")
+            typer.echo(f"# {name} is not a setting: {hint_of(name, known)}")
 
 
 def _meaning(setting: str, values: dict[str, Any]) -> str:

@@ -46,10 +46,7 @@ SUFFIXES = (".npz", ".csv", ".csv.gz", ".parquet")
 
 def embed(
     inputs: Inputs,
-    output: Annotated[
-        Path,
-        output_option("Write to this file: .npz, .csv, .csv.gz or .parquet."),
-    ],
+    output: Annotated[Path, output_option("Write to this file: .npz, .csv, .csv.gz or .parquet.")],
     per_atom: Annotated[
         bool, typer.Option("--per-atom", rich_help_panel=OUTPUT, help="Features of every atom instead of their mean.")
     ] = False,

@@ -16,6 +16,7 @@ from crystalpredict._files import refuse_unwritable
 from crystalpredict.cli.completion import model_names, target_names
 from crystalpredict.cli.evaluation_tables import ReportFormat, write_records, write_report
 from crystalpredict.cli.options import (
+    DATA,
     INPUT,
     MODEL,
     OUTPUT,
@@ -27,6 +28,8 @@ from crystalpredict.cli.options import (
     Quiet,
     StructureColumn,
     TimeoutPerFile,
+    Unrelaxed,
+    named_model,
 )
 from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.progress import with_progress
@@ -44,14 +47,8 @@ MAX_REASONS_SHOWN = 10  # --predictions and --format json have all
 
 
 def evaluate(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA",
-            show_default=False,
-            help="CSV, Parquet, JSONL or JSON with structures and labels (.gz too), or a folder with id_prop.csv.",
-        ),
-    ],
+    ctx: typer.Context,
+    data: Annotated[Path, DATA],
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,6 +63,7 @@ def evaluate(
         ),
     ] = None,
     model: ModelName = None,
+    unrelaxed: Unrelaxed = False,
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -131,7 +129,7 @@ def evaluate(
     kind_of_rows = refuse_outputs(data, predictions, plots, report, force=force, quiet=quiet)
     if format == ReportFormat.auto:
         format = ReportFormat.table if sys.stdout.isatty() else ReportFormat.csv
-    models = find_models(model, compare or [])
+    models = find_models(named_model(ctx, model, unrelaxed=unrelaxed), compare or [], unrelaxed=unrelaxed)
     table = read_table(data, models, target or (), structure_column, split)
     if not quiet:
         say(f"{data}: {', '.join(table.notes)}")

@@ -15,6 +15,7 @@ import typer
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.interrupts import handled
 from crystalpredict.cli.options import (
+    DATA,
     INPUT,
     MODEL,
     RESUMING,
@@ -39,14 +40,8 @@ if TYPE_CHECKING:
     from crystalpredict.training.run_folder import Progress
     from crystalpredict.training.trainer import Trainer
 
-RESUME_OPTIONS = {
-    "resume",
-    "device",
-    "jobs",
-    "timeout_per_file",
-    "memory_per_process",
-    "quiet",
-}  # do not change the weights
+# they do not change the weights
+RESUME_OPTIONS = {"resume", "device", "jobs", "timeout_per_file", "memory_per_process", "quiet"}
 
 
 class SplitBy(StrEnum):
@@ -74,14 +69,7 @@ class Part(StrEnum):
 
 def finetune(
     ctx: typer.Context,
-    data: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="DATA",
-            show_default=False,
-            help="CSV, Parquet, JSONL or JSON with structures and labels (.gz too), or a folder with id_prop.csv.",
-        ),
-    ] = None,
+    data: Annotated[Path | None, DATA] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,10 +81,7 @@ def finetune(
             help="Column to learn; repeat it for several. Default: every column that is a known property.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        output_option("Default: finetuned-DATA.", "DIR"),
-    ] = None,
+    output: Annotated[Path | None, output_option("Default: finetuned-DATA.", "DIR")] = None,
     unit: Annotated[
         list[str] | None,
         typer.Option(
@@ -131,7 +116,7 @@ def finetune(
         typer.Option(
             "--directions",
             rich_help_panel=MODEL,
-            help="Let the network see directions (CrystalFramer): more accurate, six times the time.",
+            help="Add directions to the network (CrystalFramer): more accurate, six times the time.",
         ),
     ] = False,
     freeze: Annotated[

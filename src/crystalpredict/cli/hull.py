@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalpredict._files import refuse_unwritable
+from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.cli.evaluation_tables import write_records
 from crystalpredict.cli.options import (
     OUTPUT,
     ConventionName,
@@ -22,7 +23,9 @@ from crystalpredict.cli.options import (
     ModelName,
     NoReference,
     Quiet,
+    Unrelaxed,
     finite,
+    named_model,
     output_option,
 )
 from crystalpredict.cli.output import format_of, opened
@@ -78,6 +81,7 @@ def hull(
         ),
     ] = None,
     model: ModelName = None,
+    unrelaxed: Unrelaxed = False,
     device: Device = "auto",
     jobs: Jobs = 1,
     force: Force = False,
@@ -98,13 +102,14 @@ def hull(
     kind = format_of(format, output)
     if kind == Format.parquet:
         raise UsageError("a phase diagram is written as CSV or JSON")
+    folder = find_model(named_model(ctx, model, unrelaxed=unrelaxed), unrelaxed=unrelaxed)
     with messages(quiet=quiet):
         from crystalpredict.prediction.phase_diagram import phase_diagram
 
         system, structures = _system_and_inputs(what)
         names = expand(structures) if structures else ()
         diagram = phase_diagram(
-            system, names, model, entries=entries, reference=not no_reference, device=device, jobs=jobs,
+            system, names, folder, entries=entries, reference=not no_reference, device=device, jobs=jobs,
             convention=convention,
         )  # fmt: skip
         for row in diagram.failed:
@@ -123,7 +128,7 @@ def hull(
 
 
 def _system_and_inputs(what: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """The first argument, if it is a system or a formula, and the inputs that follow."""
+    """Return the first argument if it is a system or a formula, else None, and the inputs."""
     first = what[0]
     is_input = os.path.lexists(first) or any(letter in first for letter in PATTERN) or first == "-"
     return (None, what) if is_input else (first, what[1:])
@@ -144,17 +149,13 @@ def _counted(diagram: PhaseDiagram) -> str:
 
 def _write(phases: Sequence[DiagramPhase], kind: Format, stream: IO[Any]) -> None:
     """Write phases in a format."""
-    from crystalpredict.prediction.phase_diagram import COLUMNS, as_record
+    from crystalpredict.prediction.phase_diagram import as_record
 
     records = [as_record(phase) for phase in phases]
-    if kind == Format.csv:
-        rows = csv.DictWriter(stream, list(COLUMNS.values()), lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(records)
-    elif kind == Format.json:
+    if kind == Format.json:
         stream.write(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    elif kind == Format.jsonl:
-        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    elif kind in (Format.csv, Format.jsonl):
+        write_records(records, kind, stream)
     else:
         _print_table(phases, stream)
 

@@ -19,17 +19,22 @@ RESUMING, SPLIT, TRAINING = "Resuming and sharing", "Split", "Training"
 
 
 def finite(param: typer.CallbackParam, number: float | None) -> float | None:
-    """The value of an option; UsageError for nan, which no limits exclude."""
+    """Return the value of an option; UsageError for NaN and infinity, which the limits of an option do not exclude."""
     if number is not None and not isfinite(number):
         raise UsageError(f"{param.opts[0]} {number}: give a number")
     return number
 
 
 def output_option(help: str, metavar: str = "FILE") -> Any:
-    """The option that says where the result goes."""
+    """Return the option `--output`."""
     return typer.Option("--output", "-o", metavar=metavar, show_default=False, rich_help_panel=OUTPUT, help=help)
 
 
+DATA = typer.Argument(
+    metavar="DATA",
+    show_default=False,
+    help="CSV, Parquet, JSONL or JSON with structures and labels (.gz too), or a folder with id_prop.csv.",
+)
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -136,7 +141,7 @@ Jobs = Annotated[
 
 
 def _number_of_atoms(batch_atoms: str) -> str:
-    atoms_of(batch_atoms)  # which tells what is wrong with it, of a setting too
+    atoms_of(batch_atoms)  # raises UsageError, for a setting too
     return batch_atoms
 
 
@@ -217,6 +222,11 @@ Top = Annotated[
 ]
 
 
+def named_model(ctx: typer.Context, model: str | None, *, unrelaxed: bool) -> str | None:
+    """Return the model of `--model`; of a setting only without `--unrelaxed`: it is one for relaxed structures."""
+    return None if unrelaxed and "model" not in given(ctx) else model
+
+
 def given(ctx: typer.Context) -> set[str]:
-    """Names of the parameters that stand on the command line: of no others, which settings or defaults give."""
+    """Return the names of the parameters that are given on the command line, not by settings or defaults."""
     return {name for name in ctx.params if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crystalpredict._files import refuse_existing, refuse_unwritable, resolve_link
 from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.cli.completion import target_names
-from crystalpredict.cli.interrupts import Interrupts, one_interrupt
+from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
     COMPUTING,
     MODEL,
@@ -40,30 +38,25 @@ from crystalpredict.cli.options import (
     Where,
     WriteRelaxed,
     given,
+    named_model,
     output_option,
 )  # fmt: skip
-from crystalpredict.cli.output import format_of, opened, path_of_result, writer_of
+from crystalpredict.cli.output import format_of, opened
+from crystalpredict.cli.prediction_run import Ending, Run
 from crystalpredict.cli.progress import Forecast, count_sources
-from crystalpredict.cli.relaxed_cells import cells_of, refuse_to_write_relaxed, write_cell
+from crystalpredict.cli.relaxed_cells import cells_of, in_one_file, refuse_to_write_relaxed
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
-from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
+from crystalpredict.cli.tally import Tally
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
 from crystalpredict.io.inputs import expand
 from crystalpredict.prediction.pipeline import Pipeline, Windows
-from crystalpredict.prediction.rows import record
 from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
 from crystalpredict.prediction.writers import Format
 from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
-    from crystalpredict.io.cell_writers import CellWriter
-    from crystalpredict.prediction.resume import Cursor, PartialFile
-    from crystalpredict.prediction.rows import Prediction
-    from crystalpredict.prediction.selection import Selection
-    from crystalpredict.properties import Property
-
-Row = TypeVar("Row")
+    from crystalpredict.prediction.resume import Cursor
 
 
 def predict(
@@ -171,10 +164,8 @@ def predict(
     if output is not None:
         refuse_unwritable(output, inputs or ())
     kind = format_of(format, output, by_name="format" not in given(ctx))
-    grows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz" and not (sort or top)
-    if (resume or shard) and not grows:
-        needs = f"{'--resume' if resume else '--shard'} needs -o FILE of CSV or JSON lines, not compressed"
-        raise UsageError(f"{needs}, and no --sort" + (": crystalpredict merge has it" if shard else ""))
+    needed_by = "--resume" if resume else "--shard" if shard else ""
+    grows = can_resume(None if sort or top else output, kind, write_relaxed, needed_by)
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
         output = resolve_link(output) if grows else output  # its .part file must be in the same folder
@@ -192,11 +183,11 @@ def predict(
     if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
-    model = None if unrelaxed and "model" not in given(ctx) else model  # a setting names that for relaxed structures
+    model = named_model(ctx, model, unrelaxed=unrelaxed)
     folder = find_model(model, unrelaxed=unrelaxed)
     if write_relaxed:
         replaced = force or resume or bool(shard)
-        refuse_to_write_relaxed(write_relaxed, folder, inputs, cached=bool(cache), resume=resume, replaced=replaced)
+        refuse_to_write_relaxed(write_relaxed, folder, inputs, cached=bool(cache), replaced=replaced)
     with one_interrupt() as interrupts, ExitStack() as stack:
         stack.enter_context(messages(quiet=quiet))
         stack.enter_context(no_garbage_collection())
@@ -232,12 +223,11 @@ def predict(
         )
         another = Shard.parse(shard) if shard is not None else None
         forecast = Forecast(lambda: count_sources(inputs, structure_column, another, null=null), lambda: cursor.begun)
-        outcome = run(
-            Run(
-                windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
-                share, quiet, ending, interrupts, output, cells,
-            )
+        run = Run(
+            windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
+            share, quiet, ending, interrupts, output, cells, write_relaxed,
         )  # fmt: skip
+        outcome = run.write()
     if ending.error:
         raise ending.error
     if outcome:
@@ -255,6 +245,28 @@ def windows_of(
     return pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
 
 
+def can_resume(output: Path | None, kind: Format, write_relaxed: Path | None, needed_by: str) -> bool:
+    """Return whether a run could be resumed: its rows go to the file as they come, as do their cells.
+
+    Args:
+        output: file of the rows; None: stdout, or the rows are sorted.
+        kind: format of the rows.
+        write_relaxed: folder or file of the cells; None: they are not written.
+        needed_by: `--resume` or `--shard`, which needs such a run; "" for any run.
+
+    Raises:
+        UsageError: It could not, but must.
+    """
+    rows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz"
+    if needed_by and not rows:
+        needs = f"{needed_by} needs -o FILE of CSV or JSON lines, not compressed, and no --sort"
+        raise UsageError(needs + (": crystalpredict merge has it" if needed_by == "--shard" else ""))
+    one_file = write_relaxed is not None and in_one_file(write_relaxed)
+    if needed_by and one_file:
+        raise UsageError(f"--write-relaxed goes with {needed_by} only into a folder")
+    return rows and not one_file
+
+
 def refuse_earlier_result(output: Path, share: Shard | None, *, resume: bool, force: bool) -> None:
     """Raise UsageError for an earlier result that would be replaced without `force`."""
     if resume and force:
@@ -263,115 +275,3 @@ def refuse_earlier_result(output: Path, share: Shard | None, *, resume: bool, fo
         refuse_other(output, share)
         if not resume:
             refuse_existing(output)
-
-
-@dataclass
-class Ending:
-    """What ended a run early: a signal, or an unexpected error."""
-
-    interrupted: bool = False
-    error: Exception | None = None
-
-    @property
-    def early(self) -> bool:
-        """Whether some inputs have no row."""
-        return self.interrupted or self.error is not None
-
-
-@dataclass(frozen=True)
-class Run:
-    """Parameters of `run`; `part`: the partial file, if the run can be resumed."""
-
-    windows: Windows
-    cursor: Cursor
-    forecast: Forecast
-    part: PartialFile | None
-    stream: IO[Any]
-    kind: Format
-    properties: Sequence[Property]
-    intervals: bool
-    selection: Selection
-    shard: Shard | None
-    quiet: bool
-    ending: Ending
-    interrupts: Interrupts
-    output: Path | None
-    cells: CellWriter | None
-
-
-def run(run: Run) -> int:
-    """Write a row for each structure, print errors, and return the exit code; complete the document if interrupted."""
-    writer = writer_of(run.kind, run.stream, run.properties, intervals=run.intervals)
-    tally = Tally()
-    interrupts = (
-        run.interrupts if run.output else Interrupts()
-    )  # writing to stdout may block, and must stay interruptible
-    if run.part and run.part.position.rows:
-        run.part.discard()  # the header, which the file has
-        tally = Tally(run.part.position.rows, run.part.position.failed)
-
-    def end_window() -> None:
-        if run.part:
-            run.part.commit(run.cursor.position(tally.rows, tally.failed))
-        else:
-            run.stream.flush()  # a killed run keeps its rows
-
-    def counted() -> Iterator[Prediction]:
-        done = by_window(run.windows, end_window)
-        try:  # an interrupt ends the rows; those computed are still sorted and written
-            for row in run.forecast.rows(done, quiet=run.quiet):
-                tally.add(row)
-                run.cursor.passed(row.path, row.index)
-                if row.error and not run.quiet and run.kind != Format.table:
-                    say(f"{row.path}: {row.error}")
-                interrupts.hold()  # writing a row is not interrupted
-                yield row
-                interrupts.release()
-            interrupts.hold()
-        except KeyboardInterrupt:
-            run.ending.interrupted = True
-        except Exception as error:
-            if run.part or run.output is None or not tally.rows:
-                raise
-            run.ending.error = error
-
-    rows = counted()
-    if run.selection:
-        rows = run.selection.of_rows(rows, lambda row: record(row, run.properties, run.intervals))
-    try:
-        for row in rows:
-            writer.write(row)
-            if run.cells:
-                write_cell(run.cells, row)
-            if run.part and run.shard:
-                run.part.places.append(run.cursor.begun - 1)
-    except KeyboardInterrupt:
-        run.ending.interrupted = True
-    interrupted = run.ending.early
-    if not run.part:
-        writer.close()
-        run.stream.flush()
-    elif not interrupted:
-        run.part.finish(run.shard.sums() if run.shard else None)
-    if not run.quiet:
-        report_ending(run, tally)
-    return EXIT_INTERRUPTED if interrupted else tally.exit_code
-
-
-def report_ending(run: Run, tally: Tally) -> None:
-    """Print the summary, and where the rows of an interrupted run are."""
-    early = run.ending.early
-    say(tally.summary() + (run.forecast.time_left() if early else ""))
-    if early and run.part:
-        said = f"{run.part.position.rows} rows are complete in {run.part.shown}: continue with --resume"
-        say(f"interrupted: {said}" if run.part.position.rows else "interrupted before the first rows")
-    elif early:
-        where = f" in {path_of_result(run.output, interrupted=True)}" if run.output else ""
-        say(f"interrupted: {tally.rows} rows are complete{where}")
-
-
-def by_window(windows: Iterable[Iterable[Row]], end_window: Callable[[], None]) -> Iterator[Row]:
-    """Yield the rows, and call `end_window` after those of each window."""
-    for window in windows:
-        yield from window
-        end_window()

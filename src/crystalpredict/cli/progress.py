@@ -27,7 +27,12 @@ def with_progress(
 ) -> Iterator[Row]:
     """Yield the rows of `total` files, with a progress bar on stderr if that is a terminal.
 
-    `is_first`: whether a row is the first of its file.
+    Args:
+        rows: The rows.
+        total: Number of files.
+        is_first: Returns whether a row is the first of its file.
+        quiet: Without a progress bar.
+        what: Name of the files in the bar.
     """
     if quiet or not sys.stderr.isatty() or total < 50:
         yield from rows
@@ -48,7 +53,12 @@ class Forecast:
     """Remaining time of a run over uncounted inputs, which a thread counts after COUNT_AFTER_SECONDS."""
 
     def __init__(self, count: Callable[[], int | None], done: Callable[[], int]) -> None:
-        """`count` returns the number of inputs, None if they can be read only once; `done` the number read so far."""
+        """Begin the forecast.
+
+        Args:
+            count: Returns the number of inputs; None if they can be read only once.
+            done: Returns the number of inputs read so far.
+        """
         self.count, self.done = count, done
         self.started, self.before = time.monotonic(), done()
         self.total: int | None = None

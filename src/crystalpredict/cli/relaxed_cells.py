@@ -18,20 +18,23 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Prediction
 
 
-def refuse_to_write_relaxed(
-    target: Path, folder: Path, inputs: Sequence[str], *, cached: bool, resume: bool, replaced: bool
-) -> None:
+def in_one_file(target: Path) -> bool:
+    """Whether a target of cells is a file for all of them rather than a folder."""
+    from crystalpredict.io.cell_writers import XYZ_SUFFIXES
+
+    return target.suffix.lower() in XYZ_SUFFIXES
+
+
+def refuse_to_write_relaxed(target: Path, folder: Path, inputs: Sequence[str], *, cached: bool, replaced: bool) -> None:
     """Raise UsageError if the model in a folder predicts no relaxed cells, or if they cannot be written to a target."""
-    from crystalpredict.io.cell_writers import XYZ_SUFFIXES, refuse_cells
+    from crystalpredict.io.cell_writers import refuse_cells
 
     config = config_of_model(folder)
     if config and not config.unrelaxed:
         raise UsageError("--write-relaxed needs --unrelaxed")
     if cached:
         raise UsageError("--write-relaxed does not go with --cache: rows from the cache have no cells")
-    if target.suffix.lower() in XYZ_SUFFIXES:
-        if resume:
-            raise UsageError("--write-relaxed goes with --resume only into a folder")
+    if in_one_file(target):
         refuse_unwritable(target, inputs)
     refuse_cells(target, replace=replaced)
 

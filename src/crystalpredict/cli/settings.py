@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from crystalpredict.errors import UsageError
+from crystalpredict.errors import UsageError, hint_of
 
 PREFIX = "CRYSTALPREDICT_"
 FILE_VARIABLE = f"{PREFIX}CONFIG"
@@ -49,16 +48,10 @@ def read_settings() -> dict[str, Any]:
         raise UsageError(f"{path}: the settings cannot be read ({reason}): correct the file") from None
     for name, value in content.items():
         if name not in SETTINGS:
-            raise UsageError(f"{path}: unknown setting {name!r}: {nearest(name, SETTINGS)}")
+            raise UsageError(f"{path}: unknown setting {name!r}: {hint_of(name, SETTINGS)}")
         if not isinstance(value, str | int | float):
             raise UsageError(f"{path}: {name} must be a text or a number")
     return content
-
-
-def nearest(name: str, known: tuple[str, ...]) -> str:
-    """Return a hint with the most similar known name, or with all."""
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
 
 
 def apply_settings(ctx: typer.Context, settings: dict[str, Any]) -> None:

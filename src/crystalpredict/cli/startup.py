@@ -18,7 +18,7 @@ MAX_OPTION_VALUE = 1e12  # of any number
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection in the block, because visiting the many objects of imports is slow."""
+    """Disable garbage collection in the block: it is slow while libraries are imported."""
     gc.disable()
     try:
         yield

@@ -13,6 +13,8 @@ from crystalpredict.crystals.crystal import FloatArray, IntArray, cell_volume
 MIN_VOLUME_PER_ATOM = 0.5
 MIN_DISTANCE = 0.5  # Å, between two atoms; the shortest known bond, H-H, has 0.74
 MAX_CELL_LENGTH = 1e4  # Å
+MAX_CELLS_AWAY = 1e6  # of a coordinate: beyond it, rounding loses the position in the cell
+MAX_SITE_OCCUPANCY = 1.005  # rounded thirds may add up to a little more than 1
 # of a reduced cell; 340 Å by 340 Å by 3 Å is just below. For thinner plates vesin divides by zero
 MAX_FLATNESS = 12_500
 MAX_EDGES = 2**24  # of a crystal, about 160,000 atoms of ordinary density; their neighbour lists take 1 GB

@@ -78,7 +78,7 @@ def _fits(atoms: FloatArray, shifts: FloatArray, sites: FloatArray, lattice: Flo
 
 
 def _fits_by_tree(atoms: FloatArray, shifts: FloatArray, sites: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:
-    """As `_fits`, by a k-d tree of the sites in an orthogonal box, where a site at the same position is nearest too."""
+    """Return the result of `_fits`, found by a k-d tree of the sites in an orthogonal box."""
     from scipy.spatial import cKDTree
 
     lengths = np.linalg.norm(lattice, axis=1)

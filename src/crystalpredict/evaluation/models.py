@@ -1,4 +1,4 @@
-"""A labelled table through models: which models and rows are meant, and what each model predicts of them."""
+"""Evaluate models on a labelled table: find the models, read the table, and predict its rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that was asked for: how it is called in the report, and what it says it predicts."""
+    """A requested checkpoint.
+
+    Attributes:
+        name: in the report.
+        folder: of the checkpoint.
+        properties: that it predicts.
+        radius: of its neighbour lists, Å.
+        vectors: whether its neighbour lists have the vectors of their edges.
+    """
 
     name: str
     folder: Path
@@ -37,15 +45,24 @@ class Model:
 
     @property
     def lists(self) -> tuple[float, bool]:
-        """What its neighbour lists are like: radius, Å, and whether they have vectors."""
+        """Kind of its neighbour lists: radius, Å, and whether they have vectors."""
         return self.radius, self.vectors
 
 
-def find_models(first: str | None, others: Sequence[str]) -> list[Model]:
-    """The models asked for, each under a name of its own: that of its folder, or what was asked for if two share it."""
+def find_models(first: str | None, others: Sequence[str], *, unrelaxed: bool = False) -> list[Model]:
+    """Return the models by unique names: that of the folder, or the requested one if two folders share theirs.
+
+    Args:
+        first: name or folder of the model; None: the default.
+        others: names or folders of the models that it is compared with.
+        unrelaxed: whether the first must be, and the default is, a model for unrelaxed structures.
+
+    Raises:
+        UsageError: there is no such model, or two are the same.
+    """
     from crystalpredict.checkpoints.files import read_config
 
-    folders = [find_model(name) for name in (first, *others)]
+    folders = [find_model(first, unrelaxed=unrelaxed), *map(find_model, others)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("--compare names a model twice, or the one that it is compared with")
     names = [folder.resolve().name for folder in folders]
@@ -59,7 +76,7 @@ def find_models(first: str | None, others: Sequence[str]) -> list[Model]:
 
 
 def under_all_names(prop: Property) -> Property:
-    """A model's property, which keeps the names it had when it was trained, also under those it has now."""
+    """Return a model's property with the aliases that it had in training and those that it has now."""
     from crystalpredict.properties import PROPERTIES
 
     now = next((known.aliases for known in PROPERTIES if known.identity == prop.identity), ())
@@ -69,15 +86,26 @@ def under_all_names(prop: Property) -> Property:
 def read_table(
     data: Path, models: Sequence[Model], target: Sequence[str] | None, structure_column: str | None, split: str | None
 ) -> LabelledTable:
-    """The labelled rows to predict; UsageError if something is wrong with the table or with what is asked of it."""
+    """Return the labelled rows to predict.
+
+    Args:
+        data: path of the table.
+        models: the models, of which the first decides what is compared.
+        target: values of `--target`, each `name` or `name=column`, or several with commas.
+        structure_column: column of the structures; None: the usual names.
+        split: only rows with this in the column `split`; None: all.
+
+    Raises:
+        UsageError: the table or an argument is invalid.
+    """
     first, *others = models
     parts = [part.partition("=") for option in target or [] for part in option.split(",") if part.strip()]
     if target and not parts:
         raise UsageError("--target names no property")
     from crystalpredict.data.labels import check_column_unit, logarithm_of, read_labelled
     from crystalpredict.evaluation.evaluate import rows_of_split
-    from crystalpredict.prediction.derived import derivable
-    from crystalpredict.properties import STABILITY, find_property, match_property
+    from crystalpredict.prediction.derived import derivable, find_target
+    from crystalpredict.properties import STABILITY, match_property
 
     asked: set[str] = set()
     columns: list[str] = []
@@ -89,7 +117,7 @@ def read_table(
             if found in STABILITY:
                 origin = "the formation energy: evaluate that, or e_above_hull"
             raise UsageError(f"--target {name}: derived from {origin}")
-        prop = find_property(name, first.properties)
+        prop = find_target(name, first.properties)
         check_column_unit(column, prop)
         if prop.name in asked:
             raise UsageError(f"--target names {prop.name} twice: give it one column")
@@ -114,13 +142,13 @@ def read_table(
 
 
 def shared(table: LabelledTable, model: Model) -> list[str]:
-    """Names of the table's properties that the model predicts in the same unit."""
+    """Return the names of the table's properties that the model predicts in the same unit."""
     columns = {prop.column for prop in model.properties}
     return [prop.name for prop in table.properties if prop.column in columns]
 
 
 def _targets(table: LabelledTable, model: Model) -> list[str]:
-    """What the model predicts for the table: of energies above hull, those of its network alone, too."""
+    """Return the names of the properties to predict: for energies above hull, also that by the network alone."""
     from crystalpredict.prediction.derived import derivable
     from crystalpredict.properties import E_ABOVE_HULL, HULL_BY_NETWORK
 
@@ -143,7 +171,7 @@ def predict_rows(
         device: name of the device.
         jobs: reader processes.
         limits: of reading one row.
-        watch: sees the predictions pass, a tuple of one for each model.
+        watch: wraps the iterator of predictions, a tuple of one for each model.
     """
     from crystalpredict.evaluation.evaluate import collect_predictions
     from crystalpredict.io.reader import Reader

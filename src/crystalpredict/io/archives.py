@@ -16,15 +16,7 @@ from io import SEEK_END
 from typing import IO
 
 from crystalpredict.errors import StructureError
-from crystalpredict.io.text import (
-    BOMB,
-    CANNOT_UNPACK,
-    MAX_FILE_BYTES,
-    bounded,
-    budget_of,
-    refuse_pipe,
-    unreadable,
-)
+from crystalpredict.io.text import BOMB, CANNOT_UNPACK, MAX_FILE_BYTES, bounded, budget_of, refuse_pipe, unreadable
 
 READ_BYTES = 4096  # bytes requested from a member at a time: bzip2 may expand them to 80 MB
 MAX_HEADER_BYTES = 2**20  # of a tar header with a member's name and attributes

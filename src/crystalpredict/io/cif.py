@@ -1,4 +1,4 @@
-"""CIFs by gemmi: each data block with atoms is one crystal, or the reason why there is none."""
+"""Read CIFs with gemmi: each data block with atoms gives one crystal, or an error."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ import gemmi
 import numpy as np
 
 from crystalpredict.crystals.cell import MAX_CELL_LENGTH, MIN_VOLUME_PER_ATOM
-from crystalpredict.crystals.crystal import (
-    ATOMIC_NUMBERS,
-    FloatArray,
-    IntArray,
-    cell_volume,
-    lattice_from_parameters,
-)
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, FloatArray, IntArray, cell_volume, lattice_from_parameters
 from crystalpredict.errors import StructureError
 from crystalpredict.io.cif_sites import MAX_CELLS_AWAY_PLAIN, Sites, elements_of, expand, number, owners, shared
 from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Decision, decide, value_of
@@ -39,7 +33,14 @@ _PROPORTION_TOLERANCE = 0.02  # relative, of the proportions of the elements
 
 
 class PlainCif(NamedTuple):
-    """lattice (3, 3), Å; fractional (n, 3), in the cell; numbers (n,), atomic numbers; the formula stated, if any."""
+    """A crystal of n fully occupied sites.
+
+    Attributes:
+        lattice: (3, 3), Å.
+        fractional: Coordinates in the cell, (n, 3).
+        numbers: Atomic numbers, (n,).
+        stated_formula: As in the CIF; empty if there is none.
+    """
 
     lattice: FloatArray
     fractional: FloatArray
@@ -48,11 +49,20 @@ class PlainCif(NamedTuple):
 
 
 class CifCrystal(NamedTuple):
-    """A crystal of a CIF block, its sites still as they are listed.
+    """A crystal of a CIF block, with its m sites as listed and their n images in the cell.
 
-    lattice (3, 3), Å; fractional (n, 3), the images of all sites, in the cell; sites (n,), the listed site of each;
-    symbols, occupancies (m,) and places (m, 3), fractional, of the listed sites; `usual`: all sites full,
-    in a cell of usual size.
+    Attributes:
+        lattice: (3, 3), Å.
+        fractional: Coordinates of the images, (n, 3).
+        sites: Listed site of each image, (n,).
+        table: The listed sites.
+        symbols: Elements of the listed sites.
+        occupancies: Of the listed sites, (m,).
+        places: Fractional coordinates of the listed sites, (m, 3).
+        usual: Whether all sites are full, in a cell of usual size.
+        decision: The symmetry.
+        formula: As stated in the CIF; empty if there is none.
+        units: Z as stated in the CIF; empty if there is none.
     """
 
     lattice: FloatArray
@@ -68,9 +78,10 @@ class CifCrystal(NamedTuple):
     units: str
 
     def at_each_place(self) -> tuple[FloatArray, list[dict[str, float]], list[str], list[str]]:
-        """Places (k, 3), each once, their occupancies by element and the names of their sites; warnings.
+        """Return the different places (k, 3), their occupancies by element, the names of their sites, and warnings.
 
-        Raises: StructureError if occupancies exceed 1, or the symmetry contradicts the formula.
+        Raises:
+            StructureError: Occupancies exceed 1, or the symmetry contradicts the formula.
         """
         owner = owners(self.fractional, self.sites, self.lattice)
         found = shared(self.table, self.symbols, self.occupancies, self.places, owner)
@@ -86,15 +97,15 @@ class CifCrystal(NamedTuple):
 
 
 def read_plain_cif(text: str) -> list[PlainCif]:
-    """The crystals of a CIF all of whose sites are full and whose symmetry nothing contradicts; else none.
+    """Return the crystals of a plain CIF: all sites are full, and nothing contradicts the symmetry; of others, none.
 
-    Atoms may still be too close, or one in the place of another.
+    Atoms may still be too close to each other, or in the same place.
     """
     return plain_of(items_of_cif(text))
 
 
 def plain_of(blocks: Iterable[CifItems | StructureError]) -> list[PlainCif]:
-    """The same of the data blocks that `items_of_cif` found: of many files it is quicker to do one after the other."""
+    """Return the crystals of a plain CIF from the items of its data blocks; of others, none."""
     plain = []
     try:
         for items in blocks:
@@ -118,7 +129,7 @@ def plain_of(blocks: Iterable[CifItems | StructureError]) -> list[PlainCif]:
 
 
 def read_cif(text: str) -> Iterator[CifCrystal | StructureError]:
-    """The crystal of each data block with atoms, or what is wrong with it; those of mere bibliography are left out."""
+    """Yield the crystal of each data block with atoms, or its error; blocks of bibliography alone are skipped."""
     for items in items_of_cif(text):
         try:
             yield _read(items)
@@ -127,7 +138,7 @@ def read_cif(text: str) -> Iterator[CifCrystal | StructureError]:
 
 
 def cif_blocks(text: str) -> list[str]:
-    """The data blocks of a CIF; `data_` inside a text field, between lines that start with `;`, begins none."""
+    """Return the texts of the data blocks; `data_` in a text field, between lines that start with `;`, begins none."""
     blocks: list[list[str]] = [[]]
     in_text = False
     for line in text.split("\n"):
@@ -136,25 +147,25 @@ def cif_blocks(text: str) -> list[str]:
         elif not in_text and line.lstrip()[:5].lower() == "data_":
             blocks.append([])
         blocks[-1].append(line)
-    return ["\n".join(block) for block in blocks[1:] or blocks]  # what stands before the first block is comment
+    return ["\n".join(block) for block in blocks[1:] or blocks]  # lines before the first block are comments
 
 
 def items_of_cif(text: str) -> list[CifItems | StructureError]:
-    """Items of the data blocks that describe a crystal, or what is wrong with one; of the first if none does."""
-    if not text.isascii():  # as in names of authors, of which gemmi reads none; no number and no label has a %
+    """Return the items, or the error, of each data block with atoms; if no block has atoms, of the first block."""
+    if not text.isascii():  # gemmi refuses such characters, which authors' names have; no number or label has a %
         text = re.sub(r"[^\x00-\x7f]", "%", text.lstrip("\ufeff"))
     try:
         blocks: list[tuple[bool, CifItems | StructureError]] = [
             _items_or_error(block) for block in gemmi.cif.read_string(text)
         ]
-    except (ValueError, RuntimeError):  # of one block; or blocks of the same name, as some programs write them
+    except (ValueError, RuntimeError):  # in one block; or two blocks have the same name, as some programs write them
         blocks = [_read_alone(block) for block in cif_blocks(text)]
     with_atoms = [items for has_atoms, items in blocks if has_atoms]
     return with_atoms or [items for _, items in blocks[:1]]
 
 
 def _items_or_error(block: gemmi.cif.Block) -> tuple[bool, CifItems | StructureError]:
-    """Whether a data block has atoms, and its items, or what contradicts itself in them."""
+    """Return whether a data block has atoms, and its items, or the error if they contradict each other."""
     try:
         items = _items(block)
     except StructureError as error:
@@ -167,7 +178,7 @@ def _has_atoms(items: CifItems) -> bool:
 
 
 def _read_alone(text: str) -> tuple[bool, CifItems | StructureError]:
-    """Whether a data block has atoms, and its items, or what is wrong with its syntax."""
+    """Return whether a data block has atoms, and its items, or the error in its syntax."""
     try:
         return _items_or_error(gemmi.cif.read_string(text).sole_block())
     except (ValueError, RuntimeError) as error:
@@ -176,7 +187,7 @@ def _read_alone(text: str) -> tuple[bool, CifItems | StructureError]:
 
 
 def _syntax_error(reason: str, text: str) -> StructureError:
-    """What is wrong with a block that is not by the syntax of CIF, without the words of the library."""
+    """Return the error of a block with invalid syntax, from gemmi's message."""
     if twice := re.search(r"duplicate tag (\S+)", reason):
         return StructureError(f"{twice[1]} comes twice in a data block: leave one, or begin a block")
     if not re.search(r"^[^\S\n]*_cell[_.]length_a\s+\S", text, re.MULTILINE | re.IGNORECASE):
@@ -198,19 +209,19 @@ _SYNTAX = (
 
 @lru_cache(4096)
 def _key(tag: str) -> str:
-    """Name of an item in lower case, `_` for the `.` of newer dictionaries; empty if nothing needs it."""
+    """Return the name of an item in lower case with `_` for `.`, as older dictionaries have it; empty if not needed."""
     key = tag.lower().replace(".", "_")
     return key if _SITE.fullmatch(key) or _CELL.fullmatch(key) else ""
 
 
 @lru_cache(1024)
 def _columns(tags: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Those columns of a loop that matter: their numbers and keys."""
+    """Return the numbers and keys of the columns of a loop that are needed."""
     return [(column, key) for column, key in enumerate(map(_key, tags)) if key]
 
 
 def _items(block: gemmi.cif.Block) -> CifItems:
-    """Values of the items of a block that matter, by `_key`; of an item that has two names, the value that is known."""
+    """Return the values of the needed items of a block by `_key`; of an item with two names, the known values."""
     items: CifItems = {}
     for item in block:
         pair: Any = item.pair
@@ -242,7 +253,7 @@ def _add(items: CifItems, key: str, values: list[str]) -> None:
 
 
 def _read(items: CifItems | StructureError) -> CifCrystal:
-    """The crystal of a block; StructureError if there is none."""
+    """Return the crystal of a block; StructureError if there is none."""
     if isinstance(items, StructureError):
         raise items
     if not value_of(items, _LENGTHS[0]):
@@ -275,7 +286,7 @@ def _given(items: CifItems, tags: Sequence[str]) -> str:
 
 
 def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
-    """Lattice of the cell, and its lengths in Å and angles in degrees."""
+    """Return the lattice (3, 3), Å, and the three lengths, Å, and three angles, degrees, of the cell."""
     parameters = [number(items[tag][0]) if tag in items else nan for tag in _PARAMETERS]
     lengths = parameters[:3]
     try:
@@ -293,18 +304,21 @@ def _lattice(items: CifItems) -> tuple[FloatArray, list[float]]:
 
 
 def _impossible(items: CifItems, lengths: Sequence[float]) -> StructureError:
-    """What is wrong with the lengths or the angles of a cell."""
+    """Return the error of impossible lengths or angles of a cell."""
     if not all(0 < length < inf for length in lengths):
         return StructureError(f"cell lengths {_given(items, _LENGTHS)} Å: each must be a positive number")
     return StructureError(f"cell angles {_given(items, _ANGLES)}°: no cell has these angles")
 
 
 def contradiction(crystal: CifCrystal, counts: dict[str, float]) -> str:
-    """What of symmetry, formula and Z does not agree with the rest, as a warning; empty if all does.
+    """Return a warning if symmetry, formula and Z disagree; empty if they agree.
 
-    counts: atoms of each element in the cell.
+    Args:
+        crystal: The crystal.
+        counts: Number of atoms of each element in the cell.
 
-    Raises: StructureError if nothing tells which of two contradicting statements is right.
+    Raises:
+        StructureError: They disagree, and it cannot be decided which of them is right.
     """
     decision, formula = crystal.decision, crystal.formula
     stated, z = elements_of(formula), number(crystal.units) if crystal.units else 0.0

@@ -1,4 +1,4 @@
-"""Sites of a CIF block: their elements, numbers and images, and which of them are one atom."""
+"""Sites of a CIF block: elements, occupancies, coordinates, images, and which of these are the same atom."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from functools import lru_cache
 import gemmi
 import numpy as np
 
+from crystalpredict.crystals.cell import MAX_CELLS_AWAY, MAX_SITE_OCCUPANCY
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import StructureError
 from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Symmetry
 
-# Images of a site are one atom if they lie within some units of the last decimal written, since rounding moves them so
-# far. The distance is clipped to these limits, Å: atoms on fully occupied sites are never so close (gemmi has the same
-# limit), but a partly occupied site may be split over such places.
+# Images of a site are the same atom if they are a few units of the last decimal apart, as rounding may move them. The
+# distance is clipped to these limits, Å: atoms on fully occupied sites are never so close (gemmi has the same limit),
+# but a partly occupied site may be split into such places.
 MIN_IMAGE_DISTANCE, MAX_IMAGE_DISTANCE_FULL, MAX_IMAGE_DISTANCE_PARTIAL = 0.05, 0.4, 0.1
 ROUNDING_UNITS_FULL, ROUNDING_UNITS_PARTIAL = 3, 1.25  # of the last decimal: how far rounding may move images apart
 SHARED_SITE_DISTANCE = 0.02  # Å, largest between sites that share a place: three decimals in a cell of 20 Å
-MAX_SITE_OCCUPANCY = 1.005  # rounded thirds may add up to a little more than 1
 FRACTIONAL_TOLERANCE = 1e-4  # to recognise rounded thirds, and images of the same exact place
-MAX_CELLS_AWAY = 1e6  # beyond it, rounding loses the position in the cell
 MAX_CELLS_AWAY_PLAIN = 100  # of the coordinates in a plain CIF
 IMAGES_PER_CHUNK = 2**20  # limits the memory for the images of the sites
 _AXES = ("fract_x", "fract_y", "fract_z")
@@ -38,8 +37,8 @@ _SYMBOLS = frozenset(
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?:\([0-9]*\))?")
 _OF_FORMULA = re.compile(r"([A-Z][a-z]?)([0-9]+\.?[0-9]*|\.[0-9]+)?")
 _TYPE = re.compile(r"([A-Za-z]{1,2})(?:[0-9]*|[0-9.]*[+-][0-9.]*)")
-# an element and a charge, a number (with a letter or two, as C1A has), or a number in brackets; SiT1, whose T is no
-# element, is no group of atoms either
+# an element, then a charge, a number (also with one or two letters, C1A) or a number in brackets; also SiT1, because T
+# is not an element
 _LABEL = re.compile(
     r"([A-Za-z]{1,2})(?:[0-9]*[+-]?[0-9]*|[0-9]+[A-Za-z]{1,2}[0-9]*|\([0-9]+[A-Za-z]?\)[A-Za-z]?|_[0-9]+[A-Za-z]?"
     r"|(?<=[a-z])[AEGJLMQRTXZ][0-9]*)['\"*#]*"
@@ -48,7 +47,7 @@ _GROUP = re.compile(r"[HD][23][OS][0-9]*|RE[0-9]*|[A-Z][a-z]?[0-9]+([A-Z][a-z]?)
 
 
 def number(text: str) -> float:
-    """A number of a CIF, without its uncertainty; not-a-number if it is none by the syntax of CIF."""
+    """Return a number of a CIF without its uncertainty; NaN if it does not have the syntax of one."""
     value = gemmi.cif.as_number(text)
     if value != value and (parts := _NUMBER.fullmatch(text)):
         return float(parts[1])  # too large for gemmi
@@ -57,7 +56,7 @@ def number(text: str) -> float:
 
 @lru_cache(256)
 def elements_of(formula: str) -> dict[str, float]:
-    """Numbers of the elements in a formula such as 'Na Cl'; deuterium is hydrogen."""
+    """Return the number of atoms by element in a formula such as 'Na Cl'; deuterium counts as hydrogen."""
     counts: dict[str, float] = {}
     for symbol, count in _OF_FORMULA.findall(formula):
         symbol = "H" if symbol == "D" else symbol
@@ -66,7 +65,14 @@ def elements_of(formula: str) -> dict[str, float]:
 
 
 class Sites:
-    """The atom loop of a block: its columns by their names, one value a site, dummies left out."""
+    """The m sites in the atom loop of a block, without dummies.
+
+    Attributes:
+        columns: Values of the sites by name of the column.
+        rows: Numbers of the sites in the file, from 0.
+        extent: Upper bound of the coordinates, in cells; set by `places`.
+        full: Whether all sites are fully occupied; set by `occupancies`.
+    """
 
     def __init__(self, items: CifItems) -> None:
         self.columns = {name: items[tag] for name, tag in _COLUMNS.items() if tag in items}
@@ -82,13 +88,13 @@ class Sites:
             self.columns = {name: [column[row] for row in self.rows] for name, column in self.columns.items()}
 
     def name(self, site: int) -> str:
-        """What a message calls a site: its number and its label in the file."""
+        """Return the name of a site for messages: its number and its label in the file."""
         labels = self.columns.get("label")
         label = f" ({labels[site][:40]})" if labels else ""
         return f"site {self.rows[site] + 1}{label}"
 
     def places(self) -> FloatArray:
-        """Fractional coordinates (m, 3)."""
+        """Return the fractional coordinates (m, 3)."""
         x, y, z = [self.columns.get(axis) for axis in _AXES]
         if not (x and y and z):
             raise StructureError(
@@ -97,7 +103,7 @@ class Sites:
         texts = x + y + z
         numbers = [*map(gemmi.cif.as_number, texts)]
         places = np.array(numbers).reshape(3, -1).T
-        self.extent = sum(map(abs, numbers))  # or less: the true one is found where it matters
+        self.extent = sum(map(abs, numbers))  # fast; the largest coordinate follows if this is too large
         if not self.extent < MAX_CELLS_AWAY_PLAIN:
             self.extent = float(np.abs(places).max())
         if not self.extent <= MAX_CELLS_AWAY:  # true for not-a-number too
@@ -111,7 +117,7 @@ class Sites:
         return exact_thirds(places) if "333" in written or "666" in written else places
 
     def limits(self, occupancies: FloatArray, lattice: FloatArray) -> FloatArray:
-        """How close (m,), Å, images of a site are one atom."""
+        """Return the distance (m,), Å, below which images of a site are the same atom."""
         texts = zip(*(self.columns[axis] for axis in _AXES), strict=True)
         decimals = [[len(text.partition("(")[0].partition(".")[2]) for text in site] for site in texts]
         # .5 may be exact beside .51: where a site may be split, the digits of the other coordinates count
@@ -122,7 +128,7 @@ class Sites:
         return np.asarray(np.clip(rounding, MIN_IMAGE_DISTANCE, most))
 
     def occupancies(self) -> FloatArray:
-        """Occupancies (m,), 1 where none is given."""
+        """Return the occupancies (m,), 1 where none is given."""
         texts = self.columns.get("occupancy")
         known = {text: 1.0 if text in UNKNOWN_VALUES else number(text) for text in set(texts or ())}
         self.full = set(known.values()) <= {1.0}
@@ -139,7 +145,7 @@ class Sites:
         return values
 
     def symbols(self, formula: str) -> list[str]:
-        """Elements of the sites; the formula that is stated tells whether CO is cobalt."""
+        """Return the elements of the sites; the stated formula decides whether CO is cobalt."""
         for site, text in enumerate(self.columns.get("attached_hydrogens", ())):
             if text not in ("0", *UNKNOWN_VALUES):
                 where = f"site {self.rows[site] + 1} have no coordinates"
@@ -162,16 +168,16 @@ class Sites:
         )
 
 
-@lru_cache(4096)  # labels differ without end, and memory must not grow with the files
+@lru_cache(4096)  # bounded: there are too many different labels to keep
 def element_of_type(text: str, stated: frozenset[str] = frozenset()) -> str:
-    """Element of a type symbol such as Na, Na1+ or NA; empty if it is none."""
+    """Return the element of a type symbol such as Na, Na1+ or NA; empty if it is not one."""
     parts = _TYPE.fullmatch(text)
     return _symbol(parts[1], stated) if parts else ""
 
 
 @lru_cache(4096)
 def element_of_label(text: str, stated: frozenset[str] = frozenset()) -> str:
-    """Element of a label such as Na, Na1 or NA1A; empty if it may stand for anything else, as Oh or SO4 do."""
+    """Return the element of a label such as Na, Na1 or NA1A; empty if it may be something else, like Oh or SO4."""
     parts = _LABEL.fullmatch(text)
     group = _GROUP.fullmatch(text)
     if not parts or (group and (group[1] is None or group[1] in _SYMBOLS)):
@@ -180,9 +186,10 @@ def element_of_label(text: str, stated: frozenset[str] = frozenset()) -> str:
 
 
 def _symbol(letters: str, stated: frozenset[str]) -> str:
-    """Element of one or two letters, of any case if they are not those of two elements; empty if there is none.
+    """Return the element of one or two letters; empty if there is none.
 
-    CO is cobalt, and no carbonyl, only where the formula `stated` has cobalt, but not both carbon and oxygen.
+    Letters in another case are accepted if they cannot be two elements. CO is cobalt only if the stated formula has
+    cobalt, and not both carbon and oxygen.
     """
     if letters in _SYMBOLS:
         return letters
@@ -196,7 +203,7 @@ def _symbol(letters: str, stated: frozenset[str]) -> str:
 
 
 def exact_thirds(places: FloatArray) -> FloatArray:
-    """Fractional coordinates with rounded positive thirds, 0.3333 or 0.6667, made exact, as symmetry needs them."""
+    """Return fractional coordinates with rounded positive thirds, 0.3333 or 0.6667, replaced by the exact values."""
     thirds = np.rint(3 * places) / 3
     rounded = (np.abs(places - thirds) < FRACTIONAL_TOLERANCE * thirds) & (thirds != np.rint(places))
     return np.where(rounded, thirds, places)
@@ -205,10 +212,16 @@ def exact_thirds(places: FloatArray) -> FloatArray:
 def expand(
     places: FloatArray, limits: FloatArray, symmetry: Symmetry, lattice: FloatArray
 ) -> tuple[FloatArray, IntArray]:
-    """Images (n, 3) of the sites (m, 3), inside the cell, each once, and the site (n,) of each.
+    """Return the different images (n, 3) of the sites in the cell, and the site (n,) of each.
 
-    A site that some operations move by less than its limit (m,), Å, lies on their symmetry element, in the middle of
-    these images.
+    A site that some operations move by less than its limit is moved onto their symmetry element, to the mean of these
+    images.
+
+    Args:
+        places: Fractional coordinates of the sites, (m, 3).
+        limits: Limits of the sites, (m,), Å.
+        symmetry: The operations.
+        lattice: (3, 3), Å.
     """
     found, sites = [], []
     step = max(1, IMAGES_PER_CHUNK // symmetry.order)
@@ -224,8 +237,11 @@ def expand(
 def _images(
     places: FloatArray, limits: FloatArray, symmetry: Symmetry, lattice: FloatArray
 ) -> tuple[FloatArray, IntArray]:
-    """Images (m, operations, 3) of the sites, moved onto their symmetry elements, and on how many each lies."""
-    for _ in range(3):  # once is enough but where an image is at the limit
+    """Return the images (m, operations, 3) of the sites after `expand` moved them.
+
+    Also how many operations leave each site in its place (m,).
+    """
+    for _ in range(3):  # once is enough, except for an image at the limit
         images = np.einsum("oij,sj->soi", symmetry.rotations, places) + symmetry.translations
         offsets = images - places[:, None]
         offsets -= np.rint(offsets)
@@ -239,7 +255,7 @@ def _images(
 
 
 def _once(images: FloatArray) -> FloatArray:
-    """Those (k, 3) of the images (n, 3) of a place that are no repetitions."""
+    """Return the different ones (k, 3) of the images (n, 3) of a site."""
     kept = []
     while len(images):
         offsets = images - images[0]
@@ -249,7 +265,13 @@ def _once(images: FloatArray) -> FloatArray:
 
 
 def owners(fractional: FloatArray, sites: IntArray, lattice: FloatArray) -> IntArray:
-    """For each listed site (m,) the first that has an image at its place; images as `expand` gives them."""
+    """Return, for each listed site (m,), the first site that has an image in its place.
+
+    Args:
+        fractional: Images of the sites, (n, 3), from `expand`.
+        sites: Site of each image, (n,).
+        lattice: (3, 3), Å.
+    """
     normals = np.linalg.inv(lattice)
     reach = SHARED_SITE_DISTANCE * float(np.linalg.norm(normals[:, 0]))  # by how much x may differ
     order = np.argsort(fractional[:, 0], kind="stable")
@@ -271,10 +293,14 @@ def owners(fractional: FloatArray, sites: IntArray, lattice: FloatArray) -> IntA
 def shared(
     table: Sites, symbols: Sequence[str], occupancies: FloatArray, places: FloatArray, owner: IntArray
 ) -> dict[int, dict[str, float]]:
-    """Occupancies by element at each place, by the first site of those that share it.
+    """Return the occupancies by element of each place, by the first of the sites that share it.
 
-    Sites that repeat others, as where the whole cell is listed besides its group, or an atom at 0 and at 1, count
-    once: those of the same element and occupancy that are listed at another place, or that do not fit in otherwise.
+    A site that repeats another counts once, for example if a file lists the whole cell and its space group, or an atom
+    at 0 and at 1. It repeats a site of the same element and occupancy if it is listed with other coordinates, or if
+    the occupancies exceed 1 otherwise.
+
+    Raises:
+        StructureError: The occupancies of a place exceed 1.
     """
     members: dict[int, list[int]] = {}
     types = table.columns.get("type_symbol", symbols)  # Fe2+ and Fe3+ are different atoms of one element

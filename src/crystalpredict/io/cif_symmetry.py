@@ -1,4 +1,4 @@
-"""Symmetry of a CIF block: the operations it lists or names, checked against each other and against the cell."""
+"""Symmetry of a CIF block: its listed operations and named space groups, checked against each other and the cell."""
 
 from __future__ import annotations
 
@@ -35,10 +35,15 @@ _MAX_ROTATION_ENTRY = 4  # of a matrix, in an unusual choice of axes
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:
-    """Operations of a crystal, each once: rotations W (n, 3, 3) and translations w (n, 3), x -> W x + w, fractional.
+    """The n different operations x -> W x + w of a crystal, in fractional coordinates.
 
-    `number`: of the space group if its setting is tabulated, else 0; `types`: how many rotations of each type;
-    `centring`: how many pure translations; `is_group`: whether the operations are closed under multiplication.
+    Attributes:
+        rotations: W, (n, 3, 3).
+        translations: w, (n, 3).
+        number: Of the space group, if its setting is tabulated; else 0.
+        types: Types of rotations with their counts.
+        centring: Number of pure translations.
+        is_group: Whether the operations are closed under multiplication.
     """
 
     rotations: FloatArray
@@ -56,10 +61,14 @@ class Symmetry:
 
 @dataclass(frozen=True)
 class Decision:
-    """The symmetry of a block and how sure it is.
+    """The symmetry of a block, and what supports it.
 
-    `conflict`: what contradicts it; `named`: whether a group named agrees with it;
-    `from_name`: whether the operations are those of this group, and none are listed.
+    Attributes:
+        symmetry: The operations.
+        conflict: What contradicts them; empty if nothing does.
+        named: Whether a named space group agrees with them.
+        from_name: Whether they are those of a named space group, and none are listed.
+        warning: A contradiction that does not matter; empty if there is none.
     """
 
     symmetry: Symmetry
@@ -70,7 +79,7 @@ class Decision:
 
 
 def values_of(items: CifItems, *names: str) -> list[str]:
-    """Values of the first of some items that is given; empty if none is."""
+    """Return the values of the first of the named items that has known values; empty if none has."""
     for name in names:
         values = items.get(name, [])
         if any(value not in UNKNOWN_VALUES for value in values):
@@ -79,21 +88,25 @@ def values_of(items: CifItems, *names: str) -> list[str]:
 
 
 def value_of(items: CifItems, name: str) -> str:
-    """Value of an item that is given once; empty if it is not known."""
+    """Return the first value of an item; empty if it is missing or unknown."""
     values = items.get(name)
     return values[0].strip() if values and values[0] not in UNKNOWN_VALUES else ""
 
 
 def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) -> Decision:
-    """The symmetry that a block lists or names, P 1 if it does neither.
+    """Return the symmetry that a block lists or names; P 1 if it does neither.
 
-    lattice (3, 3), Å; angles, alpha and gamma in degrees, tell the axes of groups that have a choice.
+    Args:
+        items: Items of the block.
+        lattice: (3, 3), Å.
+        angles: alpha and gamma, degrees, which decide the axes of space groups that have a choice.
 
-    Raises: StructureError if what the block says is not understood, no group or does not fit the cell.
+    Raises:
+        StructureError: The symmetry is not understood, not a group, or does not fit the cell.
     """
     said = [tag for tag in items if tag[1] == "s" or tag == _MODULATED]
     key = tuple([(tag, tuple(items[tag])) for tag in said])
-    # that much gemmi looks at the angles
+    # gemmi makes no further difference between angles
     decision, groups, listed = _statements(key, *((90.0, 120.0) if angles[1] > 1.125 * angles[0] else (90.0, 90.0)))
     decision = decision or _of_list(listed, groups, lattice)
     symmetry, which = decision.symmetry, f"of {groups[0][0]!r} " if groups and decision.from_name else ""
@@ -114,7 +127,7 @@ def decide(items: CifItems, lattice: FloatArray, angles: tuple[float, float]) ->
 def _statements(
     key: tuple[tuple[str, tuple[str, ...]], ...], alpha: float, gamma: float
 ) -> tuple[Decision | None, list[tuple[str, gemmi.SpaceGroup]], Symmetry]:
-    """The symmetry, unless it depends on the cell; the groups named; the operations listed or named."""
+    """Return the symmetry, None if it depends on the cell; the named groups; the listed or named operations."""
     items = {tag: list(values) for tag, values in key}
     _refuse_modulated(items)
     if magnetic := _magnetic(items):
@@ -132,7 +145,7 @@ def _statements(
 
 
 def fits_cell(lattice: FloatArray, rotations: FloatArray) -> bool:
-    """Whether operations W (n, 3, 3) on fractional coordinates leave the cell unchanged.
+    """Whether rotations W of fractional coordinates, (n, 3, 3), leave the cell unchanged.
 
     The condition is W^T G W = G for the metric tensor G, with the tolerance METRIC_TOLERANCE.
     """
@@ -143,7 +156,7 @@ def fits_cell(lattice: FloatArray, rotations: FloatArray) -> bool:
 
 
 def symmetry_of(operations: Iterable[gemmi.Op]) -> Symmetry:
-    """The symmetry of some operations, of which those that differ by lattice translations are one."""
+    """Return the symmetry of some operations; those that differ by lattice translations count once."""
     unique = {operation.wrap().triplet(): operation for operation in operations}
     ops = list(unique.values())
     rotations = np.array([op.rot for op in ops])
@@ -163,7 +176,7 @@ def symmetry_of(operations: Iterable[gemmi.Op]) -> Symmetry:
 
 
 def _is_closed(rotations: IntArray, translations: IntArray) -> bool:
-    """Whether all products of operations are among them; both in units of 1/24."""
+    """Whether all products of operations are among them; rotations and translations are in units of 1/24."""
     whole, rest = np.divmod(rotations, gemmi.Op.DEN)
     if rest.any() or np.abs(whole).max() > _MAX_ROTATION_ENTRY:
         return False
@@ -180,7 +193,7 @@ def _is_closed(rotations: IntArray, translations: IntArray) -> bool:
 
 
 def _codes(rotations: IntArray, translations: IntArray) -> IntArray:
-    """A number for each operation, the same for two only if they are the same up to lattice translations."""
+    """Return a number for each operation; two are equal only if the operations differ by lattice translations."""
     entries = np.hstack([rotations.reshape(-1, 9) + _MAX_ROTATION_ENTRY, translations % gemmi.Op.DEN])
     bases = np.cumprod([1, *[gemmi.Op.DEN] * 3, *[2 * _MAX_ROTATION_ENTRY + 1] * 8])[::-1]
     return np.asarray(entries @ bases)
@@ -192,7 +205,7 @@ def _of_texts(texts: tuple[str, ...]) -> Symmetry:
 
 
 def of(group: gemmi.SpaceGroup) -> Symmetry:
-    """The symmetry of a tabulated space group."""
+    """Return the symmetry of a tabulated space group."""
     return _of_hall(group.hall)
 
 
@@ -202,9 +215,9 @@ def _of_hall(hall: str) -> Symmetry:
 
 
 def _operation(text: str) -> gemmi.Op:
-    """Symmetry operation of a text such as -x,y+1/2,z."""
+    """Return the symmetry operation in a text such as -x,y+1/2,z."""
     try:
-        if not re.search("[abchkl]", text, re.IGNORECASE):  # axes and indices, which gemmi reads too
+        if not re.search("[abchkl]", text, re.IGNORECASE):  # gemmi would accept axes and indices too
             return gemmi.Op(text)
     except (ValueError, RuntimeError):
         pass
@@ -212,7 +225,7 @@ def _operation(text: str) -> gemmi.Op:
 
 
 def _listed(items: CifItems) -> Symmetry | None:
-    """The operations that a block lists, if it does; StructureError if two lists differ."""
+    """Return the operations that a block lists, None if it lists none; StructureError if two lists differ."""
     lists = [tuple(items[tag]) for tag in _OPERATIONS if values_of(items, tag)]
     if not lists:
         return None
@@ -233,7 +246,7 @@ def _refuse_many(texts: tuple[str, ...]) -> None:
 
 
 def _names(items: CifItems) -> list[str]:
-    """Names and numbers of the space group, those that tell most of its setting first."""
+    """Return the names and numbers of the space group, the most specific first."""
     return [name for tag in (*_NAMES, *_NUMBERS) if (name := value_of(items, tag))]
 
 
@@ -242,7 +255,7 @@ def _halls(items: CifItems) -> list[str]:
 
 
 def _groups(items: CifItems, alpha: float, gamma: float) -> list[tuple[str, gemmi.SpaceGroup]]:
-    """The space groups that a block names, by Hall symbol, name and number."""
+    """Return the space groups that a block names by Hall symbol, name or number, with these names."""
     halls = [(hall, _group_of_hall(hall)) for hall in _halls(items)]
     names = [(name, _group_of_name(name, alpha, gamma)) for name in _names(items)]
     return [(name, group) for name, group in halls + names if group]
@@ -250,7 +263,7 @@ def _groups(items: CifItems, alpha: float, gamma: float) -> list[tuple[str, gemm
 
 @lru_cache(1024)
 def _group_of_name(name: str, alpha: float, gamma: float) -> gemmi.SpaceGroup | None:
-    """Space group of a name or a number, with the axes that the angles of the cell tell."""
+    """Return the space group of a name or number, with the axes that fit the angles of the cell, degrees."""
     if name.isdecimal():
         numbered = gemmi.find_spacegroup_by_number(int(name)) if 0 < int(name) <= 230 else None  # 0 would be P 1
         name = numbered.hm if numbered else ""
@@ -261,30 +274,30 @@ def _group_of_name(name: str, alpha: float, gamma: float) -> gemmi.SpaceGroup | 
 def _group_of_hall(hall: str) -> gemmi.SpaceGroup | None:
     try:
         return gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(hall))
-    except (ValueError, RuntimeError):  # a mistyped symbol is as good as none
+    except (ValueError, RuntimeError):  # an invalid symbol is ignored
         return None
 
 
 def _of_list(symmetry: Symmetry, groups: list[tuple[str, gemmi.SpaceGroup]], lattice: FloatArray) -> Decision:
-    """The operations listed, and whether the groups named agree with them."""
+    """Return the listed operations, and whether the named groups agree with them."""
     agreeing = [name for name, group in groups if _agree(symmetry, group, lattice)]
     other = next(((name, group) for name, group in groups if name not in agreeing), None)
     if other is None:
         return Decision(symmetry, named=bool(agreeing))
     name, group = other
     conflict = f"the {symmetry.order} symmetry operations listed are not the {of(group).order} of space group {name!r}"
-    if agreeing and name.isdecimal():  # an old number beside a name and operations that agree
+    if agreeing and name.isdecimal():  # an outdated number, but a name and operations that agree
         return Decision(symmetry, named=True, warning=conflict)
     return Decision(symmetry, conflict)
 
 
 def _same(one: Symmetry, two: Symmetry) -> bool:
-    """Whether symmetries have as many operations of each kind, whatever the origin and the axes."""
+    """Whether two symmetries have the same number of operations of each type; origin and axes may differ."""
     return (one.types, one.centring) == (two.types, two.centring) and one.number in (0, two.number)
 
 
 def _agree(symmetry: Symmetry, group: gemmi.SpaceGroup, lattice: FloatArray) -> bool:
-    """Whether operations are those of a space group, in the cell or in another one of the same lattice."""
+    """Whether operations are those of a space group, in this cell or in another cell of the same lattice."""
     theirs = of(group)
     if _same(symmetry, theirs) or symmetry.number not in (0, theirs.number) or fits_cell(lattice, theirs.rotations):
         return _same(symmetry, theirs)
@@ -296,7 +309,7 @@ def _point_group(symmetry: Symmetry) -> list[tuple[int, float]]:
 
 
 def _unread(items: CifItems) -> str:
-    """A statement of symmetry that is neither understood nor the one of P 1; empty if there is none."""
+    """Return a statement of symmetry that is not understood and not P 1; empty if there is none."""
     for tag, values in items.items():
         if not tag.startswith(("_symmetry_", "_space_group_")) or re.search("symop|equiv_pos|_magn|_ssg", tag):
             continue
@@ -307,7 +320,7 @@ def _unread(items: CifItems) -> str:
 
 
 def _of_names(items: CifItems, groups: list[tuple[str, gemmi.SpaceGroup]]) -> Symmetry:
-    """Operations of the groups named; StructureError if they differ, or if their names leave the setting open."""
+    """Return the operations of the named groups; StructureError if they differ, or their setting is ambiguous."""
     if not groups:
         if unread := _unread(items):
             raise StructureError(f"space group {unread[:60]!r} not understood: {LIST_OPERATIONS_HINT}")
@@ -324,14 +337,14 @@ def _of_names(items: CifItems, groups: list[tuple[str, gemmi.SpaceGroup]]) -> Sy
         try:
             if hall := value_of(items, tag):
                 return _of_hall(hall)
-        except (ValueError, RuntimeError):  # a mistyped symbol is as good as none
+        except (ValueError, RuntimeError):  # an invalid symbol is ignored
             continue
     name, group = groups[0]
     settings = [each for each in gemmi.spacegroup_table() if each.number == group.number]
     unread = next(
         (other for tag in _NAMES if (other := value_of(items, tag)) and not _group_of_name(other, 90, 90)), ""
     )
-    if unread and len(settings) > 1:  # the number tells the type, not the setting
+    if unread and len(settings) > 1:  # the number does not determine the setting
         raise StructureError(f"space group {unread!r} not understood: {LIST_OPERATIONS_HINT}")
     if group.ext in ("1", "2") and ":" not in name:
         raise StructureError(f"space group {name!r} has two origins: {LIST_OPERATIONS_HINT}")
@@ -339,7 +352,7 @@ def _of_names(items: CifItems, groups: list[tuple[str, gemmi.SpaceGroup]]) -> Sy
 
 
 def _magnetic(items: CifItems) -> Symmetry | None:
-    """Operations of a magnetic group that are listed; StructureError if one is named but neither is listed."""
+    """Return the listed operations of a magnetic group, None without; StructureError if it is named, but not listed."""
     names = [(tag, re.sub(r"[\s'\"]", "", items[tag][0])) for tag in items if _MAGNETIC_NAME.search(tag) and items[tag]]
     name = next((items[tag][0] for tag, bare in names if not _NOT_MAGNETIC.fullmatch(bare)), "")
     texts = tuple(values_of(items, *_MAGNETIC_OPERATIONS))
@@ -354,13 +367,13 @@ def _magnetic(items: CifItems) -> Symmetry | None:
 
 @lru_cache(256)
 def _of_magnetic_texts(texts: tuple[str, ...], centring: tuple[str, ...]) -> Symmetry:
-    """Operations such as x,y,z+1/2,-1, whose last part, what they do to moments, no atom sees."""
+    """Return the symmetry of operations such as x,y,z+1/2,-1; the last part acts on moments only and is dropped."""
     plain, shifts = ([_operation(",".join(text.split(",")[:3])) for text in each] for each in (texts, centring))
     return symmetry_of(shift * operation for shift in shifts or [gemmi.Op("x,y,z")] for operation in plain)
 
 
 def _refuse_modulated(items: CifItems) -> None:
-    """StructureError for a crystal that has no cell: its operations are those of superspace."""
+    """Raise StructureError for a modulated crystal, which has no cell: its operations are those of superspace."""
     dimension = value_of(items, _MODULATED)
     if dimension not in ("", "0") or any(re.search(r"symop(_magn)?_ssg_", tag) for tag in items):
         raise StructureError("a modulated structure, which no cell repeats: give an approximant, a supercell of it")

@@ -11,10 +11,7 @@ import numpy as np
 from pymatgen.core.composition import Composition
 from pymatgen.core.structure import SiteCollection, Structure
 
-from crystalpredict.crystals.cell import (
-    MIN_DISTANCE,
-    valid_cells,
-)
+from crystalpredict.crystals.cell import MIN_DISTANCE, valid_cells
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, Neighbors
 from crystalpredict.crystals.neighbors import (
     MAX_ATOMS_DENSE_SEARCH,
@@ -147,12 +144,7 @@ def read_entries(source: Source, radius: float, *, vectors: bool = False) -> lis
         radius: Of the neighbour lists, Å.
         vectors: Whether the neighbour lists have the vectors of their edges.
     """
-    return entries_of(parse(source), radius, vectors=vectors)
-
-
-def parse(source: Source, key: bytes = b"") -> Parsed:
-    """Return the text of a source, and its crystals if it is a plain CIF."""
-    return with_plain(begin(source, key))
+    return entries_of(with_plain(begin(source)), radius, vectors=vectors)
 
 
 def begin(source: Source, key: bytes = b"") -> Parsed:

@@ -1,4 +1,4 @@
-"""Kinds of files, told from their names before they are opened."""
+"""Kinds of files by their names, before they are opened."""
 
 from __future__ import annotations
 

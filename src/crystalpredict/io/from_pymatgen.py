@@ -12,7 +12,9 @@ from pymatgen.core.periodic_table import DummySpecies, Element, Species
 from pymatgen.core.structure import Structure
 
 from crystalpredict.crystals.cell import (
+    MAX_CELLS_AWAY,
     MAX_EDGES,
+    MAX_SITE_OCCUPANCY,
     MIN_DISTANCE,
     cell_error,
     estimate_edges,
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 MAX_FORMULA_CHARACTERS = 1000
 MAX_AMOUNT = 1e6  # of an element in a formula
-MAX_SITE_OCCUPANCY = 1.005  # rounded thirds may add up to a little more than 1
-MAX_CELLS_AWAY = 1e6  # beyond it, rounding loses the position in the cell
 OTHER_FORMULA = "composition differs from the formula stated in the CIF"
 with suppress_warnings():  # pymatgen warns once for each noble gas, which has no electronegativity
     for _element in Element:

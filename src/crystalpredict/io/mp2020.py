@@ -152,7 +152,7 @@ def anions_of_entry(row: dict[str, Any], composition: Mapping[int, float]) -> tu
 
 
 def _states_of(composition: Composition) -> dict[str, float]:
-    """Oxidation states by pymatgen's guess; none where it has none."""
+    """Return the oxidation states that pymatgen guesses, by symbol; empty if it finds none."""
     if not 0 < combinations_of(composition) <= MAX_COMBINATIONS:
         return {}
     with suppress_warnings():

@@ -23,10 +23,7 @@ TEXT_FORMATS = (
         r"^[ \t]*%block\s+(lattice_(cart|abc)|positions_)",
         "a .cell file of CASTEP: " + ASE_CONVERT.format("castep-cell"),
     ),
-    (
-        r"^[ \t]*%block\s+(LatticeVectors|LatticeParameters|AtomicCoord)",
-        "an input of SIESTA: convert it with sisl",
-    ),
+    (r"^[ \t]*%block\s+(LatticeVectors|LatticeParameters|AtomicCoord)", "an input of SIESTA: convert it with sisl"),
     (r"^[ \t]*(CRYST1|HETATM|ATOM  |HEADER )", "a PDB file: " + ASE_CONVERT.format("proteindatabank")),
     (r"^[ \t]*(PRIMVEC|CONVVEC)\b", "an XSF file: " + ASE_CONVERT.format("xsf")),
     (r"\AITEM: TIMESTEP", "a dump of LAMMPS: " + ASE_CONVERT.format("lammps-dump-text") + ", and check the atom types"),

@@ -191,12 +191,7 @@ def stages_of(radius: float, *, vectors: bool = False, known: Lookup | None = No
 
 def read_source(source: Source, radius: float, *, vectors: bool = False) -> list[Entry]:
     """Return the entries of a source; an unexpected error becomes an entry, so that other sources are still read."""
-    return entries_of_source(parse_source(source), radius, vectors=vectors)
-
-
-def parse_source(source: Source, known: Lookup | None = None) -> Parsed | list[Entry]:
-    """Return a parsed source, or its entries if it is `known` or an unexpected error occurs."""
-    return plain_source(begin_source(source, known))
+    return entries_of_source(plain_source(begin_source(source)), radius, vectors=vectors)
 
 
 def plain_source(parsed: Parsed | list[Entry]) -> Parsed | list[Entry]:

@@ -10,11 +10,7 @@ from typing import Any
 
 from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Inline, Source
-from crystalpredict.io.table_formats import (
-    MISSING_VALUES,
-    STRUCTURE_KEYS,
-    holds_structure,
-)
+from crystalpredict.io.table_formats import MISSING_VALUES, STRUCTURE_KEYS, holds_structure
 
 TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # in order of preference
 

@@ -67,7 +67,7 @@ def read_content(path: str) -> bytes:
 
 
 def encoding_of(head: bytes) -> str:
-    """Return the encoding of a text, told from its first bytes."""
+    """Return the encoding of a text with these first bytes."""
     return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 

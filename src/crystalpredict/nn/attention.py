@@ -70,7 +70,7 @@ def radial_columns(config: ModelConfig) -> int:
 
 
 def bytes_per_edge(config: ModelConfig) -> int:
-    """Memory of a prediction for each edge, padding included: index and length, radial basis, tables of heads."""
+    """Return the memory of a prediction per edge, padding included: index, length, radial basis, tables of heads."""
     return 40 + 4 * radial_columns(config) + 16 * config.heads + (60 if config.vectors else 0)
 
 
@@ -174,7 +174,7 @@ class InfinitelyConnectedAttention(nn.Module):
     def _attend_to_all(
         self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, part: Geometry
     ) -> tuple[Tensor, Tensor]:
-        """As `_attend`, by dense products of all atoms of a bin; query, key, value (G, H, T, d), decay (G, H, T, 1)."""
+        """Do `_attend` by products of all atoms of a bin; query, key, value (G, H, T, d), decay (G, H, T, 1)."""
         neighbors = part.neighbors[:, None].expand(-1, query.shape[1], -1, -1)
         products = query @ key.transpose(2, 3)  # (G, H, T, T)
         logits = torch.addcmul(products.gather(3, neighbors), decay, part.squared_distances, value=-1)
@@ -186,7 +186,7 @@ class InfinitelyConnectedAttention(nn.Module):
     def _attend_to_neighbors(
         self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, part: Geometry
     ) -> tuple[Tensor, Tensor]:
-        """As `_attend_to_all`, by products of neighbours only, for a chunk of the atoms of a large bin at a time."""
+        """Do `_attend_to_all` by products of neighbours only, for a chunk of the atoms of a large bin at a time."""
         slots, width = part.neighbors.shape[1:]
         heads, channels = query.shape[1], query.shape[3]
         step = max(1, EDGES_PER_CHUNK // width)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from crystalpredict.crystals.crystal import Crystal, IntArray, Neighbors
 
-MISSING_DISTANCE = 1.0e3  # Å, stands for a missing neighbour: its Gaussian is exactly 0
+MISSING_DISTANCE = 1.0e3  # Å, distance of a missing neighbour: its Gaussian is exactly 0
 GOOD_SLOTS_PER_ATOM = 1.02  # a packing with so few slots is not improved further
 MIN_SLOTS = 48  # of a bin, so that small crystals share one
 PART_ATOMS = 192  # atoms of a part: a smaller part has less padding, a larger one larger matrix products

@@ -62,7 +62,7 @@ class ModelConfig:
     """Weight of the encoding of distances, and of that of directions, in a framed network."""
 
     def __post_init__(self) -> None:
-        """ValueError for numbers that do not go together; which each may be alone, its annotation says."""
+        """Raise ValueError for values that are impossible together; annotations limit each alone."""
         if self.attention == "dual" and self.heads % 2:
             raise ValueError(f"heads is {self.heads}, but must be even for half of them to be reciprocal")
         if self.attention == "framed" and self.direction_basis < 2:
@@ -74,22 +74,22 @@ class ModelConfig:
 
     @property
     def vectors(self) -> bool:
-        """Whether the network sees more than distances, so that its neighbour lists need vectors."""
+        """Whether neighbour lists need vectors, because the network depends on more than distances."""
         return self.attention != "real"
 
     @property
     def merging(self) -> Merging:
-        """Which atoms of a crystal the network cannot tell apart, so that one of each may stand for all."""
+        """Kind of equivalent atoms, which have equal states in the network: one of each kind is computed."""
         return {"real": "distances", "framed": "rotations"}.get(self.attention, "nothing")  # type: ignore[return-value]
 
     @property
     def features(self) -> int:
-        """Numbers that the readout sees of a crystal."""
+        """Number of features of a crystal, the input of the readout."""
         return self.members * self.width
 
     @property
     def least_weights(self) -> int:
-        """Numbers in the matrices of the network, nearly all of its weights: it has at least so many, and not twice."""
+        """Lower bound on the number of weights, those in matrices; the true number is below twice this."""
         width, basis = self.width, 0 if self.attention == "reciprocal" else self.radial_basis // 2
         if self.attention == "framed":
             basis += 3 * self.direction_basis
@@ -98,7 +98,7 @@ class ModelConfig:
         return self.members * (self.blocks * block + len(ELEMENTS) * width + readout)
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as a JSON object; that of the paper's model has no key of the other members of the family."""
+        """Return the config as a JSON object; keys of other attentions are left out if the attention is `real`."""
         values = {name: value for name, value in asdict(self).items() if self.vectors or name not in _OF_VARIANTS}
         if self.members == 1:
             del values["members"]

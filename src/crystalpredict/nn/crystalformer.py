@@ -23,9 +23,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention = make_attention(config, number)
         self.feedforward = nn.Sequential(
-            nn.Linear(config.width, config.feedforward),
-            nn.ReLU(),
-            nn.Linear(config.feedforward, config.width),
+            nn.Linear(config.width, config.feedforward), nn.ReLU(), nn.Linear(config.feedforward, config.width)
         )
 
     def forward(self, state: Tensor, geometry: Sequence[Geometry]) -> Tensor:

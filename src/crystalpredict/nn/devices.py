@@ -47,7 +47,7 @@ def max_batch_atoms(device: torch.device) -> int:
 
 
 def free_memory() -> float:
-    """Bytes that this process may still take of the machine's memory; infinite where the system does not say."""
+    """Return the memory that this process may still allocate, bytes; infinite if the system does not report it."""
     free = float("inf")
     with suppress(OSError, ValueError, KeyError):
         known = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text("ascii").splitlines())

@@ -14,12 +14,12 @@ from crystalpredict.nn.threads import BatchThreads
 
 
 def no_busy_cores() -> int:
-    """Default: no other process uses cores."""
+    """Return 0: by default, no other process uses cores."""
     return 0
 
 
 def always_room(edges: int, batches: int) -> bool:
-    """Default: memory is not checked before a batch is computed."""
+    """Return True: by default, memory is not checked before a batch is computed."""
     return True
 
 
@@ -41,7 +41,7 @@ def run_in_batches(
         part_atoms: listed atoms that are padded together.
         busy_cores: returns the number of cores that other processes use at the moment.
         has_room: called with the padded edges of a batch and the number of batches that are computed at the same time;
-            returns whether they fit into memory. It is asked before a batch is made.
+            returns whether they fit into memory. It is called before a batch is made.
 
     Returns:
         Indices of the crystals that do not fit even alone; and `batch_atoms`, reduced if a batch did not fit.

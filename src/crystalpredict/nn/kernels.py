@@ -98,7 +98,7 @@ def _edges(directions, atom, width, column):
 
 
 @triton.jit
-def _frames(  # noqa: PLR0913
+def _frames(  # noqa: PLR0913  kernels take pointers and numbers, no objects
     logits, weights, directions, frames, heads, width, tie, least_sine, collinear, mix_1, mix_2, mix_3,
     BLOCK: tl.constexpr,
 ):  # fmt: skip

@@ -96,7 +96,7 @@ class OutputDecoder:
         self._hull = hull if needs_hull(checkpoint.properties, asked, hull.convention) else None
 
     def _sources_of(self, prop: Property) -> tuple[str, ...]:
-        """Names of the outputs on whose errors the interval of a property depends."""
+        """Return the names of the outputs whose errors determine the interval of a property."""
         if prop.name in self._outputs:
             return (prop.name,)
         if prop.name in MODULI:
@@ -125,7 +125,7 @@ class OutputDecoder:
         return np.stack(columns, axis=1) if columns else np.empty((len(found.crystals), 0))
 
     def _value(self, prop: Property, found: Outputs) -> FloatArray:
-        """Values (B,) of a property."""
+        """Return the values (B,) of a property."""
         centres, comparison = found.centres, found.comparison
         if prop.name in self._outputs:
             values = np.asarray(prop.in_unit(centres[:, self._outputs[prop.name]]))
@@ -163,7 +163,7 @@ class OutputDecoder:
         return np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0, 0, 2))
 
     def _halfwidths(self, found: Outputs, features: FloatArray, rows: IntArray, columns: Iterable[int]) -> FloatArray:
-        """Half the widths of the intervals of some crystals and outputs (R, outputs, levels), on the trained scale."""
+        """Return half the widths of the intervals of R crystals, (R, outputs, levels), on the trained scale."""
         assert self.errors is not None
         checkpoint = self.checkpoint
         sizes = found.sizes[rows]
@@ -173,7 +173,7 @@ class OutputDecoder:
     def _ends(
         self, prop: Property, values: FloatArray, found: Outputs, widths: FloatArray, ends: FloatArray
     ) -> FloatArray:
-        """Ends (B, levels, 2) of the intervals of a property with values (B,)."""
+        """Return the ends (B, levels, 2) of the intervals of a property with values (B,)."""
         if prop.name in self._outputs:
             return ends[:, self._outputs[prop.name]]
         if prop.name in MODULI:

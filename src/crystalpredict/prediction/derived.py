@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crystalpredict.checkpoints.registry import bundled_models
 from crystalpredict.crystals.crystal import FloatArray
+from crystalpredict.errors import UsageError
 from crystalpredict.prediction.stability import stability_properties
 from crystalpredict.prediction.thermal import FORMULA_ERRORS, FORMULAS, NORMAL_QUANTILES, Matter
-from crystalpredict.properties import DERIVED, Property, find_property, match_property
+from crystalpredict.properties import AUXILIARY, DERIVED, PROPERTIES, Property, find_property, match_property
 
 PARENTS = ("bulk_modulus", "shear_modulus")
 SLOPE_STEP = 1e-6  # of the logarithm of a modulus
@@ -40,7 +42,28 @@ def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tu
     targets = [targets] if isinstance(targets, str) else targets
     among = (*properties, *derivable(properties))
     shown = tuple(prop for prop in properties if not prop.on_request)
-    return tuple(dict.fromkeys(find_property(name, among) for name in targets)) or shown
+    return tuple(dict.fromkeys(find_target(name, among) for name in targets)) or shown
+
+
+def find_target(name: str, among: Sequence[Property]) -> Property:
+    """Return the property of a model with a given name, output column or alias.
+
+    Raises:
+        UsageError: The model has no such property. The message names the bundled models that have it, if any.
+    """
+    if not match_property(name, among) and (others := _bundled_models_with(name)):
+        raise UsageError(f"this model does not predict {name!r}; bundled models that do: {', '.join(others)}")
+    return find_property(name, among)
+
+
+def _bundled_models_with(name: str) -> list[str]:
+    """Return the names of the bundled models that predict a property, or what it is derived from."""
+    found = []
+    for model in bundled_models().values():
+        own = [prop for prop in (*PROPERTIES, *AUXILIARY) if prop.name in model.properties]
+        if match_property(name, (*own, *derivable(own))):
+            found.append(model.name)
+    return found
 
 
 def derive(name: str, bulk: FloatArray, shear: FloatArray, matter: Matter | None = None) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Known phases of one's own, from a file: entries of pymatgen, or a table of formulas and energies."""
+"""Read known phases from a file: entries of pymatgen, or a table of formulas and energies."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def read_phases(path: Path, convention: Convention = Convention.mp2018) -> Itera
 
 
 def _phase_of(row: dict[str, Any], default_name: str, convention: Convention) -> Phase:
-    """The phase of a row or of an entry as a dictionary; ValueError if it is none."""
+    """Return the phase in a row of a table or in an entry; ValueError if it is not a phase."""
     name = next((str(row[key]) for key in IDENTIFIER_COLUMNS if row.get(key)), default_name)
     composition = _composition_of(row)
     atoms = sum(composition.values())
@@ -117,7 +117,7 @@ def _composition_of(row: dict[str, Any]) -> Composition:
 
 
 def _number(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
-    """The first value of some keys, if there is one; ValueError if it is no number."""
+    """Return the first value of some keys, None if there is none; ValueError if it is not a number."""
     for key in keys:
         if (value := row.get(key)) not in (None, ""):
             try:
@@ -131,7 +131,7 @@ def _number(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
 
 
 def _refuse_other_functional(row: dict[str, Any]) -> None:
-    """ValueError for an entry of another functional than PBE, whose energies are not comparable."""
+    """Raise ValueError for an entry of another functional than PBE, whose energies are not comparable."""
     parameters = row.get("parameters")
     run_type = str(parameters.get("run_type") or "GGA") if isinstance(parameters, dict) else "GGA"
     if run_type.strip() not in PBE_RUNS:

@@ -192,7 +192,7 @@ def phase_diagram(
     """Return the phase diagram of a chemical system, with the predicted energies of structures.
 
     Args:
-        system: `Li-Fe-O`, or a formula, whose elements are meant; None: the elements of the structures.
+        system: `Li-Fe-O`, or a formula with the elements of the system; None: the elements of the structures.
         structures: What `predict` takes. Those with elements that are not the system's are left out.
         model: Name of a model that predicts formation energies, or a checkpoint folder; None: the default.
         entries: File of known phases of one's own: JSON of pymatgen's ComputedEntry objects, or a table with formula
@@ -232,15 +232,15 @@ def phase_diagram(
 
 
 def _candidate(row: Prediction) -> Candidate:
-    """A predicted structure as a phase."""
+    """Return a predicted structure as a phase."""
     name = f"{row.path}#{row.index}" if row.index else row.path
     interval = row.interval(FORMATION_COLUMN) if row.bounds else None
     return Candidate(Phase(composition_of_formula(row.formula), row[FORMATION_COLUMN], name), interval)
 
 
-def as_record(phase: DiagramPhase, decimals: int = 4) -> dict[str, Any]:
-    """Return a phase as an object of JSON, its numbers rounded."""
+def as_record(phase: DiagramPhase) -> dict[str, Any]:
+    """Return a phase as a JSON object, with numbers rounded to four decimals."""
     return {
-        column: round(value, decimals) if isinstance(value := getattr(phase, name), float) else value
+        column: round(value, 4) if isinstance(value := getattr(phase, name), float) else value
         for name, column in COLUMNS.items()
     }

@@ -35,7 +35,7 @@ Windows = Iterable[Iterable[Prediction]]  # rows that are computed together
 
 
 def do_nothing() -> None:
-    """Default: nothing happens when the model is loaded."""
+    """Do nothing: by default, nothing happens when the model is loaded."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _windows_with_cache(
 
 
 def _kept(window: list[Entry], found: Iterator[Prediction], cache: Cache) -> Iterator[Prediction]:
-    """Rows of a window in the order of its entries; new ones are added to the cache."""
+    """Yield the rows of a window in the order of its entries; new rows are added to the cache."""
     for entry in window:
         if entry.known:
             yield replace(entry.known, path=entry.path, index=entry.index)

@@ -71,10 +71,9 @@ class Predictions(list[Prediction]):
         return str(self.to_frame()._repr_html_())
 
 
-def predict(  # noqa: PLR0913  what a caller may choose, by name
+def predict(
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, device: str = "auto",
-    jobs: int = 1, cache: str | None = None, structure_column: str | None = None, uncertainty: bool = True,
-    convention: str = "mp2018", unrelaxed: bool = False,
+    jobs: int = 1, cache: str | None = None, structure_column: str | None = None, convention: str = "mp2018",
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -82,18 +81,16 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
         inputs: What `crystalpredict predict` takes (names of files, patterns, directories, archives, tables, `@lists`),
             or pymatgen structures and ASE atoms, or a pandas Series or DataFrame of any of these, of texts of CIFs or
             POSCARs, or of pymatgen's dictionaries; one of these, or a mixture.
-        model: Name of a bundled or installed model, or a checkpoint folder; None: the default.
+        model: Name of a bundled or installed model, or a checkpoint folder; None: the default, for relaxed structures.
+            `crystalformer-mp-unrelaxed` predicts the crystals that unrelaxed structures relax to.
         targets: Names of properties; none: all of the model.
         device: `cpu`, `cuda`, `cuda:N` or `auto`.
         jobs: Reader processes; 0: one for each core. Each starts a new interpreter, which is worthwhile for hundreds
             of files.
         cache: Folder where predictions are kept and looked up, or `auto` for the user's cache folder.
         structure_column: Column of a table or a DataFrame that holds the structures; None: the usual names.
-        uncertainty: Whether rows have intervals, if the model is calibrated.
         convention: Of formation energies and hulls: that of the Materials Project of 2018 or 2020, `mp2018` or
             `mp2020`, or `uncorrected`.
-        unrelaxed: Whether the structures are not relaxed: the crystals that they relax to are predicted, and by how
-            much volumes change.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -102,11 +99,8 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
         UsageError: An input names no structures, or an argument is invalid.
         CheckpointError: The model is damaged.
     """
-    folder = find_model(model, unrelaxed=unrelaxed)
     names = [targets] if isinstance(targets, str) else targets
-    pipeline = Pipeline(
-        folder, tuple(names), device, jobs=jobs, uncertainty=uncertainty, convention=Convention.of(convention)
-    )
+    pipeline = Pipeline(find_model(model), tuple(names), device, jobs=jobs, convention=Convention.of(convention))
     rows = _rows(_items(inputs, structure_column), pipeline, cache)
     return Predictions(rows, pipeline.properties, intervals=pipeline.intervals)
 

@@ -8,11 +8,10 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import chain, pairwise
 from typing import Any, TypeVar
 
-from crystalpredict.errors import UsageError
+from crystalpredict.errors import UsageError, hint_of
 from crystalpredict.properties import AUXILIARY, PROPERTIES, REQUESTED, TEXT_COLUMNS, match_property
 
 Row = TypeVar("Row")
@@ -28,14 +27,11 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 _COMBINE: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip
-_ALTER: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-}
+_ALTER: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
 
 
 def find_field(name: str, columns: Sequence[str]) -> str:
-    """Return the field of a row that a name stands for: a column, or the property of one.
+    """Return the field of a row with a given name: that of a column, or of its property.
 
     Raises:
         UsageError: There is no such field.
@@ -51,9 +47,7 @@ def find_field(name: str, columns: Sequence[str]) -> str:
     meant: set[str] = {*begun, *((prop.column,) if prop and prop.column in columns else ())}
     if len(meant) == 1:  # also a property of a user's model without its unit
         return meant.pop()
-    near = get_close_matches(name, fields, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(fields)}"
-    raise UsageError(f"no column {name!r}: {hint}")
+    raise UsageError(f"no column {name!r}: {hint_of(name, fields)}")
 
 
 class Condition:

@@ -1,8 +1,8 @@
-"""Stability of predicted crystals: their formation energies held against the hull of known phases.
+"""Stability of predicted crystals: their formation energies compared with the hull of known phases.
 
 The energy above hull of a crystal is its formation energy less that of the most stable mixture of known phases of the
 same composition (crystalpredict.stability.hull), and not below 0. A network that was trained on labels of it predicts
-it too, but flatters what is unstable (docs/log.md); its output is not used where there is a formation energy.
+it too, but too low for unstable crystals (docs/log.md); that output is used only without a formation energy.
 """
 
 from __future__ import annotations
@@ -17,14 +17,7 @@ import numpy as np
 from crystalpredict.checkpoints.registry import REFERENCE_ENERGIES, reference_energies_folder
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray
 from crystalpredict.prediction.conventions import MIN_OCCUPANCY, composition_of, shifts_of
-from crystalpredict.properties import (
-    E_ABOVE_HULL,
-    FORMATION_ENERGY,
-    METAL_OF_GAP,
-    PROPERTIES,
-    STABILITY,
-    Property,
-)
+from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, METAL_OF_GAP, PROPERTIES, STABILITY, Property
 from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.hull import HullPoint, hull_points
 from crystalpredict.stability.reference import Composition, ReferenceEnergies
@@ -76,7 +69,7 @@ def has_formation_energy(properties: Sequence[Property]) -> bool:
 def needs_hull(
     properties: Sequence[Property], asked: Sequence[Property], convention: Convention = Convention.mp2018
 ) -> bool:
-    """Return whether the hull decides one of the properties that a model with `properties` is asked for."""
+    """Return whether one of the properties `asked` of a model with `properties` depends on the hull."""
     names = HULL_PROPERTIES if convention == Convention.mp2018 else HULL_PROPERTIES | {FORMATION_ENERGY}
     return has_formation_energy(properties) and any(prop.name in names for prop in asked)
 
@@ -129,7 +122,7 @@ class HullComparison:
     """
 
     def __init__(self, hull: Hull, crystals: Sequence[Crystal]) -> None:
-        """Find it.
+        """Compare crystals with a hull.
 
         Args:
             hull: known phases.
@@ -174,7 +167,7 @@ def physical_centres(
     state's by definition.
 
     Args:
-        checkpoint: its network's outputs they are.
+        checkpoint: of the network.
         plain: from `Checkpoint.interval_centres`, (B, outputs).
         crystals: the B crystals.
         comparison: the hull at their compositions; None: the energy above hull stays the network's.

@@ -5,9 +5,9 @@ The hull energy at a composition x is the least energy of any mixture of known p
     min_w sum_p w_p E_p    where    sum_p w_p x_p = x,  w_p >= 0,
 
 a linear programme with as many constraints as elements (Ong et al., Chem. Mater. 20, 1798 (2008)). The revised simplex
-method solves it for many compositions at once: the pure elements are a first basis, so that none has to be searched
-for, and NumPy does a step of all of them together. Facets of whole phase diagrams by Qhull give the same energies, but
-take ten times as long, since most systems of a screen come once (docs/log.md).
+method solves it for many compositions at once, each step in NumPy for all of them; the pure elements are the first
+basis. Facets of whole phase diagrams by Qhull give the same energies, but take ten times as long, since most systems of
+a screen come once (docs/log.md).
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class HullPoint:
 
 
 def hull_points(reference: ReferenceEnergies, compositions: Sequence[Composition]) -> list[HullPoint]:
-    """The hull of known phases at each of some compositions.
+    """Return the hull of known phases at each of some compositions.
 
-    Pure elements have the energy 0, that of their reference state, also where the reference has none, or a higher one.
+    A pure element has the energy 0 of its reference state, also if the reference lacks that phase.
 
     Args:
         reference: phases with formation energies in eV/atom.
@@ -72,7 +72,7 @@ def hull_points(reference: ReferenceEnergies, compositions: Sequence[Composition
 
 
 def _solve(reference: ReferenceEnergies, systems: IntArray, wanted: FloatArray) -> list[HullPoint]:
-    """The hull at compositions wanted (B, n) of the elements systems (B, n)."""
+    """Return the hull at B compositions: amounts `wanted` (B, n) of the elements `systems` (B, n)."""
     size = systems.shape[1]
     distinct, which = np.unique(systems, axis=0, return_inverse=True)
     which = which.reshape(-1)
@@ -103,7 +103,7 @@ def _solve(reference: ReferenceEnergies, systems: IntArray, wanted: FloatArray) 
 
 
 def simplex(fractions: FloatArray, energies: FloatArray, wanted: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Mixtures of least energy, many at once, by the revised simplex method.
+    """Return B mixtures of least energy, found together by the revised simplex method.
 
     Args:
         fractions: atomic fractions of the phases (B, m, n); the first n phases are the pure elements in their order.

@@ -1,4 +1,4 @@
-"""Formation energies of known phases, the lowest of each composition: what a crystal may decompose to."""
+"""Formation energies of known phases, the lowest of each composition, which define the convex hull."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ReferenceEnergies:
 
     @classmethod
     def of_phases(cls, phases: Iterable[Phase]) -> ReferenceEnergies:
-        """The lowest phase of each composition.
+        """Return the lowest phase of each composition.
 
         Raises:
             DataError: a phase has no elements, or an energy or an amount that is not a number.
@@ -79,9 +79,9 @@ class ReferenceEnergies:
 
     @classmethod
     def _lowest(
-        cls, elements: NDArray[np.uint8], amounts: FloatArray, energies: FloatArray, identifiers: Sequence[str]
+        cls, elements: NDArray[np.uint8], amounts: FloatArray, energies: FloatArray, *identifiers: Sequence[str]
     ) -> ReferenceEnergies:
-        """The lowest of each composition of N phases: elements (N, K), ascending, and amounts (N, K), padded by 0."""
+        """Return the lowest of N phases at each composition; elements (N, K) ascend, 0 pads both arrays."""
         shares = np.round(amounts / amounts.sum(axis=1, keepdims=True), 6)
         order = np.lexsort((energies, *shares.T[::-1], *elements.T[::-1]))
         elements, amounts, shares = elements[order], amounts[order], shares[order]
@@ -92,14 +92,14 @@ class ReferenceEnergies:
         order, elements, amounts = order[lowest], elements[lowest], amounts[lowest]
         starts = np.flatnonzero(other_system[lowest])
         ends = np.concatenate([starts, [len(order)]]).astype(np.int64)
-        return cls(elements[starts], ends, amounts[elements > 0], energies[order], _Picked(identifiers, order))
+        return cls(elements[starts], ends, amounts[elements > 0], energies[order], _Picked(order, *identifiers))
 
     @classmethod
     def load(cls, path: Path) -> ReferenceEnergies:
-        """The phases in a file that `save` wrote.
+        """Return the phases in a file that `save` wrote.
 
         Raises:
-            DataError: the file is none, or damaged.
+            DataError: the file is not one of reference energies, or is damaged.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -123,10 +123,10 @@ class ReferenceEnergies:
         return cls(systems, starts, amounts.astype(float), energies.astype(float), _Identifiers(identifiers), shifts)
 
     def in_convention(self, convention: Convention) -> ReferenceEnergies:
-        """The same phases with formation energies of another convention than 2018's, in which a file has them.
+        """Return the same phases with formation energies converted from the convention of 2018 to another.
 
         Raises:
-            DataError: it has no shifts to that convention.
+            DataError: there are no shifts to that convention.
         """
         if convention == Convention.mp2018:
             return self
@@ -135,7 +135,7 @@ class ReferenceEnergies:
         return replace(self, energies=self.energies + self.shifts[convention], shifts={})
 
     def save(self, path: Path) -> None:
-        """Write the phases, whose amounts must be whole numbers and whose identifiers the Materials Project's."""
+        """Write the phases. Amounts must be whole numbers, and identifiers those of the Materials Project."""
         from safetensors.numpy import save
 
         arrays: dict[str, NDArray[Any]] = {
@@ -154,13 +154,13 @@ class ReferenceEnergies:
 
     @cached_property
     def first(self) -> IntArray:
-        """Where the amounts of each phase begin (N + 1,)."""
+        """Index of the first amount of each phase, (N + 1,)."""
         sizes = np.repeat((self.systems > 0).sum(axis=1), np.diff(self.starts))
         return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
     @cached_property
     def elements(self) -> IntArray:
-        """Atomic number that belongs to each of the amounts."""
+        """Atomic number of each of the amounts."""
         rows = np.repeat(self.systems, np.diff(self.starts), axis=0)
         return rows[rows > 0].astype(np.int64)
 
@@ -177,22 +177,22 @@ class ReferenceEnergies:
         return {int(self.systems[row, 0]): int(self.starts[row]) for row in rows}
 
     def phase(self, number: int) -> Phase:
-        """The phase of a number, 0 to N - 1."""
+        """Return the phase with a number from 0 to N - 1."""
         own = slice(self.first[number], self.first[number + 1])
         composition = dict(zip(self.elements[own].tolist(), self.amounts[own].tolist(), strict=True))
         return Phase(composition, float(self.energies[number]), self.identifiers[number])
 
     def with_phases(self, phases: Iterable[Phase]) -> ReferenceEnergies:
-        """These phases and others, the lowest of each composition."""
+        """Return these phases and others, only the lowest of each composition."""
         others = ReferenceEnergies.of_phases(phases)
         width = max(self.systems.shape[1], others.systems.shape[1])
         rows = [own._rows(width) for own in (self, others)]
         elements, amounts = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         energies = np.concatenate([self.energies, others.energies])
-        return self._lowest(elements, amounts, energies, _Joined(self.identifiers, others.identifiers))
+        return self._lowest(elements, amounts, energies, self.identifiers, others.identifiers)
 
     def _rows(self, width: int) -> tuple[NDArray[np.uint8], FloatArray]:
-        """Elements and amounts of each phase (N, width), padded by 0."""
+        """Return the elements and amounts of each phase (N, width), padded by 0."""
         systems = np.pad(self.systems, ((0, 0), (0, width - self.systems.shape[1])))
         elements = np.repeat(systems, np.diff(self.starts), axis=0)
         amounts = np.zeros(elements.shape)
@@ -200,12 +200,12 @@ class ReferenceEnergies:
         return elements, amounts
 
     def of_system(self, elements: Iterable[int]) -> list[int]:
-        """Numbers of the phases that have no other elements than some."""
+        """Return the numbers of the phases that consist of some of these elements."""
         _, found = self._subsystems(np.array([sorted(elements)]))
         return [number for row in found.tolist() for number in range(self.starts[row], self.starts[row + 1])]
 
     def find(self, composition: Composition) -> int | None:
-        """Number of the phase of a composition; None if no phase has it."""
+        """Return the number of the phase of a composition; None if there is none."""
         elements = tuple(sorted(composition))
         width = self.systems.shape[1]
         if not len(self.systems) or len(elements) > width:
@@ -221,7 +221,7 @@ class ReferenceEnergies:
         return int(self.starts[row]) + best if differences[best] < SAME_COMPOSITION else None
 
     def within(self, systems: IntArray) -> tuple[IntArray, IntArray]:
-        """Phases below the pure elements that have no other elements than a system has.
+        """Return the phases below the pure elements that consist of elements of each system.
 
         Args:
             systems: atomic numbers (B, n), ascending in each row.
@@ -238,7 +238,7 @@ class ReferenceEnergies:
         return rows[below], phases[below]
 
     def _subsystems(self, systems: IntArray) -> tuple[IntArray, IntArray]:
-        """Pairs of a row of systems (B, n) and a row of the reference's systems whose elements are all in it."""
+        """Return pairs of a row of `systems` (B, n) and a row of `self.systems` whose elements are all in it."""
         size, width = systems.shape[1], self.systems.shape[1]
         if size > MAX_ELEMENTS_BY_SUBSETS or not len(self.systems):
             found = [np.flatnonzero(np.isin(self.systems, [0, *row]).all(axis=1)) for row in systems.tolist()]
@@ -257,7 +257,7 @@ class ReferenceEnergies:
 
 
 class _Identifiers(Sequence[str]):
-    """Identifiers kept as numbers: to make a hundred thousand texts takes longer than all else in loading."""
+    """Identifiers stored as numbers: creating a hundred thousand texts would take most of the time of loading."""
 
     def __init__(self, numbers: NDArray[np.uint32]) -> None:
         self.numbers = numbers
@@ -271,29 +271,17 @@ class _Identifiers(Sequence[str]):
 
 
 class _Picked(Sequence[str]):
-    """Some of the identifiers of a sequence, in another order."""
+    """Some of the identifiers of one or two sequences, in another order."""
 
-    def __init__(self, identifiers: Sequence[str], order: IntArray) -> None:
-        self.identifiers, self.order = identifiers, order
+    def __init__(self, order: IntArray, first: Sequence[str], second: Sequence[str] = ()) -> None:
+        self.order, self.first, self.second = order, first, second
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, place: int) -> str:  # type: ignore[override]
-        return self.identifiers[int(self.order[place])]
-
-
-class _Joined(Sequence[str]):
-    """The identifiers of one sequence, and then those of another."""
-
-    def __init__(self, first: Sequence[str], second: Sequence[str]) -> None:
-        self.first, self.second = first, second
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def __getitem__(self, place: int) -> str:  # type: ignore[override]
-        return self.first[place] if place < len(self.first) else self.second[place - len(self.first)]
+        number = int(self.order[place])
+        return self.first[number] if number < len(self.first) else self.second[number - len(self.first)]
 
 
 def _number_of(identifier: str) -> int:
@@ -308,5 +296,5 @@ def _padded(numbers: Sequence[Any], width: int, empty: int = 0) -> tuple[Any, ..
 
 
 def _as_keys(systems: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """Rows (S, K) as texts (S,), which are sorted and found as a whole."""
+    """Return rows (S, K) as byte strings (S,), which can be sorted and searched as a whole."""
     return np.ascontiguousarray(systems).view(f"S{systems.shape[1]}").reshape(-1)

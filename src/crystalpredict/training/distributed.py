@@ -17,7 +17,7 @@ def join_group(device: str) -> torch.device:
     """Join the processes of torchrun; return the device of this one.
 
     Args:
-        device: name of a device. Under torchrun, any CUDA device stands for the GPU of the local rank.
+        device: name of a device. Under torchrun, a CUDA device means the GPU of the local rank.
     """
     on_cuda = device.startswith("cuda")
     if on_cuda:
@@ -41,7 +41,7 @@ def leave_group() -> None:
 
 @contextmanager
 def group(device: str) -> Iterator[str]:
-    """In the block, be one of the processes of torchrun; yield the name of the device that `device` stands for.
+    """Join the processes of torchrun in the block, and yield the name of the chosen device.
 
     Raises:
         UsageError: there is no such device.

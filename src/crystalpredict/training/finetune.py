@@ -296,7 +296,7 @@ def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[st
 
 
 def with_directions(network: ModelConfig, name: str) -> ModelConfig:
-    """The network of the model `name` with directions; UsageError if it cannot get them."""
+    """Return the network of the model `name` with directions added; UsageError if that is not possible."""
     if network.attention != "real":
         raise UsageError(f"--directions: {name} has {network.attention} attention, to which none can be added")
     return replace(network, attention="framed")
@@ -321,7 +321,7 @@ def draw_losses(folder: Path, plan: Plan) -> None:
 
 
 def figures_of(report: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Part, property, scale and errors, one after the other."""
+    """Yield each part, property and scale of a report with its errors."""
     for part, properties in report.items():
         for name, scales in properties.items():
             for scale, figures in scales.items():

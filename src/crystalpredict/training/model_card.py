@@ -15,7 +15,7 @@ def model_card(plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkp
     """Return the model card of a run.
 
     Args:
-        plan: what the run was asked to do.
+        plan: of the run.
         errors: metrics by part of the split, property and unit, as `metrics.json` has them.
         epochs: after which the weights were saved, for each member of the ensemble.
         checkpoint: that the run made.

@@ -1,4 +1,4 @@
-"""FinetuneOptions: what a fine-tuning is asked to do, with the names and defaults of the command's options."""
+"""FinetuneOptions: the options of a fine-tuning, with the names and defaults of the command's options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FinetuneOptions:
         log: Learn log10 of new properties; labels must be positive.
         structure_column: Column that holds the structures; None: the usual names.
         scratch: Start from random weights.
-        directions: Let the network see directions: more accurate, six times the time.
+        directions: Add directions to the network: more accurate, six times the time.
         freeze: `encoder` trains the last layers alone.
         split_by: `formula` keeps polymorphs together; `random`; `column`: the column `split`, with train, val and test.
         validation: Fraction of the crystals in the validation set, which chooses the epoch; None: 0.1.

@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crystalpredict._files import write_json
 from crystalpredict.io.worker_pool import available_cores
 from crystalpredict.training import distributed
-from crystalpredict.training.finetune import (
-    draw_losses,
-    figures_of,
-    finish,
-    mean_of_folds,
-    open_trainings,
-    run_folders,
-)
+from crystalpredict.training.finetune import draw_losses, figures_of, finish, mean_of_folds, open_trainings, run_folders
 from crystalpredict.training.model_card import describe_saved_weights
 from crystalpredict.training.options import FinetuneOptions
 from crystalpredict.training.plan import Plan
@@ -82,7 +75,7 @@ def finetune(
 def resume_finetuning(
     folder: str | PathLike[str], *, device: str = "auto", jobs: int = 1, progress: Report | None = None
 ) -> FinetuneResult:
-    """Go on with a fine-tuning that was interrupted or killed; the model is that of an uninterrupted run.
+    """Continue a fine-tuning that was interrupted or killed; the model is that of an uninterrupted run.
 
     Args:
         folder: Folder of the run, the `output` of `finetune`.
@@ -117,7 +110,7 @@ def calling(progress: Report | None) -> Watch:
 
 
 def train_run(folder: Path, device: str, jobs: int, watch: Watch) -> FinetuneResult:
-    """Train the folds of a run, or its one model, from where they are; write and log what comes of it.
+    """Continue the training of the folds of a run, or of its one model; write and log the results.
 
     Args:
         folder: of the run.
@@ -126,7 +119,7 @@ def train_run(folder: Path, device: str, jobs: int, watch: Watch) -> FinetuneRes
         watch: opens a context around each training, and returns the function that is called with its progress.
 
     Raises:
-        Interrupted: the watch asked a training to stop; its state is saved.
+        Interrupted: the watch stopped a training; its state is saved.
     """
     plan = Plan.load(folder)
     results = []

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from crystalpredict.checkpoints.checkpoint import load_checkpoint
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.data.dataset import TRAIN
 from crystalpredict.data.frames import NAME, table_in_memory
@@ -47,12 +47,12 @@ def start_run(
     Args:
         data: path of the table, or of a folder with `id_prop.csv`, or a table as `table_in_memory` takes it.
         folder: of the run, not there or empty.
-        options: what the run is asked to do.
+        options: of the run.
         model: name or folder of the model to start from; None: the default.
         command: line that `provenance.json` quotes.
         jobs: reader processes.
         limits: of reading one row.
-        watch: sees the structures pass, and is given their number.
+        watch: wraps the iterator over the structures, given their number, for example in a progress bar.
 
     Raises:
         UsageError: the options contradict each other or the table.
@@ -64,13 +64,7 @@ def start_run(
     refuse_folder(folder)
     raw = table_in_memory(data)
     path = NAME if raw else Path(data)
-    base = load_checkpoint(start_folder) if start_folder else None
-    if base and base.model.config.members > 1:
-        raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
-    if base and base.unrelaxed:
-        raise UsageError(
-            f"{base.name} is for unrelaxed structures, which it scales before it predicts: start from another"
-        )
+    base = _load_base(start_folder) if start_folder else None
     network = base.model.config if base else ModelConfig()
     added = options.directions and network.attention != "framed"
     if added:
@@ -100,6 +94,18 @@ def start_run(
     prepare_run(folder, crystals, splits, plan, base.domain if base else None)
     origin = f"from {base.name}" + " with directions added" * added if base else "from random weights"
     _log_start(notes, origin, config)
+
+
+def _load_base(folder: Path) -> Checkpoint:
+    """Return the checkpoint in a folder; UsageError if fine-tuning cannot start from it."""
+    base = load_checkpoint(folder)
+    if base.model.config.members > 1:
+        raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
+    if base.unrelaxed:
+        raise UsageError(
+            f"{base.name} is for unrelaxed structures, which it scales before it predicts: start from another"
+        )
+    return base
 
 
 def _log_start(notes: Sequence[str], origin: str, config: TrainingConfig) -> None:

@@ -7,7 +7,6 @@ sums their gradients. This bounds the memory and keeps the padding small.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,12 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crystalpredict._files import write_atomically
+from crystalpredict._files import write_json
 from crystalpredict.crystals.crystal import FloatArray, IntArray
-from crystalpredict.data.dataset import (
-    CrystalTable,
-    NeighborTable,
-)
+from crystalpredict.data.dataset import CrystalTable, NeighborTable
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.batch import CrystalBatch
@@ -120,8 +116,7 @@ class Trainer:
             ((_, batch),) = self.data.batches(first, atoms=int(self.data.table.sizes[first].sum()))
             self.model.fit_width_norm(batch)
         if distributed.rank() == 0:
-            with write_atomically(folder / "config.json") as file:
-                file.write(json.dumps(self._description(), indent=2).encode())
+            write_json(folder / "config.json", self._description())
         if not resumed:  # last: a state without config.json could not be resumed
             self.average.load_state_dict(self.model.state_dict())
             self.save()
