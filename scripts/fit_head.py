@@ -47,24 +47,26 @@ def main() -> None:
     checkpoint, table = load_checkpoint(options.folder), CrystalTable.load(options.table)
     if checkpoint.unrelaxed:
         parser.error(f"{options.folder}: a model for unrelaxed structures, whose features are those of scaled cells")
-    for name in options.properties:
-        checkpoint = with_output(checkpoint, find_property(name, table.properties), table)
+    wanted = [find_property(name, table.properties) for name in options.properties]
+    for prop in wanted:
+        checkpoint = with_output(checkpoint, prop, table)
     names = [prop.name for prop in checkpoint.properties]
-    labels = (encoded_labels(table, checkpoint.properties) - checkpoint.mean) / checkpoint.deviation
-    columns = [names.index(name) for name in options.properties]
-    rows = np.flatnonzero(np.isfinite(labels[:, columns]).any(axis=1))
+    columns = [names.index(prop.name) for prop in wanted]
+    scale = checkpoint.mean[columns], checkpoint.deviation[columns]
+    labels = (encoded_labels(table, wanted) - scale[0]) / scale[1]  # (C, wanted)
+    rows = np.flatnonzero(np.isfinite(labels).any(axis=1))
     config = checkpoint.model.config
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, config.radius, cache, os.cpu_count() or 1, merging=config.merging)
     outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist())
-    for column in columns:
-        known, training = np.isfinite(labels[rows, column]), table.splits[rows] == TRAIN
+    for column, own in zip(columns, labels[rows].T, strict=True):
+        known, training = np.isfinite(own), table.splits[rows] == TRAIN
         bases = [column] if options.correct else [names.index(name) for name in options.base]
         design = np.column_stack([outputs[:, bases], np.ones(len(rows))])
         slopes = np.array([1.0, 0.0])
         if not options.correct:
-            slopes = np.linalg.lstsq(design[known & training], labels[rows, column][known & training], rcond=None)[0]
-        rest = (labels[rows, column] - design @ slopes).astype(np.float32)
+            slopes = np.linalg.lstsq(design[known & training], own[known & training], rcond=None)[0]
+        rest = (own - design @ slopes).astype(np.float32)
         parts = [known & training, known & (table.splits[rows] == VALIDATION)]
         inputs = [torch.from_numpy(features[part]) for part in parts]
         loss = nn.functional.l1_loss if checkpoint.properties[column].has_interval else nn.functional.mse_loss

@@ -10,7 +10,7 @@ from pymatgen.core import Lattice, Structure
 
 from crystalpredict import Predictor, load_model, predict
 from crystalpredict.checkpoints.registry import find_model
-from crystalpredict.errors import suppress_warnings
+from crystalpredict.errors import UsageError, suppress_warnings
 from crystalpredict.prediction.decoder import volume_warning
 
 FORMATION, CHANGE = "formation_energy_eV_per_atom", "volume_change_percent"
@@ -94,8 +94,10 @@ def test_what_the_warning_says() -> None:
 
 def test_from_python(tmp_path: Path) -> None:
     structure = stretched(read(EXAMPLES / "MgO.cif"), 0.1)
-    frame = predict([structure], "crystalformer-mp-unrelaxed").to_frame()
+    frame = predict([structure], unrelaxed=True).to_frame()
     assert frame.loc[0, CHANGE] == pytest.approx(-9, abs=5)
     assert f"{CHANGE}_lo90" in frame
     assert CHANGE not in predict([structure]).to_frame()
     assert CHANGE in predict([structure], targets=["volume_change"]).to_frame()  # on request
+    with pytest.raises(UsageError, match="learnt from relaxed structures only"):
+        predict([structure], "crystalformer-mp-ensemble", unrelaxed=True)

@@ -71,9 +71,10 @@ class Predictions(list[Prediction]):
         return str(self.to_frame()._repr_html_())
 
 
-def predict(
-    inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, device: str = "auto",
-    jobs: int = 1, cache: str | None = None, structure_column: str | None = None, convention: str = "mp2018",
+def predict(  # noqa: PLR0913 - a keyword for each option of the command
+    inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, unrelaxed: bool = False,
+    device: str = "auto", jobs: int = 1, cache: str | None = None, structure_column: str | None = None,
+    convention: str = "mp2018",
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -81,9 +82,9 @@ def predict(
         inputs: What `crystalpredict predict` takes (names of files, patterns, directories, archives, tables, `@lists`),
             or pymatgen structures and ASE atoms, or a pandas Series or DataFrame of any of these, of texts of CIFs or
             POSCARs, or of pymatgen's dictionaries; one of these, or a mixture.
-        model: Name of a bundled or installed model, or a checkpoint folder; None: the default, for relaxed structures.
-            `crystalformer-mp-unrelaxed` predicts the crystals that unrelaxed structures relax to.
+        model: Name of a bundled or installed model, or a checkpoint folder; None: the default.
         targets: Names of properties; none: all of the model.
+        unrelaxed: Whether the structures are not relaxed: the crystals that they relax to are predicted.
         device: `cpu`, `cuda`, `cuda:N` or `auto`.
         jobs: Reader processes; 0: one for each core. Each starts a new interpreter, which is worthwhile for hundreds
             of files.
@@ -100,7 +101,7 @@ def predict(
         CheckpointError: The model is damaged.
     """
     names = [targets] if isinstance(targets, str) else targets
-    pipeline = Pipeline(find_model(model), tuple(names), device, jobs=jobs, convention=Convention.of(convention))
+    pipeline = Pipeline(find_model(model, unrelaxed=unrelaxed), tuple(names), device, jobs=jobs, convention=Convention.of(convention))
     rows = _rows(_items(inputs, structure_column), pipeline, cache)
     return Predictions(rows, pipeline.properties, intervals=pipeline.intervals)
 
