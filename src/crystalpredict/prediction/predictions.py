@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, groupby
 from os import PathLike, fspath
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from crystalpredict.prediction.predictor import Predictor
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
     from crystalpredict.properties import Property
 
 ROWS_SHOWN = 10  # of a printed result
@@ -74,7 +76,7 @@ class Predictions(list[Prediction]):
 def predict(  # noqa: PLR0913  what a caller may choose, by name
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, device: str = "auto",
     jobs: int = 1, cache: str | None = None, structure_column: str | None = None, uncertainty: bool = True,
-    convention: str = "mp2018", unrelaxed: bool = False,
+    convention: str = "mp2018", unrelaxed: bool = False, relax: str | Relaxation | None = None,
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -94,6 +96,8 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
             `mp2020`, or `uncorrected`.
         unrelaxed: Whether the structures are not relaxed: the crystals that they relax to are predicted, and by how
             much volumes change.
+        relax: Potential, or Relaxation, by which structures are relaxed before they are predicted; with `unrelaxed`
+            from the volumes that it predicts. `cache` then keeps the relaxed structures, not the rows.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -102,13 +106,26 @@ def predict(  # noqa: PLR0913  what a caller may choose, by name
         UsageError: An input names no structures, or an argument is invalid.
         CheckpointError: The model is damaged.
     """
-    folder = find_model(model, unrelaxed=unrelaxed)
+    relaxation = _relaxation(relax, cache, unrelaxed=unrelaxed)
+    folder = find_model(model, unrelaxed=unrelaxed and not relaxation)
     names = [targets] if isinstance(targets, str) else targets
     pipeline = Pipeline(
-        folder, tuple(names), device, jobs=jobs, uncertainty=uncertainty, convention=Convention.of(convention)
-    )
-    rows = _rows(_items(inputs, structure_column), pipeline, cache)
+        folder, tuple(names), device, jobs=jobs, uncertainty=uncertainty, convention=Convention.of(convention),
+        relaxation=relaxation,
+    )  # fmt: skip
+    rows = _rows(_items(inputs, structure_column), pipeline, None if relaxation else cache)
     return Predictions(rows, pipeline.properties, intervals=pipeline.intervals)
+
+
+def _relaxation(relax: str | Relaxation | None, cache: str | None, *, unrelaxed: bool) -> Relaxation | None:
+    """Return the relaxation of the arguments of `predict`."""
+    if relax is None:
+        return None
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
+
+    own = Relaxation(relax) if isinstance(relax, str) else relax
+    folder = cache_folder(cache) if cache else own.cache
+    return replace(own, predicted_volume=own.predicted_volume or unrelaxed, cache=folder)
 
 
 def _is_object(item: Any) -> bool:
