@@ -130,7 +130,7 @@ def test_a_model_of_the_settings_is_for_relaxed_structures(program, monkeypatch:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--write-relaxed", "out"), "--write-relaxed needs --unrelaxed"),
+        (("--write-relaxed", "out"), "--write-relaxed needs --unrelaxed or --relax"),
         (("--unrelaxed", "--write-relaxed", "out", "--cache", "c"), "does not go with --cache"),
         (("--unrelaxed", "--model", "crystalformer-mp-ensemble"), "learnt from relaxed structures only"),
         (("--unrelaxed", "--write-relaxed", "examples/NaCl.cif"), "name a folder, or a file that ends in"),
