@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from crystalpredict import Relaxation
+from crystalpredict.cli.predict import predict
 from crystalpredict.errors import suppress_warnings
 from crystalpredict.io.cell_writers import cif_name
 from crystalpredict.prediction.relaxation_by_potential import Relaxer
@@ -143,6 +146,12 @@ def test_what_a_potential_prints_is_not_among_the_rows(
     noisy = program("predict", cells, "--relax", "noisy_potential:Noisy")
     assert "noise" not in noisy.stdout + noisy.stderr
     assert len(noisy.rows) == 4
+
+
+def test_the_options_have_the_defaults_of_python() -> None:
+    options = inspect.signature(predict).parameters
+    for name in ("force", "steps", "seconds"):
+        assert options[f"relax_{name}"].default == getattr(Relaxation, name)
 
 
 @pytest.mark.parametrize(
