@@ -66,12 +66,12 @@ class Relaxation:
     def settings(self) -> str:
         """What a relaxed structure depends on, except the structure and the time limit."""
         start = f", from the volume of {weights_sha256(find_model(unrelaxed=True))}" if self.predicted_volume else ""
-        return f"{identity_of_potential(self.potential)}, {self.force:g} eV/Å, {self.steps} steps{start}"
+        return f"{identity_of_potential(self.potential)}, {self.force!r} eV/Å, {self.steps} steps{start}"
 
     @property
     def facts(self) -> str:
         """What rows depend on."""
-        return f"{self.settings}, {self.seconds:g} s"
+        return f"{self.settings}, {self.seconds!r} s"
 
 
 class Relaxer:
