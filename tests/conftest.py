@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the program has it: threads for products of 3 × 3 matrices are slow
+
 from crystalpredict.checkpoints.registry import default_model
 from crystalpredict.nn import threads
 

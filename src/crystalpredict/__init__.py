@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.phase_diagram import PhaseDiagram, phase_diagram
     from crystalpredict.prediction.predictions import Predictions, predict
     from crystalpredict.prediction.predictor import Predictor, load_model
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
     from crystalpredict.prediction.rows import Embedding, Prediction
     from crystalpredict.training.options import FinetuneOptions
     from crystalpredict.training.result import FinetuneResult
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "PhaseDiagram", "Prediction",
-    "Predictions", "Predictor", "Progress", "Report", "__version__", "evaluate", "finetune", "hull_of", "load_model",
-    "phase_diagram", "predict", "resume_finetuning",
+    "Predictions", "Predictor", "Progress", "Relaxation", "Report", "__version__", "evaluate", "finetune", "hull_of",
+    "load_model", "phase_diagram", "predict", "resume_finetuning",
 ]  # fmt: skip
 _NAMES = {
     "evaluation.models": ("evaluate",),
@@ -40,6 +41,7 @@ _NAMES = {
     "prediction.phase_diagram": ("PhaseDiagram", "phase_diagram"),
     "prediction.predictions": ("Predictions", "predict"),
     "prediction.predictor": ("Predictor", "load_model"),
+    "prediction.relaxation_by_potential": ("Relaxation",),
     "prediction.rows": ("Embedding", "Prediction"),
     "training.options": ("FinetuneOptions",),
     "training.result": ("FinetuneResult",),

@@ -6,12 +6,13 @@ a `random.py` beside the structure files would be executed. This module imports 
 
 import os
 import sys
-from _thread import allocate_lock
+from _thread import RLock, allocate_lock
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 SAFE_PATH = "PYTHONSAFEPATH"  # if set, a new interpreter does not put the working directory into its sys.path
 _LOCK = allocate_lock()
+_PATH_LOCK = RLock()
 
 
 def started_as_module(name: str) -> bool:
@@ -32,6 +33,18 @@ def safe_environment() -> None:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if any(map(_is_here, paths)):  # an empty entry, as in PYTHONPATH=$PYTHONPATH:/x, is the working directory
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if not _is_here(path))
+
+
+@contextmanager
+def without_working_directory() -> Iterator[None]:
+    """Import nothing from the working directory and relative folders in the block."""
+    with _PATH_LOCK:
+        before = sys.path[:]
+        leave_working_directory()
+        try:
+            yield
+        finally:
+            sys.path[:] = [*before, *(entry for entry in sys.path if entry not in before)]
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def test_a_full_disk_costs_one_line(program, tmp_path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (plain.code, plain.stdout)
     (line,) = [line for line in done.stderr.splitlines() if "the run continues" in line]
-    assert "no further predictions" in line
+    assert "no further rows" in line
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

@@ -199,7 +199,7 @@ def test_evaluate_and_hull_take_unrelaxed_structures(program, stretched: Path, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--write-relaxed", "out"), "--write-relaxed needs --unrelaxed"),
+        (("--write-relaxed", "out"), "--write-relaxed needs --unrelaxed or --relax"),
         (("--unrelaxed", "--write-relaxed", "out", "--cache", "c"), "does not go with --cache"),
         (("--unrelaxed", "--model", "crystalformer-mp-ensemble"), "learnt from relaxed structures only"),
         (("--unrelaxed", "--write-relaxed", "examples/NaCl.cif"), "name a folder, or a file that ends in"),

@@ -28,10 +28,11 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 PAGES = [page for page in PAGES if not page.startswith(("docs/generated", "docs/log.md", "docs/cli.md"))]
 GUIDES = ("quickstart", "screening", "finetune", "evaluation", "uncertainty")
 RUN = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
-# what needs a cluster, the shell's start files, downloads (tests/cli/test_evaluation_page.py), other shards, or minutes
+# what needs a cluster, the shell's start files, downloads (tests/cli/test_evaluation_page.py), other shards,
+# a potential, or minutes
 CLUSTER_OR_SHELL = ("--scheduler", "-completion", "merge")
 DOWNLOADS = ("models import", "megnet", "dft_3d", "fold4")
-NOT_RUN = (*CLUSTER_OR_SHELL, *DOWNLOADS, "doctor", "--directions")
+NOT_RUN = (*CLUSTER_OR_SHELL, *DOWNLOADS, "doctor", "--directions", "--relax ")
 PYTHON_ELSEWHERE = ("docs/evaluation.md",)  # runs in tests/cli/test_evaluation_page.py, on files of the right form
 
 

@@ -14,7 +14,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.stability.conventions import Convention
 
 INPUT, OUTPUT, MODEL, COMPUTING = "Input", "Output", "Model", "Computing"  # panels of `--help`
-STABILITY = "Stability"
+STABILITY, RELAXATION = "Stability", "Relaxation by a potential"
 RESUMING, SPLIT, TRAINING = "Resuming and sharing", "Split", "Training"
 
 
@@ -74,14 +74,49 @@ Unrelaxed = Annotated[
         help="The structures are not relaxed: predict the crystals that they relax to, and by how much volumes change.",
     ),
 ]
+Relax = Annotated[
+    str | None,
+    typer.Option(
+        metavar="POTENTIAL",
+        show_default=False,
+        rich_help_panel=RELAXATION,
+        help="Relax cells and atoms before they are predicted, by chgnet, sevenn, or module:function, a function of an "
+        "installed module that returns an ASE calculator; with --unrelaxed from the volume that it predicts.",
+    ),
+]
+RelaxForce = Annotated[
+    float,
+    typer.Option(
+        min=1e-9,
+        max=1e3,
+        callback=finite,
+        metavar="EV",
+        rich_help_panel=RELAXATION,
+        help="Relax until no force on an atom or on the cell exceeds this, in eV/Å.",
+    ),
+]
+RelaxSteps = Annotated[
+    int, typer.Option(min=1, max=10**9, metavar="N", rich_help_panel=RELAXATION, help="Steps for a structure, at most.")
+]
+RelaxSeconds = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1e9,
+        callback=finite,
+        metavar="SECONDS",
+        rich_help_panel=RELAXATION,
+        help="Time for a structure, at most, in seconds; 0: no limit.",
+    ),
+]
 WriteRelaxed = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR|FILE.extxyz",
         show_default=False,
         rich_help_panel=OUTPUT,
-        help="With --unrelaxed: write the cells of the rows at their relaxed volumes, into a folder as CIFs with the "
-        "names of their sources, or into one file.",
+        help="With --relax or --unrelaxed: write the cells of the rows, relaxed or at their relaxed volumes, into a "
+        "folder as CIFs with the names of their sources, or into one file.",
     ),
 ]
 StructureColumn = Annotated[

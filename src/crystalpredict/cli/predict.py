@@ -30,6 +30,10 @@ from crystalpredict.cli.options import (
     NoReference,
     Null,
     Quiet,
+    Relax,
+    RelaxForce,
+    RelaxSeconds,
+    RelaxSteps,
     Sort,
     StructureColumn,
     TimeoutPerFile,
@@ -44,7 +48,7 @@ from crystalpredict.cli.options import (
 from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.prediction_run import Ending, Run
 from crystalpredict.cli.progress import Forecast, count_sources
-from crystalpredict.cli.relaxed_cells import cells_of, in_one_file, refuse_to_write_relaxed
+from crystalpredict.cli.relaxed_cells import cells_of, in_one_file, refuse_to_write_relaxed, relaxation_of
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import Tally
 from crystalpredict.cli.terminal import messages, say
@@ -80,6 +84,10 @@ def predict(
     ] = None,
     model: ModelName = None,
     unrelaxed: Unrelaxed = False,
+    relax: Relax = None,
+    relax_force: RelaxForce = 0.05,
+    relax_steps: RelaxSteps = 500,
+    relax_seconds: RelaxSeconds = 0,
     entries: Entries = None,
     no_reference: NoReference = False,
     convention: ConventionName = Convention.mp2018,
@@ -183,11 +191,13 @@ def predict(
     if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
-    model = named_model(ctx, model, unrelaxed=unrelaxed)
-    folder = find_model(model, unrelaxed=unrelaxed)
+    scales = unrelaxed and not relax  # the model itself
+    model = named_model(ctx, model, unrelaxed=scales)
+    folder = find_model(model, unrelaxed=scales)
+    relaxation = relaxation_of(ctx, folder, relax_force, relax_steps, relax_seconds, cache)
     if write_relaxed:
         replaced = force or resume or bool(shard)
-        refuse_to_write_relaxed(write_relaxed, folder, inputs, cached=bool(cache), replaced=replaced)
+        refuse_to_write_relaxed(write_relaxed, folder, inputs, relax=bool(relax), cached=bool(cache), replaced=replaced)
     with one_interrupt() as interrupts, ExitStack() as stack:
         stack.enter_context(messages(quiet=quiet))
         stack.enter_context(no_garbage_collection())
@@ -198,7 +208,7 @@ def predict(
         limits = limits_of(timeout_per_file, memory_per_process)
         pipeline = Pipeline(
             folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits, collect_garbage_again,
-            entries, not no_reference, convention,
+            entries, not no_reference, convention, relaxation,
         )  # fmt: skip
         cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
         columns, part = pipeline.columns, None
@@ -209,12 +219,11 @@ def predict(
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
         windows = stack.enter_context(
-            windows_of(pipeline, cursor, cache, scheduler, model or (folder.name if unrelaxed else None))
+            windows_of(pipeline, cursor, cache, scheduler, model or (folder.name if scales else None))
         )
-        selection = Selection.of(where, sort, top, columns)
+        selection, ending = Selection.of(where, sort, top, columns), Ending()
         if part and part.position.rows and not quiet:
             say(f"{output}: resuming after {part.position.rows} rows")
-        ending = Ending()
         cells = stack.enter_context(cells_of(write_relaxed, lambda: ending.early)) if write_relaxed else None
         stream = (
             part.stream
@@ -238,6 +247,7 @@ def windows_of(
     pipeline: Pipeline, cursor: Cursor, cache: str | None, scheduler: str | None, model: str | None
 ) -> AbstractContextManager[Windows]:
     """Return the windows of rows from the cluster, the cache or this machine, as the options say."""
+    cache = None if pipeline.relaxation else cache  # which then keeps relaxed structures, not rows
     if scheduler or cache:  # possibly no model is loaded
         gc.enable()
     if scheduler:

@@ -1,4 +1,4 @@
-"""`--write-relaxed` of `predict`."""
+"""`--relax` and `--write-relaxed` of `predict`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from crystalpredict._files import refuse_unwritable
-from crystalpredict.checkpoints.registry import config_of_model
+from crystalpredict.checkpoints.registry import cache_folder, config_of_model
+from crystalpredict.cli.options import given
 from crystalpredict.cli.output import path_of_result
 from crystalpredict.cli.terminal import say
 from crystalpredict.errors import StructureError, UsageError
 
 if TYPE_CHECKING:
     from crystalpredict.io.cell_writers import CellWriter
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
     from crystalpredict.prediction.rows import Prediction
 
 
@@ -25,14 +29,34 @@ def in_one_file(target: Path) -> bool:
     return target.suffix.lower() in XYZ_SUFFIXES
 
 
-def refuse_to_write_relaxed(target: Path, folder: Path, inputs: Sequence[str], *, cached: bool, replaced: bool) -> None:
-    """Raise UsageError if the model in a folder predicts no relaxed cells, or if they cannot be written to a target."""
+def relaxation_of(
+    ctx: typer.Context, folder: Path, force: float, steps: int, seconds: float, cache: str | None
+) -> Relaxation | None:
+    """Return how --relax and --unrelaxed relax the structures for the model in a folder; None without --relax."""
+    potential, given_names = ctx.params["relax"], given(ctx)
+    if potential is None:
+        if without := {"relax_force", "relax_steps", "relax_seconds"} & given_names:
+            raise UsageError(f"--{min(without).replace('_', '-')} needs --relax")
+        return None
+    config = config_of_model(folder)
+    if config and config.unrelaxed:
+        raise UsageError(f"model {folder.name} is for structures that are not relaxed: leave out --model, or --relax")
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
+
+    kept = cache_folder(cache) if cache else None
+    return Relaxation(potential, force, steps, seconds, ctx.params["unrelaxed"], kept)
+
+
+def refuse_to_write_relaxed(
+    target: Path, folder: Path, inputs: Sequence[str], *, relax: bool, cached: bool, replaced: bool
+) -> None:
+    """Raise UsageError if there are no relaxed cells, or if they cannot be written to a target."""
     from crystalpredict.io.cell_writers import refuse_cells
 
     config = config_of_model(folder)
-    if config and not config.unrelaxed:
-        raise UsageError("--write-relaxed needs --unrelaxed")
-    if cached:
+    if not relax and config and not config.unrelaxed:
+        raise UsageError("--write-relaxed needs --unrelaxed or --relax")
+    if cached and not relax:
         raise UsageError("--write-relaxed does not go with --cache: rows from the cache have no cells")
     if in_one_file(target):
         refuse_unwritable(target, inputs)

@@ -99,6 +99,7 @@ class Entry:
         error: Why there is no crystal; empty if there is one.
         origin: Where it comes from; None if its prediction is not cached.
         known: Its row, if a Lookup found one.
+        given: The crystal before a potential relaxed it; None if none did.
     """
 
     path: str
@@ -111,6 +112,7 @@ class Entry:
     error: str = ""
     origin: Origin | None = None
     known: Any = None
+    given: Crystal | None = None
 
 
 @dataclass(frozen=True)

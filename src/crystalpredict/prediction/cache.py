@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -12,40 +11,38 @@ from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import msgspec
 import numpy as np
 
 from crystalpredict._schema import Summary, Text
-from crystalpredict.errors import StructureError, printable
+from crystalpredict.errors import StructureError
 from crystalpredict.io.entries import Inline, Origin, Source
 from crystalpredict.io.text import read_content
 from crystalpredict.prediction.rows import Prediction
+from crystalpredict.prediction.sqlite_file import SqliteFile, Table
 from crystalpredict.properties import TEXT_COLUMNS
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 FILE = "predictions-3.sqlite"  # in the cache folder, with the number of the format
 LIBRARIES = ("gemmi", "numpy", "pymatgen", "pymatgen-core", "torch", "vesin")  # predictions depend on their versions
-LOCK_TIMEOUT_SECONDS = 30  # while another run writes
 MAX_ROW_BYTES = 2**16
-MAX_SCHEMA_STEPS = 10**6  # SQLite instructions to read the schema of a file
 MAX_ROWS_PER_SOURCE = 10**6
-TABLE = """CREATE TABLE predictions (
+TABLE = Table(
+    "predictions",
+    """CREATE TABLE predictions (
     key BLOB, number INTEGER, count INTEGER, texts TEXT, numbers BLOB, digest BLOB, PRIMARY KEY (key, number)
-) WITHOUT ROWID"""
-SCHEMA = "SELECT type, name, sql FROM sqlite_master LIMIT 2"
-FIND = "SELECT number, count, texts, numbers, digest FROM predictions WHERE key = ? ORDER BY number"
-ADD = "INSERT OR REPLACE INTO predictions VALUES (?, ?, ?, ?, ?, ?)"
+) WITHOUT ROWID""",
+    "SELECT number, count, texts, numbers, digest FROM predictions WHERE key = ? ORDER BY number",
+    "INSERT OR REPLACE INTO predictions VALUES (?, ?, ?, ?, ?, ?)",
+    MAX_ROW_BYTES,
+)
 Atoms = Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None
 Texts = tuple[Text, Atoms, list[Summary], Summary, list[Summary]]  # formula, atoms, warnings, error, columns of texts
 
 
-class Cache:
-    """A SQLite file of predictions, read by many processes and written by one thread of each run.
-
-    Errors of the file give one warning; the run continues without the cache. Connections are not pickled.
-    """
+class Cache(SqliteFile):
+    """A SQLite file of predictions."""
 
     def __init__(
         self, folder: Path, facts: dict[str, Any], columns: Sequence[str], warn: Callable[[str], None]
@@ -58,21 +55,16 @@ class Cache:
             columns: Names of all values of a prediction.
             warn: Called with a message if the cache cannot be read or written.
         """
-        self.path, self.warn = folder / FILE, warn
         self.columns = tuple(name for name in columns if name not in TEXT_COLUMNS)
         self.text_columns = tuple(name for name in columns if name in TEXT_COLUMNS)
-        self.writable = True
         libraries = {name: _version(name) for name in LIBRARIES}
         facts = {**facts, "columns": [*self.columns, *self.text_columns], "libraries": libraries}
         self.context = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=32).digest()
         self.added: list[tuple[bytes, int, int, str, bytes, bytes]] = []
-        self.mode = ""  # URI parameters for reading; empty if the file cannot be read
-        self.connection: sqlite3.Connection | None = None
-        self.owner = 0  # id of the process that opened the connection
-        self._create()
+        super().__init__(folder / FILE, TABLE, warn)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "connection": None, "warn": _ignore, "added": []}
+        return {**super().__getstate__(), "added": []}
 
     def key_of(self, source: Source) -> tuple[Source, bytes]:
         """Return a source with its content, which is read if it is a file, and its key; b"" if it cannot be cached."""
@@ -95,7 +87,7 @@ class Cache:
         found: list[Prediction] = []
         count = 0
         try:
-            for number, count, texts, numbers, digest in self._connected().execute(FIND, (key,)):
+            for number, count, texts, numbers, digest in self.rows(key):
                 whole = type(count) is int and 0 < count <= MAX_ROWS_PER_SOURCE and number == len(found) < count
                 if not (whole and isinstance(texts, str) and isinstance(numbers, bytes)):
                     return []
@@ -128,60 +120,7 @@ class Cache:
     def commit(self) -> None:
         """Write the added predictions; if that fails, warn and stop writing."""
         added, self.added = self.added, []
-        if not added or not self.writable:
-            return
-        try:
-            connection = open_database(self.path, "mode=rw")
-            try:
-                connection.execute("PRAGMA synchronous = NORMAL")
-                with connection:
-                    connection.executemany(ADD, added)
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # keeps everything in the main file
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            self._warn(f"no further predictions are stored ({error})")
-
-    def _create(self) -> None:
-        """Create the file if it is missing, and find out whether it can be read and written."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists() and not self.path.is_file():
-                raise OSError("not a file")
-            connection = open_database(self.path, "mode=rwc")
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                with connection:
-                    connection.execute(TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
-                connection.execute("SELECT count FROM predictions LIMIT 1").fetchall()
-                connection.execute("BEGIN IMMEDIATE")  # fails for a read-only file
-                self.mode = "mode=ro"
-            finally:
-                connection.close()
-        except (sqlite3.Error, OSError) as error:
-            self.mode = "immutable=1"  # in other modes SQLite writes files next to it
-            readable = not all(os.access(path, os.W_OK) for path in (self.path, self.path.parent)) and self._readable()
-            self.mode = self.mode if readable else ""
-            self._warn(f"read-only ({error})" if readable else f"not used ({error})")
-
-    def _readable(self) -> bool:
-        try:
-            self._connected().execute(FIND, (b"",)).fetchall()
-        except sqlite3.Error:
-            return False
-        return True
-
-    def _connected(self) -> sqlite3.Connection:
-        """Return a read-only connection of this process."""
-        if self.connection is None or self.owner != os.getpid():  # a connection must not be used after a fork
-            connection = open_database(self.path, self.mode)
-            connection.execute("PRAGMA query_only = ON")
-            self.connection, self.owner = connection, os.getpid()
-        return self.connection
-
-    def _warn(self, what: str) -> None:
-        self.writable = False
-        self.warn(f"cache {self.path}: {printable(what)}; the run continues")
+        self.write(added)
 
     def _unpacked(self, texts: str, numbers: bytes) -> Prediction:
         """Return the prediction of a stored row; ValueError if the row is damaged."""
@@ -206,31 +145,6 @@ class Cache:
 def texts_decoder() -> msgspec.json.Decoder[Texts]:
     """Return the decoder of the texts of a row."""
     return msgspec.json.Decoder(Texts)
-
-
-def open_database(path: Path, mode: str) -> sqlite3.Connection:
-    """Open a file that may come from anywhere; `mode`: parameters of SQLite's URI.
-
-    Raises:
-        sqlite3.Error: The file has anything but the table of predictions, such as a view or a trigger.
-    """
-    address = f"file:{quote(os.fsencode(path.absolute()))}?{mode}"
-    connection = sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT_SECONDS, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
-        connection.set_progress_handler(lambda: True, MAX_SCHEMA_STEPS)
-        if connection.execute(SCHEMA).fetchall() not in ([], [("table", "predictions", TABLE)]):
-            raise sqlite3.DatabaseError("it is not a cache of this program: delete it, or name another folder")
-        connection.set_progress_handler(None, 0)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _ignore(message: str) -> None:
-    """Drop the warnings of a reader process: the writing process gives the same."""
 
 
 def _version(library: str) -> str:

@@ -25,6 +25,7 @@ from crystalpredict.prediction.rows import Prediction
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.predictor import Predictor
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
 
 NO_DASK = "--scheduler needs Dask: pip install 'crystalpredict[dask]'"
 CONNECT_TIMEOUT_SECONDS = 15
@@ -42,9 +43,10 @@ class Job:
     Attributes:
         folder: Folder of the model.
         name: Name of the model, for workers without this folder.
-        identity: Items of `identity_of` the model, which must be the same on all workers.
+        identity: From `identity_of_run`, which must be the same on all workers.
         base: Folder of relative paths.
         seconds: Timeout of reading one file; None for none.
+        relaxation: How structures are relaxed before they are predicted; None: they are predicted as they are.
     """
 
     folder: str
@@ -57,6 +59,17 @@ class Job:
     uncertainty: bool = True
     merge: bool = True
     seconds: float | None = None
+    relaxation: Relaxation | None = None
+
+
+def identity_of_run(folder: Path, relaxation: Relaxation | None) -> tuple[tuple[str, str], ...]:
+    """Return what the rows of a run depend on: names and values of the model in a folder, and of a potential."""
+    found = identity_of(folder)
+    if relaxation:
+        from crystalpredict.prediction.potentials import identity_of_potential
+
+        found["potential"] = identity_of_potential(relaxation.potential)
+    return tuple(found.items())
 
 
 def predict_sources(job: Job, sources: Sequence[Source]) -> list[Prediction]:
@@ -180,11 +193,13 @@ def _predictor(job: Job) -> Predictor:
     from crystalpredict.prediction.predictor import load_model
 
     folder = Path(job.folder) if Path(job.folder).is_dir() else find_model(job.name)
-    here, there = identity_of(folder), dict(job.identity)
+    here, there = dict(identity_of_run(folder, job.relaxation)), dict(job.identity)
     if differing := [name for name in here if here[name] != there[name]]:
         what = f"its {differing[0]} differs ({here[differing[0]][:20]}, not {there[differing[0]][:20]})"
         raise CheckpointError(f"a worker has another model or version: {what}; install the same on all nodes")
-    return load_model(folder, job.device, job.targets, job.batch_atoms, uncertainty=job.uncertainty)
+    return load_model(
+        folder, job.device, job.targets, job.batch_atoms, uncertainty=job.uncertainty, relax=job.relaxation
+    )
 
 
 def _with_content(source: Source, base: str) -> Source:

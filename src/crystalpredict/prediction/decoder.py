@@ -24,6 +24,7 @@ from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 # crystals stay below (mp2018/val)
 MAX_SURE_LOG_RATIO = 0.0125
 MAX_LOG_RATIO = 0.055  # of this logarithm, for a model without intervals
+SEE_UNRELAXED = ": see --unrelaxed"
 MODULI = {prop.name for prop in DERIVED}
 
 
@@ -65,7 +66,7 @@ def volume_warning(log_ratio: float, low: float, high: float) -> str:
     sign = 1 if log_ratio > 0 else -1
     size, *ends = (sign * 100 * expm1(value) for value in (log_ratio, *sorted((low, high), key=lambda end: sign * end)))
     span = f" ({max(ends[0], 0):.0f} to {ends[1]:.0f})" if low < high else ""
-    return f"cell is {size:.0f} %{span} {'larger' if sign > 0 else 'smaller'} than it would relax to: see --unrelaxed"
+    return f"cell is {size:.0f} %{span} {'larger' if sign > 0 else 'smaller'} than it would relax to{SEE_UNRELAXED}"
 
 
 class OutputDecoder:

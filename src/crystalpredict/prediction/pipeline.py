@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crystalpredict.io.worker_pool import Limits
     from crystalpredict.prediction.cache import Cache
     from crystalpredict.prediction.predictor import Predictor
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
     from crystalpredict.prediction.resume import Cursor
     from crystalpredict.properties import Property
 
@@ -57,6 +58,7 @@ class Pipeline:
         reference: whether the known phases that come with the package are used, too.
         on_load: called when the model is loaded.
         convention: of formation energies.
+        relaxation: how structures are relaxed before they are predicted; None: they are predicted as they are.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class Pipeline:
     entries: Path | None = None
     reference: bool = True
     convention: Convention = Convention.mp2018
+    relaxation: Relaxation | None = None
 
     @property
     def properties(self) -> tuple[Property, ...]:
@@ -98,7 +101,9 @@ class Pipeline:
         own = file_sha256(self.entries) if self.entries else ""
         phases = f"{own} {reference_energies_sha256() if self.reference else ''}"
         known = {"known phases": phases, "convention": self.convention.value}
-        return {**identity_of(self.folder), "uncertainty": self.intervals, "no-reduce": not self.merge, **known}
+        options = {"uncertainty": self.intervals, "no-reduce": not self.merge}
+        relaxed = {"relaxation": self.relaxation.facts if self.relaxation else None}
+        return {**identity_of(self.folder), **options, **known, **relaxed}
 
     @contextmanager
     def open(
@@ -132,8 +137,9 @@ class Pipeline:
 
                     own = hull_of(self.entries, reference=self.reference, convention=self.convention)
                 predictor = load_model(
-                    self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty, hull=own
-                )
+                    self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty, hull=own,
+                    relax=self.relaxation,
+                )  # fmt: skip
                 self.on_load()
                 atoms = "equivalent atoms once" if self.merge and not vectors else "all atoms"
                 LOG.info("model %s, device %s, %s", predictor.checkpoint.name, predictor.device, atoms)
@@ -175,12 +181,13 @@ class Pipeline:
             model: name by which workers find the model, if it has one there.
         """
         from crystalpredict.io.worker_pool import Limits
-        from crystalpredict.prediction.dask_cluster import Job, connected, rows_of, windows_of_rows
+        from crystalpredict.prediction.dask_cluster import Job, connected, identity_of_run, rows_of, windows_of_rows
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # failures of inputs are reported in their rows
         job = Job(
-            str(self.folder.absolute()), model, tuple(identity_of(self.folder).items()), os.getcwd(), self.device,
+            str(self.folder.absolute()), model, identity_of_run(self.folder, self.relaxation), os.getcwd(), self.device,
             self.batch_atoms, self.targets, self.uncertainty, self.merge, (self.limits or Limits()).seconds,
+            self.relaxation,
         )  # fmt: skip
         with connected(address, job, LOG.warning) as client:
             LOG.info("model %s, %d workers of %s", self.folder.name, len(client.nthreads()), address)

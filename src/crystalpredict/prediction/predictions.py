@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, groupby
 from os import PathLike, fspath
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from crystalpredict.prediction.predictor import Predictor
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
     from crystalpredict.properties import Property
 
 ROWS_SHOWN = 10  # of a printed result
@@ -73,8 +75,8 @@ class Predictions(list[Prediction]):
 
 def predict(  # noqa: PLR0913 - a keyword for each option of the command
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, unrelaxed: bool = False,
-    device: str = "auto", jobs: int = 1, cache: str | None = None, structure_column: str | None = None,
-    convention: str = "mp2018",
+    relax: str | Relaxation | None = None, device: str = "auto", jobs: int = 1, cache: str | None = None,
+    structure_column: str | None = None, convention: str = "mp2018",
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -92,6 +94,8 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
         structure_column: Column of a table or a DataFrame that holds the structures; None: the usual names.
         convention: Of formation energies and hulls: that of the Materials Project of 2018 or 2020, `mp2018` or
             `mp2020`, or `uncorrected`.
+        relax: Potential, or Relaxation, by which structures are relaxed before they are predicted; with `unrelaxed`
+            from the volumes that it predicts. `cache` then keeps the relaxed structures, not the rows.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -100,10 +104,25 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
         UsageError: An input names no structures, or an argument is invalid.
         CheckpointError: The model is damaged.
     """
+    relaxation = _relaxation(relax, cache, unrelaxed=unrelaxed)
+    folder = find_model(model, unrelaxed=unrelaxed and not relaxation)
     names = [targets] if isinstance(targets, str) else targets
-    pipeline = Pipeline(find_model(model, unrelaxed=unrelaxed), tuple(names), device, jobs=jobs, convention=Convention.of(convention))
-    rows = _rows(_items(inputs, structure_column), pipeline, cache)
+    pipeline = Pipeline(
+        folder, tuple(names), device, jobs=jobs, convention=Convention.of(convention), relaxation=relaxation
+    )
+    rows = _rows(_items(inputs, structure_column), pipeline, None if relaxation else cache)
     return Predictions(rows, pipeline.properties, intervals=pipeline.intervals)
+
+
+def _relaxation(relax: str | Relaxation | None, cache: str | None, *, unrelaxed: bool) -> Relaxation | None:
+    """Return the relaxation of the arguments of `predict`."""
+    if relax is None:
+        return None
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation
+
+    own = Relaxation(relax) if isinstance(relax, str) else relax
+    folder = cache_folder(cache) if cache else own.cache
+    return replace(own, predicted_volume=own.predicted_volume or unrelaxed, cache=folder)
 
 
 def _is_object(item: Any) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Entry, entries_of_structures
 from crystalpredict.io.reader import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
 from crystalpredict.nn.attention import bytes_per_edge
@@ -19,14 +20,22 @@ from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.devices import choose_device, free_memory, max_batch_atoms
 from crystalpredict.nn.inference import no_busy_cores, run_in_batches
 from crystalpredict.nn.threads import BatchThreads
-from crystalpredict.prediction.decoder import MAX_LOG_RATIO, OutputDecoder
-from crystalpredict.prediction.relaxation import add_log_changes, log_changes, scaled, with_relaxed_volumes
+from crystalpredict.prediction.decoder import MAX_LOG_RATIO, SEE_UNRELAXED, OutputDecoder
+from crystalpredict.prediction.relaxation import (
+    add_log_changes,
+    log_changes,
+    put_volume_change,
+    scaled,
+    with_relaxed_volumes,
+)
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
 from crystalpredict.prediction.stability import Hull
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
+
+    from crystalpredict.prediction.relaxation_by_potential import Relaxation, Relaxer
 
 ALWAYS_FREE_BYTES = 2**29  # assumed to be free without a check
 PART_ATOMS = 288  # padded together: more than in training, because more crystals of similar size are at hand
@@ -48,14 +57,22 @@ class Predictor:
         *,
         uncertainty: bool = True,
         hull: Hull | None = None,
+        relax: Relaxation | None = None,
     ) -> None:
         """Move the model to the device; arguments as for `load_model`. `batch_atoms` is halved if memory runs out."""
+        if relax and checkpoint.unrelaxed:
+            raise UsageError(f"model {checkpoint.name} is for structures that are not relaxed: use another with relax")
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self.batch_atoms = batch_atoms or max_batch_atoms(self.device)
         self.model = checkpoint.model.to(self.device).eval()
         self.batch_threads = BatchThreads(self.device)
         self.busy = no_busy_cores
+        self.relaxer: Relaxer | None = None
+        if relax:
+            from crystalpredict.prediction.relaxation_by_potential import Relaxer
+
+            self.relaxer = Relaxer(relax, checkpoint.model.config, str(self.device))
         self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty, hull=hull)
         self.properties = self.decoder.properties
         self.columns = [prop.column for prop in self.properties]
@@ -116,7 +133,7 @@ class Predictor:
     def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
         """Yield the entries by windows, and use `busy` for the computation of each."""
         self.busy = busy
-        yield from windows_of(entries)
+        yield from self.relaxer.windows(entries) if self.relaxer else windows_of(entries)
 
     def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
         """Yield the predictions of some entries, computed together."""
@@ -149,8 +166,14 @@ class Predictor:
                     said, values = texts[row], dict(zip(self.columns, numbers, strict=True))
                     named = zip(self.properties, ends[row], strict=False)  # none if not calibrated
                     bounds = {prop.column: own for prop, own in named if prop.has_interval}
-                    relaxed = scaled(crystals[row], left[row]) if self.checkpoint.unrelaxed else None
-                    notes += tuple(text for text in (domain_warnings[row], volume_warnings[row]) if text)
+                    about_volume = volume_warnings[row]
+                    if self.checkpoint.unrelaxed:
+                        relaxed = scaled(crystals[row], left[row])
+                    elif entry.given:
+                        relaxed = crystals[row]
+                        put_volume_change(entry.given, relaxed, values, bounds)
+                        about_volume = about_volume.removesuffix(SEE_UNRELAXED)
+                    notes += tuple(text for text in (domain_warnings[row], about_volume) if text)
                 else:
                     error = self._failure(edges, row in too_large)
             yield Prediction(
@@ -265,6 +288,7 @@ def load_model(
     *,
     uncertainty: bool = True,
     hull: Hull | None = None,
+    relax: str | Relaxation | None = None,
 ) -> Predictor:
     """Return a model, ready to predict.
 
@@ -278,14 +302,19 @@ def load_model(
         uncertainty: Whether rows have intervals, if the model is calibrated.
         hull: Known phases that define the convex hull, from `crystalpredict.prediction.known_phases.hull_of`. None:
             those bundled with the package.
+        relax: Potential, or Relaxation, by which structures are relaxed before they are predicted. None: they are
+            predicted as they are.
 
     Returns:
         The Predictor.
 
     Raises:
-        UsageError: No model has this name, no such property is known, or the device is missing.
+        UsageError: No model has this name, no such property is known, or the device or the potential is missing.
         CheckpointError: The checkpoint is damaged or of an unknown format.
     """
-    folder = find_model(name)
-    checkpoint = load_checkpoint(folder)
-    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty, hull=hull)
+    checkpoint = load_checkpoint(find_model(name))
+    if isinstance(relax, str):
+        from crystalpredict.prediction.relaxation_by_potential import Relaxation
+
+        relax = Relaxation(relax)
+    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty, hull=hull, relax=relax)

@@ -69,6 +69,17 @@ def add_log_changes(checkpoint: Checkpoint, outputs: FloatArray, changes: FloatA
         outputs[:, _column(checkpoint)] += changes / checkpoint.deviation[_column(checkpoint)]
 
 
+def put_volume_change(
+    given: Crystal, relaxed: Crystal, values: dict[str, float], bounds: dict[str, FloatArray]
+) -> None:
+    """Put the change of the volume on relaxation, with an interval of no width, in the place of a predicted one."""
+    column = VOLUME_CHANGE.column
+    if column in values:
+        values[column] = 100 * (relaxed.volume / given.volume - 1)
+    if column in bounds:
+        bounds[column] = np.full_like(bounds[column], values[column])
+
+
 def _column(checkpoint: Checkpoint) -> int:
     return [prop.identity for prop in checkpoint.properties].index(VOLUME_CHANGE.identity)
 

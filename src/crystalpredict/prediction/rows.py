@@ -32,7 +32,8 @@ class Prediction:
         error: Why there are no values; empty if there are.
         bounds: By column, lower and upper ends (levels, 2) of the intervals of 50, 68, 80, 90 and 95 %, in the unit of
             the column; empty if the model is not calibrated.
-        relaxed: With a model for unrelaxed structures, the crystal at the volume that it is predicted to relax to.
+        relaxed: What a potential relaxed the crystal to; with a model for unrelaxed structures, the crystal at the
+            volume that it is predicted to relax to.
     """
 
     path: str
