@@ -27,7 +27,7 @@ from crystalpredict.prediction.derived import PARENTS, derivable, derive
 from crystalpredict.prediction.stability import Hull, HullComparison, physical_centres
 from crystalpredict.properties import ELASTIC, Property
 from crystalpredict.stability.reference import ReferenceEnergies
-from crystalpredict.training.calibrate import calibrate, outputs_and_features
+from crystalpredict.training.calibrate import binned_by_prediction, calibrate, outputs_and_features
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.applicability import Domain
 from crystalpredict.uncertainty.calibration import Calibration
@@ -150,7 +150,10 @@ def in_turns(
     constant = np.empty((*centres.shape, 2))
     for fold in range(FOLDS):
         out, own = np.flatnonzero(folds == fold), folds != fold
-        errors = fit_errors(*(values[own] for values in standard), sizes[own], features[own], checkpoint.minima)
+        errors = fit_errors(
+            *(values[own] for values in standard), sizes[own], features[own], checkpoint.minima,
+            binned_by_prediction(checkpoint),
+        )  # fmt: skip
         decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets, hull=hull)
         begun = decoder.begin(outputs[out], [crystals[row] for row in out])
         ends[out] = decoder.bounds(begun, decoder.values(begun), features[out])

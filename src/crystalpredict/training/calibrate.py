@@ -17,6 +17,7 @@ from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.relaxation import add_log_changes, with_relaxed_volumes
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
+from crystalpredict.properties import VOLUME_CHANGE
 from crystalpredict.uncertainty.applicability import Domain, fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
 from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, fit_errors
@@ -50,12 +51,27 @@ def calibrate(
     plain = checkpoint.interval_centres(outputs)
     centres = (physical_centres(checkpoint, plain, crystals, comparison) - checkpoint.mean) / scale
     sizes = np.array([primitive_size(crystal) for crystal in crystals])
-    errors = fit_errors(centres, (labels - checkpoint.mean) / scale, sizes, features, checkpoint.minima)
+    errors = fit_errors(
+        centres,
+        (labels - checkpoint.mean) / scale,
+        sizes,
+        features,
+        checkpoint.minima,
+        binned_by_prediction(checkpoint),
+    )
     if not domain:
         return Calibration(errors)
     _, features = outputs_and_features(checkpoint, table, neighbors, train)
     crystals, edges = [table.crystal(row) for row in train], [neighbors.neighbors(row) for row in train]
     return Calibration(errors, fit_domain(crystals, edges, features))
+
+
+def binned_by_prediction(checkpoint: Checkpoint) -> list[bool]:
+    """Return whether the intervals of each property are to hold given the prediction, (P,).
+
+    Not those of volume changes: how many cells change by how much is a choice of those who perturb them.
+    """
+    return [prop.identity != VOLUME_CHANGE.identity for prop in checkpoint.properties]
 
 
 def domain_of_training(table: CrystalTable, neighbors: NeighborTable, base: Domain | None) -> Domain:

@@ -114,8 +114,9 @@ class ErrorModel:
 
 
 def fit_errors(
-    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minima: FloatArray
-) -> ErrorModel:
+    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minima: FloatArray,
+    binned: Sequence[bool] = (),
+) -> ErrorModel:  # fmt: skip
     """Return the error model of V calibration crystals that the network was not trained on.
 
     The scale is fitted to nine tenths of the crystals in turn, and the quantiles are taken over the tenths left out
@@ -128,18 +129,22 @@ def fit_errors(
         sizes: atoms of the primitive cell of each crystal, (V,).
         features: of the network, (V, D).
         minima: smallest possible standardised value of each property, or minus infinity, (P,).
+        binned: whether the intervals of each property depend on the bin of the prediction, (P,); empty: all do.
 
     Raises:
         ValueError: a property has fewer than MIN_CALIBRATION_LABELS labels.
     """
-    columns = [_fit_property(outputs[:, i], labels[:, i], sizes, features, minima[i]) for i in range(outputs.shape[1])]
+    columns = [
+        _fit_property(outputs[:, i], labels[:, i], sizes, features, minima[i], binned=not len(binned) or binned[i])
+        for i in range(outputs.shape[1])
+    ]
     scaled = np.stack([column[-1] for column in columns], axis=1)
     knots, weights, limits, ends, bins, quantiles = (np.array([column[i] for column in columns]) for i in range(6))
     return ErrorModel(knots, weights, limits, ends, bins, quantiles, _correlation(scaled))
 
 
 def _fit_property(
-    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minimum: float
+    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minimum: float, *, binned: bool
 ) -> tuple[FloatArray, ...]:
     """Return knots, weights, limits, sizes, bins and quantiles of a property, and its errors over their scales (V,)."""
     known = np.flatnonzero(np.isfinite(labels))
@@ -154,7 +159,7 @@ def _fit_property(
     reach = outputs[known] - minimum
     if len(known) >= MIN_LABELS_SCALE_FIT:
         ends = np.quantile(sizes[known], np.arange(1, N_SIZE_GROUPS) / N_SIZE_GROUPS)
-        bins = _bins_of(outputs[known], reach)
+        bins = _bins_of(outputs[known], reach) if binned else bins
     groups = np.searchsorted(bins, outputs[known]), _size_groups(sizes[known], ends)
     if len(known) >= MIN_LABELS_SCALE_FIT:
         scaling = _fit_scale(design, np.abs(errors), groups, reach)
