@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from crystalpredict.checkpoints.checkpoint import Checkpoint
 
 MIN_METAL_PROBABILITY = 0.5  # above it a crystal counts as a metal
+NOT_BELOW_PBE = "bandgap_hse"  # a crystal with a gap by PBE has one by HSE
+MAX_METAL_GAP = 0.1  # eV; a predicted gap below it may be that of a metal
 HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase"})
 
 
@@ -176,7 +178,10 @@ def physical_centres(
     columns = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
     for gap, metal in METAL_OF_GAP.items():
         if gap in columns and metal in columns:
-            centres[plain[:, columns[metal]] > MIN_METAL_PROBABILITY, columns[gap]] = 0
+            metals = plain[:, columns[metal]] > MIN_METAL_PROBABILITY
+            if gap == NOT_BELOW_PBE and "bandgap" in columns:
+                metals &= plain[:, columns["bandgap"]] < MAX_METAL_GAP
+            centres[metals, columns[gap]] = 0
     if not has_formation_energy(checkpoint.properties):
         return centres
     energies = centres[:, columns[FORMATION_ENERGY]]  # a view
