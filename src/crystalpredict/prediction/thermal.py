@@ -39,7 +39,7 @@ class Matter:
     Attributes:
         density: kg/m^3, (B,).
         mass: mean mass of an atom, kg, (B,).
-        atoms: in the primitive cell, (B,).
+        atoms: in the primitive cell, by their occupancies, (B,).
     """
 
     density: FloatArray
@@ -51,9 +51,10 @@ def matter_of(crystals: Sequence[Crystal]) -> Matter:
     """Return what matters of B crystals."""
     masses = np.array([(crystal.occupancies * ATOMIC_MASSES[crystal.numbers]).sum() for crystal in crystals]) * DALTON
     volumes = np.array([crystal.volume for crystal in crystals]) * 1e-30
-    atoms = np.array([crystal.n_atoms for crystal in crystals], dtype=float)
+    sites = np.array([crystal.n_atoms for crystal in crystals], dtype=float)
+    atoms = np.array([crystal.occupancies.sum() for crystal in crystals], dtype=float)
     primitive = np.array([primitive_size(crystal) for crystal in crystals], dtype=float)
-    return Matter(masses / volumes, masses / atoms, primitive)
+    return Matter(masses / volumes, masses / atoms, primitive * atoms / sites)
 
 
 def transverse_velocity(bulk: FloatArray, shear: FloatArray, matter: Matter) -> FloatArray:
