@@ -154,7 +154,7 @@ def _fit_property(
     reach = outputs[known] - minimum
     if len(known) >= MIN_LABELS_SCALE_FIT:
         ends = np.quantile(sizes[known], np.arange(1, N_SIZE_GROUPS) / N_SIZE_GROUPS)
-        bins = _bins_of(outputs[known], reach)
+        bins = _bins_of(outputs[known], minimum)
     groups = np.searchsorted(bins, outputs[known]), _size_groups(sizes[known], ends)
     if len(known) >= MIN_LABELS_SCALE_FIT:
         scaling = _fit_scale(design, np.abs(errors), groups, reach)
@@ -166,15 +166,17 @@ def _fit_property(
     return knots, weights, limits, ends, bins, np.maximum.accumulate(quantiles, axis=-1), scaled
 
 
-def _bins_of(outputs: FloatArray, reach: FloatArray) -> FloatArray:
+def _bins_of(outputs: FloatArray, minimum: float) -> FloatArray:
     """Return the upper ends of the bins of predictions but the last, (7,).
+
+    The first bin ends above its predictions, many of which may be equal: files round its end.
 
     Args:
         outputs: predictions, (n,).
-        reach: distance of each from the smallest possible value, (n,).
+        minimum: smallest possible value, or minus infinity.
     """
-    near = reach <= NEAR_MINIMUM
-    first = [outputs[near].max()] if near.sum() >= MIN_BIN_LABELS else []
+    near = outputs <= minimum + NEAR_MINIMUM
+    first = [minimum + NEAR_MINIMUM] if near.sum() >= MIN_BIN_LABELS else []
     others = outputs[~near] if first else outputs
     count = min(N_BINS - len(first), max(1, len(others) // MIN_BIN_LABELS))
     bins = np.full(N_BINS - 1, UNUSED)
