@@ -199,7 +199,7 @@ THERMAL = (
     _positive("sound_velocity_transverse", "velocity of transverse sound", "m/s", "m_per_s"),
     _positive("vickers_hardness", "Vickers hardness", "GPa", "GPa", "hardness", decimals=2),
     _positive(
-        "thermal_conductivity", "lattice thermal conductivity at 300 K", "W/(m K)", "W_per_m_K", "kappa", decimals=2,
+        "thermal_conductivity", "lattice thermal conductivity at 300 K", "W/(m K)", "W_per_m_K", decimals=2,
     ),
 )  # fmt: skip
 DERIVED = (*ELASTIC, *THERMAL)

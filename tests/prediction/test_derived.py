@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.prediction.derived import derivable, derive, derived_bounds
-from crystalpredict.prediction.thermal import FORMULA_ERRORS, matter_of
+from crystalpredict.prediction.thermal import DALTON, FORMULA_ERRORS, matter_of
 from crystalpredict.properties import DERIVED, ELASTIC, PROPERTIES, STABILITY
 
 NAMES = [prop.name for prop in ELASTIC]
@@ -72,6 +74,20 @@ def test_conductivity_is_that_of_a_primitive_cell_and_scales_as_slack_has_it() -
     assert derive("thermal_conductivity", 4 * bulk, 4 * shear, CARBON) == pytest.approx(
         8 * one
     )  # as the temperature cubed
+
+
+def test_atoms_are_counted_by_their_occupancies() -> None:
+    """Two half atoms at nearly one place are one atom; an empty half of a site has no mass and is no atom."""
+    one = Crystal.ordered(np.eye(3) * 4.2, np.array([[0.0, 0, 0], [2.1, 2.1, 2.1]]), np.array([12, 8]))
+    positions = np.array([[-0.1, 0, 0], [0.1, 0, 0], [2.1, 2.1, 2.1]])
+    numbers, shares = np.array([[12], [12], [8]]), np.array([[0.5], [0.5], [1.0]])
+    split = Crystal(one.lattice, positions, numbers, shares)
+    given, found = matter_of([one]), matter_of([split])
+    for name in ("density", "mass", "atoms"):
+        assert getattr(found, name) == pytest.approx(getattr(given, name), rel=1e-6), name
+    half = replace(one, occupancies=np.array([[0.5], [1.0]]))
+    assert matter_of([half]).mass * 1.5 == pytest.approx(given.mass * 2 - 24.305 / 2 * DALTON, rel=1e-6)
+    assert matter_of([half]).atoms == pytest.approx(1.5)
 
 
 def test_the_error_of_the_formula_widens_an_interval() -> None:

@@ -218,3 +218,7 @@ def test_structures_join_the_diagram_of_a_system() -> None:
     assert [row.path for row in diagram.failed] == ["missing.cif"]
     assert "Na-Cl: " in repr(diagram)
     assert phase_diagram(structures=FILES[0], device="cpu").elements == ("Na", "Cl")
+
+
+def test_one_phase_is_counted_in_the_singular() -> None:
+    assert phase_diagram("Xe", reference=False).summary == "Xe: 1 phase, 1 stable"

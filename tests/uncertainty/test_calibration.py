@@ -19,6 +19,7 @@ from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.properties import find_property
 from crystalpredict.training.calibrate import calibrate
 from crystalpredict.uncertainty.calibration import CALIBRATION_FILE, Calibration
+from crystalpredict.uncertainty.intervals import fit_errors
 from tests.sample_crystals import random_crystal, rock_salt
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").iterdir())
@@ -46,6 +47,19 @@ def test_a_calibration_is_read_as_it_was_written() -> None:
     assert found.to_bytes() == (folder / CALIBRATION_FILE).read_bytes()
     alone = Calibration(found.errors)
     assert Calibration.from_bytes(alone.to_bytes(), len(alone.errors.weights), 128).domain is None
+
+
+@pytest.mark.parametrize("minimum", np.linspace(-1, -0.5, 7))
+def test_predictions_at_the_minimum_have_the_same_intervals_from_a_file(minimum) -> None:
+    """Half of the predictions are exactly at the minimum, nearly without error, and none is near it."""
+    rng = np.random.default_rng(0)
+    outputs = minimum + np.where(rng.random((2000, 1)) < 0.5, 0.0, 1 + rng.exponential(1, (2000, 1)))
+    labels = outputs + rng.normal(size=(2000, 1)) * np.where(outputs > minimum, 0.3, 0.001)
+    sizes, features = rng.integers(1, 60, 2000), rng.normal(size=(2000, 4)).astype(np.float32)
+    fitted = fit_errors(outputs, np.maximum(labels, minimum), sizes, features, np.array([minimum]))
+    read = Calibration.from_bytes(Calibration(fitted).to_bytes(), 1, 4).errors
+    halves = [errors.halfwidths(outputs, sizes, features)[outputs[:, 0] == minimum] for errors in (fitted, read)]
+    assert halves[1] == pytest.approx(halves[0], rel=1e-4)
 
 
 def test_a_calibration_without_bins_of_predictions_is_read() -> None:

@@ -1,4 +1,4 @@
-"""Crystals made of known ones by the exchange of an element, whose relaxed cells are known too."""
+"""Crystals made from known ones by exchanging an element, if the relaxed cell of the result is known too."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Row = dict[str, Any]
 
 
 def substituted(targets: Sequence[Row], known: Sequence[Row], random: np.random.Generator) -> Iterator[tuple[Row, Row]]:
-    """Yield crystals in random order, each with a known crystal in which one element was exchanged for one of its own.
+    """Yield pairs of a crystal and a known crystal in which an element was exchanged to give the same composition.
 
-    The two have the same structure by pymatgen's StructureMatcher, but for the size of the cell and what it tolerates;
-    the cell is that of the known crystal.
+    The two have the same structure by pymatgen's StructureMatcher, apart from their volumes. The cell of the second is
+    that of the known crystal. Crystals come in random order; those without such a known crystal are left out.
 
     Args:
         targets: rows of relaxed crystals, with `lattice`, `species` and `frac_coords`.
@@ -47,5 +47,5 @@ def substituted(targets: Sequence[Row], known: Sequence[Row], random: np.random.
 
 
 def _others(counts: Counter[str], symbol: str) -> tuple[Any, ...]:
-    """Return elements and numbers of atoms in a cell besides one element, and the number of that."""
+    """Return what exchanging an element keeps: the other elements with their atoms in the cell, and its own atoms."""
     return (*sorted((each, count) for each, count in counts.items() if each != symbol), counts[symbol])

@@ -51,7 +51,7 @@ class Outputs:
 
     @cached_property
     def matter(self) -> Matter:
-        """Density and the like of the crystals."""
+        """Densities, atomic masses and sizes of the primitive cells of the crystals."""
         return matter_of(self.crystals)
 
 
@@ -235,7 +235,8 @@ class OutputDecoder:
             found: from `begin`.
             neighbors: of the crystals, (B,).
             features: network features, (B, D).
-            volumes_known: whether the network's own prediction of the relaxed volume, if it has one, is good, (B,).
+            volumes_known: whether the network, if it predicts relaxed volumes, is trusted to judge the volume of each
+                crystal, (B,).
         """
         if self.domain is None:
             return [""] * len(neighbors)

@@ -73,7 +73,7 @@ def derive(name: str, bulk: FloatArray, shear: FloatArray, matter: Matter | None
         name: Name of the quantity.
         bulk: K, GPa, (B,).
         shear: G, GPa, (B,).
-        matter: Of the crystals; elastic quantities need none.
+        matter: Of the crystals; not needed for the quantities in ELASTIC.
     """
     if name == "youngs_modulus":
         return 9 * bulk * shear / (3 * bulk + shear)
@@ -91,8 +91,8 @@ def derived_bounds(
 ) -> FloatArray:  # fmt: skip
     """Return the lower and upper ends (B, levels, 2) of intervals of a derived quantity.
 
-    Linear propagation of correlated errors of ln K and ln G to the logarithm of the quantity, and the errors of the
-    formula itself, if they are known. Poisson's ratio increases with K / G, so that the ends of K / G give its ends.
+    The errors of ln K and ln G are propagated linearly to the logarithm of the quantity, with their correlation. The
+    error of the formula itself is added if it is known. Poisson's ratio increases with K / G, whose ends give its ends.
 
     Args:
         name: Name of the quantity.

@@ -100,7 +100,8 @@ class PhaseDiagram:
     def summary(self) -> str:
         """The system with the numbers of phases and of stable ones."""
         stable = sum(phase.stable for phase in self.phases)
-        return f"{'-'.join(self.elements)}: {len(self.phases)} phases, {stable} stable"
+        count = len(self.phases)
+        return f"{'-'.join(self.elements)}: {count} phase{'s' * (count != 1)}, {stable} stable"
 
     def __repr__(self) -> str:
         """Return a line that counts the phases, and the table."""

@@ -1,4 +1,4 @@
-"""Interatomic potentials by name: ASE calculators of packages that bring their weights, or of any installed module."""
+"""Interatomic potentials by name: ASE calculators of packages that contain weights, or of any installed module."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _module_and_function(name: str) -> tuple[str, str]:
-    """Return the module and the function of a potential; of one that is known by name its package."""
+    """Return the module and the function of a potential; for `chgnet` and `sevenn` the package and ""."""
     if name in PACKAGED:
         return name, ""
     module, _, function = name.partition(":")

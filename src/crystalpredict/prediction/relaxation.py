@@ -72,7 +72,7 @@ def add_log_changes(checkpoint: Checkpoint, outputs: FloatArray, changes: FloatA
 def put_volume_change(
     given: Crystal, relaxed: Crystal, values: dict[str, float], bounds: dict[str, FloatArray]
 ) -> None:
-    """Put the change of the volume on relaxation, with an interval of no width, in the place of a predicted one."""
+    """Replace a predicted change of the volume by that of a relaxation, with an interval of width 0."""
     column = VOLUME_CHANGE.column
     if column in values:
         values[column] = 100 * (relaxed.volume / given.volume - 1)

@@ -70,7 +70,7 @@ class Relaxation:
 
     @property
     def facts(self) -> str:
-        """What rows depend on."""
+        """What rows depend on: `settings` and the time limit."""
         return f"{self.settings}, {self.seconds!r} s"
 
 
@@ -147,7 +147,7 @@ class Relaxer:
         """Return the crystal that a relaxation starts from."""
         from crystalpredict.io.to_ase import atoms_of_crystal
 
-        atoms = atoms_of_crystal(given)  # which refuses what is not ordered
+        atoms = atoms_of_crystal(given)  # raises StructureError for a disordered crystal
         if not self.relaxation.predicted_volume:
             return given
         (row,) = self._predictor.predict([atoms])

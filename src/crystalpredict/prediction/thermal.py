@@ -28,18 +28,18 @@ from crystalpredict.uncertainty import LEVELS
 DALTON = 1.66053906892e-27  # kg
 PLANCK, BOLTZMANN = 6.62607015e-34, 1.380649e-23  # J s, J/K
 ROOM_TEMPERATURE = 300.0  # K
-NORMAL_QUANTILES = np.array([0.674, 0.994, 1.282, 1.645, 1.960])  # of the levels
+NORMAL_QUANTILES = np.array([0.674, 0.994, 1.282, 1.645, 1.960])  # half-widths of LEVELS in standard deviations
 assert len(NORMAL_QUANTILES) == len(LEVELS)
 
 
 @dataclass(frozen=True)
 class Matter:
-    """What of B crystals matters besides their moduli.
+    """Density, atomic mass and size of the primitive cells of B crystals.
 
     Attributes:
         density: kg/m^3, (B,).
         mass: mean mass of an atom, kg, (B,).
-        atoms: in the primitive cell, (B,).
+        atoms: in the primitive cell, by their occupancies, (B,).
     """
 
     density: FloatArray
@@ -48,12 +48,13 @@ class Matter:
 
 
 def matter_of(crystals: Sequence[Crystal]) -> Matter:
-    """Return what matters of B crystals."""
+    """Return densities, atomic masses and sizes of the primitive cells of B crystals."""
     masses = np.array([(crystal.occupancies * ATOMIC_MASSES[crystal.numbers]).sum() for crystal in crystals]) * DALTON
     volumes = np.array([crystal.volume for crystal in crystals]) * 1e-30
-    atoms = np.array([crystal.n_atoms for crystal in crystals], dtype=float)
+    sites = np.array([crystal.n_atoms for crystal in crystals], dtype=float)
+    atoms = np.array([crystal.occupancies.sum() for crystal in crystals], dtype=float)
     primitive = np.array([primitive_size(crystal) for crystal in crystals], dtype=float)
-    return Matter(masses / volumes, masses / atoms, primitive)
+    return Matter(masses / volumes, masses / atoms, primitive * atoms / sites)
 
 
 def transverse_velocity(bulk: FloatArray, shear: FloatArray, matter: Matter) -> FloatArray:
@@ -104,6 +105,6 @@ FORMULAS: dict[str, Formula] = {
     "vickers_hardness": vickers_hardness,
     "thermal_conductivity": thermal_conductivity,
 }
-# standard deviation of the logarithm of what a formula makes of labelled moduli over labels of the AFLOW library (2,591
-# crystals), whose conductivities are by a model of Slack's form too; that of the hardness is not known
+# standard deviation of ln(formula / label) by moduli and labels of the AFLOW library (2,591 crystals), whose own
+# conductivities come from a model of Slack's form; the errors of the other formulas are not known, and taken as 0
 FORMULA_ERRORS = {"debye_temperature": 0.016, "thermal_conductivity": 0.60}

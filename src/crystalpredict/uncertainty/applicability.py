@@ -104,8 +104,8 @@ class Domain:
             crystals: B crystals.
             neighbors: their neighbour lists, (B,).
             features: network features of each crystal, (B, D).
-            volumes_known: crystals of which a network says how far their volume is from the relaxed one, (B,); None:
-                none. It knows better than the sum of usual volumes, which metals of large atoms and zeolites exceed.
+            volumes_known: crystals whose volume a network judges, (B,), so that a large one has no warning here: metals
+                of large atoms and zeolites exceed the sum of usual volumes. None: no crystals.
 
         Returns:
             B texts.
@@ -125,10 +125,10 @@ class Domain:
         if np.isfinite(self.reach[0]):
             far = _distances_to_nearest((features - self.shift) / self.scale, self.centroids) > self.reach[0]
         low, loose, high = self.packing
-        unsure = ~np.array([False] * len(crystals) if volumes_known is None else volumes_known)
-        stretched = unsure & (packing > loose) & self._all_bonds_long(len(crystals), *nearest)
+        judged = np.zeros(len(crystals), dtype=bool) if volumes_known is None else np.asarray(volumes_known)
+        stretched = ~judged & (packing > loose) & self._all_bonds_long(len(crystals), *nearest)
         empty = layers > np.where(packing > loose, np.minimum(MAX_LOOSE_LAYER, self.vacuum), self.vacuum)
-        packed = (packing >= low) & ((packing <= high) | ~unsure)
+        packed = (packing >= low) & ((packing <= high) | judged)
         unusual = rare.any(axis=1) | unpaired.any(axis=1) | far | empty | stretched | ~packed
         unusual[list(bonds)] = True
         found = [""] * len(crystals)

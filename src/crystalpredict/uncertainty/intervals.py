@@ -1,11 +1,11 @@
 """Prediction intervals: normalised split-conformal intervals (Lei et al., JASA 113, 1094, 2018).
 
 On the trained scale, a prediction p for a crystal x has the interval p ± q s(x). The logarithm of the error scale s is
-linear in p (with knots), in the logarithm of the crystal's size, and in its network features. For each level, q depends
-on the bin of p and the third of the crystals by size: it is the product of one factor of the bin and one of the third,
-chosen such that a quantile of |label - p| / (s q) over calibration crystals to which s was not fitted is 1 in each bin
-and in each third (Mondrian conformal prediction, Vovk et al., 2003, along two margins). So intervals hold where people
-choose crystals, which is by what is predicted.
+linear in p (with knots), in the logarithm of the crystal's size, and in its network features. Calibration crystals, to
+which s was not fitted, are divided into bins by p and into thirds by size. For each level, q is a factor of the bin
+times a factor of the third. The factors are chosen such that the share of crystals with |label - p| <= q s is the level
+in each bin and in each third (Mondrian conformal prediction, Vovk et al., 2003, along two margins). So the intervals
+also hold for crystals that are selected by their predictions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ N_SIZE_GROUPS = 3  # of crystals
 N_BINS = 8  # of predictions, at most
 MIN_BIN_LABELS = 150  # in a bin
 NEAR_MINIMUM = 0.01  # standard deviations of the labels: predictions so near to the smallest value are one bin
-N_ROUNDS, N_ROUNDS_CHOICE = 20, 3  # over both margins, and while the scale is chosen
+N_ROUNDS, N_ROUNDS_CHOICE = 20, 3  # adjustments of all factors: of the result, and while the scale is chosen
 UNUSED = 1e9  # the end of a group that is not used
 TINY = 1e-12
 KNOT_QUANTILES = (0.25, 0.5, 0.75)  # of the predictions, where the slope of the logarithm of the scale may change
@@ -159,7 +159,7 @@ def _fit_property(
     reach = outputs[known] - minimum
     if len(known) >= MIN_LABELS_SCALE_FIT:
         ends = np.quantile(sizes[known], np.arange(1, N_SIZE_GROUPS) / N_SIZE_GROUPS)
-        bins = _bins_of(outputs[known], reach) if binned else bins
+        bins = _bins_of(outputs[known], minimum) if binned else bins
     groups = np.searchsorted(bins, outputs[known]), _size_groups(sizes[known], ends)
     if len(known) >= MIN_LABELS_SCALE_FIT:
         scaling = _fit_scale(design, np.abs(errors), groups, reach)
@@ -171,15 +171,17 @@ def _fit_property(
     return knots, weights, limits, ends, bins, np.maximum.accumulate(quantiles, axis=-1), scaled
 
 
-def _bins_of(outputs: FloatArray, reach: FloatArray) -> FloatArray:
+def _bins_of(outputs: FloatArray, minimum: float) -> FloatArray:
     """Return the upper ends of the bins of predictions but the last, (7,).
+
+    The first bin ends above its predictions, many of which may be equal: files round its end.
 
     Args:
         outputs: predictions, (n,).
-        reach: distance of each from the smallest possible value, (n,).
+        minimum: smallest possible value, or minus infinity.
     """
-    near = reach <= NEAR_MINIMUM
-    first = [outputs[near].max()] if near.sum() >= MIN_BIN_LABELS else []
+    near = outputs <= minimum + NEAR_MINIMUM
+    first = [minimum + NEAR_MINIMUM] if near.sum() >= MIN_BIN_LABELS else []
     others = outputs[~near] if first else outputs
     count = min(N_BINS - len(first), max(1, len(others) // MIN_BIN_LABELS))
     bins = np.full(N_BINS - 1, UNUSED)
@@ -189,15 +191,15 @@ def _bins_of(outputs: FloatArray, reach: FloatArray) -> FloatArray:
 
 
 def _quantiles(ratios: FloatArray, groups: tuple[IntArray, IntArray], level: float, rounds: int) -> FloatArray:
-    """Return products of a factor for each bin and one for each size group (8, 3), which hold a level in each of them.
+    """Return a quantile of ratios for each bin and size group, (8, 3): a factor of the bin times one of the group.
 
-    A bin or size group with few crystals has the factor of all.
+    The factor of a bin or size group with few crystals is not adjusted.
 
     Args:
         ratios: absolute errors over their scales, (n,).
         groups: bin and size group of each crystal, (n,) each.
-        level: share of the ratios that are to be below the products.
-        rounds: in which the factors are adjusted in turn.
+        level: share of the ratios in each bin, and in each group, that are at most the quantile.
+        rounds: number of times that all factors are adjusted.
     """
     factors = [np.ones(N_BINS), np.full(N_SIZE_GROUPS, conformal_quantile(ratios, level))]
     members = [
