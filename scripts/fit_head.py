@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--base", nargs="+", default=[], metavar="NAME", help="outputs that the new ones begin with")
     parser.add_argument("--epochs", type=int, default=60)
     options = parser.parse_args()
+    if both := {*options.base} & {*options.properties}:
+        parser.error(f"{min(both)} is fitted itself: fit it by a call of its own before it is a base")
     checkpoint, table = load_checkpoint(options.folder), CrystalTable.load(options.table)
     if checkpoint.unrelaxed:
         parser.error(f"{options.folder}: a model for unrelaxed structures, whose features are those of scaled cells")
