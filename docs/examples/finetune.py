@@ -15,16 +15,16 @@ def main() -> None:
         {
             "id": known["formula"],
             "structure": [structure(row) for row in known.to_dict("records")],
-            "refractive_index": known["refractive_index"].astype(float),
+            "measured_index": known["refractive_index"].astype(float),
         }
     )
-    options = FinetuneOptions(target="refractive_index", epochs=25, test=0.2)
+    options = FinetuneOptions(target="measured_index", epochs=25, test=0.2)
     run = finetune(labelled, options, output="refractive")
     for row in run.to_frame().to_dict("records"):
         print(f"{row['part']}: mean absolute error {row['mae']:.2f} on {row['crystals']} crystals")
     crystal = structure({"formula": "ZnTe", "structure": "zinc blende", "a": "6.104"})
     (prediction,) = run.model.predict([crystal])
-    print(f"{prediction.formula}: {prediction['refractive_index']:.2f}")
+    print(f"{prediction.formula}: {prediction['measured_index']:.2f}")
 
 
 if __name__ == "__main__":

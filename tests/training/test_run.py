@@ -72,6 +72,16 @@ def test_a_table_becomes_a_model_that_predicts(
     assert f"    {said}\n" in (result.folder / "README.md").read_text()
 
 
+def test_what_the_base_model_predicts_on_request_a_model_of_it_predicts_unasked(tmp_path: Path) -> None:
+    lines = rows(20)
+    for number, line in enumerate(lines):
+        line["bandgap_hse"] = str(1 + number % 5)
+    write(tmp_path / "mine.csv", lines)
+    result = finetune(tmp_path / "mine.csv", FinetuneOptions(target="bandgap_hse", epochs=1), output=tmp_path / "model")
+    (row,) = result.model.predict([NACL])
+    assert list(row.values) == ["bandgap_hse_eV"]
+
+
 def test_the_command_and_python_give_the_same_model(program: Program, tmp_path: Path) -> None:
     table = write(tmp_path / "mine.csv", rows(30))
     outcome = program("finetune", table, "--scratch", "--epochs", "2", "--patience", "2", "-o", tmp_path / "command")

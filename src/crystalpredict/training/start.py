@@ -69,10 +69,10 @@ def start_run(
     added = options.directions and network.attention != "framed"
     if added:
         network = with_directions(network, base.name if base else "")
+    known = [replace(prop, on_request=False) for prop in (*(base.properties if base else ()), *PROPERTIES)]
     labelled = read_labelled(
-        path, options.targets, new=options.new, structure_column=options.structure_column,
-        known=(*(base.properties if base else ()), *PROPERTIES), raw=raw,
-    )  # fmt: skip
+        path, options.targets, new=options.new, structure_column=options.structure_column, known=known, raw=raw
+    )
     if options.validation is not None and options.split_by == "column" and "val" in labelled.splits:
         raise UsageError("--split-by column takes the validation part from the column: leave out --validation")
     total = len(labelled.sources)
