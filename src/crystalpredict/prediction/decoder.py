@@ -22,7 +22,7 @@ from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
 # of the logarithm of a cell's volume over the relaxed one, the end of its interval that is nearer to 0; 97 % of relaxed
 # crystals stay below (mp2018/val)
-MAX_SURE_LOG_RATIO = 0.0165
+MAX_SURE_LOG_RATIO = 0.018
 MAX_LOG_RATIO = 0.055  # of this logarithm, for a model without intervals
 SEE_UNRELAXED = ": see --unrelaxed"
 MODULI = {prop.name for prop in DERIVED}
