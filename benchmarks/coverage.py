@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 from provenance import provenance
+from scipy.stats import spearmanr
 from unrelaxed import crystal_of, predicted
 
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
-from crystalpredict.crystals.crystal import FloatArray
+from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.crystals.primitive import primitive_size
 from crystalpredict.data.dataset import read_jsonl
 from crystalpredict.prediction.rows import Prediction
@@ -40,11 +41,6 @@ LOGARITHMS = {"bulk_modulus", "shear_modulus"}
 MIN_CRYSTALS = 50  # in a bin that is shown
 RARE = 100  # training crystals with an element
 Row = dict[str, Any]
-
-
-def bounds_of(rows: list[Prediction], column: str) -> FloatArray:
-    """Ends of the intervals of all levels (R, levels, 2)."""
-    return np.array([row.bounds[column] for row in rows])
 
 
 def crps(labels: FloatArray, values: FloatArray, ends: FloatArray) -> float:
@@ -72,34 +68,33 @@ def names_of(ends: list[float]) -> list[str]:
     return [f"<= {ends[0]:g}", *(f"<= {end:g}" for end in ends[1:]), f"> {ends[-1]:g}"]
 
 
-def scores(rows: list[Row], predictions: list[Prediction], name: str, column: str, train: list[Row]) -> dict[str, Any]:
-    """What is measured of one property."""
-    known = [number for number, row in enumerate(rows) if row.get(name) is not None and predictions[number].bounds]
-    rows, predictions = [rows[number] for number in known], [predictions[number] for number in known]
+def scores(
+    found: list[tuple[Row, Crystal, Prediction]], name: str, column: str, systems: set[frozenset[str]],
+    counts: Counter[str],
+) -> dict[str, Any]:  # fmt: skip
+    """What is measured of one property; chemical systems of the training crystals, and how many have an element."""
+    known = [each for each in found if each[0].get(name) is not None and each[2].bounds]
+    rows, crystals, predictions = zip(*known, strict=True)
     labels = np.array([row[name] for row in rows], dtype=float)
     values = np.array([row.values[column] for row in predictions])
-    ends = bounds_of(predictions, column)
+    ends = np.array([row.bounds[column] for row in predictions])  # (R, levels, 2)
     own = ends[:, LEVELS.index(DEFAULT_LEVEL)]
     inside = (labels >= own[:, 0] - 1e-9) & (labels <= own[:, 1] + 1e-9)
     bins = np.searchsorted(BINS[name], values)
     if name in LOGARITHMS:
         labels, values, ends, own = (np.log10(each) for each in (labels, values, ends, own))
     errors, widths = np.abs(labels - values), own[:, 1] - own[:, 0]
-    crystals = [crystal_of(row) for row in rows]
     sizes = np.array([primitive_size(crystal) for crystal in crystals])
     elements = [set(row["species"]) for row in rows]
-    systems = {frozenset(row["species"]) for row in train}
-    counts = Counter(symbol for row in train for symbol in set(row["species"]))
     new = np.array([frozenset(each) not in systems for each in elements])
     rare = np.array([min(counts[symbol] for symbol in each) < RARE for each in elements])
     order = np.argsort(widths)
-    ranks = [np.argsort(np.argsort(each)) for each in (widths, errors)]
     return {
         "crystals": len(rows),
         "mae": round(float(errors.mean()), 4),
         "inside_90": round(float(inside.mean()), 3),
         "width_90": round(float(widths.mean()), 4),
-        "rank_correlation": round(float(np.corrcoef(*ranks)[0, 1]), 3),
+        "rank_correlation": round(float(spearmanr(widths, errors).statistic), 3),
         "mae_of_narrowest_half": round(float(errors[order[: len(order) // 2]].mean()), 4),
         "crps": round(crps(labels, values, ends), 4),
         "by_prediction": shares_of(inside, bins, names_of(BINS[name])),
@@ -121,12 +116,15 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = provenance()
     train = [row for name in ("mp2018", "mp2019") for row in read_jsonl(options.data / f"{name}/train.jsonl.gz")]
+    systems = {frozenset(row["species"]) for row in train}
+    counts = Counter(symbol for row in train for symbol in set(row["species"]))
     for name, properties in SETS.items():
         rows = list(read_jsonl(options.data / f"{name}/{options.part}.jsonl.gz"))
         predictor = load_model(find_model(options.model), targets=properties)
-        predictions = predicted(predictor, [crystal_of(row) for row in rows])
+        crystals = [crystal_of(row) for row in rows]
+        found = list(zip(rows, crystals, predicted(predictor, crystals), strict=True))
         for prop, column in zip(properties, predictor.columns, strict=True):
-            result[prop] = scores(rows, predictions, prop, column, train)
+            result[prop] = scores(found, prop, column, systems, counts)
             print(prop, json.dumps(result[prop], indent=1), flush=True)
     print(json.dumps(result))
 

@@ -115,6 +115,13 @@ def enter_in_index(folder: Path, summary: str, properties: list[str], uses: Sequ
     path.write_text(json.dumps(index, indent=2) + "\n")
 
 
+def save_changed(checkpoint: Checkpoint, folder: Path) -> None:
+    """Save a checkpoint whose network has changed with the card of its folder; it needs calibrating afterwards."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    save_checkpoint(replace(checkpoint, calibration=None), folder, golden_crystals(checkpoint.model.config), card)
+    refresh_index(folder)
+
+
 def refresh_index(folder: Path) -> None:
     """Bring properties, checksums and sizes of a folder that is in the index beside it up to date."""
     path = folder.parent / "index.json"

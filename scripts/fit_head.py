@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from export import golden_crystals, refresh_index
+from export import save_changed
 from torch import Tensor, nn
 
-from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, encoded_labels, neighbor_table, scale_of_labels
 from crystalpredict.nn import Crystalformer
 from crystalpredict.properties import Property, find_property
@@ -84,9 +84,7 @@ def main() -> None:
         model = with_head(checkpoint.model, head, column, dict(zip(bases, slopes[:-1], strict=True)), slopes[-1])
         checkpoint = replace(checkpoint, model=model)
         print(f"{names[column]}: error {errors.mean():.4f}, {before:.4f} without the head, on the trained scale")
-    card = (options.folder / "README.md").read_text(encoding="utf-8")
-    save_checkpoint(replace(checkpoint, calibration=None), options.folder, golden_crystals(config), card)
-    refresh_index(options.folder)
+    save_changed(checkpoint, options.folder)
 
 
 def with_output(checkpoint: Checkpoint, prop: Property, table: CrystalTable) -> Checkpoint:

@@ -9,13 +9,12 @@ from different beginnings have no sensible mean. The folder needs calibrating af
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from export import golden_crystals, refresh_index
+from export import save_changed
 
-from crystalpredict.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from crystalpredict.checkpoints.checkpoint import load_checkpoint
 
 
 def main() -> None:
@@ -33,9 +32,7 @@ def main() -> None:
     own.model.load_state_dict(
         {name: options.share * value + (1 - options.share) * others[name] for name, value in weights.items()}
     )
-    card = (options.folder / "README.md").read_text(encoding="utf-8")
-    save_checkpoint(replace(own, calibration=None), options.folder, golden_crystals(own.model.config), card)
-    refresh_index(options.folder)
+    save_changed(own, options.folder)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 def in_one_file(target: Path) -> bool:
     """Whether a target of cells is a file for all of them rather than a folder."""
-    from crystalpredict.io.cell_writers import XYZ_SUFFIXES
+    from crystalpredict.io import cell_writers
 
-    return target.suffix.lower() in XYZ_SUFFIXES
+    return cell_writers.in_one_file(target)
 
 
 def relaxation_of(

@@ -20,6 +20,11 @@ MAX_NAME_BYTES = 200  # of a folder or file, before an ending
 CellWriter = Callable[[str, int, Crystal], None]  # name of the source, index in it, crystal
 
 
+def in_one_file(target: Path) -> bool:
+    """Return whether a target is a file for all crystals rather than a folder."""
+    return target.suffix.lower() in XYZ_SUFFIXES
+
+
 def refuse_cells(target: Path, *, replace: bool) -> None:
     """Raise UsageError if crystals cannot be written to a target, or if earlier ones would be replaced.
 
@@ -27,7 +32,7 @@ def refuse_cells(target: Path, *, replace: bool) -> None:
         target: as of `cell_writer`.
         replace: whether earlier files may be replaced.
     """
-    if target.suffix.lower() in XYZ_SUFFIXES:
+    if in_one_file(target):
         if not replace:
             refuse_existing(target)
     elif target.suffix.lower() in FILE_SUFFIXES or (target.exists() and not target.is_dir()):
@@ -45,7 +50,7 @@ def cell_writer(target: Path, final_path: Callable[[], Path] | None = None) -> I
             .xyz, which appears when all are written.
         final_path: called when all are written; returns the path of the file, if it is to be another one.
     """
-    if target.suffix.lower() in XYZ_SUFFIXES:
+    if in_one_file(target):
         with write_atomically(target, final_path) as file:
 
             def append(path: str, index: int, crystal: Crystal) -> None:

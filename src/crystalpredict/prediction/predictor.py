@@ -137,9 +137,7 @@ class Predictor:
 
     def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
         """Yield the predictions of some entries, computed together."""
-        crystals, neighbors, changes = with_relaxed_volumes(
-            self.checkpoint, *found_in(entries), lambda *found: self._outputs(*found)[0]
-        )
+        crystals, neighbors, changes = self._crystals_of(entries)
         outputs, features, too_large = self._outputs(crystals, neighbors)
         left = log_changes(self.checkpoint, outputs) if self.checkpoint.unrelaxed else changes
         add_log_changes(self.checkpoint, outputs, changes)
@@ -180,6 +178,10 @@ class Predictor:
                 entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds, said, relaxed
             )
 
+    def _crystals_of(self, entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors], FloatArray]:
+        """Return the crystals that are predicted and their neighbour lists, as `with_relaxed_volumes`."""
+        return with_relaxed_volumes(self.checkpoint, *found_in(entries), lambda *found: self._outputs(*found)[0])
+
     def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, FloatArray, set[int]]:
         """Return standardised outputs (B, outputs) and features (B, D) of crystals, and which do not fit into memory.
 
@@ -196,9 +198,7 @@ class Predictor:
         return outputs, features, too_large
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
-        crystals, neighbors, _ = with_relaxed_volumes(
-            self.checkpoint, *found_in(entries), lambda *found: self._outputs(*found)[0]
-        )
+        crystals, neighbors, _ = self._crystals_of(entries)
         features: dict[int, FloatArray] = {}
 
         def compute(rows: IntArray, batch: CrystalBatch) -> None:

@@ -25,6 +25,7 @@ from crystalpredict.prediction.potentials import (
     reason_of,
     refuse_missing,
 )
+from crystalpredict.prediction.relaxation import scaled
 from crystalpredict.prediction.relaxed_cells import RelaxedCells, RelaxedCrystal
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ class Relaxer:
         (row,) = self._predictor.predict([atoms])
         if row.relaxed is None:
             return given
-        factor = (row.relaxed.volume / given.volume) ** (1 / 3)
-        return replace(given, lattice=given.lattice * factor, positions=given.positions * factor)
+        return scaled(given, float(np.log(row.relaxed.volume / given.volume)))
 
     def _relax(self, start: Crystal) -> RelaxedCrystal:
         with suppress_warnings(), redirect_stdout(io.StringIO()):  # stdout is for rows

@@ -326,11 +326,12 @@ def _usual_elements(shares: FloatArray, volumes: FloatArray) -> IntArray:
         volumes: of the cells, Å^3, (C,).
     """
     usual = np.zeros(len(volumes), dtype=bool)
-    for element in range(N_ELEMENTS):
-        own = np.flatnonzero((shares[:, element] > 0) & ((shares > 0).sum(axis=1) == 1))
-        if len(own):
-            per_atom = volumes[own] / shares[own, element]
-            usual[own] = per_atom <= MAX_ELEMENT_VOLUME * np.median(per_atom)
+    single = np.flatnonzero((shares > 0).sum(axis=1) == 1)
+    elements = shares[single].argmax(axis=1)
+    for element in np.unique(elements).tolist():
+        own = single[elements == element]
+        per_atom = volumes[own] / shares[own, element]
+        usual[own] = per_atom <= MAX_ELEMENT_VOLUME * np.median(per_atom)
     return usual
 
 
