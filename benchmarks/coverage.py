@@ -25,7 +25,7 @@ from unrelaxed import crystal_of, predicted
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import Crystal, FloatArray
-from crystalpredict.crystals.primitive import primitive_size
+from crystalpredict.crystals.primitive import primitive_sizes
 from crystalpredict.data.dataset import read_jsonl
 from crystalpredict.prediction.rows import Prediction
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
@@ -84,7 +84,7 @@ def scores(
     if name in LOGARITHMS:
         labels, values, ends, own = (np.log10(each) for each in (labels, values, ends, own))
     errors, widths = np.abs(labels - values), own[:, 1] - own[:, 0]
-    sizes = np.array([primitive_size(crystal) for crystal in crystals])
+    sizes = primitive_sizes(crystals)
     elements = [set(row["species"]) for row in rows]
     new = np.array([frozenset(each) not in systems for each in elements])
     rare = np.array([min(counts[symbol] for symbol in each) < RARE for each in elements])

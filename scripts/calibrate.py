@@ -20,7 +20,7 @@ import numpy as np
 from export import refresh_index
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_calibration, verify_golden
-from crystalpredict.crystals.primitive import primitive_size
+from crystalpredict.crystals.primitive import primitive_sizes
 from crystalpredict.data.dataset import VALIDATION, CrystalTable, NeighborTable, encoded_labels, neighbor_table
 from crystalpredict.prediction.decoder import OutputDecoder
 from crystalpredict.prediction.derived import PARENTS, derivable, derive
@@ -143,7 +143,7 @@ def in_turns(
     scale, comparison = checkpoint.deviation, HullComparison(hull, crystals)
     centres = physical_centres(checkpoint, checkpoint.interval_centres(outputs), crystals, comparison)
     standard = [(values - checkpoint.mean) / scale for values in (centres, labels)]
-    sizes = np.array([primitive_size(crystal) for crystal in crystals])
+    sizes = primitive_sizes(crystals)
     targets = [prop.name for prop in (*checkpoint.properties, *elastic(checkpoint))]
     folds = np.random.default_rng(1).permutation(len(crystals)) % FOLDS
     ends = np.empty((len(crystals), len(targets), len(LEVELS), 2))

@@ -11,7 +11,7 @@ import torch
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.crystals.neighbors import find_neighbors
-from crystalpredict.crystals.primitive import MAX_ATOMS_EXACT, primitive_size
+from crystalpredict.crystals.primitive import MAX_ATOMS_EXACT, primitive_size, primitive_sizes
 from crystalpredict.nn.batch import collate
 from tests.reference import reference_model
 from tests.sample_crystals import FCC, random_crystal, rock_salt, supercell
@@ -133,6 +133,20 @@ def test_the_primitive_size_of_any_cell_is_that_of_the_crystal() -> None:
         assert primitive_size(supercell(crystal, matrix)) == crystal.n_atoms
     conventional = supercell(rock_salt(), np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]))
     assert (conventional.n_atoms, primitive_size(conventional)) == (8, 2)
+
+
+def test_primitive_sizes_of_many_cells_are_those_of_each() -> None:
+    fcc = np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+    cells = [rock_salt(), perovskite(), rutile(), *(random_crystal(seed, 1 + seed) for seed in range(6))]
+    cells += [supercell(cell, matrix) for cell in cells for matrix in (fcc, np.diag([1, 2, 3]), np.diag([3, 3, 4]))]
+    cells += [moved(cell, shift) for cell in cells for shift in (1e-4, 0.1)]
+    silver = supercell(Crystal(3.9 * np.eye(3), np.zeros((1, 3)), np.array([[47, 79]]), np.array([[0.3, 0.7]])), fcc)
+    cells += [silver, replace(silver, occupancies=np.linspace(0.1, 0.9, 8).reshape(4, 2))]
+    sizes = [primitive_size(cell) for cell in cells]
+    assert primitive_sizes(cells).tolist() == sizes
+    assert sizes[-2:] == [1, 4]
+    assert sum(size < cell.n_atoms for size, cell in zip(sizes, cells, strict=True)) > 20
+    assert primitive_sizes([]).tolist() == []
 
 
 def test_an_atom_out_of_place_makes_the_whole_cell_primitive() -> None:

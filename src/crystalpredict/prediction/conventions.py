@@ -12,13 +12,12 @@ from functools import cache
 import numpy as np
 
 from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, reference_energies_folder
+from crystalpredict.crystals.composition import compositions_of
 from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.crystals.oxides import OxideType, oxide_types
 from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.elements import ElementEnergies
 from crystalpredict.stability.reference import Composition
-
-MIN_OCCUPANCY = 1e-6  # of an element in a cell, below which it only pads a table
 
 
 @cache
@@ -29,12 +28,6 @@ def bundled_elements() -> ElementEnergies:
         CheckpointError: a file is missing or altered.
     """
     return ElementEnergies.load(reference_energies_folder() / ELEMENT_ENERGIES)
-
-
-def composition_of(crystal: Crystal) -> Composition:
-    """Return the atomic numbers of a crystal with their amounts in the cell, whole or not."""
-    amounts = np.bincount(crystal.numbers.ravel(), weights=crystal.occupancies.ravel())
-    return {int(number): float(amounts[number]) for number in np.flatnonzero(amounts > MIN_OCCUPANCY)}
 
 
 def shift_to(
@@ -77,7 +70,7 @@ def shifts_of(crystals: Sequence[Crystal], convention: Convention) -> FloatArray
         from crystalpredict.io.mp2020 import are_sulfates
 
         sulfates = are_sulfates(crystals)
-    kinds = zip(map(composition_of, crystals), oxide_types(crystals), sulfates, strict=True)
+    kinds = zip(compositions_of(crystals), oxide_types(crystals), sulfates, strict=True)
     shifts = [shift_to(convention, composition, oxide, sulfate=sulfate) for composition, oxide, sulfate in kinds]
     return np.array(shifts, dtype=float)
 
@@ -90,6 +83,6 @@ def total_energies(crystals: Sequence[Crystal], energies: FloatArray) -> FloatAr
         energies: formation energies (B,) in the convention of 2018, eV/atom.
     """
     elements = bundled_elements()
-    compositions, types = map(composition_of, crystals), oxide_types(crystals)
+    compositions, types = compositions_of(crystals), oxide_types(crystals)
     differences = [elements.energy(*pair) for pair in zip(compositions, types, strict=True)]
     return np.asarray(energies + np.array(differences, dtype=float))

@@ -11,7 +11,7 @@ import numpy as np
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
-from crystalpredict.crystals.primitive import primitive_size
+from crystalpredict.crystals.primitive import primitive_sizes
 from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
@@ -47,7 +47,7 @@ class Outputs:
     @cached_property
     def sizes(self) -> IntArray:
         """Number of atoms in the primitive cell of each crystal, (B,)."""
-        return np.array([primitive_size(crystal) for crystal in self.crystals], dtype=int)
+        return primitive_sizes(self.crystals)
 
     @cached_property
     def matter(self) -> Matter:

@@ -149,6 +149,8 @@ class Predictor:
         volumes_known = (np.abs(left) < MAX_LOG_RATIO).tolist()
         domain_warnings = self.decoder.domain_warnings(begun, neighbors, features, volumes_known)
         finite = np.asarray(np.isfinite(outputs).all(axis=1))
+        # of each row; none if not calibrated
+        bounded = [(prop.column, i) for i, prop in enumerate(self.properties) if prop.has_interval and ends.size]
         rows = enumerate(table.tolist())
         for entry in entries:
             values: dict[str, float] = {}
@@ -162,8 +164,7 @@ class Predictor:
                 notes += self._isolated(edges)
                 if finite[row]:
                     said, values = texts[row], dict(zip(self.columns, numbers, strict=True))
-                    named = zip(self.properties, ends[row], strict=False)  # none if not calibrated
-                    bounds = {prop.column: own for prop, own in named if prop.has_interval}
+                    bounds = {column: ends[row, i] for column, i in bounded}
                     about_volume = volume_warnings[row]
                     if self.checkpoint.unrelaxed:
                         relaxed = scaled(crystals[row], left[row])

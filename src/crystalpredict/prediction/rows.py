@@ -48,6 +48,11 @@ class Prediction:
     relaxed: Crystal | None = field(default=None, compare=False, repr=False)
 
     @property
+    def is_predicted(self) -> bool:
+        """Whether the structure has values or texts."""
+        return not self.error and bool(self.values or self.texts)
+
+    @property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """By column, the interval with 90 % coverage, in the unit of the column."""
         return {column: self.interval(column) for column in self.bounds}
@@ -115,15 +120,29 @@ def columns_of(prop: Property, intervals: bool) -> list[str]:
     ]
 
 
+def numbers_of(row: Prediction, prop: Property, intervals: bool) -> list[float]:
+    """Return the number of a property and, with `intervals`, the ends of its interval, neither of which is rounded."""
+    ends = row.interval(prop.column) if intervals and prop.has_interval else ()
+    return [row.values[prop.column], *ends]
+
+
 def cells_of(row: Prediction, prop: Property, intervals: bool) -> list[float | str | None]:
     """Return the cells of a property's columns; None for a missing value."""
-    if row.error or not (row.values or row.texts):
+    if not row.is_predicted:
         return [None] * len(columns_of(prop, intervals))
-    column, digits = prop.column, prop.decimals
     if prop.is_text:
-        return [row.texts[column] or None]
-    values = (row.values[column], *(row.interval(column) if intervals and prop.has_interval else ()))
-    return [_rounded(value, digits) for value in values]
+        return [row.texts[prop.column] or None]
+    return [_rounded(value, prop.decimals) for value in numbers_of(row, prop, intervals)]
+
+
+def texts_of(row: Prediction, prop: Property, intervals: bool) -> list[str]:
+    """Return the cells of a property's columns as `written`; "" for a missing value."""
+    if not row.is_predicted:
+        return [""] * len(columns_of(prop, intervals))
+    if prop.is_text:
+        return [row.texts[prop.column]]
+    values = numbers_of(row, prop, intervals)
+    return [written(value, prop.decimals) if isfinite(value) else "" for value in values]
 
 
 def _rounded(value: float, digits: int) -> float | None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystalpredict.checkpoints.registry import REFERENCE_ENERGIES, reference_energies_folder
+from crystalpredict.crystals.composition import MIN_AMOUNT, compositions_of, element_amounts
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray
-from crystalpredict.prediction.conventions import MIN_OCCUPANCY, composition_of, shifts_of
+from crystalpredict.prediction.conventions import shifts_of
 from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, METAL_OF_GAP, PROPERTIES, STABILITY, Property
 from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.hull import HullPoint, hull_points
@@ -131,7 +132,7 @@ class HullComparison:
             crystals: B crystals.
         """
         self.phases = hull.phases
-        self.compositions = [composition_of(crystal) for crystal in crystals]
+        self.compositions = compositions_of(crystals)
         self.points = hull_points(self.phases, self.compositions)
         self.shifts = shifts_of(crystals, hull.convention)
         self.energies: FloatArray = np.array([point.energy for point in self.points], dtype=float) - self.shifts
@@ -185,7 +186,7 @@ def physical_centres(
     if not has_formation_energy(checkpoint.properties):
         return centres
     energies = centres[:, columns[FORMATION_ENERGY]]  # a view
-    single = [len(set(crystal.numbers[crystal.occupancies > MIN_OCCUPANCY].tolist())) == 1 for crystal in crystals]
+    single = (element_amounts(crystals) > MIN_AMOUNT).sum(axis=1) == 1
     energies[single] = np.maximum(energies[single], 0)
     if comparison is not None and E_ABOVE_HULL in columns:
         centres[:, columns[E_ABOVE_HULL]] = np.maximum(energies - comparison.energies, 0)

@@ -22,7 +22,7 @@ import numpy as np
 
 from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.crystals.masses import ATOMIC_MASSES
-from crystalpredict.crystals.primitive import primitive_size
+from crystalpredict.crystals.primitive import primitive_sizes
 from crystalpredict.uncertainty import LEVELS
 
 DALTON = 1.66053906892e-27  # kg
@@ -53,7 +53,7 @@ def matter_of(crystals: Sequence[Crystal]) -> Matter:
     volumes = np.array([crystal.volume for crystal in crystals]) * 1e-30
     sites = np.array([crystal.n_atoms for crystal in crystals], dtype=float)
     atoms = np.array([crystal.occupancies.sum() for crystal in crystals], dtype=float)
-    primitive = np.array([primitive_size(crystal) for crystal in crystals], dtype=float)
+    primitive = primitive_sizes(crystals).astype(float)
     return Matter(masses / volumes, masses / atoms, primitive * atoms / sites)
 
 

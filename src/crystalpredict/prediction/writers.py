@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from crystalpredict.errors import UsageError
-from crystalpredict.prediction.rows import cells_of, columns_of, record, written
+from crystalpredict.prediction.rows import columns_of, record, texts_of
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Prediction
@@ -48,11 +48,7 @@ class CsvWriter:
         self.rows.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error"))
 
     def write(self, row: Prediction) -> None:
-        cells = [
-            written(cell, prop.decimals) if isinstance(cell, float) else cell or ""
-            for prop in self.properties
-            for cell in cells_of(row, prop, self.intervals)
-        ]
+        cells = [cell for prop in self.properties for cell in texts_of(row, prop, self.intervals)]
         start = (row.path, row.index, row.formula, row.n_atoms)
         # readers take an unquoted carriage return for a line end
         writer = self.quoted if "\r" in row.path else self.rows

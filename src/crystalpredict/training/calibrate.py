@@ -9,7 +9,7 @@ import numpy as np
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
-from crystalpredict.crystals.primitive import primitive_size
+from crystalpredict.crystals.primitive import primitive_sizes
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
 from crystalpredict.errors import DataError
 from crystalpredict.nn.batch import PART_ATOMS, CrystalBatch
@@ -50,7 +50,7 @@ def calibrate(
     comparison = HullComparison(hull or Hull(), crystals) if compares else None
     plain = checkpoint.interval_centres(outputs)
     centres = (physical_centres(checkpoint, plain, crystals, comparison) - checkpoint.mean) / scale
-    sizes = np.array([primitive_size(crystal) for crystal in crystals])
+    sizes = primitive_sizes(crystals)
     errors = fit_errors(
         centres,
         (labels - checkpoint.mean) / scale,

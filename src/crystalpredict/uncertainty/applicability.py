@@ -12,11 +12,11 @@ from math import ceil
 
 import numpy as np
 
+from crystalpredict.crystals.composition import N_ELEMENTS, element_amounts
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.crystals.layers import empty_layers
 from crystalpredict.errors import suppress_warnings
 
-N_ELEMENTS = len(ELEMENTS)
 MIN_ELEMENT_CRYSTALS = 20  # training crystals with an element; with fewer, the network hardly learnt it
 MIN_PAIR_CRYSTALS = 3  # training crystals with two elements; with fewer, the pair counts as unseen
 MIN_PAIR_BONDS = 30  # bonds between two elements; with fewer, their range means nothing
@@ -112,7 +112,7 @@ class Domain:
         """
         if not crystals:
             return []
-        shares = _composition(crystals)
+        shares = element_amounts(crystals)
         rare = (shares > 0) & (self.elements < MIN_ELEMENT_CRYSTALS)
         unpaired = ((shares > 0).astype(float) @ (self.pairs < MIN_PAIR_CRYSTALS)) * (shares > 0) > 0
         unpaired &= ~rare  # a rare element has a warning of its own
@@ -201,7 +201,7 @@ def fit_domain(
         features: network features of each crystal, (C, D); None: they are not compared.
         base: statistics of crystals that the model was trained on before, which these are added to.
     """
-    shares = _composition(crystals)
+    shares = element_amounts(crystals)
     has = (shares > 0).astype(np.float32)
     pairs = has.T @ has
     lattices = np.array([crystal.lattice for crystal in crystals], dtype=float)
@@ -289,15 +289,6 @@ def _main_elements(crystal: Crystal) -> IntArray:
         return np.asarray(crystal.numbers[:, 0], dtype=np.int64) - 1
     main = crystal.occupancies.argmax(axis=1)
     return np.asarray(crystal.numbers[np.arange(crystal.n_atoms), main], dtype=np.int64) - 1
-
-
-def _composition(crystals: Sequence[Crystal]) -> FloatArray:
-    """Return the number of atoms of each element in each cell (B, 98)."""
-    rows = np.repeat(np.arange(len(crystals)), [crystal.numbers.size for crystal in crystals])
-    numbers = np.concatenate([crystal.numbers.reshape(-1) for crystal in crystals]).astype(np.int64)
-    weights = np.concatenate([crystal.occupancies.reshape(-1) for crystal in crystals])
-    flat = np.bincount(rows * N_ELEMENTS + numbers - 1, weights.astype(float), len(crystals) * N_ELEMENTS)
-    return np.asarray(flat, dtype=float).reshape(len(crystals), N_ELEMENTS)
 
 
 def _atomic_volumes(shares: FloatArray, volumes: FloatArray, crystals: FloatArray) -> FloatArray:
