@@ -190,7 +190,10 @@ class InfinitelyConnectedAttention(nn.Module):
         slots, width = part.neighbors.shape[1:]
         heads, channels = query.shape[1], query.shape[3]
         step = max(1, EDGES_PER_CHUNK // width)
-        values, moments = [], []
+        # one table for the results of all chunks: small ones kept between large temporary tables fragment the memory,
+        # 7 GiB for 100,000 atoms
+        values = query.new_empty(len(part.neighbors), slots, heads, channels)
+        moments = query.new_empty(0)
         for bin, neighbors in enumerate(part.neighbors):
             for start in range(0, slots, step):
                 own = slice(start, start + step)
@@ -203,10 +206,12 @@ class InfinitelyConnectedAttention(nn.Module):
                 logits = torch.addcmul(products, decay[bin, :, own], edges.squared_distances[0], value=-1)
                 weights = logits.softmax(dim=2)  # (H, R, M)
                 found = torch.bmm(weights.flatten(0, 1)[:, None], near_values).view(heads, -1, channels)
-                values.append(found.transpose(0, 1))
-                moments.append(self._moments(logits[None], weights[None], edges)[0])
-        shape = (len(part.neighbors), slots, heads, -1)
-        return torch.cat(values).view(shape), torch.cat(moments).view(shape)
+                values[bin, own] = found.transpose(0, 1)
+                own_moments = self._moments(logits[None], weights[None], edges)[0]  # (R, H, K')
+                if not len(moments):
+                    moments = query.new_empty(*values.shape[:3], own_moments.shape[-1])
+                moments[bin, own] = own_moments
+        return values, moments
 
     def _rho(self, query: Tensor) -> Tensor:
         """Return rho(u) = r0^2 / sigma^2 of each atom and head, (N, H) [M3]; query (N, H, d)."""
