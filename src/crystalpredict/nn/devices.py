@@ -12,7 +12,8 @@ from crystalpredict.errors import UsageError
 BYTES_PER_ATOM = 100_000  # GPU memory of a prediction, at 6 Å and the paper's widths, with a margin
 CPU_BATCH_ATOMS = 1000  # fit into the caches of a CPU
 MAX_GPU_BATCH_ATOMS = 16_384  # larger batches are not faster
-# in /dev, of NVIDIA's driver, also on Jetson and in WSL; of AMD's, whose GPUs torch calls cuda too
+DEVICE_FILES = Path("/dev")
+# of NVIDIA's driver, also on Jetson and in WSL; of AMD's, whose GPUs torch calls cuda too
 GPU_FILES = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "dxg", "kfd")
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _may_have_gpu() -> bool:
         return False
     if sys.platform != "linux":
         return True
-    return any(any(Path("/dev").glob(name)) for name in GPU_FILES)
+    return any(any(DEVICE_FILES.glob(name)) for name in GPU_FILES)
 
 
 def max_batch_atoms(device: torch.device) -> int:
