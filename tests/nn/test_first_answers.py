@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.nn import devices, first_answers
 from crystalpredict.nn.devices import choose_device, runs_on_cpu
 from crystalpredict.nn.first_answers import EDGES_OF_A_CRYSTAL, MOST_EDGES, FirstAnswers
+from crystalpredict.nn.weights import Weights
 from tests.sample_crystals import random_crystal
 
 CRYSTAL = random_crystal(0, n_atoms=12)
@@ -48,16 +50,16 @@ def test_many_sources_need_torch_at_once(checkpoint: Checkpoint) -> None:
 
 
 @pytest.mark.usefixtures("without_torch")
-def test_an_ensemble_needs_torch_sooner() -> None:
-    ensemble = load_checkpoint(find_model("crystalformer-mp-ensemble"))
-    assert FirstAnswers(ensemble.source, "cpu").left == MOST_EDGES // 3
+@pytest.mark.parametrize(("name", "times"), [("crystalformer-mp-ensemble", 3), ("crystalframer-elastic", 16)])
+def test_larger_networks_need_torch_sooner(name: str, times: int) -> None:
+    assert FirstAnswers(load_checkpoint(find_model(name)).source, "cpu").left == MOST_EDGES // times
 
 
 @pytest.mark.usefixtures("without_torch")
 def test_a_gpu_or_another_kind_of_network_needs_torch(checkpoint: Checkpoint) -> None:
-    framed = load_checkpoint(find_model("crystalframer-mp"))
     assert FirstAnswers(checkpoint.source, "cuda:0").network_for([EDGES]) is None
-    assert FirstAnswers(framed.source, "cpu").network_for([EDGES]) is None
+    dual = Weights(replace(checkpoint.config, attention="dual"), {})
+    assert FirstAnswers(dual, "cpu").network_for([EDGES]) is None
 
 
 def test_torch_computes_if_it_is_imported_already(checkpoint: Checkpoint) -> None:

@@ -24,7 +24,7 @@ from crystalpredict.nn.weights import Weights, shapes_of
 from tests.sample_crystals import batch_of, random_crystal, rock_salt, supercell
 
 TOLERANCE = 1e-5  # in standardised units
-SERVED = ["crystalformer-mp", "crystalformer-mp-ensemble", "crystalformer-mp-unrelaxed"]
+SERVED = list(bundled_models())
 SMALL = ModelConfig(blocks=2, width=24, heads=3, feedforward=40, radial_basis=16, readout=20, outputs=3)
 
 
@@ -51,14 +51,15 @@ def crystals() -> list[Crystal]:
     ]  # fmt: skip
 
 
-def lists_of(found: list[Crystal], radius: float, *, merge: bool) -> list[Neighbors]:
-    edges = [find_neighbors(each.lattice, each.positions, radius) for each in found]
-    return merge_equivalent(found, edges, radius) if merge else edges
+def lists_of(found: list[Crystal], config: ModelConfig, *, merge: bool) -> list[Neighbors]:
+    radius = config.radius
+    edges = [find_neighbors(each.lattice, each.positions, radius, vectors=config.vectors) for each in found]
+    return merge_equivalent(found, edges, radius) if merge else edges  # not with vectors
 
 
 def assert_same(checkpoint: Checkpoint, found: list[Crystal], *, merge: bool) -> None:
     network = NumpyNetwork(checkpoint.source)
-    edges = lists_of(found, checkpoint.config.radius, merge=merge)
+    edges = lists_of(found, checkpoint.config, merge=merge)
     arrays, tensors = arrays_of(found, edges), collate(found, edges)
     with torch.no_grad():
         states, features = checkpoint.model.encode(tensors).numpy(), checkpoint.model.features(tensors)
@@ -79,11 +80,11 @@ def test_numpy_repeats_every_bundled_network_that_it_serves(name: str, merge: bo
 
 
 def test_which_bundled_networks_numpy_serves() -> None:
-    configs = {name: load_checkpoint(model.folder).config for name, model in bundled_models().items()}
-    assert [name for name, config in configs.items() if can_compute(config)] == SERVED
-    framed = Weights(configs["crystalframer-mp"], {})
-    with pytest.raises(ValueError, match="framed"):
-        NumpyNetwork(framed)
+    assert all(can_compute(load_checkpoint(model.folder).config) for model in bundled_models().values())
+    dual = replace(SMALL, heads=2, attention="dual")
+    assert not can_compute(dual)
+    with pytest.raises(ValueError, match="dual"):
+        NumpyNetwork(Weights(dual, {}))
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -92,21 +93,29 @@ def test_numpy_repeats_golden_outputs(name: str) -> None:
     checkpoint, examples = load_checkpoint(folder), read_golden(folder).crystals
     found = [Crystal.ordered(*(np.array(part) for part in (e.lattice, e.positions, e.numbers))) for e in examples]
     network = NumpyNetwork(checkpoint.source)
-    outputs = network.readout(network.features(arrays_of(found, lists_of(found, 6.0, merge=False))))
+    outputs = network.readout(network.features(arrays_of(found, lists_of(found, checkpoint.config, merge=False))))
     assert np.abs(outputs - [e.outputs for e in examples]).max() < GOLDEN_TOLERANCE
 
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"radial_basis": 0}, {"members": 3}, {"rho_bound": 0.3, "rho_slope": 0.7, "r0": 1.1, "radius": 4.0}],
+    [
+        {},
+        {"radial_basis": 0},
+        {"members": 3},
+        {"rho_bound": 0.3, "rho_slope": 0.7, "r0": 1.1, "radius": 4.0},
+        {"attention": "framed", "radius": 5.0, "radial_factor": 0.7, "direction_factor": 1.3},
+        {"attention": "framed", "radial_basis": 0, "direction_basis": 12, "direction_width": 2.0, "radius": 5.0},
+    ],
     ids=str,
 )
 def test_numpy_repeats_networks_of_other_shapes(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     config = replace(SMALL, **change)
     network = network_of(config).eval()
+    some = batch_of(rock_salt(), random_crystal(2), radius=config.radius, vectors=True).to("cpu", torch.float32)
     for member in getattr(network, "networks", [network]):
-        member.fit_width_norm(batch_of(rock_salt(), random_crystal(2), radius=config.radius).to("cpu", torch.float32))
+        member.fit_width_norm(some)
         torch.nn.init.normal_(member.readout[2].weight)
     weights = Weights(config, {name: value.numpy() for name, value in network.state_dict().items()})
     checkpoint = Checkpoint("new", weights, (), np.zeros(3), np.ones(3), {})

@@ -16,6 +16,7 @@ from crystalpredict.nn.weights import Weights
 # network take on the same core (2.1 s). On one core torch would be quicker in total only from some millions on, on 16
 # from 700,000 on.
 MOST_EDGES = 600_000
+DIRECTIONS = 4  # times as long for an edge, with directions
 PAIRS_PER_EDGE = 16  # of atoms of one crystal, whose products take as long as an edge
 EDGES_OF_A_CRYSTAL = 250  # typical, in files of the Materials Project's structures: 4.5 listed atoms with 55 neighbours
 
@@ -33,7 +34,7 @@ class FirstAnswers:
         self.weights: Weights | None = None
         if isinstance(source, Weights) and can_compute(source.config) and runs_on_cpu(device):
             self.weights = source
-            self.left = MOST_EDGES // source.config.members
+            self.left = MOST_EDGES // (source.config.members * (DIRECTIONS if source.config.vectors else 1))
         self.network: NumpyNetwork | None = None
 
     def network_for(self, neighbors: Sequence[Neighbors]) -> NumpyNetwork | None:

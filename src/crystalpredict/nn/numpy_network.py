@@ -1,8 +1,8 @@
 """The networks in NumPy, for the first answer: a few crystals are predicted in less time than torch takes to import.
 
 It is a reading of the classes in torch, which decide what a network is: the same names, sections of docs/method.md and
-functions of `crystalpredict.nn.terms`, and tests compare every number. It has no gradients and knows attention in real
-space only.
+functions of `crystalpredict.nn.terms`, and tests compare every number. It has no gradients, and no attention in
+reciprocal space.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from crystalpredict.nn.bins import Arrays
 from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.gaussians import product_coefficients
+from crystalpredict.nn.numpy_frames import direction_moments, directions_of, frames_of
 from crystalpredict.nn.terms import (
     MAX_PSI_EXPONENT,
     decay_of,
@@ -39,6 +41,7 @@ class Geometry(NamedTuple):
             products of these slots with all slots, (G, H, R, T), for each head, (G, R, H, M).
         squared_distances: Å^2, (G, T, 1, M).
         basis: psi of each edge, (G, T, M, K').
+        directions: unit vectors of the edges, (G, T, M, 3); None unless the network uses directions.
     """
 
     shape: tuple[int, int]
@@ -46,13 +49,14 @@ class Geometry(NamedTuple):
     chunks: list[tuple[slice, NDArray[np.int64]]]
     squared_distances: Floats
     basis: Floats
+    directions: Floats | None
 
 
 class NumpyNetwork:
     """A network, or ensemble, that computes what `Crystalformer` or `Ensemble` does, in single precision."""
 
     def __init__(self, weights: Weights) -> None:
-        """Take the weights of a network with attention in real space."""
+        """Take the weights of a network whose attention is in real space, with directions or without."""
         self.config = weights.config
         if not can_compute(self.config):
             raise ValueError(f"NumPy does not compute networks with {self.config.attention} attention")
@@ -80,11 +84,11 @@ class NumpyNetwork:
 
 def can_compute(config: ModelConfig) -> bool:
     """Return whether NumPy computes networks of this kind."""
-    return config.attention == "real"
+    return config.attention in ("real", "framed")
 
 
 def geometry_of(batch: Arrays, config: ModelConfig) -> list[Geometry]:
-    """Return places, squared distances and radial basis of the edges of each part."""
+    """Return places, squared distances, radial basis and directions of the edges of each part."""
     found, start = [], 0
     for part in batch.parts:
         bins, slots, _ = part.neighbors.shape
@@ -94,7 +98,8 @@ def geometry_of(batch: Arrays, config: ModelConfig) -> list[Geometry]:
         end = start + bins * slots
         squares = np.square(part.distances)[:, :, None]
         basis = radial_basis(part.distances, config)
-        found.append(Geometry((bins, slots), slice(start, end), chunks, squares, basis))
+        directions = directions_of(part.vectors) if config.vectors and part.vectors is not None else None
+        found.append(Geometry((bins, slots), slice(start, end), chunks, squares, basis, directions))
         start = end
     return found
 
@@ -124,6 +129,27 @@ class _Member:
     def __init__(self, weights: Weights) -> None:
         self.config = weights.config
         self.weights = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
+        config, gaussians = self.config, np.empty((0, 0, 1))
+        if config.attention == "framed":
+            rounding = float(np.finfo(np.float32).eps)
+            gaussians = product_coefficients(config.direction_basis, config.direction_width, rounding)
+        self.terms = gaussians.shape[:2]  # I, J
+        self.gaussians = gaussians.reshape(-1, gaussians.shape[2]).astype(np.float32)  # (L, direction basis)
+        self.moments = radial_columns(config) + 3 * len(self.gaussians)
+        names = (f"blocks.{number}.attention" for number in range(config.blocks))
+        self.encodings = {name: self._encoding(name) for name in names}
+
+    def _encoding(self, name: str) -> Floats:
+        """Return what moments (H, N, K' + 3 L) are multiplied by to encode values, (H, K' + 3 L, d)."""
+        config, columns = self.config, radial_columns(self.config)
+        found = np.empty((config.heads, self.moments, config.width // config.heads), dtype=np.float32)
+        if columns:
+            found[:, :columns] = self.weights[f"{name}.radial_weights"][..., :columns].swapaxes(1, 2)
+        if config.attention == "framed":
+            weights = config.direction_factor * self.weights[f"{name}.direction_weights"] @ self.gaussians.T
+            found[:, :columns] *= config.radial_factor
+            found[:, columns:] = weights.transpose(1, 0, 3, 2).reshape(config.heads, -1, found.shape[2])
+        return found
 
     def readout(self, features: Floats) -> Floats:
         return self._two_layers("readout", features)
@@ -154,16 +180,16 @@ class _Member:
         decay = decay_of(rho_of(argument, self.weights[f"{name}.width_norm"], _elu, config), config)
         projected[:, 0] *= projected.shape[-1] ** -0.5
         heads = np.empty_like(projected[:, 0])  # (N, H, d)
-        moments = np.empty((len(state), config.heads, radial_columns(config)), dtype=heads.dtype)
+        moments = np.empty((len(state), config.heads, self.moments), dtype=heads.dtype)
         for part in geometry:
-            _attend(projected[part.slots], decay[part.slots], part, heads[part.slots], moments[part.slots])
-        if config.radial_basis:
-            weights = self.weights[f"{name}.radial_weights"][..., : moments.shape[-1]]  # (H, d, K')
-            heads += np.matmul(moments.transpose(1, 0, 2), weights.transpose(0, 2, 1)).transpose(1, 0, 2)
+            _attend(projected[part.slots], decay[part.slots], part, heads[part.slots], moments[part.slots], self.terms)
+        heads += np.matmul(moments.swapaxes(0, 1), self.encodings[name]).swapaxes(0, 1)
         return self._linear(f"{name}.output", heads.reshape(len(state), -1))
 
 
-def _attend(projected: Floats, decay: Floats, part: Geometry, heads: Floats, moments: Floats) -> None:
+def _attend(
+    projected: Floats, decay: Floats, part: Geometry, heads: Floats, moments: Floats, terms: tuple[int, ...]
+) -> None:
     """Fill in weighted values and moments of the G T slots of a part.
 
     Args:
@@ -171,7 +197,8 @@ def _attend(projected: Floats, decay: Floats, part: Geometry, heads: Floats, mom
         decay: (G T, H).
         part: its geometry.
         heads: for the weighted values, (G T, H, d).
-        moments: for sum_e p_e psi(d_e), (G T, H, K').
+        moments: for sum_e p_e psi(d_e), and those of directions, (G T, H, K' + 3 L).
+        terms: I, J, with L = I J; 0 without directions.
     """
     query, key, value = projected.reshape(*part.shape, *projected.shape[1:]).transpose(2, 0, 3, 1, 4)  # (G, H, T, d)
     decay, heads, moments = (each.reshape(*part.shape, *each.shape[1:]) for each in (decay, heads, moments))
@@ -180,12 +207,21 @@ def _attend(projected: Floats, decay: Floats, part: Geometry, heads: Floats, mom
         logits = np.take(products, places)  # (G, R, H, M)
         logits -= decay[:, own, :, None] * part.squared_distances[:, own]
         logits -= logits.max(axis=3, keepdims=True)
-        weights = np.exp(logits, out=logits)
+        weights = np.exp(logits)
         weights /= weights.sum(axis=3, keepdims=True)
         # the images of an atom have the same value, so their weights are summed first
         sums = np.bincount(places.ravel(), weights.ravel(), products.size).astype(weights.dtype)
         heads[:, own] = (sums.reshape(products.shape) @ value).transpose(0, 2, 1, 3)
-        moments[:, own] = weights @ part.basis[:, own]
+        moments[:, own, :, : part.basis.shape[3]] = weights @ part.basis[:, own]
+        if part.directions is not None:
+            shape = weights.shape[:3]
+            one, two, three = (each.reshape(-1, *each.shape[2:]) for each in (logits, weights, part.directions[:, own]))
+            moments[:, own, :, part.basis.shape[3] :] = _direction_moments(one, two, three, *terms).reshape(*shape, -1)
+
+
+def _direction_moments(logits: Floats, weights: Floats, directions: Floats, coarse: int, fine: int) -> Floats:
+    """Return moments of directions, in the frames that attention chooses, (R, H, 3, I J); arguments as `frames_of`."""
+    return direction_moments(weights, directions, frames_of(logits, weights, directions), coarse, fine)
 
 
 def _elu(values: Floats) -> Floats:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     Array = TypeVar("Array", Tensor, NDArray[Any])
 
 MAX_PSI_EXPONENT = 46.0  # psi is at least exp(-46) = 1e-20: subnormal numbers make a step 3 times slower
+# of frames [M8]
+TIE_TOLERANCE = 1e-4  # difference of logits up to which edges are tied: more than rounding in single precision
+MIN_ONE_MINUS_COSINE = 1e-5  # lower bound of 1 - |cos| inside the logarithm
+COLLINEAR_COSINE = 0.9999  # from here on, two directions span no plane
+AXIS_WEIGHTS = (1.0, 1.3, 1.7)  # in the score of tied frames; different, so that each axis and its sign matter
+MIN_LENGTH = 1e-3  # that a vector is divided by, Å for an edge
 
 
 def radial_columns(config: ModelConfig) -> int:
