@@ -31,7 +31,8 @@ from crystalpredict.io.cif import read_plain_cif
 from crystalpredict.io.entries import Entry
 from crystalpredict.io.reader import CHUNK_FILES, read_chunk, windows_of
 from crystalpredict.nn import Crystalformer
-from crystalpredict.nn.batch import MISSING_DISTANCE, batches_of
+from crystalpredict.nn.batch import batches_of
+from crystalpredict.nn.bins import MISSING_DISTANCE
 from crystalpredict.prediction.predictor import PART_ATOMS, Predictor, load_model
 from crystalpredict.prediction.writers import CsvWriter
 from tests.brute_force import network

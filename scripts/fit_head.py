@@ -82,7 +82,7 @@ def main() -> None:
             before = np.abs(rest[parts[1]]).mean() * checkpoint.deviation[column]
             errors = np.abs(head(inputs[1])[:, 0].numpy() - rest[parts[1]]) * checkpoint.deviation[column]
         model = with_head(checkpoint.model, head, column, dict(zip(bases, slopes[:-1], strict=True)), slopes[-1])
-        checkpoint = replace(checkpoint, model=model)
+        checkpoint = replace(checkpoint, source=model)
         print(f"{names[column]}: error {errors.mean():.4f}, {before:.4f} without the head, on the trained scale")
     save_changed(checkpoint, options.folder)
 
@@ -99,7 +99,7 @@ def with_output(checkpoint: Checkpoint, prop: Property, table: CrystalTable) -> 
     model = Crystalformer(replace(checkpoint.model.config, outputs=len(checkpoint.properties) + 1)).eval()
     model.load_state_dict(state)
     return replace(
-        checkpoint, model=model, properties=(*checkpoint.properties, prop),
+        checkpoint, source=model, properties=(*checkpoint.properties, prop),
         mean=np.concatenate([checkpoint.mean, mean]), deviation=np.concatenate([checkpoint.deviation, deviation]),
     )  # fmt: skip
 

@@ -4,7 +4,8 @@ import torch
 
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.crystals.neighbors import find_neighbors
-from crystalpredict.nn.batch import MIN_SLOTS, collate, pack, split_by_atoms
+from crystalpredict.nn.batch import collate
+from crystalpredict.nn.bins import MIN_SLOTS, pack, split_by_atoms
 from tests.sample_crystals import random_crystal
 
 

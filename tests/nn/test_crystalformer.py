@@ -3,7 +3,8 @@ import torch
 
 from crystalpredict._schema import record
 from crystalpredict.nn import Crystalformer, ModelConfig, attention
-from crystalpredict.nn.attention import radial_basis, radial_columns
+from crystalpredict.nn.attention import radial_basis
+from crystalpredict.nn.terms import radial_columns
 from tests.sample_crystals import batch_of, random_crystal
 
 

@@ -142,7 +142,7 @@ def test_an_ensemble_predicts_the_mean_of_its_members(name: str, tmp_path: Path)
         torch.manual_seed(number)
         weights = {key: value + 0.1 * torch.randn_like(value) for key, value in alone.model.state_dict().items()}
         member.load_state_dict(weights)
-    checkpoint = replace(alone, model=ensemble.eval())
+    checkpoint = replace(alone, source=ensemble.eval())
     save_checkpoint(checkpoint, tmp_path / "all", [rock_salt(), random_crystal(3)], "# A card\n")
     loaded = load_checkpoint(tmp_path / "all")
     assert loaded.model.config == ensemble.config
@@ -150,7 +150,7 @@ def test_an_ensemble_predicts_the_mean_of_its_members(name: str, tmp_path: Path)
     assert json.loads((tmp_path / "all" / "config.json").read_text())["format_version"] == 3
     files = sorted(str(path) for path in (Path(__file__).parents[2] / "examples").glob("*.vasp"))
     together = Predictor(loaded, device="cpu").predict(files)
-    singly = [Predictor(replace(alone, model=member), device="cpu").predict(files) for member in ensemble.networks]
+    singly = [Predictor(replace(alone, source=member), device="cpu").predict(files) for member in ensemble.networks]
     for number, row in enumerate(together):
         values = [rows[number]["bandgap_eV"] for rows in singly]
         assert max(values) - min(values) > 1e-3
@@ -159,7 +159,7 @@ def test_an_ensemble_predicts_the_mean_of_its_members(name: str, tmp_path: Path)
     (features, *_), own = Predictor(loaded, device="cpu").embed(files), SMALL.width
     assert features.features.shape == (3 * own,)
     for number, member in enumerate(ensemble.networks):
-        (expected, *_) = Predictor(replace(alone, model=member), device="cpu").embed(files)
+        (expected, *_) = Predictor(replace(alone, source=member), device="cpu").embed(files)
         assert features.features[number * own : (number + 1) * own] == pytest.approx(expected.features, rel=1e-5)
 
 

@@ -54,6 +54,7 @@ def test_batches_are_halved_until_they_fit() -> None:
 DENSE = """
 import resource
 import numpy as np
+import torch
 from pymatgen.core import Lattice, Structure
 from crystalpredict import load_model
 

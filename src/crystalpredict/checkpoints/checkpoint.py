@@ -14,13 +14,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import pi
+from functools import cached_property
+from math import pi, prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
-import torch
+import safetensors
+from numpy.typing import NDArray
 
 from crystalpredict._files import write_atomically
 from crystalpredict._schema import damaged, read_checkpoint_file, read_json_file
@@ -39,8 +40,8 @@ from crystalpredict.crystals.cell import cell_error
 from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import CheckpointError
-from crystalpredict.nn import ModelConfig, Network, network_of
-from crystalpredict.nn.batch import collate
+from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.weights import Weights, shapes_of
 from crystalpredict.properties import Property
 from crystalpredict.uncertainty.applicability import Domain
 from crystalpredict.uncertainty.calibration import (
@@ -51,7 +52,12 @@ from crystalpredict.uncertainty.calibration import (
     domain_to_bytes,
 )
 
-WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+if TYPE_CHECKING:
+    import torch
+
+    from crystalpredict.nn.ensemble import Network
+
+WEIGHT_DTYPES = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}  # of files, and as NumPy reads them
 MAX_WEIGHT_BYTES = 8
 MAX_HEADER_BYTES = 2**20  # names and shapes in a file of tensors
 MAX_CALIBRATION_BYTES = 2**26
@@ -65,7 +71,7 @@ class Checkpoint:
 
     Attributes:
         name: of the folder.
-        model: network, or ensemble.
+        source: network, or ensemble, or the weights that make one.
         properties: of the outputs.
         mean: of the training labels on the trained scale, (outputs,).
         deviation: standard deviation of the training labels on the trained scale, (outputs,).
@@ -74,7 +80,7 @@ class Checkpoint:
     """
 
     name: str
-    model: Network
+    source: Network | Weights
     properties: tuple[Property, ...]
     mean: FloatArray
     deviation: FloatArray
@@ -82,6 +88,16 @@ class Checkpoint:
     calibration: Calibration | None = None
     training_domain: Domain | None = None
     """Of a fine-tuned model, whose calibration has none."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shape of the network."""
+        return self.source.config
+
+    @cached_property
+    def model(self) -> Network:
+        """Network, or ensemble, which is made of its weights when it is first asked for; that imports torch."""
+        return self.source.network() if isinstance(self.source, Weights) else self.source
 
     @property
     def domain(self) -> Domain | None:
@@ -116,17 +132,17 @@ class Checkpoint:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Return the checkpoint in a folder, in evaluation mode on the CPU.
+    """Return the checkpoint in a folder, in evaluation mode on the CPU; torch is not imported.
 
     Raises:
         CheckpointError: a file is missing, damaged, altered, or does not fit the others.
     """
     config = read_config(folder)
     properties, mean, deviation = properties_of(config.properties)
-    model = _read_network(folder / "model.safetensors", config.weights_sha256, config.model)
+    weights = _read_weights(folder / "model.safetensors", config.weights_sha256, config.model)
     calibration = _read_calibration(folder / CALIBRATION_FILE, config.calibration_sha256, config.model)
     domain = _read_domain(folder / DOMAIN_FILE, config.training.get("domain_sha256"), config.model)
-    return Checkpoint(folder.name, model, properties, mean, deviation, config.training, calibration, domain)
+    return Checkpoint(folder.name, weights, properties, mean, deviation, config.training, calibration, domain)
 
 
 def properties_of(entries: Sequence[TrainedProperty]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
@@ -144,17 +160,17 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
         golden: ordered crystals whose outputs are saved in golden.json.
         card: text of README.md.
     """
-    weights = safetensors.torch.save({k: v.contiguous().cpu() for k, v in checkpoint.model.state_dict().items()})
+    from safetensors.torch import save
+
+    weights = save({k: v.contiguous().cpu() for k, v in checkpoint.model.state_dict().items()})
     entries = [
         property_record(prop) | {"mean": float(mean), "deviation": float(deviation)}
         for prop, mean, deviation in zip(checkpoint.properties, checkpoint.mean, checkpoint.deviation, strict=True)
     ]
     config: dict[str, Any] = {
-        "format_version": format_version(
-            checkpoint.model.config, checkpoint.properties, unrelaxed=checkpoint.unrelaxed
-        ),
+        "format_version": format_version(checkpoint.config, checkpoint.properties, unrelaxed=checkpoint.unrelaxed),
         "crystalpredict": __version__,
-        "model": checkpoint.model.config.to_dict(),
+        "model": checkpoint.config.to_dict(),
         "properties": entries,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "training": {name: fact for name, fact in checkpoint.training.items() if name != "domain_sha256"},
@@ -204,7 +220,7 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
     Raises:
         CheckpointError: the difference exceeds GOLDEN_TOLERANCE, or golden.json is damaged.
     """
-    examples, config = read_golden(folder).crystals, checkpoint.model.config
+    examples, config = read_golden(folder).crystals, checkpoint.config
     try:
         for number, example in enumerate(examples):
             if len(example.outputs) != config.outputs:
@@ -232,6 +248,10 @@ def _golden_crystal(number: int, example: GoldenCrystal) -> Crystal:
 
 def network_outputs(model: Network, crystals: Sequence[Crystal]) -> FloatArray:
     """Return standardised outputs (B, outputs) of one batch, on the device and in the precision of the model."""
+    import torch
+
+    from crystalpredict.nn.batch import collate
+
     weight, config = next(model.parameters()), model.config
     edges = [
         find_neighbors(crystal.lattice, crystal.positions, config.radius, vectors=config.vectors)
@@ -279,26 +299,29 @@ def _read_verified(path: Path, max_bytes: int, expected: str) -> bytes:
     return content
 
 
-def _read_network(path: Path, expected: str, config: ModelConfig) -> Network:
-    """Return the network with the weights of a safetensors file of a given sha256."""
+def _read_weights(path: Path, expected: str, config: ModelConfig) -> Weights:
+    """Return the weights in a safetensors file of a given sha256, which fit the network of a config."""
     content = _read_verified(path, 2 * MAX_WEIGHT_BYTES * config.least_weights + MAX_HEADER_BYTES, expected)
     try:
-        tensors = safetensors.torch.load(content)
-    except Exception as error:  # such as a KeyError for a type that torch does not have
+        tensors = dict(safetensors.deserialize(content))  # type: ignore[no-untyped-call]
+    except Exception as error:
         raise damaged(path, ValueError("not a readable safetensors file")) from error
-    # before memory is allocated for the network; `meta` tensors would not need memory, but import SymPy
-    if sum(value.numel() for value in tensors.values()) < config.least_weights:
+    # before a table of all names is made, which a config from anywhere can make long
+    if sum(prod(t["shape"]) for t in tensors.values()) < config.least_weights or len(tensors) < config.least_tensors:
         raise CheckpointError(f"{path}: does not fit the model in config.json, which has more weights")
-    with torch.device("cpu"):
-        model = network_of(config).float()  # the defaults of the caller may be others
-    wanted, found = ({name: tuple(value.shape) for name, value in own.items()} for own in (model.state_dict(), tensors))
+    wanted, found = shapes_of(config), {name: tuple(tensor["shape"]) for name, tensor in tensors.items()}
     if wanted != found:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}")
-    for name, value in tensors.items():
-        if value.dtype not in WEIGHT_DTYPES:
-            raise CheckpointError(f"{path}: {name} has the type {value.dtype}, which weights cannot have")
-        if not torch.isfinite(value).all():
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, tensor in tensors.items():
+        kind = tensor["dtype"]
+        if kind not in WEIGHT_DTYPES:
+            raise CheckpointError(f"{path}: {name} has the type {kind}, which weights cannot have")
+        array = np.frombuffer(tensor["data"], dtype=WEIGHT_DTYPES[kind])
+        if kind == "BF16":  # the upper half of a number in single precision
+            array = (array.astype("<u4") << 16).view("<f4")
+        if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite: the training failed")
-    model.load_state_dict(tensors)
-    return model.eval()
+        arrays[name] = array.reshape(wanted[name])
+    return Weights(config, arrays)

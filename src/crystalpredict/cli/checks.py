@@ -111,7 +111,7 @@ def _prediction(model: str | None, device: str) -> str:
     started = time.perf_counter()
     predictor = load_model(model, device)
     loaded = time.perf_counter()
-    config = predictor.model.config
+    config = predictor.config
     entries = read_chunk([Inline("NaCl", ROCK_SALT)], config.radius, merge=True, vectors=config.vectors)
     (row,) = predictor.stream(entries)
     ended = time.perf_counter()

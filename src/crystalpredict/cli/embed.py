@@ -108,7 +108,7 @@ def embed(
             if not rows:
                 raise
             interrupted, failure = True, error
-        width = predictor.model.config.features
+        width = predictor.config.features
         place = path_of_result(output, interrupted=interrupted)
         write(rows, place, kind, width, per_atom=per_atom)
         if not quiet:

@@ -7,8 +7,10 @@ vesin is not installed.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from types import ModuleType
 
 import numpy as np
 
@@ -277,12 +279,29 @@ def _have_vesin() -> bool:
     return importlib.util.find_spec("vesin") is not None
 
 
+@cache
+def _vesin() -> ModuleType:
+    """Import vesin without the libraries whose arrays it takes too: torch alone is seconds and 200 MB.
+
+    The copy is ours. One that the caller imports knows these libraries.
+    """
+    if "vesin" in sys.modules:
+        return sys.modules["vesin"]
+    absent: dict[str, ModuleType | None] = {name: None for name in ("torch", "ase", "cupy") if name not in sys.modules}
+    sys.modules.update(absent)  # type: ignore[arg-type]  # None: cannot be imported
+    try:
+        import vesin
+
+        return vesin  # type: ignore[no-any-return]
+    finally:
+        for name in [name for name in sys.modules if name in absent or name.partition(".")[0] == "vesin"]:
+            del sys.modules[name]
+
+
 def vesin_pairs(lattice: FloatArray, positions: FloatArray, radius: float, *, vectors: bool = False) -> Pairs:
     """Return the pairs within a radius, Å, by vesin's cell list; the time is linear in the number of atoms."""
-    import vesin
-
     threads = 1 if len(positions) < MIN_ATOMS_THREADED_SEARCH else 0  # 0: one for each core
-    finder = vesin.NeighborList(cutoff=radius, full_list=False, n_threads=threads)
+    finder = _vesin().NeighborList(cutoff=radius, full_list=False, n_threads=threads)
     pairs, lengths, *rest = finder.compute(positions, lattice, periodic=True, quantities="PdD" if vectors else "Pd")
     pairs = pairs.astype(np.int64)
     if len(lengths) and lengths.max() >= radius:

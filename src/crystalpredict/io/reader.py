@@ -80,6 +80,7 @@ class Reader:
         self.chunks = chunks_of(chain(first, sources))
         self.waiting: deque[tuple[Future[list[Entry]], int]] = deque()
         self.pool: Workers | None = None
+        self.ahead = 0  # sources that workers have been given
         if jobs > 1 and (len(first) >= MIN_SOURCES_FOR_WORKERS or sum(map(bytes_of, first)) > MAX_BYTES_AHEAD):
             # a fork is fastest, but unsafe in a process with threads, which torch starts
             quick = sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1
@@ -119,6 +120,7 @@ class Reader:
             assert self.pool is not None
             chunk, weight = found
             self.waiting.append((self.pool.submit(chunk), weight))
+            self.ahead += len(chunk)
             size += weight
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -298,7 +297,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _begin_worker(parent: int) -> None:
-    """Prepare a reader process: no Ctrl-C, low priority, end with the parent, no torch, no working directory."""
+    """Prepare a reader process: no Ctrl-C, low priority, end with the parent, no working directory."""
     leave_working_directory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent handles it like Ctrl-C
@@ -306,11 +305,6 @@ def _begin_worker(parent: int) -> None:
         os.nice(5)  # readers are usually ahead of the network
     with suppress(RuntimeError):  # no thread available: the parent reports it
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if "torch" not in sys.modules:  # vesin would import it: seconds and 200 MB that a reader does not need
-        sys.modules["torch"] = None  # type: ignore[assignment]
-        with suppress(ImportError):
-            import vesin  # noqa: F401
-        del sys.modules["torch"]
     gc.freeze()
     gc.enable()  # the parent disabled it; parsers leave reference cycles
 

@@ -15,10 +15,17 @@ from torch.nn import functional as F
 
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.terms import (
+    MAX_PSI_EXPONENT,
+    decay_of,
+    radial_columns,
+    radial_offsets,
+    rho_of,
+    width_argument,
+)
 
 MAX_DENSE_SLOTS = 384  # of a bin; in a larger one q.k is computed for neighbours only, at a cost linear in the atoms
 EDGES_PER_CHUNK = 2**13  # whose keys and values are gathered at a time in a larger bin
-MAX_PSI_EXPONENT = 46.0  # psi is at least exp(-46) = 1e-20: subnormal numbers make a step 3 times slower
 
 
 class Waves(NamedTuple):
@@ -61,19 +68,6 @@ class Geometry(NamedTuple):
         return Geometry(self.neighbors[bin, None, own], self.squared_distances[bin, None, :, own], basis, directions)
 
 
-def radial_columns(config: ModelConfig) -> int:
-    """Return K', the number of basis functions that matter: those with a centre up to 4 widths beyond the radius."""
-    if config.radial_basis == 0:
-        return 0
-    spacing = config.r_max / config.radial_basis
-    return min(config.radial_basis, int((config.radius + 4 * spacing) / spacing))
-
-
-def bytes_per_edge(config: ModelConfig) -> int:
-    """Return the memory of a prediction per edge, padding included: index, length, radial basis, tables of heads."""
-    return 40 + 4 * radial_columns(config) + 16 * config.heads + (60 if config.vectors else 0)
-
-
 def radial_basis(distances: Tensor, config: ModelConfig) -> Tensor:
     """Return psi_k(r) = exp(-(r - mu_k)^2 / 2 s^2), (..., K'), with mu_k = k s, s = r_max / K, k = 1..K' [M4].
 
@@ -81,10 +75,8 @@ def radial_basis(distances: Tensor, config: ModelConfig) -> Tensor:
         distances: r, Å, (...).
         config: of the network.
     """
-    scale = 0.5**0.5
-    spacing = config.r_max / config.radial_basis
-    centres = torch.arange(1, radial_columns(config) + 1, device=distances.device, dtype=distances.dtype) * scale
-    offsets = (distances * (scale / spacing))[..., None] - centres
+    numbers = torch.arange(1, radial_columns(config) + 1, device=distances.device, dtype=distances.dtype)
+    offsets = radial_offsets(distances, numbers, config)
     psi: Tensor = offsets.square_().clamp_(max=MAX_PSI_EXPONENT).neg_().exp_()
     return psi
 
@@ -139,7 +131,7 @@ class InfinitelyConnectedAttention(nn.Module):
 
     def _real_heads(self, projected: Tensor, rho: Tensor, geometry: Sequence[Geometry]) -> Tensor:
         """Return the sums over edges (N, H, d) of heads in real space; projected (N, 3, H, d), rho (N, H)."""
-        decay = rho / (2 * self.config.r0**2)  # 1 / 2 sigma^2
+        decay = decay_of(rho, self.config)
         query = projected[:, 0]
         scaled = torch.cat([query[:, None] * query.shape[-1] ** -0.5, projected[:, 1:]], dim=1)
         sizes = [part.neighbors.shape[0] * part.neighbors.shape[1] for part in geometry]
@@ -215,15 +207,7 @@ class InfinitelyConnectedAttention(nn.Module):
 
     def _rho(self, query: Tensor) -> Tensor:
         """Return rho(u) = r0^2 / sigma^2 of each atom and head, (N, H) [M3]; query (N, H, d)."""
-        config = self.config
-        scale, shift = self.width_norm
-        u = (self._width_argument(query) + shift) * scale
-        room = 1 - config.rho_bound
-        return room * F.elu(config.rho_slope / room * u) + 1
-
-    def _width_argument(self, query: Tensor) -> Tensor:
-        """Return q . w of each atom and head, (N, H), before normalisation; query (N, H, d)."""
-        return (query * self.width_weights).sum(dim=2)
+        return rho_of(width_argument(query, self.width_weights), self.width_norm, F.elu, self.config)
 
     @torch.no_grad()
     def fit_width_norm(self, state: Tensor, counts: Tensor) -> None:
@@ -236,7 +220,7 @@ class InfinitelyConnectedAttention(nn.Module):
             counts: atoms that each slot represents, (N,).
         """
         query = self.query_key_value(state)[:, : self.config.width].unflatten(1, (self.config.heads, -1))
-        argument = self._width_argument(query)  # (N, H)
+        argument = width_argument(query, self.width_weights)  # (N, H)
         weights = counts[:, None] / (counts.sum() * argument.shape[1])
         mean = (weights * argument).sum()
         deviation = (weights * (argument - mean) ** 2).sum().sqrt()

@@ -82,6 +82,11 @@ class ModelConfig:
         """Kind of equivalent atoms, which have equal states in the network: one of each kind is computed."""
         return {"real": "distances", "framed": "rotations"}.get(self.attention, "nothing")  # type: ignore[return-value]
 
+    def real_heads(self, block: int) -> int:
+        """Return how many heads of a block, counted from 0, are in real space."""
+        reciprocal = {"dual": self.heads // 2, "alternating": self.heads * (block % 2), "reciprocal": self.heads}
+        return self.heads - reciprocal.get(self.attention, 0)
+
     @property
     def features(self) -> int:
         """Number of features of a crystal, the input of the readout."""
@@ -96,6 +101,11 @@ class ModelConfig:
         block = width * (4 * width + 2 * self.feedforward + basis)
         readout = self.readout * (width + self.outputs)
         return self.members * (self.blocks * block + len(ELEMENTS) * width + readout)
+
+    @property
+    def least_tensors(self) -> int:
+        """Lower bound on the number of tensors that hold the weights."""
+        return self.members * self.blocks
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as a JSON object; keys of other attentions are left out if the attention is `real`."""

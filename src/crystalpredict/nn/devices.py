@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from crystalpredict.errors import UsageError
 BYTES_PER_ATOM = 100_000  # GPU memory of a prediction, at 6 Å and the paper's widths, with a margin
 CPU_BATCH_ATOMS = 1000  # fit into the caches of a CPU
 MAX_GPU_BATCH_ATOMS = 16_384  # larger batches are not faster
+DEVICE_FILES = Path("/dev")
+# of NVIDIA's driver, also on Jetson and in WSL; of AMD's, whose GPUs torch calls cuda too
+GPU_FILES = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "dxg", "kfd")
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +40,23 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def runs_on_cpu(name: str) -> bool:
+    """Return whether the device of a name is certainly the CPU; torch, which knows in every case, is not imported.
+
+    `auto` is the CPU where the system has no device of a GPU that torch could use; where it has one, torch decides.
+    """
+    return name == "cpu" or (name == "auto" and not _may_have_gpu())
+
+
+def _may_have_gpu() -> bool:
+    """Return False where there is certainly no CUDA or ROCm device: the drivers make one of these files for each."""
+    if sys.platform == "darwin":
+        return False
+    if sys.platform != "linux":
+        return True
+    return any(any(DEVICE_FILES.glob(name)) for name in GPU_FILES)
+
+
 def max_batch_atoms(device: torch.device) -> int:
     """Return the listed atoms of a batch for prediction: they fit the caches of a CPU, or half the free GPU memory."""
     import torch
@@ -44,6 +65,11 @@ def max_batch_atoms(device: torch.device) -> int:
         return CPU_BATCH_ATOMS
     free, _ = torch.cuda.mem_get_info(device)
     return max(CPU_BATCH_ATOMS, min(MAX_GPU_BATCH_ATOMS, free // 2 // BYTES_PER_ATOM))
+
+
+def no_busy_cores() -> int:
+    """Return 0: by default, no other process uses cores."""
+    return 0
 
 
 def free_memory() -> float:

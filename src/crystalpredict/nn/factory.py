@@ -16,12 +16,7 @@ def make_attention(config: ModelConfig, block: int) -> InfinitelyConnectedAttent
     """Return a new attention layer for a block, counted from 0."""
     if config.attention == "framed":
         return FramedAttention(config)
-    real_heads = {
-        "real": config.heads,
-        "dual": config.heads // 2,
-        "alternating": 0 if block % 2 else config.heads,
-        "reciprocal": 0,
-    }[config.attention]
+    real_heads = config.real_heads(block)
     if real_heads == config.heads:
         return InfinitelyConnectedAttention(config)
     return DualSpaceAttention(config, real_heads)

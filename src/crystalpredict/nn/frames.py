@@ -15,11 +15,8 @@ from torch import Tensor
 
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.chebyshev import ProductMoments
+from crystalpredict.nn.terms import AXIS_WEIGHTS, COLLINEAR_COSINE, MIN_LENGTH, MIN_ONE_MINUS_COSINE, TIE_TOLERANCE
 
-TIE_TOLERANCE = 1e-4  # difference of logits up to which edges are tied: more than rounding in single precision
-MIN_ONE_MINUS_COSINE = 1e-5  # lower bound of 1 - |cos| inside the logarithm
-COLLINEAR_COSINE = 0.9999  # from here on, two directions span no plane
-AXIS_WEIGHTS = (1.0, 1.3, 1.7)  # in the score of tied frames; different, so that each axis and its sign matter
 COSINES_PER_CHUNK = 2**16  # on a CPU, whose caches hold a few such tables
 GPU_CHUNK_FACTOR = 2**7  # larger chunks on a GPU, where launching a kernel is expensive
 
@@ -50,7 +47,7 @@ def directions_of(batch: CrystalBatch) -> list[Tensor]:
     for part in batch.parts:
         assert part.vectors is not None
         length = part.vectors.norm(dim=3, keepdim=True)
-        found.append(torch.where(length > 0, part.vectors / length.clamp(min=1e-3), 0.0))
+        found.append(torch.where(length > 0, part.vectors / length.clamp(min=MIN_LENGTH), 0.0))
     return found
 
 
@@ -164,5 +161,5 @@ def _split(step: int, rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, T
 def _frame(first: Tensor, second: Tensor) -> Tensor:
     """Return right-handed frames (q, 3, 3) with e_1 = first (q, 3) and e_2 in the plane of first and second (q, 3)."""
     across = second - (second * first).sum(dim=1, keepdim=True) * first
-    across = across / across.norm(dim=1, keepdim=True).clamp(min=1e-3)
+    across = across / across.norm(dim=1, keepdim=True).clamp(min=MIN_LENGTH)
     return torch.stack([first, across, torch.linalg.cross(first, across)], dim=1)

@@ -8,14 +8,10 @@ import numpy as np
 import torch
 
 from crystalpredict.crystals.crystal import Crystal, IntArray, Neighbors
-from crystalpredict.nn.batch import PART_ATOMS, CrystalBatch, collate, split_by_atoms
-from crystalpredict.nn.devices import is_out_of_memory
+from crystalpredict.nn.batch import CrystalBatch, collate
+from crystalpredict.nn.bins import PART_ATOMS, split_by_atoms
+from crystalpredict.nn.devices import is_out_of_memory, no_busy_cores
 from crystalpredict.nn.threads import BatchThreads
-
-
-def no_busy_cores() -> int:
-    """Return 0: by default, no other process uses cores."""
-    return 0
 
 
 def always_room(edges: int, batches: int) -> bool:

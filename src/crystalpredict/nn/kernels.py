@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from crystalpredict.nn.frames import AXIS_WEIGHTS, COLLINEAR_COSINE, MIN_ONE_MINUS_COSINE, TIE_TOLERANCE
+from crystalpredict.nn.terms import AXIS_WEIGHTS, COLLINEAR_COSINE, MIN_ONE_MINUS_COSINE, TIE_TOLERANCE
 
 COLUMNS = 64  # edges of an atom that a kernel sums over at a time
 

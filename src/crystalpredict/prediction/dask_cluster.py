@@ -80,7 +80,7 @@ def predict_sources(job: Job, sources: Sequence[Source]) -> list[Prediction]:
     """
     with _COMPUTING:
         predictor = _predictor(job)
-        config = predictor.model.config
+        config = predictor.config
         entries = []
         for source in sources:
             with _ended_after(job.seconds):

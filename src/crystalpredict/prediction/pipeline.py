@@ -140,9 +140,10 @@ class Pipeline:
                     self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty, hull=own,
                     relax=self.relaxation,
                 )  # fmt: skip
+                predictor.expect(reader.ahead)
                 self.on_load()
                 atoms = "equivalent atoms once" if self.merge and not vectors else "all atoms"
-                LOG.info("model %s, device %s, %s", predictor.checkpoint.name, predictor.device, atoms)
+                LOG.info("model %s, device %s, %s", predictor.checkpoint.name, predictor.device_name, atoms)
                 return predictor
 
             yield load, reader

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain, groupby, islice
 from os import PathLike, fspath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +16,17 @@ from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neigh
 from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Entry, entries_of_structures
 from crystalpredict.io.reader import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
-from crystalpredict.nn.attention import bytes_per_edge
-from crystalpredict.nn.batch import CrystalBatch
-from crystalpredict.nn.devices import choose_device, free_memory, max_batch_atoms
-from crystalpredict.nn.inference import no_busy_cores, run_in_batches
-from crystalpredict.nn.threads import BatchThreads
+from crystalpredict.nn.bins import arrays_of
+from crystalpredict.nn.devices import (
+    CPU_BATCH_ATOMS,
+    choose_device,
+    free_memory,
+    max_batch_atoms,
+    no_busy_cores,
+    runs_on_cpu,
+)
+from crystalpredict.nn.first_answers import FirstAnswers, quick_imports
+from crystalpredict.nn.terms import bytes_per_edge
 from crystalpredict.prediction.decoder import MAX_LOG_RATIO, SEE_UNRELAXED, OutputDecoder
 from crystalpredict.prediction.relaxation import (
     add_log_changes,
@@ -33,8 +40,12 @@ from crystalpredict.prediction.rows import Prediction as Prediction
 from crystalpredict.prediction.stability import Hull
 
 if TYPE_CHECKING:
+    import torch
     from pymatgen.core.structure import Structure
 
+    from crystalpredict.nn.batch import CrystalBatch
+    from crystalpredict.nn.ensemble import Network
+    from crystalpredict.nn.threads import BatchThreads
     from crystalpredict.prediction.relaxation_by_potential import Relaxation, Relaxer
 
 ALWAYS_FREE_BYTES = 2**29  # assumed to be free without a check
@@ -43,6 +54,8 @@ PART_ATOMS = 288  # padded together: more than in training, because more crystal
 
 class Predictor:
     """A model on a device, ready to predict; `load_model` makes one.
+
+    On a CPU NumPy computes the first crystals. As soon as torch would be quicker in all, its network is made.
 
     Attributes:
         columns: Names of the columns of `Prediction.values`, which end with their units.
@@ -59,23 +72,47 @@ class Predictor:
         hull: Hull | None = None,
         relax: Relaxation | None = None,
     ) -> None:
-        """Move the model to the device; arguments as for `load_model`. `batch_atoms` is halved if memory runs out."""
+        """Arguments as for `load_model`. `batch_atoms` is halved if memory runs out."""
         if relax and checkpoint.unrelaxed:
             raise UsageError(f"model {checkpoint.name} is for structures that are not relaxed: use another with relax")
         self.checkpoint = checkpoint
-        self.device = choose_device(device)
-        self.batch_atoms = batch_atoms or max_batch_atoms(self.device)
-        self.model = checkpoint.model.to(self.device).eval()
-        self.batch_threads = BatchThreads(self.device)
+        self.config = checkpoint.config
+        self.device_name = "cpu" if runs_on_cpu(device) else str(choose_device(device))
+        self.on_cpu = self.device_name == "cpu"
+        self.first_answers = FirstAnswers(checkpoint.source, self.device_name)
+        self.batch_atoms = batch_atoms or (CPU_BATCH_ATOMS if self.on_cpu else max_batch_atoms(self.device))
         self.busy = no_busy_cores
         self.relaxer: Relaxer | None = None
         if relax:
             from crystalpredict.prediction.relaxation_by_potential import Relaxer
 
-            self.relaxer = Relaxer(relax, checkpoint.model.config, str(self.device))
+            self.relaxer = Relaxer(relax, self.config, self.device_name)
         self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty, hull=hull)
         self.properties = self.decoder.properties
         self.columns = [prop.column for prop in self.properties]
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device of the network in torch."""
+        return choose_device(self.device_name)
+
+    @cached_property
+    def model(self) -> Network:
+        """The network in torch, which is imported and made when it is first needed."""
+        with quick_imports():
+            return self.checkpoint.model.to(self.device).eval()
+
+    @cached_property
+    def batch_threads(self) -> BatchThreads:
+        """The threads that compute batches by torch."""
+        from crystalpredict.nn.threads import BatchThreads
+
+        return BatchThreads(self.device)
+
+    def expect(self, sources: int) -> None:
+        """Import torch now, while others read, if so many sources are too many for NumPy."""
+        if not self.first_answers.expect(sources):
+            _ = self.model
 
     def predict(
         self, structures: Iterable[str | PathLike[str] | Structure], *, reduce: bool = True
@@ -188,29 +225,29 @@ class Predictor:
 
         Of these the numbers are not a number.
         """
-        outputs = np.full((len(crystals), self.model.config.outputs), np.nan)
-        features = np.full((len(crystals), self.model.config.features), np.nan)
+        outputs = np.full((len(crystals), self.config.outputs), np.nan)
+        features = np.full((len(crystals), self.config.features), np.nan)
 
-        def compute(rows: IntArray, batch: CrystalBatch) -> None:
-            found = self.model.features(batch)
-            features[rows], outputs[rows] = found.cpu().numpy(), self.model.readout(found).cpu().numpy()
+        def compute(rows: IntArray, network: Any, batch: Any) -> None:
+            found = network.features(batch)
+            features[rows], outputs[rows] = _array(found), _array(network.readout(found))
 
-        too_large = self._in_batches(crystals, neighbors, compute)
+        too_large = self._computed(crystals, neighbors, compute)
         return outputs, features, too_large
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
         crystals, neighbors, _ = self._crystals_of(entries)
         features: dict[int, FloatArray] = {}
 
-        def compute(rows: IntArray, batch: CrystalBatch) -> None:
+        def compute(rows: IntArray, network: Any, batch: Any) -> None:
             if per_atom:
-                atoms = self.model.encode(batch)[batch.crystals.argsort(stable=True)].cpu().numpy()
+                atoms = _array(network.encode(batch))[_array(batch.crystals).argsort(kind="stable")]
                 ends = np.cumsum([crystals[row].n_atoms for row in rows])  # empty slots come after
                 features.update(zip(rows.tolist(), np.split(atoms, ends)[:-1], strict=True))
             else:
-                features.update(zip(rows.tolist(), self.model.features(batch).cpu().numpy(), strict=True))
+                features.update(zip(rows.tolist(), _array(network.features(batch)), strict=True))
 
-        too_large = self._in_batches(crystals, neighbors, compute)
+        too_large = self._computed(crystals, neighbors, compute)
         rows = iter(range(len(crystals)))
         for entry in entries:
             found, numbers, error, notes = None, None, entry.error, entry.warnings
@@ -229,7 +266,8 @@ class Predictor:
     def _failure(self, edges: Neighbors, too_large: bool) -> str:
         """Return why a crystal that was read has no values."""
         if too_large:
-            return f"not enough memory on the {self.device.type} device for {edges.size} atoms: try another device"
+            device = self.device_name.partition(":")[0]
+            return f"not enough memory on the {device} device for {edges.size} atoms: try another device"
         return "the prediction is not a number: the cell is too unlike the training data"
 
     def _isolated(self, edges: Neighbors) -> tuple[str, ...]:
@@ -237,20 +275,37 @@ class Predictor:
         if edges.edge_counts.min() > 1:
             return ()
         isolated = int(edges.counts[edges.edge_counts == 1].sum())
-        return (f"{isolated} atoms have no neighbour within {self.model.config.radius:g} Å",)
+        return (f"{isolated} atoms have no neighbour within {self.config.radius:g} Å",)
 
-    def _in_batches(
-        self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]
+    def _computed(
+        self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, Any, Any], None]
     ) -> set[int]:
-        """Call `compute` with the indices and the batch of some crystals until all are computed.
+        """Call `compute` with the indices of some crystals, a network and its batch of them until all are computed.
+
+        Network and batch are either those of NumPy or those of torch.
 
         Returns:
             Indices of the crystals that do not fit into memory.
         """
+        if not crystals:
+            return set()
+        if network := self.first_answers.network_for(neighbors):
+            with np.errstate(all="ignore"):  # what is not finite is reported
+                compute(np.arange(len(crystals)), network, arrays_of(crystals, neighbors, part_atoms=PART_ATOMS))
+            return set()
+        model = self.model
+        return self._in_batches(crystals, neighbors, lambda rows, batch: compute(rows, model, batch))
+
+    def _in_batches(
+        self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]
+    ) -> set[int]:
+        """Call `compute` with the indices and torch's batch of some crystals until all are computed, as `_computed`."""
+        from crystalpredict.nn.inference import run_in_batches
+
         too_large, self.batch_atoms = run_in_batches(
             crystals, neighbors, lambda rows, batch: compute(rows, batch.to(self.device)), self.batch_threads,
             batch_atoms=self.batch_atoms, busy_cores=self.busy,
-            part_atoms=PART_ATOMS if self.device.type == "cpu" else self.batch_atoms, has_room=self._has_room,
+            part_atoms=PART_ATOMS if self.on_cpu else self.batch_atoms, has_room=self._has_room,
         )  # fmt: skip
         return too_large
 
@@ -259,16 +314,16 @@ class Predictor:
 
         Always True on a GPU, where a batch that does not fit raises an error.
         """
-        if self.device.type != "cpu":
+        if not self.on_cpu:
             return True
-        needed = edges * bytes_per_edge(self.model.config) * batches
+        needed = edges * bytes_per_edge(self.config) * batches
         return needed <= ALWAYS_FREE_BYTES or needed <= free_memory() / 2
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
         one = isinstance(structures, str | bytes | dict | PathLike) or not isinstance(structures, Iterable)
         if one or any(hasattr(structures, name) for name in ("sites", "get_cell")):  # ASE's Atoms, which are no list
             structures = [structures]  # type: ignore[list-item]
-        radius, vectors = self.model.config.radius, self.model.config.vectors
+        radius, vectors = self.config.radius, self.config.vectors
         first = 0
         for paths, same in groupby(structures, lambda item: isinstance(item, str | PathLike)):
             while some := list(islice(same, CHUNK_FILES)):
@@ -279,6 +334,11 @@ class Predictor:
                     entries = entries_of_structures(some, radius, first=first, vectors=vectors)  # type: ignore[arg-type]
                     yield from merge_entries(entries, radius) if reduce else entries
                 first += len(some)
+
+
+def _array(found: Any) -> FloatArray:
+    """Return an array of NumPy, or a tensor of torch on any device, as an array of NumPy."""
+    return np.asarray(found if isinstance(found, np.ndarray) else found.cpu().numpy())
 
 
 def load_model(

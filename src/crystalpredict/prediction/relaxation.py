@@ -43,7 +43,7 @@ def with_relaxed_volumes(
     new = [scaled(crystal, change) for crystal, change in zip(crystals, changes.tolist(), strict=True)]
     lists: list[Neighbors] = []
     for some in _slices(crystals):
-        lists += _neighbors_of(new[some], neighbors[some], checkpoint.model.config.radius)
+        lists += _neighbors_of(new[some], neighbors[some], checkpoint.config.radius)
     for row, (edges, old) in enumerate(zip(lists, neighbors, strict=True)):
         if edges is old:  # its neighbours at the new volume are too many
             new[row], changes[row] = crystals[row], 0.0

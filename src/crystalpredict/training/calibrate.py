@@ -12,7 +12,8 @@ from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neigh
 from crystalpredict.crystals.primitive import primitive_sizes
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
 from crystalpredict.errors import DataError
-from crystalpredict.nn.batch import PART_ATOMS, CrystalBatch
+from crystalpredict.nn.batch import CrystalBatch
+from crystalpredict.nn.bins import PART_ATOMS
 from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.relaxation import add_log_changes, with_relaxed_volumes

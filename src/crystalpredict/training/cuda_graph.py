@@ -15,7 +15,8 @@ from torch import Tensor
 
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.data.dataset import CrystalTable, NeighborTable
-from crystalpredict.nn.batch import MISSING_DISTANCE, PART_ATOMS, CrystalBatch, Part, first_fit
+from crystalpredict.nn.batch import CrystalBatch
+from crystalpredict.nn.bins import MISSING_DISTANCE, PART_ATOMS, Part, first_fit
 
 SIZE_MARGIN = 1.05  # size of the fixed batch over that of the largest of the example steps
 OVERSIZED_FRACTION = 0.005  # of the steps that may exceed the fixed batch; they run without the graph

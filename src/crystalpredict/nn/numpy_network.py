@@ -1,0 +1,228 @@
+"""The networks in NumPy, for the first answer: a few crystals are predicted in less time than torch takes to import.
+
+It is a reading of the classes in torch, which decide what a network is: the same names, sections of docs/method.md and
+functions of `crystalpredict.nn.terms`, and tests compare every number. It has no gradients, and no attention in
+reciprocal space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalpredict.nn.bins import Arrays
+from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.gaussians import product_coefficients
+from crystalpredict.nn.numpy_frames import direction_moments, directions_of, frames_of
+from crystalpredict.nn.terms import (
+    MAX_PSI_EXPONENT,
+    decay_of,
+    radial_columns,
+    radial_offsets,
+    rho_of,
+    width_argument,
+)
+from crystalpredict.nn.weights import Weights
+
+Floats = NDArray[np.float32]
+PRODUCTS_PER_CHUNK = 2**20  # of atoms of a bin with each other, for all heads: 4 MiB
+
+
+class Geometry(NamedTuple):
+    """Quantities of a part that depend on the crystals only; all blocks use the same.
+
+    Attributes:
+        shape: bins, and slots of a bin, (G, T).
+        slots: of the part in the batch.
+        chunks: slots of each bin that are computed together, R of them; and the place of each of their edges among the
+            products of these slots with all slots, (G, H, R, T), for each head, (G, R, H, M).
+        squared_distances: Å^2, (G, T, 1, M).
+        basis: psi of each edge, (G, T, M, K').
+        directions: unit vectors of the edges, (G, T, M, 3); None unless the network uses directions.
+    """
+
+    shape: tuple[int, int]
+    slots: slice
+    chunks: list[tuple[slice, NDArray[np.int64]]]
+    squared_distances: Floats
+    basis: Floats
+    directions: Floats | None
+
+
+class NumpyNetwork:
+    """A network, or ensemble, that computes what `Crystalformer` or `Ensemble` does, in single precision."""
+
+    def __init__(self, weights: Weights) -> None:
+        """Take the weights of a network whose attention is in real space, with directions or without."""
+        self.config = weights.config
+        if not can_compute(self.config):
+            raise ValueError(f"NumPy does not compute networks with {self.config.attention} attention")
+        self.members = [_Member(each) for each in weights.members]
+
+    def features(self, batch: Arrays) -> Floats:
+        """Return the inputs of the readouts for each crystal: mean states of its atoms, (B, members D) [M6]."""
+        mine = batch.crystals == np.arange(len(batch.n_atoms))[:, None]  # (B, N)
+        shares = mine * batch.counts / batch.n_atoms[:, None].astype(batch.counts.dtype)
+        found: Floats = shares @ self.encode(batch)
+        return found
+
+    def readout(self, features: Floats) -> Floats:
+        """Return standardised properties (B, outputs) of features (B, members D)."""
+        parts = np.split(features, len(self.members), axis=1)
+        outputs = [member.readout(own) for member, own in zip(self.members, parts, strict=True)]
+        mean: Floats = np.stack(outputs).mean(axis=0)
+        return mean
+
+    def encode(self, batch: Arrays) -> Floats:
+        """Return the states of the atoms after the last block (N, members D)."""
+        geometry = geometry_of(batch, self.config)
+        return np.concatenate([member.encode(batch, geometry) for member in self.members], axis=1)
+
+
+def can_compute(config: ModelConfig) -> bool:
+    """Return whether NumPy computes networks of this kind."""
+    return config.attention in ("real", "framed")
+
+
+def geometry_of(batch: Arrays, config: ModelConfig) -> list[Geometry]:
+    """Return places, squared distances, radial basis and directions of the edges of each part."""
+    found, start = [], 0
+    for part in batch.parts:
+        bins, slots, _ = part.neighbors.shape
+        step = max(1, PRODUCTS_PER_CHUNK // (bins * config.heads * slots))
+        owns = [slice(first, min(first + step, slots)) for first in range(0, slots, step)]
+        chunks = [(own, _places(part.neighbors[:, own], config.heads, slots)) for own in owns]
+        end = start + bins * slots
+        squares = np.square(part.distances)[:, :, None]
+        basis = radial_basis(part.distances, config)
+        directions = directions_of(part.vectors) if config.vectors and part.vectors is not None else None
+        found.append(Geometry((bins, slots), slice(start, end), chunks, squares, basis, directions))
+        start = end
+    return found
+
+
+def _places(neighbors: NDArray[np.int64], heads: int, slots: int) -> NDArray[np.int64]:
+    """Return the flat index of neighbours (G, R, M) in an array (G, H, R, T), for each head, (G, R, H, M)."""
+    bins, rows, _ = neighbors.shape
+    table = np.arange(bins * heads * rows).reshape(bins, heads, rows).transpose(0, 2, 1)
+    places: NDArray[np.int64] = table[..., None] * slots + neighbors[:, :, None]
+    return places
+
+
+def radial_basis(distances: Floats, config: ModelConfig) -> Floats:
+    """Return psi_k of distances (...), Å, (..., K') [M4]."""
+    columns = radial_columns(config)
+    if not columns:
+        return np.empty((*distances.shape, 0), dtype=distances.dtype)
+    psi = radial_offsets(distances, np.arange(1, columns + 1, dtype=distances.dtype), config)
+    np.minimum(np.square(psi, out=psi), MAX_PSI_EXPONENT, out=psi)
+    np.exp(np.negative(psi, out=psi), out=psi)
+    return psi
+
+
+class _Member:
+    """One network."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.config = weights.config
+        self.weights = {name: array.astype(np.float32) for name, array in weights.arrays.items()}
+        config, gaussians = self.config, np.empty((0, 0, 1))
+        if config.attention == "framed":
+            rounding = float(np.finfo(np.float32).eps)
+            gaussians = product_coefficients(config.direction_basis, config.direction_width, rounding)
+        self.terms = gaussians.shape[:2]  # I, J
+        self.gaussians = gaussians.reshape(-1, gaussians.shape[2]).astype(np.float32)  # (L, direction basis)
+        self.moments = radial_columns(config) + 3 * len(self.gaussians)
+        names = (f"blocks.{number}.attention" for number in range(config.blocks))
+        self.encodings = {name: self._encoding(name) for name in names}
+
+    def _encoding(self, name: str) -> Floats:
+        """Return what moments (H, N, K' + 3 L) are multiplied by to encode values, (H, K' + 3 L, d)."""
+        config, columns = self.config, radial_columns(self.config)
+        found = np.empty((config.heads, self.moments, config.width // config.heads), dtype=np.float32)
+        if columns:
+            found[:, :columns] = self.weights[f"{name}.radial_weights"][..., :columns].swapaxes(1, 2)
+        if config.attention == "framed":
+            weights = config.direction_factor * self.weights[f"{name}.direction_weights"] @ self.gaussians.T
+            found[:, :columns] *= config.radial_factor
+            found[:, columns:] = weights.transpose(1, 0, 3, 2).reshape(config.heads, -1, found.shape[2])
+        return found
+
+    def readout(self, features: Floats) -> Floats:
+        return self._two_layers("readout", features)
+
+    def encode(self, batch: Arrays, geometry: Sequence[Geometry]) -> Floats:
+        """Return the states of the atoms after the last block (N, D) [M1]."""
+        embedded = self.weights["embedding.weight"][batch.elements]  # (N, S, D)
+        state: Floats = (embedded * batch.occupancies[..., None]).sum(axis=1)
+        for number in range(self.config.blocks):
+            state = state + self._attention(f"blocks.{number}.attention", state, geometry)
+            state = state + self._two_layers(f"blocks.{number}.feedforward", state)
+        return state
+
+    def _linear(self, name: str, values: Floats) -> Floats:
+        found: Floats = values @ self.weights[f"{name}.weight"].T
+        found += self.weights[f"{name}.bias"]
+        return found
+
+    def _two_layers(self, name: str, values: Floats) -> Floats:
+        hidden = self._linear(f"{name}.0", values)
+        return self._linear(f"{name}.2", np.maximum(hidden, 0, out=hidden))
+
+    def _attention(self, name: str, state: Floats, geometry: Sequence[Geometry]) -> Floats:
+        """Return the attention term of each atom (N, D) [M2]-[M5]; `name` of the layer."""
+        config = self.config
+        projected = self._linear(f"{name}.query_key_value", state).reshape(len(state), 3, config.heads, -1)
+        argument = width_argument(projected[:, 0], self.weights[f"{name}.width_weights"])
+        decay = decay_of(rho_of(argument, self.weights[f"{name}.width_norm"], _elu, config), config)
+        projected[:, 0] *= projected.shape[-1] ** -0.5
+        heads = np.empty_like(projected[:, 0])  # (N, H, d)
+        moments = np.empty((len(state), config.heads, self.moments), dtype=heads.dtype)
+        for part in geometry:
+            _attend(projected[part.slots], decay[part.slots], part, heads[part.slots], moments[part.slots], self.terms)
+        heads += np.matmul(moments.swapaxes(0, 1), self.encodings[name]).swapaxes(0, 1)
+        return self._linear(f"{name}.output", heads.reshape(len(state), -1))
+
+
+def _attend(
+    projected: Floats, decay: Floats, part: Geometry, heads: Floats, moments: Floats, terms: tuple[int, ...]
+) -> None:
+    """Fill in weighted values and moments of the G T slots of a part.
+
+    Args:
+        projected: query, key and value, (G T, 3, H, d).
+        decay: (G T, H).
+        part: its geometry.
+        heads: for the weighted values, (G T, H, d).
+        moments: for sum_e p_e psi(d_e), and those of directions, (G T, H, K' + 3 L).
+        terms: I, J, with L = I J; 0 without directions.
+    """
+    query, key, value = projected.reshape(*part.shape, *projected.shape[1:]).transpose(2, 0, 3, 1, 4)  # (G, H, T, d)
+    decay, heads, moments = (each.reshape(*part.shape, *each.shape[1:]) for each in (decay, heads, moments))
+    for own, places in part.chunks:
+        products = query[:, :, own] @ key.swapaxes(2, 3)  # (G, H, R, T)
+        logits = np.take(products, places)  # (G, R, H, M)
+        logits -= decay[:, own, :, None] * part.squared_distances[:, own]
+        logits -= logits.max(axis=3, keepdims=True)
+        weights = np.exp(logits)
+        weights /= weights.sum(axis=3, keepdims=True)
+        # the images of an atom have the same value, so their weights are summed first
+        sums = np.bincount(places.ravel(), weights.ravel(), products.size).astype(weights.dtype)
+        heads[:, own] = (sums.reshape(products.shape) @ value).transpose(0, 2, 1, 3)
+        moments[:, own, :, : part.basis.shape[3]] = weights @ part.basis[:, own]
+        if part.directions is not None:
+            shape = weights.shape[:3]
+            one, two, three = (each.reshape(-1, *each.shape[2:]) for each in (logits, weights, part.directions[:, own]))
+            moments[:, own, :, part.basis.shape[3] :] = _direction_moments(one, two, three, *terms).reshape(*shape, -1)
+
+
+def _direction_moments(logits: Floats, weights: Floats, directions: Floats, coarse: int, fine: int) -> Floats:
+    """Return moments of directions, in the frames that attention chooses, (R, H, 3, I J); arguments as `frames_of`."""
+    return direction_moments(weights, directions, frames_of(logits, weights, directions), coarse, fine)
+
+
+def _elu(values: Floats) -> Floats:
+    return np.where(values > 0, values, np.expm1(np.minimum(values, 0)))

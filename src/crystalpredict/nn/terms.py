@@ -1,0 +1,80 @@
+"""Quantities of the networks that torch and NumPy compute alike; this module is without torch.
+
+The functions of arrays are written so that they serve both: what a network is is decided here, and in the classes of
+torch, of which `crystalpredict.nn.numpy_network` is a reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from numpy.typing import NDArray
+
+from crystalpredict.nn.config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Array = TypeVar("Array", Tensor, NDArray[Any])
+
+MAX_PSI_EXPONENT = 46.0  # psi is at least exp(-46) = 1e-20: subnormal numbers make a step 3 times slower
+# of frames [M8]
+TIE_TOLERANCE = 1e-4  # difference of logits up to which edges are tied: more than rounding in single precision
+MIN_ONE_MINUS_COSINE = 1e-5  # lower bound of 1 - |cos| inside the logarithm
+COLLINEAR_COSINE = 0.9999  # from here on, two directions span no plane
+AXIS_WEIGHTS = (1.0, 1.3, 1.7)  # in the score of tied frames; different, so that each axis and its sign matter
+MIN_LENGTH = 1e-3  # that a vector is divided by, Å for an edge
+
+
+def radial_columns(config: ModelConfig) -> int:
+    """Return K', the number of basis functions that matter: those with a centre up to 4 widths beyond the radius."""
+    if config.radial_basis == 0:
+        return 0
+    spacing = config.r_max / config.radial_basis
+    return min(config.radial_basis, int((config.radius + 4 * spacing) / spacing))
+
+
+def bytes_per_edge(config: ModelConfig) -> int:
+    """Return the memory of a prediction per edge, padding included: index, length, radial basis, tables of heads."""
+    return 40 + 4 * radial_columns(config) + 16 * config.heads + (60 if config.vectors else 0)
+
+
+def radial_offsets(distances: Array, numbers: Array, config: ModelConfig) -> Array:
+    """Return (r - mu_k) / s sqrt(2), (..., K'), whose Gaussian exp(-x^2) is psi_k(r), with mu_k = k s, s = r_max / K.
+
+    Args:
+        distances: r, Å, (...).
+        numbers: k, from 1 to K', (K',).
+        config: of the network.
+    """
+    scale = 0.5**0.5
+    spacing = config.r_max / config.radial_basis
+    offsets: Array = (distances * (scale / spacing))[..., None] - numbers * scale
+    return offsets
+
+
+def width_argument(query: Array, weights: Array) -> Array:
+    """Return q . w of each atom and head, (N, H), before normalisation; query (N, H, d), weights (H, d)."""
+    argument: Array = (query * weights).sum(-1)
+    return argument
+
+
+def rho_of(argument: Array, norm: Array, elu: Callable[[Array], Array], config: ModelConfig) -> Array:
+    """Return rho(u) = r0^2 / sigma^2 of each atom and head, (N, H) [M3].
+
+    Args:
+        argument: from `width_argument`, (N, H).
+        norm: scale and shift of the argument, (2,).
+        elu: the function of this name, with a slope of 1.
+        config: of the network.
+    """
+    scale, shift = norm[0], norm[1]
+    u = (argument + shift) * scale
+    room = 1 - config.rho_bound
+    return room * elu(config.rho_slope / room * u) + 1
+
+
+def decay_of(rho: Array, config: ModelConfig) -> Array:
+    """Return 1 / 2 sigma^2, Å^-2, (N, H), of rho (N, H)."""
+    return rho / (2 * config.r0**2)
