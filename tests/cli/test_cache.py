@@ -125,7 +125,7 @@ def test_what_may_go_well_another_time_is_not_kept(program, inputs, tmp_path, mo
         (MemoryError(), ZeroDivisionError("x"), reading._TimeLimitExceeded()), ("begin", "entries_of")
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(reading, "entries_of_plain_cifs", fails(ZeroDivisionError("y")))
+            patch.setattr(reading, "entries_of_plain", fails(ZeroDivisionError("y")))
             patch.setattr(reading, stage, fails(error))
             assert program("predict", inputs[0], *kept).code == 4
     with monkeypatch.context() as patch:

@@ -255,7 +255,7 @@ def test_what_nobody_foresaw_costs_one_file(paths: list[str], monkeypatch: pytes
         return [broken(parsed, radius) for parsed in several]
 
     monkeypatch.setattr(reading, "entries_of", broken)
-    monkeypatch.setattr(reading, "entries_of_plain_cifs", together)
+    monkeypatch.setattr(reading, "entries_of_plain", together)
     errors = [entry.error for entry in read_chunk(paths[:4], RADIUS, merge=False)]
     assert [bool(error) for error in errors] == [False, True, True, False]
     assert "ZeroDivisionError: twice)" in errors[1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -178,18 +179,21 @@ def refine(
     taper = np.square(1 - np.minimum(np.square(distances), 1))
     waves = [np.cos(distances * np.float32(frequency)) * taper for frequency in FINGERPRINT_FREQUENCIES]
     crystals = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    weights = [
-        np.random.default_rng(seed).uniform(0.5, 1.5, len(kinds)).astype(np.float32) for seed in range(len(waves))
-    ]
+    weights = [_weights(seed, len(kinds).bit_length()) for seed in range(len(waves))]
     count = 0
     while count < (count := int(kinds.max()) + 1):
         for wave, weight in zip(waves, weights, strict=True):
-            lowest = np.full(len(starts) - 1, len(kinds))
-            np.minimum.at(lowest, crystals, kinds)
+            lowest = np.minimum.reduceat(kinds, starts[:-1])
             own = weight[kinds - lowest[crystals]]  # numbered from 0 in each crystal, independent of the others
             sums = np.add.reduceat(wave * own[indices], first[:-1], dtype=np.float64)
             kinds = _split(kinds, sums)
     return kinds, sums
+
+
+@lru_cache(64)
+def _weights(seed: int, bits: int) -> FloatArray:
+    """Return 2^bits random numbers; the first of them do not depend on their number."""
+    return np.random.default_rng(seed).uniform(0.5, 1.5, 1 << bits).astype(np.float32)
 
 
 def _split(kinds: IntArray, values: FloatArray) -> IntArray:

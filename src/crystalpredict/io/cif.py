@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import inf, nan, prod
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ import numpy as np
 from crystalpredict.crystals.cell import MAX_CELL_LENGTH, MIN_VOLUME_PER_ATOM
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, FloatArray, IntArray, cell_volume, lattice_from_parameters
 from crystalpredict.errors import StructureError
-from crystalpredict.io.cif_sites import MAX_CELLS_AWAY_PLAIN, Sites, elements_of, expand, number, owners, shared
+from crystalpredict.io.cif_sites import Sites, elements_of, expand, number, owners, shared
 from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Decision, decide, value_of
+from crystalpredict.io.plain import MAX_CELLS_AWAY_PLAIN, PlainCrystal
 
 MIN_RELATIVE_VOLUME = 1e-3  # volume over the product of the lengths: below it, a cell counts as flat
 CHECK_CIF_HINT = "check the cell, the symmetry operations and the atom loop"
@@ -30,22 +32,6 @@ _CELL = re.compile(
 )
 _UNITS_TOLERANCE = 0.05  # relative, of the formula units in a cell with partly occupied sites
 _PROPORTION_TOLERANCE = 0.02  # relative, of the proportions of the elements
-
-
-class PlainCif(NamedTuple):
-    """A crystal of n fully occupied sites.
-
-    Attributes:
-        lattice: (3, 3), Å.
-        fractional: Coordinates in the cell, (n, 3).
-        numbers: Atomic numbers, (n,).
-        stated_formula: As in the CIF; empty if there is none.
-    """
-
-    lattice: FloatArray
-    fractional: FloatArray
-    numbers: IntArray
-    stated_formula: str
 
 
 class CifCrystal(NamedTuple):
@@ -96,7 +82,7 @@ class CifCrystal(NamedTuple):
         return self.fractional[kept], [found[site] for site in own], names, [warning] if warning else []
 
 
-def read_plain_cif(text: str) -> list[PlainCif]:
+def read_plain_cif(text: str) -> list[PlainCrystal]:
     """Return the crystals of a plain CIF: all sites are full, and nothing contradicts the symmetry; of others, none.
 
     Atoms may still be too close to each other, or in the same place.
@@ -104,7 +90,7 @@ def read_plain_cif(text: str) -> list[PlainCif]:
     return plain_of(items_of_cif(text))
 
 
-def plain_of(blocks: Iterable[CifItems | StructureError]) -> list[PlainCif]:
+def plain_of(blocks: Iterable[CifItems | StructureError]) -> list[PlainCrystal]:
     """Return the crystals of a plain CIF from the items of its data blocks; of others, none."""
     plain = []
     try:
@@ -112,17 +98,14 @@ def plain_of(blocks: Iterable[CifItems | StructureError]) -> list[PlainCif]:
             crystal = _read(items)
             if not crystal.usual:
                 return []
-            numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in crystal.symbols])
+            symbols = crystal.symbols
             if crystal.decision.symmetry.order > 1:
-                numbers = numbers[crystal.sites]
-            if crystal.units or crystal.decision.conflict or crystal.decision.warning:
-                counts: dict[str, float] = {}
-                for site in crystal.sites.tolist():
-                    symbol = crystal.symbols[site]
-                    counts[symbol] = counts.get(symbol, 0) + 1
-                if contradiction(crystal, counts):
-                    return []
-            plain.append(PlainCif(crystal.lattice, crystal.fractional, numbers, crystal.formula))
+                symbols = [symbols[site] for site in crystal.sites.tolist()]
+            stated = crystal.units or crystal.decision.conflict or crystal.decision.warning
+            if stated and contradiction(crystal, Counter(symbols)):
+                return []
+            numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in symbols])
+            plain.append(PlainCrystal(crystal.lattice, crystal.fractional, numbers, crystal.formula))
     except (StructureError, KeyError):  # of elements that the network does not have
         return []
     return plain
@@ -148,6 +131,12 @@ def cif_blocks(text: str) -> list[str]:
             blocks.append([])
         blocks[-1].append(line)
     return ["\n".join(block) for block in blocks[1:] or blocks]  # lines before the first block are comments
+
+
+def may_be_cif(text: str) -> bool:
+    """Whether a text may have a data block, which begins with `data_` or `global_`."""
+    lower = text.lower()
+    return "data_" in lower or "global_" in lower
 
 
 def items_of_cif(text: str) -> list[CifItems | StructureError]:
@@ -310,7 +299,7 @@ def _impossible(items: CifItems, lengths: Sequence[float]) -> StructureError:
     return StructureError(f"cell angles {_given(items, _ANGLES)}°: no cell has these angles")
 
 
-def contradiction(crystal: CifCrystal, counts: dict[str, float]) -> str:
+def contradiction(crystal: CifCrystal, counts: Mapping[str, float]) -> str:
     """Return a warning if symmetry, formula and Z disagree; empty if they agree.
 
     Args:
@@ -322,6 +311,8 @@ def contradiction(crystal: CifCrystal, counts: dict[str, float]) -> str:
     """
     decision, formula = crystal.decision, crystal.formula
     stated, z = elements_of(formula), number(crystal.units) if crystal.units else 0.0
+    if stated.keys() == counts.keys() and all(counts[symbol] == z * amount for symbol, amount in stated.items()):
+        return decision.conflict or decision.warning  # most files: they agree exactly
     ratios = [counts[symbol] / stated[symbol] for symbol in counts if stated.get(symbol)]
     spread = 1 + 2 * _PROPORTION_TOLERANCE
     comparable = z > 0 and stated.keys() == counts.keys() and max(ratios) <= min(ratios) * spread

@@ -13,6 +13,7 @@ from crystalpredict.crystals.cell import MAX_CELLS_AWAY, MAX_SITE_OCCUPANCY
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import StructureError
 from crystalpredict.io.cif_symmetry import UNKNOWN_VALUES, CifItems, Symmetry
+from crystalpredict.io.plain import MAX_CELLS_AWAY_PLAIN
 
 # Images of a site are the same atom if they are a few units of the last decimal apart, as rounding may move them. The
 # distance is clipped to these limits, Å: atoms on fully occupied sites are never so close (gemmi has the same limit),
@@ -21,7 +22,6 @@ MIN_IMAGE_DISTANCE, MAX_IMAGE_DISTANCE_FULL, MAX_IMAGE_DISTANCE_PARTIAL = 0.05, 
 ROUNDING_UNITS_FULL, ROUNDING_UNITS_PARTIAL = 3, 1.25  # of the last decimal: how far rounding may move images apart
 SHARED_SITE_DISTANCE = 0.02  # Å, largest between sites that share a place: three decimals in a cell of 20 Å
 FRACTIONAL_TOLERANCE = 1e-4  # to recognise rounded thirds, and images of the same exact place
-MAX_CELLS_AWAY_PLAIN = 100  # of the coordinates in a plain CIF
 IMAGES_PER_CHUNK = 2**20  # limits the memory for the images of the sites
 _AXES = ("fract_x", "fract_y", "fract_z")
 _NEEDED = (*_AXES, "label", "type_symbol", "occupancy")

@@ -20,7 +20,7 @@ from crystalpredict.crystals.neighbors import (
     shortest_edge,
 )
 from crystalpredict.errors import StructureError
-from crystalpredict.io.cif import PlainCif, items_of_cif, plain_of
+from crystalpredict.io.cif import items_of_cif, may_be_cif, plain_of
 from crystalpredict.io.cif_sites import elements_of
 from crystalpredict.io.cif_symmetry import CifItems
 from crystalpredict.io.from_pymatgen import (
@@ -34,6 +34,7 @@ from crystalpredict.io.from_pymatgen import (
     reduced_formula,
     structure_of_ase,
 )
+from crystalpredict.io.plain import PlainCrystal, plain_of_text
 from crystalpredict.io.text import read_text, text_of
 
 MAX_ATOMS_READ_TOGETHER = 1000  # larger crystals are read one at a time, so that the time limit can stop each
@@ -123,7 +124,7 @@ class Parsed:
         path: File, or name of the text.
         first: Index of its first entry.
         text: Its text.
-        plain: Its crystals, if it is a plain CIF.
+        plain: Its crystals, if all of them are plain.
         error: Why it has no text; empty if it has one.
         key: Digest to cache its predictions by; empty if they are not cached.
         items: Items of its data blocks, if it is a CIF; empty once `plain` is set.
@@ -132,7 +133,7 @@ class Parsed:
     path: str
     first: int
     text: str = ""
-    plain: Sequence[PlainCif] = ()
+    plain: Sequence[PlainCrystal] = ()
     error: str = ""
     key: bytes = b""
     items: Sequence[CifItems | StructureError] = ()
@@ -156,22 +157,23 @@ def begin(source: Source, key: bytes = b"") -> Parsed:
         text = _text_of_source(source)
     except StructureError as error:
         return Parsed(path, first, error=str(error))  # without a key: a later run may be able to read it
-    return Parsed(path, first, text, key=key, items=items_of_cif(text))
+    return Parsed(path, first, text, key=key, items=items_of_cif(text) if may_be_cif(text) else ())
 
 
 def with_plain(parsed: Parsed) -> Parsed:
-    """Return the result of `begin`, with the items of a plain CIF replaced by its crystals."""
-    if not parsed.items:
+    """Return the result of `begin` with its crystals, if all of them are plain, instead of the items of a CIF."""
+    if parsed.error:
         return parsed
-    return Parsed(parsed.path, parsed.first, parsed.text, plain_of(parsed.items), parsed.error, parsed.key)
+    plain = plain_of(parsed.items) if parsed.items else plain_of_text(parsed.text)
+    return Parsed(parsed.path, parsed.first, parsed.text, plain, parsed.error, parsed.key)
 
 
 def entries_of(parsed: Parsed, radius: float, *, vectors: bool = False) -> list[Entry]:
-    """Return the entries of a source with their neighbours; texts other than plain CIFs are parsed here."""
+    """Return the entries of a source with their neighbours; texts without plain crystals are parsed here."""
     path, first = parsed.path, parsed.first
     if parsed.error:
         return [Entry(path, first, error=parsed.error)]
-    (entries,) = entries_of_plain_cifs([parsed], radius, vectors=vectors)
+    (entries,) = entries_of_plain([parsed], radius, vectors=vectors)
     if entries:
         return entries
     from crystalpredict.io.structure_text import parse_text  # takes half a second, and most files do not need it
@@ -196,22 +198,22 @@ def _text_of_source(source: Source) -> str:
     return source.text if isinstance(source.text, str) else text_of(source.text)
 
 
-def entries_of_plain_cifs(several: Sequence[Parsed], radius: float, *, vectors: bool = False) -> list[list[Entry]]:
-    """Return the entries of each source that is a plain CIF with valid crystals only; none for any other source.
+def entries_of_plain(several: Sequence[Parsed], radius: float, *, vectors: bool = False) -> list[list[Entry]]:
+    """Return the entries of each source with plain and valid crystals only; none for any other source.
 
     It treats many sources at once, which is faster.
     """
-    cifs = [plain for parsed in several for plain in parsed.plain]
-    if not cifs:
+    found = [plain for parsed in several for plain in parsed.plain]
+    if not found:
         return [[] for _ in several]
-    valid = iter(valid_cells(np.array([cif.lattice for cif in cifs]), [len(cif.numbers) for cif in cifs], radius))
-    crystals = [_crystals_of_plain_cif(parsed, [next(valid) for _ in parsed.plain], radius) for parsed in several]
+    valid = iter(valid_cells(np.array([each.lattice for each in found]), [len(each.numbers) for each in found], radius))
+    crystals = [_crystals_of_plain(parsed, [next(valid) for _ in parsed.plain], radius) for parsed in several]
     cells = [(crystal.lattice, crystal.positions) for own in crystals for crystal in own]
     lists = iter(find_neighbors_of_many(cells, radius, vectors=vectors))
-    return [_entries_of_plain_cif(parsed, own, lists) for parsed, own in zip(several, crystals, strict=True)]
+    return [_entries_of_one(parsed, own, lists) for parsed, own in zip(several, crystals, strict=True)]
 
 
-def _crystals_of_plain_cif(parsed: Parsed, valid: Sequence[bool], radius: float) -> list[Crystal]:
+def _crystals_of_plain(parsed: Parsed, valid: Sequence[bool], radius: float) -> list[Crystal]:
     """Return the crystals of a source; none if a cell is not `valid`, or large with atoms too close to each other."""
     if not all(valid):
         return []
@@ -222,15 +224,16 @@ def _crystals_of_plain_cif(parsed: Parsed, valid: Sequence[bool], radius: float)
     return [] if any(is_too_dense(crystal.lattice, crystal.positions, radius) for crystal in large) else crystals
 
 
-def _entries_of_plain_cif(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator[Neighbors]) -> list[Entry]:
+def _entries_of_one(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator[Neighbors]) -> list[Entry]:
     """Return the entries of a source, with the next of all `lists`; none if two atoms are too close."""
     entries: list[Entry] = []
     close = False
     for plain, crystal, neighbors in zip(parsed.plain, crystals, lists, strict=False):
-        close |= shortest_edge(neighbors)[1] < MIN_DISTANCE
+        # besides the self edges, of which there is one for each atom
+        close |= np.count_nonzero(neighbors.distances < MIN_DISTANCE) > neighbors.size
         counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
         formula = plain.stated_formula
-        differs = elements_of(formula) != counts and differs_from_formula(Composition(counts), formula)
+        differs = formula and elements_of(formula) != counts and differs_from_formula(Composition(counts), formula)
         notes = (OTHER_FORMULA,) if differs else ()
         index = parsed.first + len(entries)
         entries.append(Entry(parsed.path, index, reduced_formula(counts), crystal.n_atoms, crystal, neighbors, notes))

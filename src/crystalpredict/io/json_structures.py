@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,14 @@ from pymatgen.core.structure import Structure
 from crystalpredict.crystals.crystal import lattice_from_parameters
 from crystalpredict.errors import StructureError
 from crystalpredict.io.json_text import DOWNLOAD_AGAIN, json_reason, parsed_json
+from crystalpredict.io.plain import PlainCrystal, all_or_none, plain_crystal
 
 BROKEN_JSON = "broken pymatgen JSON"
+MAX_OXIDATION_STATE = 20  # larger ones are checked by pymatgen
+_KEYS_OF_JARVIS = frozenset({"lattice_mat", "coords", "elements"})  # jarvis-tools
+_KEYS_OF_ARRAYS = frozenset({"lattice", "species", "frac_coords"})
+_KEYS_OF_ASE = frozenset({"ids", "nextid"})
+_KEYS_OF_SPECIES = frozenset({"element", "occu", "oxidation_state", "spin"})
 
 
 def structures_of_json(text: str) -> list[Structure | StructureError]:
@@ -34,10 +41,52 @@ def structures_of_json(text: str) -> list[Structure | StructureError]:
     return [_structure_of_dict(item) for item in items]
 
 
-def _structure_of_dict(item: Any) -> Structure | StructureError:
-    for key in ("structure", "atoms"):  # of a computed entry, or of a row of a data set
+def plain_of_json(text: str) -> Sequence[PlainCrystal]:
+    """Return the crystals of a JSON object or list; none if one of them has an error or needs further checks."""
+    try:
+        content = parsed_json(text)
+        return all_or_none([_plain_of_dict(item) for item in (content if isinstance(content, list) else [content])])
+    except MemoryError:
+        raise
+    except Exception:  # whatever is wrong, `structures_of_json` finds it again
+        return ()
+
+
+def _plain_of_dict(item: Any) -> PlainCrystal | None:
+    """Return a crystal of ordered sites, in one of the formats of `_structure_of_keys`; None for anything else."""
+    item = _innermost(item)
+    keys = item.keys()
+    if keys >= _KEYS_OF_JARVIS:
+        symbols, cartesian = [str(symbol).strip() for symbol in item["elements"]], item.get("cartesian", False)
+        plain = isinstance(cartesian, bool)
+        return plain_crystal(item["lattice_mat"], symbols, item["coords"], cartesian=cartesian) if plain else None
+    if keys >= _KEYS_OF_ARRAYS:
+        _refuse_no_cell(item["lattice"])
+        lattice = Lattice.from_parameters(*item["lattice"]).matrix
+        return plain_crystal(lattice, item["species"], item["frac_coords"])
+    if keys >= _KEYS_OF_ASE or not all(periodic is True for periodic in item["lattice"].get("pbc", ())):
+        return None
+    symbols = []
+    for site in item["sites"]:
+        (species,) = site["species"]
+        if species["occu"] != 1 or not species.keys() <= _KEYS_OF_SPECIES or species.get("spin") is not None:
+            return None
+        if not -MAX_OXIDATION_STATE <= (species.get("oxidation_state") or 0) <= MAX_OXIDATION_STATE:
+            return None
+        symbols.append(species["element"])
+    return plain_crystal(item["lattice"]["matrix"], symbols, [site["abc"] for site in item["sites"]])
+
+
+def _innermost(item: Any) -> Any:
+    """Return the structure of a computed entry, or of a row of a data set; any other item is returned unchanged."""
+    for key in ("structure", "atoms"):
         if isinstance(item, dict) and isinstance(item.get(key), dict):
             item = item[key]
+    return item
+
+
+def _structure_of_dict(item: Any) -> Structure | StructureError:
+    item = _innermost(item)
     try:
         return _structure_of_keys(item, set(item) if isinstance(item, dict) else set())
     except StructureError as error:
@@ -49,17 +98,17 @@ def _structure_of_dict(item: Any) -> Structure | StructureError:
 
 
 def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
-    if {"lattice_mat", "coords", "elements"} <= keys:  # jarvis-tools
+    if keys >= _KEYS_OF_JARVIS:
         symbols = [_species(str(symbol).strip(), n) for n, symbol in enumerate(item["elements"], start=1)]
         cartesian = item.get("cartesian", False)
         if not isinstance(cartesian, bool):
             raise StructureError(f"cartesian is {str(cartesian)[:40]!r}: it must be true or false")
         return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
-    if {"lattice", "species", "frac_coords"} <= keys:
+    if keys >= _KEYS_OF_ARRAYS:
         _refuse_no_cell(item["lattice"])
         species = [_species(each, n) for n, each in enumerate(item["species"], start=1)]
         return Structure(Lattice.from_parameters(*item["lattice"]), species, item["frac_coords"])
-    if {"ids", "nextid"} <= keys:
+    if keys >= _KEYS_OF_ASE:
         return StructureError("a JSON database of ASE: convert it with `ase convert -i json FILE structures.extxyz`")
     if "sites" not in keys:
         return StructureError("JSON without a pymatgen Structure: write it with structure.to(filename=...)")

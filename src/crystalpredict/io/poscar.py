@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
-from crystalpredict.crystals.crystal import cell_volume
+from crystalpredict.crystals.crystal import FloatArray, cell_volume
 from crystalpredict.errors import StructureError
+from crystalpredict.io.plain import PlainCrystal, all_or_none, plain_crystal
 from crystalpredict.io.text import number_of
 
 HEADER_LINES = 7  # title, scale, three vectors, symbols, counts
@@ -20,6 +22,14 @@ PLANE = "broken POSCAR: the three vectors of the cell lie in a plane"
 _SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[_/].*)?")  # names of POTCARs too: Fe_pv, Fe_pv/1a2b3c
 _MODE = re.compile(r"\s*(s(elective)?(\s+dynamics)?|d(irect)?|c(art\w*)?|k(art\w*)?)\s*", re.IGNORECASE)
 _AFTERWARDS = re.compile(r"\s*(lattice\s+veloc.*|d(irect)?|c(art\w*)?|k(art\w*)?)?\s*", re.IGNORECASE)
+
+
+class PoscarCell(NamedTuple):
+    """A cell of a POSCAR: lattice (3, 3), Å, elements of its n atoms, and their fractional coordinates (n, 3)."""
+
+    lattice: FloatArray
+    symbols: list[str]
+    fractional: FloatArray
 
 
 def is_poscar(text: str) -> bool:
@@ -34,7 +44,21 @@ def has_poscar(text: str) -> bool:
 
 
 def structures_of_poscar(text: str) -> list[Structure | StructureError]:
-    """Return every structure of a text of POSCARs, or its error.
+    """Return every structure of a text of POSCARs, or its error."""
+    return [
+        each if isinstance(each, StructureError) else Structure(Lattice(each.lattice), each.symbols, each.fractional)
+        for each in _cells_of_poscar(text)
+    ]
+
+
+def plain_of_poscar(text: str) -> Sequence[PlainCrystal]:
+    """Return every crystal of a text of POSCARs; none if one of them has an error or needs further checks."""
+    cells = _cells_of_poscar(text)
+    return all_or_none([None if isinstance(each, StructureError) else plain_crystal(*each) for each in cells])
+
+
+def _cells_of_poscar(text: str) -> list[PoscarCell | StructureError]:
+    """Return every cell of a text of POSCARs, or its error.
 
     Velocities may follow the coordinates. Any other lines between two structures give a further error.
     """
@@ -42,12 +66,12 @@ def structures_of_poscar(text: str) -> list[Structure | StructureError]:
     starts = _beginnings(lines)
     if not starts or starts[0] > 0:
         starts.insert(0, 0)
-    found: list[Structure | StructureError] = []
+    found: list[PoscarCell | StructureError] = []
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         where = f"structure that begins on line {start + 1}: " if len(starts) > 1 else ""
         try:
-            structure, rest = _structure_of(lines[start:end], start)
-            found.append(structure)
+            cell, rest = _cell_and_rest(lines[start:end], start)
+            found.append(cell)
             if odd := _odd_line(rest):
                 place = end - len(rest) + odd
                 where = ""
@@ -60,14 +84,16 @@ def structures_of_poscar(text: str) -> list[Structure | StructureError]:
 def _beginnings(lines: Sequence[str]) -> list[int]:
     """Return the numbers of the lines at which a header begins: title, scale, cell, symbols, counts and mode."""
     starts = []
-    for number in range(len(lines) - HEADER_LINES):
-        named = lines[number + 5].lstrip()[:1].isalpha()
-        below = lines[number + 6 + named]
-        if not below.lstrip()[:1].isalpha() or not _counts(lines[number + 5 + named]):
-            continue
-        # without symbols, any numbers could be counts, unless a known mode follows
-        if (named or _MODE.fullmatch(below)) and _is_cell(lines, number):
-            starts.append(number)
+    words = {number for number, line in enumerate(lines) if line.lstrip()[:1].isalpha()}
+    for mode in sorted(words):  # the header ends here
+        for named in (True, False):
+            number = mode - 6 - named
+            if not 0 <= number < len(lines) - HEADER_LINES or (number + 5 in words) != named:
+                continue
+            # without symbols, any numbers could be counts, unless a known mode follows
+            known = named or _MODE.fullmatch(lines[mode])
+            if known and _counts(lines[mode - 1]) and _is_cell(lines, number):
+                starts.append(number)
     return starts
 
 
@@ -77,11 +103,11 @@ def _is_cell(lines: Sequence[str], start: int) -> bool:
     return len(numbers) == 4 and bool(numbers[0]) and all(len(row) == 3 for row in numbers[1:])
 
 
-def _structure_of(lines: list[str], start: int) -> tuple[Structure, list[str]]:
-    """Return the first structure and the lines after it; `start`: number of the first line in the file."""
+def _cell_and_rest(lines: list[str], start: int) -> tuple[PoscarCell, list[str]]:
+    """Return the first cell and the lines after it; `start`: number of the first line in the file."""
     if not _is_cell(lines, 0):
         raise StructureError("broken POSCAR: the first line is not followed by a scale and three cell vectors")
-    scale, lattice = _cell_of(lines)
+    scale, lattice = _lattice_of(lines)
     symbols, counts = _composition(lines)
     n_atoms, first = sum(counts), 6 + bool(symbols)
     if n_atoms > len(lines):
@@ -103,14 +129,14 @@ def _structure_of(lines: list[str], start: int) -> tuple[Structure, list[str]]:
     rest = lines[first + 1 + len(rows) :]
     _refuse_extra_coordinates(rest)
     species = _repeated(symbols, counts) or _labels(rows)
-    coordinates = np.array(places) * scale if cartesian else np.array(places)
     try:
-        return Structure(Lattice(lattice), species, coordinates, coords_are_cartesian=cartesian), rest
+        fractional = np.array(places) * scale @ np.linalg.inv(lattice) if cartesian else np.array(places)
     except np.linalg.LinAlgError:
         raise StructureError(PLANE) from None
+    return PoscarCell(lattice, species, fractional), rest
 
 
-def _cell_of(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _lattice_of(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the scale (3,) of x, y and z, and the scaled lattice (3, 3), Å."""
     lattice = np.array([_leading_numbers(line, 3) for line in lines[2:5]])
     scales = _leading_numbers(lines[1])
@@ -194,8 +220,13 @@ def _counts(line: str) -> list[float]:
 
 def _leading_numbers(line: str, max_numbers: int = 0) -> list[float]:
     """Return the numbers with which a line begins, also in Fortran's format; at most `max_numbers` unless that is 0."""
-    numbers = []
-    for word in line.split()[: max_numbers or None]:
+    words = line.split(None, max_numbers or -1)[: max_numbers or None]
+    plain = line.isascii() and "_" not in line  # float() takes other digits and underscores
+    try:
+        return [*map(float if plain else number_of, words)]
+    except ValueError:
+        numbers = []
+    for word in words:
         try:
             numbers.append(number_of(word))
         except ValueError:

@@ -27,7 +27,7 @@ from crystalpredict.io.entries import (
     Source,
     begin,
     entries_of,
-    entries_of_plain_cifs,
+    entries_of_plain,
     start_of,
     with_plain,
 )
@@ -176,7 +176,7 @@ def stages_of(radius: float, *, vectors: bool = False, known: Lookup | None = No
     """Return the stages that turn sources into entries; sources that are `known` are not read.
 
     Each stage runs for many sources before the next one starts. Its code and tables then stay in the processor's cache,
-    which saves a fifth of the time, and neighbours are searched for all plain CIFs together.
+    which saves a fifth of the time, and neighbours are searched for all plain crystals together.
 
     Args:
         radius: Of the neighbour lists, Å.
@@ -197,7 +197,7 @@ def read_source(source: Source, radius: float, *, vectors: bool = False) -> list
 
 
 def plain_source(parsed: Parsed | list[Entry]) -> Parsed | list[Entry]:
-    """Return a source with its crystals if it is a plain CIF; entries that exist already are returned unchanged."""
+    """Return a source with its crystals if all are plain; entries that exist already are returned unchanged."""
     if isinstance(parsed, list):
         return parsed
     try:
@@ -220,14 +220,14 @@ def begin_source(source: Source, known: Lookup | None = None) -> Parsed | list[E
 def entries_of_plain_sources(
     found: Sequence[Parsed | list[Entry]], radius: float, *, vectors: bool = False
 ) -> list[Parsed | list[Entry]]:
-    """Return the sources, with sound plain CIFs replaced by their entries.
+    """Return the sources, with those of sound plain crystals replaced by their entries.
 
     A file with a large crystal or very many crystals is left to the next stage, where the time limit can stop it.
     """
     parsed = (each for each in found if isinstance(each, Parsed) and 0 < len(each.plain) <= CHUNK_FILES)
     plain = [each for each in parsed if max(len(crystal.numbers) for crystal in each.plain) <= MAX_ATOMS_READ_TOGETHER]
     try:
-        entries = entries_of_plain_cifs(plain, radius, vectors=vectors)
+        entries = entries_of_plain(plain, radius, vectors=vectors)
     except Exception:  # the next stage reads the sources one by one and finds which of them failed
         return list(found)
     done = {
