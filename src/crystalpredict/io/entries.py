@@ -156,7 +156,8 @@ def begin(source: Source, key: bytes = b"") -> Parsed:
         text = _text_of_source(source)
     except StructureError as error:
         return Parsed(path, first, error=str(error))  # without a key: a later run may be able to read it
-    return Parsed(path, first, text, key=key, items=items_of_cif(text))
+    # a binary file of a calculation has a letter for each byte
+    return Parsed(path, first, text, key=key, items=[] if text.startswith("- of Ulm") else items_of_cif(text))
 
 
 def with_plain(parsed: Parsed) -> Parsed:

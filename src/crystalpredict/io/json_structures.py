@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from pymatgen.core.structure import Structure
 
 from crystalpredict.crystals.crystal import lattice_from_parameters
 from crystalpredict.errors import StructureError
-from crystalpredict.io.json_text import DOWNLOAD_AGAIN, json_reason, parsed_json
+from crystalpredict.io.from_ase import text_of_dictionary
+from crystalpredict.io.json_text import DOWNLOAD_AGAIN, json_reason, parsed_json, parsed_literal
+from crystalpredict.io.optimade import structure_of_optimade
+from crystalpredict.io.table_structures import ASE_KEYS
 
 BROKEN_JSON = "broken pymatgen JSON"
 
@@ -25,17 +29,33 @@ def structures_of_json(text: str) -> list[Structure | StructureError]:
         StructureError: The JSON is broken, too large or an empty list.
     """
     try:
-        content = parsed_json(text)
+        content = parsed_literal(text) or parsed_json(text)
     except (ValueError, RecursionError) as error:
         raise StructureError(f"broken JSON ({json_reason(error)}): {DOWNLOAD_AGAIN}") from None
-    items = content if isinstance(content, list) else [content]
+    items = content if isinstance(content, list) else data_of(content)
     if not items:
         raise StructureError("an empty JSON list: no structures in it")
     return [_structure_of_dict(item) for item in items]
 
 
+def data_of(content: Any) -> list[Any]:
+    """Return the documents in a JSON object; an object that is none of these is the only document itself.
+
+    They are under `data`, as OPTIMADE and the Materials Project answer, or the rows of an ASE database with their ids.
+    """
+    if isinstance(content, dict) and isinstance(ids := content.get("ids"), list) and "nextid" in content:
+        return [{"id": str(name), **row} for name in ids if isinstance(row := content.get(str(name)), dict)]
+    data = content.get("data") if isinstance(content, dict) else None
+    if not data or {"structure", "sites", "atoms", "lattice", "columns"} & set(content):
+        return [content]
+    if isinstance(data, dict):
+        return [data] if {"attributes", "structure"} & set(data) else [content]
+    whole = isinstance(data, list) and all(isinstance(item, dict) for item in data)
+    return data if whole else [content]
+
+
 def _structure_of_dict(item: Any) -> Structure | StructureError:
-    for key in ("structure", "atoms"):  # of a computed entry, or of a row of a data set
+    for key in ("structure", "atoms", "attributes"):  # of a computed entry, of a row of a data set, of OPTIMADE
         if isinstance(item, dict) and isinstance(item.get(key), dict):
             item = item[key]
     try:
@@ -55,12 +75,16 @@ def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
         if not isinstance(cartesian, bool):
             raise StructureError(f"cartesian is {str(cartesian)[:40]!r}: it must be true or false")
         return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
+    if "lattice_vectors" in keys:
+        return _or_error(structure_of_optimade, item)
+    if keys >= ASE_KEYS and "sites" not in keys:  # of ASE's Atoms
+        return _or_error(_structure_of_ase, item)
     if {"lattice", "species", "frac_coords"} <= keys:
         _refuse_no_cell(item["lattice"])
         species = [_species(each, n) for n, each in enumerate(item["species"], start=1)]
         return Structure(Lattice.from_parameters(*item["lattice"]), species, item["frac_coords"])
-    if {"ids", "nextid"} <= keys:
-        return StructureError("a JSON database of ASE: convert it with `ase convert -i json FILE structures.extxyz`")
+    if {"composition", "energy"} <= keys:
+        return StructureError("a ComputedEntry without a structure: write a ComputedStructureEntry")
     if "sites" not in keys:
         return StructureError("JSON without a pymatgen Structure: write it with structure.to(filename=...)")
     if "lattice" not in keys:
@@ -72,6 +96,19 @@ def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
     # without properties: pymatgen would import the modules that they name
     sites = [_site(site, number) for number, site in enumerate(item["sites"], start=1)]
     return Structure.from_dict({"lattice": item["lattice"], "sites": sites})
+
+
+def _or_error(read: Callable[[dict[str, Any]], Structure], item: dict[str, Any]) -> Structure | StructureError:
+    """Return a structure, or its error without the name of pymatgen."""
+    try:
+        return read(item)
+    except StructureError as error:
+        return error
+
+
+def _structure_of_ase(item: dict[str, Any]) -> Structure:
+    arrays = json.loads(text_of_dictionary(item))
+    return Structure(arrays["lattice_mat"], arrays["elements"], arrays["coords"], coords_are_cartesian=True)
 
 
 def _refuse_no_cell(parameters: Any) -> None:
