@@ -23,6 +23,7 @@ _KINDS = (
     (".castep", r"(Welcome to|Materials Studio)[^\n]*CASTEP", "castep", "frames_of_output"),
     (".cell", r"^[ \t]*%block\s+(lattice_(cart|abc)|positions_(frac|abs))", "castep", "frames_of_cell"),
 )
+_CIF = re.compile(r"^[^\S\n]*(data_\S*|_cell_length_a|_cell\.length_a)", re.MULTILINE | re.IGNORECASE)
 _READERS = tuple((re.compile(form, re.MULTILINE | re.IGNORECASE), room, name) for _, form, room, name in _KINDS)
 
 Reader = Callable[..., Iterator[str]]
@@ -38,6 +39,18 @@ def reader_of(text: str) -> Reader | None:
             found: Reader = getattr(import_module(f"crystalpredict.io.{room}"), name)
             return found
     return None
+
+
+def is_calculation(text: str) -> bool:
+    """Whether a text is a calculation's file, or an XDATCAR; no CIF that begins in the part that is searched."""
+    from crystalpredict.io.vasp_outputs import is_xdatcar
+
+    return not is_cif(text[:SEARCHED_CHARACTERS]) and (is_xdatcar(text) or reader_of(text) is not None)
+
+
+def is_cif(text: str) -> bool:
+    """Whether a text has a data block or a cell of a CIF."""
+    return _CIF.search(text) is not None
 
 
 def is_espresso(text: str) -> bool:

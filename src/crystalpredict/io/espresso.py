@@ -16,11 +16,10 @@ from crystalpredict.io.castep import BOHR
 from crystalpredict.io.frames import frame_text
 
 # lines of an output on which ASE would parse energies, bands and moments, of which a structure must not depend
-_RESULTS = (
-    "Magnetic moment per site", "Forces acting on atoms", "total   stress", "the Fermi energy is",
-    "highest occupied level", "highest occupied, lowest unoccupied level", "number of k points=",
-    "End of band structure calculation", "End of self-consistent calculation", "Computed dipole along edir", "Debye",
-)  # fmt: skip
+_RESULTS = re.compile(
+    "Magnetic moment per site|Forces acting on atoms|total   stress|the Fermi energy is|highest occupied|"
+    "number of k points=|End of band structure|End of self-consistent|Computed dipole along edir|Debye"
+)
 _UNITS = ("alat", "bohr", "angstrom", "crystal")
 
 
@@ -35,7 +34,7 @@ def frames_of_output(text: str, *, last: bool) -> Iterator[str]:
     from crystalpredict.io.from_ase import text_of_atoms
 
     found = False
-    kept = "".join(line for line in StringIO(text) if not any(map(line.__contains__, _RESULTS)))
+    kept = "".join(line for line in StringIO(text) if not _RESULTS.search(line))
     try:
         for atoms in read_espresso_out(StringIO(kept), index=slice(-1, None) if last else slice(None)):
             found = True

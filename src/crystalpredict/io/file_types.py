@@ -11,9 +11,7 @@ _STRUCTURES = re.compile(
     rf"(.*\.(cif|mcif|vasp|poscar|contcar|json|xyz|extxyz)|(POSCAR|CONTCAR)([._-].*)?){_PACKED}",
     re.IGNORECASE | re.DOTALL,
 )
-_GRID = re.compile(
-    rf"(.*[/\\])?(CHGCAR|CHG|AECCAR[012]|LOCPOT|ELFCAR|PARCHG)([._-].*)?{_PACKED}", re.IGNORECASE | re.DOTALL
-)
+_GRID = re.compile(rf"(CHGCAR|CHG|AECCAR[012]|LOCPOT|ELFCAR|PARCHG)([._-].*)?{_PACKED}", re.IGNORECASE | re.DOTALL)
 _ID = re.compile(r"(mp|mvc)-[a-z0-9]{1,12}")  # of the Materials Project
 _JSON = re.compile(rf".*\.json{_PACKED}", re.IGNORECASE | re.DOTALL)
 _TABLE = re.compile(rf".*\.(csv|tsv|jsonl|ndjson|parquet){_PACKED}", re.IGNORECASE | re.DOTALL)
@@ -49,7 +47,7 @@ def is_xyz(name: str) -> bool:
 
 def is_grid(name: str) -> bool:
     """Whether a file is a density or a potential of VASP, of which only the POSCAR at its beginning is read."""
-    return _GRID.fullmatch(name) is not None
+    return _GRID.fullmatch(name.replace("\\", "/").rpartition("/")[2]) is not None
 
 
 def is_id(name: str) -> bool:

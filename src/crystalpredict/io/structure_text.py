@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from io import StringIO
 
@@ -12,7 +11,7 @@ from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
 from crystalpredict.errors import StructureError, suppress_warnings
-from crystalpredict.io.calculations import ULM, last_frame, reader_of
+from crystalpredict.io.calculations import ULM, is_calculation, is_cif, last_frame, reader_of
 from crystalpredict.io.cif import CifCrystal, read_cif
 from crystalpredict.io.json_structures import structures_of_json
 from crystalpredict.io.other_formats import describe_markup, describe_text
@@ -44,11 +43,13 @@ def _parse(text: str) -> list[Structure | StructureError]:
         return _of_calculation(text, describe_text)
     if is_xyz(text):
         return _parse_xyz(text)
-    if re.search(r"^[^\S\n]*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
+    if is_calculation(text):
+        return _of_calculation(text, describe_text)
+    if is_cif(text):
         return _parse_cif(text)
-    if not reader_of(text) and has_poscar(text):  # after a broken one
+    if has_poscar(text):  # after a broken one
         return structures_of_poscar(text)
-    return _of_calculation(text, describe_text)
+    raise StructureError(describe_text(text))
 
 
 def _of_calculation(text: str, describe: Callable[[str], str]) -> list[Structure | StructureError]:

@@ -157,7 +157,8 @@ def frames_of_xdatcar(text: str, *, last: bool) -> Iterator[str]:
     lines = text.split("\n")
     frames: list[tuple[int, int, int]] = []  # lines of the header, of the title of the coordinates, and after them
     header = end = 0
-    for start in (number for number, line in enumerate(lines) if _CONFIGURATION.match(line)):
+    titles = (number for number, line in enumerate(lines) if "configuration=" in line and _CONFIGURATION.match(line))
+    for start in titles:
         if start - end >= HEADER_LINES or not frames:
             header = start - HEADER_LINES
         counts = lines[start - 1 if header == start - HEADER_LINES else header + HEADER_LINES - 1].split()
