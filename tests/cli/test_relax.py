@@ -16,7 +16,7 @@ from crystalpredict.errors import suppress_warnings
 from crystalpredict.io.cell_writers import cif_name
 from crystalpredict.prediction.relaxation_by_potential import Relaxer
 
-pytest.importorskip("ase", reason="ASE is not installed: pip install 'crystalpredict[ase]'")
+pytest.importorskip("ase")
 
 RELAX = ("--relax", "ase.calculators.emt:EMT")
 FORMATION, CHANGE = "formation_energy_eV_per_atom", "volume_change_percent"

@@ -21,7 +21,7 @@ from crystalpredict.prediction.potentials import identity_of_potential
 from crystalpredict.prediction.relaxation_by_potential import Relaxer
 from crystalpredict.prediction.relaxed_cells import FILE
 
-bulk = pytest.importorskip("ase.build", reason="ASE is not installed: pip install 'crystalpredict[ase]'").bulk
+bulk = pytest.importorskip("ase.build").bulk
 
 EMT = "ase.calculators.emt:EMT"
 FORMATION, CHANGE = "formation_energy_eV_per_atom", "volume_change_percent"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -17,8 +18,10 @@ from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.options import (
     OUTPUT,
     BatchAtoms,
+    Calculations,
     Device,
     Force,
+    FrameChoice,
     Inputs,
     Jobs,
     MemoryPerProcess,
@@ -35,6 +38,7 @@ from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_o
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
+from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
 from crystalpredict.prediction.pipeline import Pipeline
 
@@ -54,6 +58,8 @@ def embed(
     device: Device = "auto",
     null: Null = False,
     structure_column: StructureColumn = None,
+    calculations: Calculations = False,
+    frames: FrameChoice = Frames.last,
     jobs: Jobs = 0,
     batch_atoms: BatchAtoms = "auto",
     timeout_per_file: TimeoutPerFile = 300,
@@ -74,7 +80,7 @@ def embed(
     if kind == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{output}: parquet needs pyarrow, which is not installed; install it, or write .npz or .csv")
     refuse_unwritable(output, inputs or (), force=force)
-    names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
+    names, at_once = expand(inputs, null=null, calculations=calculations), atoms_of(batch_atoms)
     folder = find_model(model)
     tally = Tally()
     rows: list[Embedding] = []
@@ -85,7 +91,7 @@ def embed(
         from crystalpredict.io.sources import sources_of
         from crystalpredict.prediction.resume import Cursor
 
-        cursor = Cursor(sources_of(names, structure_column))
+        cursor = Cursor(sources_of(names, structure_column, frames=frames, calculations=calculations))
         limits = limits_of(timeout_per_file, memory_per_process)
         pipeline = Pipeline(
             folder, (), device, at_once, jobs, merge=not per_atom, limits=limits, on_load=collect_garbage_again
@@ -93,7 +99,8 @@ def embed(
         load, reader = stack.enter_context(pipeline.open(cursor))
         predictor = load()
         found = predictor.stream_embeddings(reader.entries(), lambda: reader.busy, per_atom=per_atom)
-        forecast = Forecast(lambda: count_sources(inputs, structure_column, null=null), lambda: cursor.begun)
+        counted = partial(count_sources, null=null, frames=frames, calculations=calculations)
+        forecast = Forecast(lambda: counted(inputs, structure_column), lambda: cursor.begun)
         try:
             for row in forecast.rows(found, quiet=quiet):
                 cursor.passed(row.path, row.index)

@@ -11,6 +11,7 @@ import typer
 from crystalpredict.cli.completion import model_names
 from crystalpredict.cli.startup import atoms_of
 from crystalpredict.errors import UsageError
+from crystalpredict.io.file_types import Frames
 from crystalpredict.stability.conventions import Convention
 
 INPUT, OUTPUT, MODEL, COMPUTING = "Input", "Output", "Model", "Computing"  # panels of `--help`
@@ -40,8 +41,9 @@ Inputs = Annotated[
     typer.Argument(
         metavar="INPUT",
         show_default=False,
-        help="CIF, POSCAR, pymatgen JSON or extended XYZ files (.gz, .bz2, .xz too), zip and tar archives of them, "
-        "tables with a column of structures, directories, globs, @list.txt, - for paths on stdin.",
+        help="CIF, POSCAR, pymatgen JSON or extended XYZ files (.gz, .bz2, .xz too), files of calculations, zip and "
+        "tar archives of these, tables with a column of structures, directories, globs, @list.txt, - for paths on "
+        "stdin, optimade: queries.",
     ),
 ]
 Null = Annotated[
@@ -51,6 +53,24 @@ Null = Annotated[
         "-0",
         rich_help_panel=INPUT,
         help="Paths in @list.txt and on stdin end with a null byte, as find -print0 writes them.",
+    ),
+]
+Calculations = Annotated[
+    bool,
+    typer.Option(
+        "--calculations",
+        rich_help_panel=INPUT,
+        help="Find outputs of calculations in directories and archives too, each calculation once: the CONTCAR, else "
+        "vasprun.xml, OUTCAR, ...; files of Quantum ESPRESSO, FHI-aims and CASTEP, ASE trajectories.",
+    ),
+]
+FrameChoice = Annotated[
+    Frames,
+    typer.Option(
+        "--frames",
+        rich_help_panel=INPUT,
+        help="Structures of a trajectory or of the steps of a calculation: the last one, or all. Each frame of an XYZ "
+        "file is a structure in any case.",
     ),
 ]
 ModelName = Annotated[

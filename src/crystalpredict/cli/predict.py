@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,10 +20,12 @@ from crystalpredict.cli.options import (
     OUTPUT,
     RESUMING,
     BatchAtoms,
+    Calculations,
     ConventionName,
     Device,
     Entries,
     Force,
+    FrameChoice,
     Inputs,
     Jobs,
     MemoryPerProcess,
@@ -53,6 +56,7 @@ from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_o
 from crystalpredict.cli.tally import Tally
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
+from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
 from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
@@ -110,6 +114,8 @@ def predict(
     write_relaxed: WriteRelaxed = None,
     null: Null = False,
     structure_column: StructureColumn = None,
+    calculations: Calculations = False,
+    frames: FrameChoice = Frames.last,
     jobs: Jobs = 0,
     batch_atoms: BatchAtoms = "auto",
     timeout_per_file: TimeoutPerFile = 300,
@@ -191,7 +197,7 @@ def predict(
         raise UsageError("--scheduler does not go with --entries, --no-reference or --convention")
     if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
-    names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
+    names, at_once = expand(inputs, null=null, calculations=calculations), atoms_of(batch_atoms)
     scales = unrelaxed and not relax  # the model itself
     model = named_model(ctx, model, unrelaxed=scales)
     folder = find_model(model, unrelaxed=scales)
@@ -206,17 +212,18 @@ def predict(
         from crystalpredict.prediction.resume import Cursor, PartialFile
         from crystalpredict.prediction.selection import Selection
 
-        limits = limits_of(timeout_per_file, memory_per_process)
         pipeline = Pipeline(
-            folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits, collect_garbage_again,
-            entries, not no_reference, convention, relaxation,
+            folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty,
+            limits_of(timeout_per_file, memory_per_process), collect_garbage_again, entries, not no_reference,
+            convention, relaxation,
         )  # fmt: skip
-        cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
+        found: dict[str, Any] = {"frames": frames, "calculations": calculations}
+        cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True, **found))
         columns, part = pipeline.columns, None
         if grows and output is not None:
             facts = {**pipeline.facts, "columns": columns, "inputs": list(inputs), "null": null}
             facts |= {"structure column": structure_column, "format": kind.value, "where": where}
-            facts |= {"shard": str(share) if share else None, "cells": bool(write_relaxed)}
+            facts |= {"shard": str(share) if share else None, "cells": bool(write_relaxed), **found}
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
         windows = stack.enter_context(
@@ -231,8 +238,8 @@ def predict(
             if part
             else stack.enter_context(opened(output, binary=kind == Format.parquet, interrupted=lambda: ending.early))
         )
-        another = Shard.parse(shard) if shard is not None else None
-        forecast = Forecast(lambda: count_sources(inputs, structure_column, another, null=null), lambda: cursor.begun)
+        sharing = (inputs, structure_column, Shard.parse(shard) if shard is not None else None)
+        forecast = Forecast(partial(count_sources, *sharing, null=null, **found), lambda: cursor.begun)
         run = Run(
             windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
             share, quiet, ending, interrupts, output, cells, write_relaxed,

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from crystalpredict.cli.terminal import say
+from crystalpredict.io.file_types import Frames, is_query
 from crystalpredict.io.inputs import expand
 
 if TYPE_CHECKING:
@@ -115,14 +116,23 @@ class Forecast:
 
 
 def count_sources(
-    inputs: Sequence[str], structure_column: str | None = None, shard: Shard | None = None, *, null: bool = False
+    inputs: Sequence[str],
+    structure_column: str | None = None,
+    shard: Shard | None = None,
+    *,
+    null: bool = False,
+    frames: Frames = Frames.last,
+    calculations: bool = False,
 ) -> int | None:
     """Return the number of sources in the inputs of a command, or in those of a `shard`.
 
-    None if they cannot be read twice. No structure is parsed, and no member of a zip archive unpacked.
+    None if they cannot be read twice, or only slowly: all frames, and queries to a server. No structure is parsed, and
+    no member of a zip archive unpacked.
     """
     from crystalpredict.io.sources import sources_of
 
+    if frames == Frames.all or any(map(is_query, inputs)):
+        return None
     if any(item == "-" or (item.startswith("@") and not os.path.isfile(item[1:])) for item in inputs):
         return None
     total = 0
@@ -133,7 +143,8 @@ def count_sources(
         return False
 
     # not from pipes, which the run itself reads
-    names = (name for name in expand(inputs, null=null) if os.path.isfile(name) or not os.path.exists(name))
-    for _ in sources_of(names, structure_column, count_and_skip):
+    paths = expand(inputs, null=null, calculations=calculations)
+    names = (name for name in paths if os.path.isfile(name) or not os.path.exists(name))
+    for _ in sources_of(names, structure_column, count_and_skip, calculations=calculations):
         pass
     return total

@@ -37,6 +37,7 @@ from crystalpredict.io.from_pymatgen import (
 from crystalpredict.io.plain import PlainCrystal, plain_of_text
 from crystalpredict.io.text import read_text, text_of
 
+MAX_CHARACTERS_SEARCHED = 2**20  # of a text that may be a CIF
 MAX_ATOMS_READ_TOGETHER = 1000  # larger crystals are read one at a time, so that the time limit can stop each
 
 
@@ -157,7 +158,17 @@ def begin(source: Source, key: bytes = b"") -> Parsed:
         text = _text_of_source(source)
     except StructureError as error:
         return Parsed(path, first, error=str(error))  # without a key: a later run may be able to read it
-    return Parsed(path, first, text, key=key, items=items_of_cif(text) if may_be_cif(text) else ())
+    searched = may_be_cif(text) and not _is_large_calculation(text)
+    return Parsed(path, first, text, key=key, items=items_of_cif(text) if searched else ())
+
+
+def _is_large_calculation(text: str) -> bool:
+    """Whether a text is a calculation's file in which searching data blocks of a CIF would take long."""
+    if len(text) <= MAX_CHARACTERS_SEARCHED:
+        return False
+    from crystalpredict.io.calculations import is_calculation
+
+    return is_calculation(text)
 
 
 def with_plain(parsed: Parsed) -> Parsed:

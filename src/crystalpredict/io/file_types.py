@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 
 _PACKED = r"(\.(gz|bz2|xz|zst))?"
 _XYZ = re.compile(rf".*\.(ext)?xyz{_PACKED}", re.IGNORECASE | re.DOTALL)
@@ -10,9 +11,18 @@ _STRUCTURES = re.compile(
     rf"(.*\.(cif|mcif|vasp|poscar|contcar|json|xyz|extxyz)|(POSCAR|CONTCAR)([._-].*)?){_PACKED}",
     re.IGNORECASE | re.DOTALL,
 )
+_GRID = re.compile(rf"(CHGCAR|CHG|AECCAR[012]|LOCPOT|ELFCAR|PARCHG)([._-].*)?{_PACKED}", re.IGNORECASE | re.DOTALL)
+_ID = re.compile(r"(mp|mvc)-[a-z0-9]{1,12}")  # of the Materials Project
 _JSON = re.compile(rf".*\.json{_PACKED}", re.IGNORECASE | re.DOTALL)
 _TABLE = re.compile(rf".*\.(csv|tsv|jsonl|ndjson|parquet){_PACKED}", re.IGNORECASE | re.DOTALL)
 _ARCHIVE = re.compile(r".*\.(zip|tar|tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst))", re.IGNORECASE | re.DOTALL)
+
+
+class Frames(StrEnum):
+    """Which structures of a trajectory, or of the steps of a calculation, are read."""
+
+    last = "last"
+    all = "all"
 
 
 def is_archive(name: str) -> bool:
@@ -33,6 +43,21 @@ def is_database(name: str) -> bool:
 def is_xyz(name: str) -> bool:
     """Whether a file is XYZ."""
     return _XYZ.fullmatch(name) is not None
+
+
+def is_grid(name: str) -> bool:
+    """Whether a file is a density or a potential of VASP, of which only the POSCAR at its beginning is read."""
+    return _GRID.fullmatch(name.replace("\\", "/").rpartition("/")[2]) is not None
+
+
+def is_id(name: str) -> bool:
+    """Whether a name is the id of a crystal in the Materials Project rather than that of a file."""
+    return _ID.fullmatch(name) is not None
+
+
+def is_query(name: str) -> bool:
+    """Whether an input is a query to an OPTIMADE server."""
+    return name.startswith("optimade:")
 
 
 def is_json(name: str) -> bool:

@@ -13,7 +13,7 @@ from stat import S_ISREG
 from typing import IO
 
 from crystalpredict.errors import UsageError
-from crystalpredict.io.file_types import is_found
+from crystalpredict.io.file_types import is_found, is_query
 
 READ_BYTES = 2**16  # read from a list of paths at a time
 MAX_PATH_BYTES = 2**16  # more than any operating system allows
@@ -22,33 +22,38 @@ RESULTS_JSON = re.compile(r'\[\s*(\]\s*$|\{"(path|id)": "([^"\\]|\\.)*", "(index
 NO_INPUTS = "no structures to predict: name CIF or POSCAR files, directories, @list.txt or -"
 
 
-def expand(inputs: Iterable[str], *, null: bool = False) -> Iterator[str]:
+def expand(inputs: Iterable[str], *, null: bool = False, calculations: bool = False) -> Iterator[str]:
     """Yield the paths of the files that the inputs name, in order.
 
     A directory gives the structure files and archives in and below it, in the order of their paths, except JSON that
     `predict` wrote. A pattern gives its matches, sorted. `@list` gives the paths in a file, `-` those on stdin; they
-    are not expanded. A path that does not exist is kept: it becomes a row with an error. Directories and lists are
-    read lazily.
+    are not expanded. A path that does not exist, and an `optimade:` query, is kept. Directories and lists are read
+    lazily.
 
     Args:
         inputs: Paths, directories, patterns, `@list` or `-`.
         null: Paths in lists end with a null byte instead of a line end.
+        calculations: Directories give the outputs of calculations too, one file for each calculation.
 
     Raises:
         UsageError: An input names no file; raised before the first path, for lists and directories too.
     """
-    paths = chain.from_iterable([_expand_one(item, null) for item in inputs])
+    paths = chain.from_iterable([_expand_one(item, null, calculations) for item in inputs])
     return _checked_first(paths, NO_INPUTS)
 
 
-def _expand_one(item: str, null: bool) -> Iterator[str]:
+def _expand_one(item: str, null: bool, calculations: bool) -> Iterator[str]:
     if item == "-":
         return _names(sys.stdin.buffer, null)
+    if is_query(item):
+        return iter([item])
     if item.startswith("@") and not os.path.lexists(item):
         return _checked_first(_names_in_file(item[1:], null))
     if os.path.isdir(item):  # False for a name that is too long, which becomes a row with an error
+        hint = "" if calculations else "; --calculations finds the outputs of calculations"
         return _checked_first(
-            _walk(item), f"{item}: no CIF, POSCAR, *.vasp, XYZ or JSON file and no archive in this directory"
+            _walk(item, calculations),
+            f"{item}: no CIF, POSCAR, *.vasp, XYZ or JSON file and no archive in this directory{hint}",
         )
     if has_magic(item) and not os.path.exists(item):
         files = sorted(file for file in glob(item, recursive=True) if not os.path.isdir(file))
@@ -68,7 +73,7 @@ def _checked_first(paths: Iterator[str], message: str = "") -> Iterator[str]:
     return iter(()) if first is None else chain([first], paths)
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, calculations: bool = False) -> Iterator[str]:
     """Yield the structure files in and below a directory in the order of their paths.
 
     Links to directories are not followed. A directory that cannot be listed is yielded itself, so that it becomes a row
@@ -80,18 +85,47 @@ def _walk(folder: str) -> Iterator[str]:
             found = sorted(
                 entry.name + os.sep if entry.is_dir(follow_symlinks=False) else entry.name
                 for entry in entries
-                if entry.is_dir(follow_symlinks=False) or (is_found(entry.name) and _is_file(entry))
+                if entry.is_dir(follow_symlinks=False) or ((calculations or is_found(entry.name)) and _is_file(entry))
             )
     except OSError:
         yield folder
         return
     base = Path(folder)
-    for name in found:
+    for name in _of_calculations(base, found) if calculations else found:
         path = str(base / name)
         if name.endswith(os.sep):
-            yield from _walk(path)
+            yield from _walk(path, calculations)
         elif not _is_result(path):
             yield path
+
+
+def _of_calculations(folder: Path, names: list[str]) -> list[str]:
+    """Return the folders among the names, and the files that are read, each calculation once."""
+    from crystalpredict.io.calculation_folders import chosen_files
+
+    folders = [name for name in names if name.endswith(os.sep)]
+    files = [name for name in names if not name.endswith(os.sep)]
+    chosen = chosen_files(files, lambda name: _is_empty(folder / name), lambda name: _is_espresso(folder / name))
+    return sorted(folders + chosen)
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return not path.stat().st_size
+    except OSError:  # reading it gives the error
+        return False
+
+
+def _is_espresso(path: Path) -> bool:
+    """Whether a file begins like an input or an output of Quantum ESPRESSO; False if it cannot be read."""
+    from crystalpredict.io.calculations import SEARCHED_CHARACTERS, is_espresso
+    from crystalpredict.io.text import CANNOT_UNPACK, opened_text
+
+    try:
+        with opened_text(path, "utf-8") as file:
+            return is_espresso(file.read(SEARCHED_CHARACTERS))
+    except CANNOT_UNPACK:
+        return False
 
 
 def _is_result(path: str) -> bool:

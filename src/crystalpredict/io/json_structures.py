@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,17 @@ from pymatgen.core.structure import Structure
 
 from crystalpredict.crystals.crystal import lattice_from_parameters
 from crystalpredict.errors import StructureError
-from crystalpredict.io.json_text import DOWNLOAD_AGAIN, json_reason, parsed_json
+from crystalpredict.io.from_ase import text_of_dictionary
+from crystalpredict.io.json_text import DOWNLOAD_AGAIN, json_reason, parsed_json, parsed_literal
+from crystalpredict.io.optimade import structure_of_optimade
 from crystalpredict.io.plain import PlainCrystal, all_or_none, plain_crystal
+from crystalpredict.io.table_structures import ASE_KEYS
 
 BROKEN_JSON = "broken pymatgen JSON"
 MAX_OXIDATION_STATE = 20  # larger ones are checked by pymatgen
 _KEYS_OF_JARVIS = frozenset({"lattice_mat", "coords", "elements"})  # jarvis-tools
 _KEYS_OF_ARRAYS = frozenset({"lattice", "species", "frac_coords"})
-_KEYS_OF_ASE = frozenset({"ids", "nextid"})
+_KEYS_OF_ROWS = frozenset({"ids", "nextid"})  # of an ASE database as JSON
 _KEYS_OF_SPECIES = frozenset({"element", "occu", "oxidation_state", "spin"})
 
 
@@ -32,13 +35,29 @@ def structures_of_json(text: str) -> list[Structure | StructureError]:
         StructureError: The JSON is broken, too large or an empty list.
     """
     try:
-        content = parsed_json(text)
+        content = parsed_literal(text) or parsed_json(text)
     except (ValueError, RecursionError) as error:
         raise StructureError(f"broken JSON ({json_reason(error)}): {DOWNLOAD_AGAIN}") from None
-    items = content if isinstance(content, list) else [content]
+    items = content if isinstance(content, list) else data_of(content)
     if not items:
         raise StructureError("an empty JSON list: no structures in it")
     return [_structure_of_dict(item) for item in items]
+
+
+def data_of(content: Any) -> list[Any]:
+    """Return the documents in a JSON object; an object that is none of these is the only document itself.
+
+    They are under `data`, as OPTIMADE and the Materials Project answer, or the rows of an ASE database with their ids.
+    """
+    if isinstance(content, dict) and _KEYS_OF_ROWS <= content.keys() and isinstance(ids := content["ids"], list):
+        return [{"id": str(name), **row} for name in ids if isinstance(row := content.get(str(name)), dict)]
+    data = content.get("data") if isinstance(content, dict) else None
+    if not data or {"structure", "sites", "atoms", "lattice", "columns"} & set(content):
+        return [content]
+    if isinstance(data, dict):
+        return [data] if {"attributes", "structure"} & set(data) else [content]
+    whole = isinstance(data, list) and all(isinstance(item, dict) for item in data)
+    return data if whole else [content]
 
 
 def plain_of_json(text: str) -> Sequence[PlainCrystal]:
@@ -56,6 +75,8 @@ def _plain_of_dict(item: Any) -> PlainCrystal | None:
     """Return a crystal of ordered sites, in one of the formats of `_structure_of_keys`; None for anything else."""
     item = _innermost(item)
     keys = item.keys()
+    if "lattice_vectors" in keys or keys >= ASE_KEYS or keys >= _KEYS_OF_ROWS:
+        return None
     if keys >= _KEYS_OF_JARVIS:
         symbols, cartesian = [str(symbol).strip() for symbol in item["elements"]], item.get("cartesian", False)
         plain = isinstance(cartesian, bool)
@@ -64,7 +85,7 @@ def _plain_of_dict(item: Any) -> PlainCrystal | None:
         _refuse_no_cell(item["lattice"])
         lattice = Lattice.from_parameters(*item["lattice"]).matrix
         return plain_crystal(lattice, item["species"], item["frac_coords"])
-    if keys >= _KEYS_OF_ASE or not all(periodic is True for periodic in item["lattice"].get("pbc", ())):
+    if not all(periodic is True for periodic in item["lattice"].get("pbc", ())):
         return None
     symbols = []
     for site in item["sites"]:
@@ -78,8 +99,8 @@ def _plain_of_dict(item: Any) -> PlainCrystal | None:
 
 
 def _innermost(item: Any) -> Any:
-    """Return the structure of a computed entry, or of a row of a data set; any other item is returned unchanged."""
-    for key in ("structure", "atoms"):
+    """Return the structure inside of a document; any other item is returned unchanged."""
+    for key in ("structure", "atoms", "attributes"):  # of a computed entry, of a row of a data set, of OPTIMADE
         if isinstance(item, dict) and isinstance(item.get(key), dict):
             item = item[key]
     return item
@@ -104,12 +125,16 @@ def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
         if not isinstance(cartesian, bool):
             raise StructureError(f"cartesian is {str(cartesian)[:40]!r}: it must be true or false")
         return Structure(item["lattice_mat"], symbols, item["coords"], coords_are_cartesian=cartesian)
+    if "lattice_vectors" in keys:
+        return _or_error(structure_of_optimade, item)
+    if keys >= ASE_KEYS and "sites" not in keys:  # of ASE's Atoms
+        return _or_error(_structure_of_ase, item)
     if keys >= _KEYS_OF_ARRAYS:
         _refuse_no_cell(item["lattice"])
         species = [_species(each, n) for n, each in enumerate(item["species"], start=1)]
         return Structure(Lattice.from_parameters(*item["lattice"]), species, item["frac_coords"])
-    if keys >= _KEYS_OF_ASE:
-        return StructureError("a JSON database of ASE: convert it with `ase convert -i json FILE structures.extxyz`")
+    if {"composition", "energy"} <= keys:
+        return StructureError("a ComputedEntry without a structure: write a ComputedStructureEntry")
     if "sites" not in keys:
         return StructureError("JSON without a pymatgen Structure: write it with structure.to(filename=...)")
     if "lattice" not in keys:
@@ -121,6 +146,19 @@ def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
     # without properties: pymatgen would import the modules that they name
     sites = [_site(site, number) for number, site in enumerate(item["sites"], start=1)]
     return Structure.from_dict({"lattice": item["lattice"], "sites": sites})
+
+
+def _or_error(read: Callable[[dict[str, Any]], Structure], item: dict[str, Any]) -> Structure | StructureError:
+    """Return a structure, or its error without the name of pymatgen."""
+    try:
+        return read(item)
+    except StructureError as error:
+        return error
+
+
+def _structure_of_ase(item: dict[str, Any]) -> Structure:
+    arrays = json.loads(text_of_dictionary(item))
+    return Structure(arrays["lattice_mat"], arrays["elements"], arrays["coords"], coords_are_cartesian=True)
 
 
 def _refuse_no_cell(parameters: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from crystalpredict.errors import StructureError
 
 MAX_JSON_VALUES = 2**25  # of one document: an empty list takes 64 bytes of memory
 DOWNLOAD_AGAIN = "write or download it again"
+MAX_LITERAL_CHARACTERS = 2**22  # of a Python dictionary: parsing takes a hundred times its size
+_LITERAL = re.compile(r"\s*(\[\s*)?\{\s*'")  # JSON has no single quotes
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -27,6 +30,26 @@ def parsed_json(text: str, max_values: int = 0) -> Any:
     """
     _refuse_many_values(text, max_values or MAX_JSON_VALUES)
     return json.loads(text)
+
+
+def parsed_literal(text: str) -> Any:
+    """Return the content of a Python dictionary or list, as pandas writes one into a CSV; None for any other text.
+
+    Only literals are read: nothing is evaluated or called.
+
+    Raises:
+        StructureError: It begins like one, but has other values, or is too long.
+    """
+    if not _LITERAL.match(text):
+        return None
+    if "array(" in text:
+        raise StructureError("a Python dictionary with NumPy arrays: write it as JSON, as ase.io.jsonio.encode does")
+    if len(text) > MAX_LITERAL_CHARACTERS:
+        raise StructureError(f"a Python dictionary of more than {MAX_LITERAL_CHARACTERS >> 20} MiB: write it as JSON")
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise StructureError("a broken Python dictionary: write the structure as JSON") from None
 
 
 def _refuse_many_values(text: str, max_values: int) -> None:

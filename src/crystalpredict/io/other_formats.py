@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import re
 
-NOT_READABLE = "not a CIF, a POSCAR, pymatgen JSON or extended XYZ"
+NOT_READABLE = "not a CIF, a POSCAR, pymatgen JSON, extended XYZ or a file of a calculation"
 ASE_CONVERT = "convert it with `ase convert -i {} FILE structures.extxyz`"
 MARKUP_FORMATS = (
-    (r"<modeling>", "a vasprun.xml of VASP: " + ASE_CONVERT.format("vasp-xml")),
-    (
-        r"<(qes:)?espresso",
-        "an XML file of Quantum ESPRESSO: " + ASE_CONVERT.format("espresso-out").replace("FILE", "pw.out"),
-    ),
+    (r"<(qes:)?espresso", "an XML file of Quantum ESPRESSO: give the output of pw.x"),
     (r"<html|<!doctype html", "a web page, not a structure: download the file itself"),
 )
 TEXT_FORMATS = (
-    (r"\A\s*vasp\.\d", "an OUTCAR of VASP: " + ASE_CONVERT.format("vasp-out")),
-    (r"^[ \t]*Program PWSCF", "an output of Quantum ESPRESSO: " + ASE_CONVERT.format("espresso-out")),
-    (r"^[ \t]*&(control|system)\b", "an input of Quantum ESPRESSO: " + ASE_CONVERT.format("espresso-in")),
-    (r"^[ \t]*lattice_vector\s", "a geometry.in of FHI-aims: " + ASE_CONVERT.format("aims")),
-    (
-        r"^[ \t]*%block\s+(lattice_(cart|abc)|positions_)",
-        "a .cell file of CASTEP: " + ASE_CONVERT.format("castep-cell"),
-    ),
+    (r"^[ \t]*Invoking FHI-aims", "an output of FHI-aims: " + ASE_CONVERT.format("aims-output")),
+    (r"\A\s*\d+\s+[SFC]\s*$", "a file of DFTB+: " + ASE_CONVERT.format("gen")),
+    (r"^[ \t]*(acell|rprim|rprimd)\b", "an input of ABINIT: " + ASE_CONVERT.format("abinit-in")),
     (r"^[ \t]*%block\s+(LatticeVectors|LatticeParameters|AtomicCoord)", "an input of SIESTA: convert it with sisl"),
     (r"^[ \t]*(CRYST1|HETATM|ATOM  |HEADER )", "a PDB file: " + ASE_CONVERT.format("proteindatabank")),
     (r"^[ \t]*(PRIMVEC|CONVVEC)\b", "an XSF file: " + ASE_CONVERT.format("xsf")),
@@ -32,7 +23,10 @@ TEXT_FORMATS = (
         "a data file of LAMMPS: " + ASE_CONVERT.format("lammps-data") + ", and check the atom types",
     ),
     (r"^[ \t]*&(force_eval|global)\b", "an input of CP2K: write a CIF or an extended XYZ with CP2K"),
-    (r"^TITL\b", "a .res or .ins file of SHELX: write a CIF with SHELXL (ACTA)"),
+    (
+        r"^TITL\b",
+        "a .res or .ins file of SHELX or AIRSS: " + ASE_CONVERT.format("res") + ", or write a CIF with SHELXL",
+    ),
     (r"\A\s*(PAW_|US |NC )", "a POTCAR of VASP, which has no structure: give the POSCAR"),
     (r"\A\s*(SYSTEM|ALGO|ENCUT|ISMEAR|PREC)\s*=", "an INCAR of VASP, which has no structure: give the POSCAR"),
     (r"V[23]000\s*$", "a molecule without a lattice: a periodic cell is needed"),
@@ -42,7 +36,6 @@ SEARCHED_CHARACTERS = 2**16  # at the beginning of a file
 BINARY_FORMATS = (
     (b"SQLite format 3", "a SQLite database: if it is one of ASE, call it *.db"),
     (b"\x89HDF", "an HDF5 file: write a POSCAR or a CIF with the program that made it"),
-    (b"- of Ulm", "a trajectory of ASE: " + ASE_CONVERT.format("traj")),
     (b"PAR1", "a Parquet file: call it *.parquet"),
 )
 
@@ -58,7 +51,7 @@ def describe_text(text: str) -> str:
     """Return what a text that is not a structure is, and what to do."""
     start = text[:SEARCHED_CHARACTERS]
     found = (what for form, what in TEXT_FORMATS if re.search(form, start, re.MULTILINE | re.IGNORECASE))
-    return next(found, f"{NOT_READABLE}: convert it to one of these")
+    return next(found, f"{NOT_READABLE}: convert it, as with `ase convert FILE out.cif`")
 
 
 def describe_binary(content: bytes) -> str:

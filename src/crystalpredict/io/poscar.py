@@ -17,9 +17,10 @@ from crystalpredict.io.plain import PlainCrystal, all_or_none, plain_crystal
 from crystalpredict.io.text import number_of
 
 HEADER_LINES = 7  # title, scale, three vectors, symbols, counts
-XDATCAR = "an XDATCAR with more coordinates than atoms: convert it with `ase convert -n : XDATCAR frames.extxyz`"
 PLANE = "broken POSCAR: the three vectors of the cell lie in a plane"
 _SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[_/].*)?")  # names of POTCARs too: Fe_pv, Fe_pv/1a2b3c
+_ELEMENT_AND_AMOUNT = re.compile(r"([A-Z][a-z]?)([0-9]{0,6})")
+_FORMULA = re.compile(r"([A-Z][a-z]?[0-9]{0,6})+")
 _MODE = re.compile(r"\s*(s(elective)?(\s+dynamics)?|d(irect)?|c(art\w*)?|k(art\w*)?)\s*", re.IGNORECASE)
 _AFTERWARDS = re.compile(r"\s*(lattice\s+veloc.*|d(irect)?|c(art\w*)?|k(art\w*)?)?\s*", re.IGNORECASE)
 
@@ -128,7 +129,7 @@ def _cell_and_rest(lines: list[str], start: int) -> tuple[PoscarCell, list[str]]
         raise StructureError(f"broken POSCAR: coordinates of {len(places)} of {n_atoms:.0f} atoms: the file is cut off")
     rest = lines[first + 1 + len(rows) :]
     _refuse_extra_coordinates(rest)
-    species = _repeated(symbols, counts) or _labels(rows)
+    species = _repeated(symbols, counts) or _labels(rows) or _repeated(_symbols_of_title(lines[0], counts), counts)
     try:
         fractional = np.array(places) * scale @ np.linalg.inv(lattice) if cartesian else np.array(places)
     except np.linalg.LinAlgError:
@@ -174,21 +175,42 @@ def _repeated(symbols: Sequence[str], counts: Sequence[float]) -> list[str]:
 
 
 def _labels(rows: Sequence[str]) -> list[str]:
-    """Return the elements that follow the coordinates, for a POSCAR without a line of symbols."""
+    """Return the elements that follow the coordinates, for a POSCAR without a line of symbols; none if some do not."""
     words = [row.split()[3:] for row in rows]
     if flagged := all(len(row) > 3 and {*row[:3]} <= {"T", "F"} for row in words):
         words = [row[3:] for row in words]
     labels = [row[0] if row and Element.is_valid_symbol(row[0]) else "" for row in words]
-    if not all(labels) or (not flagged and {*labels} <= {"T", "F"}):
-        raise StructureError("the POSCAR does not name its elements: add a line of symbols above the line of counts")
-    return labels
+    return labels if all(labels) and (flagged or not {*labels} <= {"T", "F"}) else []
+
+
+def _symbols_of_title(title: str, counts: Sequence[float]) -> list[str]:
+    """Return the element of each count from the title of a POSCAR of VASP 4, such as `Ga As`, `Fe2 O3` or `NaCl`.
+
+    The title must have nothing else: in `In the box`, `In` may not be indium. Its numbers, and those of a formula, must
+    be in the proportions of the counts.
+
+    Raises:
+        StructureError: The title does not name one element for each count.
+    """
+    words = re.split(r"[\s,]+", title.strip())
+    parts = [(named[1], "") for word in words if (named := _SYMBOL.fullmatch(word))]
+    if len(parts) < len(words):
+        parts = [part for word in words for part in _ELEMENT_AND_AMOUNT.findall(word)]
+        is_formula = all(_FORMULA.fullmatch(word) for word in words)
+        amounts = [int(amount or 1) for _, amount in parts]
+        fits = [amount * counts[0] == amounts[0] * count for amount, count in zip(amounts, counts, strict=False)]
+        parts = parts if is_formula and all(fits) and len({symbol for symbol, _ in parts}) == len(parts) else []
+    if len(parts) != len(counts) or not all(Element.is_valid_symbol(symbol) for symbol, _ in parts):
+        raise StructureError(
+            "the POSCAR does not name its elements: add a line of symbols above the line of counts; "
+            "its first line is not a list of symbols that fits the counts"
+        )
+    return [symbol for symbol, _ in parts]
 
 
 def _refuse_extra_coordinates(rest: Sequence[str]) -> None:
     """Raise StructureError if coordinates follow the last atom."""
-    if any("configuration=" in line for line in rest):
-        raise StructureError(XDATCAR)
-    if rest and len(_leading_numbers(rest[0], 3)) == 3:
+    if (rest and len(_leading_numbers(rest[0], 3)) == 3) or any("configuration=" in line for line in rest):
         raise StructureError("more coordinates than atoms: check the counts")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from crystalpredict.errors import DataError, StructureError, UsageError
 from crystalpredict.io.archives import members_of
 from crystalpredict.io.ase_db import rows_of_database
 from crystalpredict.io.entries import Inline, Source, start_of
-from crystalpredict.io.file_types import is_archive, is_database, is_found, is_json, is_table, is_xyz
-from crystalpredict.io.json_text import items_of
+from crystalpredict.io.file_types import Frames, is_archive, is_database, is_found, is_json, is_query, is_table, is_xyz
+from crystalpredict.io.json_text import items_of, parsed_json
 from crystalpredict.io.table_formats import ID_COLUMNS, holds_structure, rows_of
 from crystalpredict.io.table_structures import (
     PATH_COLUMNS,
@@ -34,9 +36,16 @@ from crystalpredict.io.text import (
 )
 from crystalpredict.io.xyz import frames_of
 
+_ANSWER = re.compile(r'\s*\{\s*"(data|meta|links|included|jsonapi|[0-9]+)"\s*:')  # of a server; an ASE database
+
 
 def sources_of(
-    names: Iterable[str], structure_column: str | None = None, takes: Callable[[str], bool] = lambda name: True
+    names: Iterable[str],
+    structure_column: str | None = None,
+    takes: Callable[[str], bool] = lambda name: True,
+    *,
+    frames: Frames = Frames.last,
+    calculations: bool = False,
 ) -> Iterator[Source]:
     """Yield the sources of structures in files, in their order; one that cannot be read has an error.
 
@@ -48,34 +57,44 @@ def sources_of(
         names: Paths of files.
         structure_column: Column of tables with the structures; None: the usual names.
         takes: Called once with the name of each source, in order: whether to include it. Files and members of archives
-            that are not included are not opened.
+            that are not included are not opened, unless all frames are wanted.
+        frames: Whether a trajectory or the steps of a calculation give their `last` structure, or `all`; each frame of
+            XYZ is a structure in any case.
+        calculations: Whether archives give the outputs of calculations too, one member for each calculation.
     """
     for name in names:
         if is_archive(name):
-            yield from _in_archive(name, takes)
-        elif inside := _inside(name, structure_column):
+            yield from _in_archive(name, takes, frames, calculations)
+        elif inside := _inside(name, structure_column, frames):
             yield from (source for source in inside if takes(start_of(source)[0]))
         elif takes(name):
             yield name
 
 
-def _inside(name: str, structure_column: str | None) -> Iterator[Source] | None:
+def _inside(name: str, structure_column: str | None, frames: Frames) -> Iterator[Source] | None:
     """Return the sources in a file whose name is that of a container; None for any other file."""
+    if is_query(name):
+        from crystalpredict.io.optimade_client import structures_of_query
+
+        return structures_of_query(name)
     if is_table(name):
         return _in_table(name, structure_column)
     if is_database(name):
         return _in_database(name)
     if is_xyz(name):
         return _in_xyz(name)
-    return _in_json(name) if is_json(name) else None
+    if is_json(name):
+        return _in_json(name)
+    return _in_calculation(name) if frames == Frames.all else None
 
 
-def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source]:
+def _in_archive(path: str, takes: Callable[[str], bool], frames: Frames, calculations: bool) -> Iterator[Source]:
     empty = True
+    found = _found_in(path) if calculations else is_found
 
     def wanted(name: str) -> bool:
         nonlocal empty
-        if not is_found(name):
+        if not found(name):
             return False
         empty = False
         return takes(f"{path}/{name}")
@@ -89,10 +108,41 @@ def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source]:
             yield Inline(f"{path}/{member.name}", error=member.error or "an archive inside an archive: unpack it first")
         elif is_json(member.name) and not member.error:
             yield from _in_member(f"{path}/{member.name}", member.content)
+        elif frames == Frames.all and not member.error:
+            yield from _in_calculation(f"{path}/{member.name}", member.content)
         else:
             yield Inline(f"{path}/{member.name}", member.content, error=member.error)
     if empty and takes(path):
         yield Inline(path, error="no CIF, POSCAR, *.vasp, XYZ or JSON file in this archive")
+
+
+def _found_in(path: str) -> Callable[[str], bool]:
+    """Return the function that says which members of an archive are read, each calculation once."""
+    from crystalpredict.io.calculation_folders import chosen_members
+
+    names: list[str] = []
+    for _ in members_of(path, lambda name: bool(names.append(name))):  # type: ignore[func-returns-value]
+        pass  # the errors come again when the members are read
+    return chosen_members(names).__contains__
+
+
+def _in_calculation(path: str, content: bytes | None = None) -> Iterator[Source]:
+    """Yield each frame of a file or of the content of a member; the file or the member itself if it has no frames."""
+    from crystalpredict.io.calculations import calculation_frames
+
+    index = 0
+    try:
+        if content is None:
+            refuse_pipe(path)
+        for text in calculation_frames(read_text(path) if content is None else text_of(content), last=False) or ():
+            yield Inline(path, text, index=index)
+            index += 1
+    except (StructureError, OSError) as error:
+        if isinstance(error, StructureError):
+            yield Inline(path, error=str(error), index=index)
+            return
+    if not index:
+        yield path if content is None else Inline(path, content)
 
 
 def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
@@ -154,8 +204,12 @@ def _in_json(path: str) -> Iterator[Source]:
     try:
         refuse_pipe(path)
         head = head_of(Path(path))
-        if head.decode(encoding_of(head), errors="ignore").lstrip()[:1] == "[":
+        start = head.decode(encoding_of(head), errors="ignore").lstrip()
+        if start[:1] == "[":
             yield from _in_list(path, read_text(path))
+            return
+        if _ANSWER.match(start) and (documents := _documents(path, read_text(path))):
+            yield from documents
             return
     except (StructureError, *CANNOT_UNPACK):
         pass  # reading it gives the error
@@ -168,9 +222,30 @@ def _in_member(name: str, content: bytes) -> Iterator[Source]:
         if (text := text_of(content)).lstrip()[:1] == "[":
             yield from _in_list(name, text)
             return
+        if _ANSWER.match(text) and (documents := _documents(name, text)):
+            yield from documents
+            return
     except StructureError:
         pass
     yield Inline(name, content)
+
+
+def _documents(path: str, text: str) -> list[Source]:
+    """Return the documents under `data` in the answer of a server, named by their ids; none for other JSON."""
+    from crystalpredict.io.json_structures import data_of
+
+    try:
+        content = parsed_json(text)
+    except (ValueError, RecursionError):
+        return []  # reading it gives the error
+    documents = data_of(content)
+    if documents == [content]:
+        return []
+    names = list(map(id_of_item, documents))
+    return [
+        Inline(f"{path}#{name}" if name else path, json.dumps(item), index=0 if name else index)
+        for index, (name, item) in enumerate(zip(names, documents, strict=True))
+    ]
 
 
 def _in_list(path: str, text: str) -> Iterator[Source]:

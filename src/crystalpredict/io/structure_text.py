@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from io import StringIO
 
 import numpy as np
@@ -11,11 +11,13 @@ from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
 from crystalpredict.errors import StructureError, suppress_warnings
+from crystalpredict.io.calculations import ULM, is_calculation, is_cif, last_frame, reader_of
 from crystalpredict.io.cif import CifCrystal, read_cif
 from crystalpredict.io.json_structures import structures_of_json
 from crystalpredict.io.other_formats import describe_markup, describe_text
 from crystalpredict.io.poscar import has_poscar, is_poscar, structures_of_poscar
 from crystalpredict.io.text import CIF_SITE, CIF_WARNINGS, STATED_FORMULA
+from crystalpredict.io.vasp_outputs import frames_of_xdatcar, is_xdatcar
 from crystalpredict.io.xyz import frames_of, is_xyz, parse_frame
 
 
@@ -31,19 +33,30 @@ def parse_text(text: str) -> list[Structure | StructureError]:
 
 def _parse(text: str) -> list[Structure | StructureError]:
     if is_poscar(text):  # first: its title can be any text
-        return structures_of_poscar(text)
+        return structures_of_poscar(last_frame(frames_of_xdatcar, text) if is_xdatcar(text) else text)
     start = text.lstrip()[:512].lower()
     if start.startswith(("{", "[")):
         return structures_of_json(text)
     if start.startswith(("<!doctype", "<html", "<?xml", "<modeling")):
-        raise StructureError(describe_markup(text))
+        return _of_calculation(text, describe_markup)
+    if start.startswith(ULM.lower()):
+        return _of_calculation(text, describe_text)
     if is_xyz(text):
         return _parse_xyz(text)
-    if re.search(r"^[^\S\n]*(data_\S*|_cell_length_a|_cell\.length_a)", text, re.MULTILINE | re.IGNORECASE):
+    if is_calculation(text):
+        return _of_calculation(text, describe_text)
+    if is_cif(text):
         return _parse_cif(text)
     if has_poscar(text):  # after a broken one
         return structures_of_poscar(text)
     raise StructureError(describe_text(text))
+
+
+def _of_calculation(text: str, describe: Callable[[str], str]) -> list[Structure | StructureError]:
+    """Return the last structure of a calculation's file; StructureError with a description for any other text."""
+    if reader := reader_of(text):
+        return structures_of_json(last_frame(reader, text))
+    raise StructureError(describe(text))
 
 
 def _parse_xyz(text: str) -> list[Structure | StructureError]:

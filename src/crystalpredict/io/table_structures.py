@@ -20,6 +20,8 @@ FILE_NAME = re.compile(r"[^\n<>{}]+\.\w{1,8}")
 
 JARVIS_KEYS = frozenset({"lattice_mat", "coords", "elements"})
 
+ASE_KEYS = frozenset({"numbers", "positions", "cell"})
+
 
 def text_of_id(value: Any) -> str:
     """Return the id in a cell; empty for a missing value or NaN."""
@@ -61,7 +63,7 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
     if cell is None:
         return None
     if isinstance(cell, dict | list):
-        return Inline(where, json.dumps(cell))
+        return Inline(where, text_of_structure(cell))
     text = str(cell)
     if not text.strip() or text.strip().lower() in MISSING_VALUES:
         return None
@@ -76,9 +78,20 @@ def source_of_cell(cell: Any, column: str, base: Path, where: str) -> Source | N
     return name if not beside.exists() and Path(name).exists() else str(beside)
 
 
+def text_of_structure(structure: dict[str, Any] | list[Any]) -> str:
+    """Return a structure of JSON types and NumPy arrays, as `Atoms.todict` has them, as JSON; "{}" for other types."""
+    try:
+        return json.dumps(structure, default=lambda value: value.tolist())
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return "{}"  # reading it gives the error
+
+
 def structure_in_row(row: dict[str, Any]) -> str:
     """Return a JSON row that is itself a structure as text; empty if it is not."""
-    for keys in (STRUCTURE_KEYS, ("lattice", "sites"), JARVIS_KEYS):
+    attributes = row.get("attributes")  # of OPTIMADE
+    if isinstance(attributes, dict) and "lattice_vectors" in attributes:
+        return json.dumps(attributes)
+    for keys in (STRUCTURE_KEYS, ("lattice", "sites"), JARVIS_KEYS, ASE_KEYS):
         if all(isinstance(row.get(key), list | dict) for key in keys):  # not the texts of a CSV
             return json.dumps(row)
     return ""

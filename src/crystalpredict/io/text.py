@@ -17,6 +17,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import IO, Any
 
 from crystalpredict.errors import StructureError
+from crystalpredict.io.file_types import is_grid, is_id
 from crystalpredict.io.other_formats import describe_binary
 
 try:
@@ -29,10 +30,16 @@ CIF_WARNINGS = "crystalpredict_warnings"  # the same: warnings of its CIF
 CIF_SITE = "crystalpredict_site"  # key of a site's properties: its label in messages
 MAX_FILE_BYTES = 2**28  # unpacked: a CIF of a million atoms has a third of it
 READ_BYTES = 2**16  # read from a file at a time
+TRAJECTORY_MAGIC = b"- of Ulm"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 BOMB_RATIO = 500  # unpacked over packed size: very similar CIFs reach 50
 BOMB_BYTES = 2**30  # the ratio is not checked below
 BOMB = f"unpacks to more than {BOMB_RATIO} times its size: a decompression bomb, not read further"
+NEEDS_NETWORK = (
+    "an id of the Materials Project, not a file: its structure needs the network; download it as CIF from "
+    "https://materialsproject.org/materials/{}"
+)
+GRID_POINTS = re.compile(rb"\s*\d+\s+\d+\s+\d+\s*")
 MAX_BLANK_LINES = 10**6  # in a row, in a table or a list
 PIPE = "a pipe or a device, which cannot be read twice: save its content as a file"
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eEdD][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
@@ -56,14 +63,29 @@ def read_content(path: str) -> bytes:
     """
     try:
         with open(path, "rb", buffering=0) as file:  # of no use to a file that is read at once
+            if is_grid(path):
+                with io.BufferedReader(bounded(file)) as whole:  # type: ignore[type-var]
+                    return _head_of_grid(whole)
             size = os.fstat(file.fileno()).st_size  # 0 for a pipe
             return file.read() if 0 < size <= MAX_FILE_BYTES else _read_bounded(file)
     except FileNotFoundError:
-        raise StructureError("no such file: check the path") from None
+        raise StructureError(NEEDS_NETWORK.format(path) if is_id(path) else "no such file: check the path") from None
     except IsADirectoryError:
         raise StructureError("a directory, not a structure file: check the path") from None
     except CANNOT_UNPACK as error:  # ValueError: null byte in the path
         raise unreadable(error) from None
+
+
+def _head_of_grid(file: IO[bytes]) -> bytes:
+    """Return the POSCAR at the beginning of a density or potential, up to the line of its numbers of grid points."""
+    lines: list[bytes] = []
+    size = 0
+    while size <= MAX_FILE_BYTES and (line := file.readline(READ_BYTES)):
+        if lines and not lines[-1].strip() and GRID_POINTS.fullmatch(line):
+            break
+        lines.append(line)
+        size += len(line)
+    return b"".join(lines)
 
 
 def encoding_of(head: bytes) -> str:
@@ -83,10 +105,13 @@ def text_of(content: bytes) -> str:
         except CANNOT_UNPACK as error:
             raise unreadable(error) from None
     if len(content) > MAX_FILE_BYTES:
-        raise StructureError(f"more than {MAX_FILE_BYTES >> 20} MiB unpacked: too large for a structure; split it")
+        hint = "split it, or give the CONTCAR of a calculation"
+        raise StructureError(f"more than {MAX_FILE_BYTES >> 20} MiB unpacked: too large for a structure; {hint}")
     if content.startswith(b"PK\x03\x04"):
         raise StructureError("a zip archive or an office document: unpack it, or rename it to *.zip")
     encoding = encoding_of(content)
+    if content.startswith(TRAJECTORY_MAGIC):  # binary: a letter for each byte, for its reader
+        return content.decode("latin-1")
     if encoding == "utf-8-sig" and b"\0" in content:
         raise StructureError(describe_binary(content))
     try:

@@ -15,7 +15,7 @@ from crystalpredict._files import file_sha256
 from crystalpredict._safe_path import without_working_directory
 from crystalpredict.errors import UsageError, printable, suppress_warnings
 
-NO_ASE = "relaxing needs ASE 3.23 or newer: pip install 'crystalpredict[ase]'"
+NO_ASE = "relaxing needs ASE 3.23 or newer: pip install ase"
 NEEDED_METHODS = ("get_potential_energy", "get_forces", "get_stress")
 MAX_REASON = 160  # characters of a library's message
 

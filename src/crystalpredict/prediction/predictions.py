@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from os import PathLike, fspath
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Inline
+from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
 from crystalpredict.io.sources import sources_of
-from crystalpredict.io.table_structures import find_structure_column, source_of_cell
+from crystalpredict.io.table_structures import find_structure_column, source_of_cell, text_of_structure
 from crystalpredict.prediction.pipeline import Pipeline
 from crystalpredict.prediction.resume import Cursor
 from crystalpredict.prediction.rows import Prediction, record
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from crystalpredict.properties import Property
 
 ROWS_SHOWN = 10  # of a printed result
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How structures are found in the inputs: the arguments of `predict` with these names."""
+
+    structure_column: str | None
+    frames: Frames
+    calculations: bool
 
 
 class Predictions(list[Prediction]):
@@ -76,7 +85,8 @@ class Predictions(list[Prediction]):
 def predict(  # noqa: PLR0913 - a keyword for each option of the command
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, unrelaxed: bool = False,
     relax: str | Relaxation | None = None, device: str = "auto", jobs: int = 1, cache: str | None = None,
-    structure_column: str | None = None, convention: str = "mp2018",
+    structure_column: str | None = None, convention: str = "mp2018", frames: str = "last",
+    calculations: bool = False,
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -96,6 +106,8 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
             `mp2020`, or `uncorrected`.
         relax: Potential, or Relaxation, by which structures are relaxed before they are predicted; with `unrelaxed`
             from the volumes that it predicts. `cache` then keeps the relaxed structures, not the rows.
+        frames: Whether a trajectory, or the steps of a calculation, gives its `last` structure or `all`.
+        calculations: Whether directories give the outputs of calculations too, one file for each calculation.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -110,7 +122,10 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
     pipeline = Pipeline(
         folder, tuple(names), device, jobs=jobs, convention=Convention.of(convention), relaxation=relaxation
     )
-    rows = _rows(_items(inputs, structure_column), pipeline, None if relaxation else cache)
+    if frames not in {*Frames}:
+        raise UsageError(f"frames={frames!r}: give 'last' or 'all'")
+    find = Finding(structure_column, Frames(frames), calculations)
+    rows = _rows(_items(inputs, find), pipeline, None if relaxation else cache)
     return Predictions(rows, pipeline.properties, intervals=pipeline.intervals)
 
 
@@ -146,22 +161,23 @@ def _rows(items: Iterable[Any], pipeline: Pipeline, cache: str | None) -> Iterat
             yield from predictor.predict(some) if objects else predictor.stream(reader.entries(), lambda: reader.busy)
 
 
-def _items(inputs: Any, structure_column: str | None) -> Iterator[Any]:
+def _items(inputs: Any, find: Finding) -> Iterator[Any]:
     """Yield a source or a structure for each thing that may be predicted, in order."""
     if hasattr(inputs, "columns") and hasattr(inputs, "iloc"):  # a DataFrame, without importing pandas
-        column = find_structure_column("the DataFrame", list(map(str, inputs.columns)), structure_column)
+        column = find_structure_column("the DataFrame", list(map(str, inputs.columns)), find.structure_column)
         yield from _cells(inputs[column], column)
     elif hasattr(inputs, "iloc"):  # a Series
         yield from _cells(inputs, str(inputs.name or "the Series"))
     elif isinstance(inputs, str | PathLike):
-        yield from sources_of(expand([fspath(inputs)]), structure_column)
+        names = expand([fspath(inputs)], calculations=find.calculations)
+        yield from sources_of(names, find.structure_column, frames=find.frames, calculations=find.calculations)
     elif isinstance(inputs, dict):
-        yield Inline("dictionary", json.dumps(inputs))
+        yield Inline("dictionary", text_of_structure(inputs))
     elif _is_structure(inputs):
         yield inputs
     elif isinstance(inputs, Iterable):
         for item in inputs:
-            yield from _items(item, structure_column)
+            yield from _items(item, find)
     else:
         raise UsageError(f"an input of type {type(inputs).__name__}: give names of files, structures or a DataFrame")
 
