@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from crystalpredict.io.table_structures import (
     TEXT_COLUMNS,
     find_column,
     find_structure_column,
+    other_cells,
     source_of_cell,
     structure_in_row,
     text_of_id,
@@ -35,6 +37,14 @@ from crystalpredict.io.text import (
 from crystalpredict.io.xyz import frames_of
 
 
+@dataclass(frozen=True)
+class TableRow:
+    """The source of the structure in a row of a table, and the other cells of the row by column."""
+
+    source: Source
+    cells: Mapping[str, Any]
+
+
 def sources_of(
     names: Iterable[str], structure_column: str | None = None, takes: Callable[[str], bool] = lambda name: True
 ) -> Iterator[Source]:
@@ -50,16 +60,29 @@ def sources_of(
         takes: Called once with the name of each source, in order: whether to include it. Files and members of archives
             that are not included are not opened.
     """
+    for found in sources_and_rows(names, structure_column, takes):
+        yield source_in(found)
+
+
+def sources_and_rows(
+    names: Iterable[str], structure_column: str | None = None, takes: Callable[[str], bool] = lambda name: True
+) -> Iterator[Source | TableRow]:
+    """Yield the same, but for a structure in a row of a table the row; arguments as for `sources_of`."""
     for name in names:
         if is_archive(name):
             yield from _in_archive(name, takes)
         elif inside := _inside(name, structure_column):
-            yield from (source for source in inside if takes(start_of(source)[0]))
+            yield from (each for each in inside if takes(start_of(source_in(each))[0]))
         elif takes(name):
             yield name
 
 
-def _inside(name: str, structure_column: str | None) -> Iterator[Source] | None:
+def source_in(found: Source | TableRow) -> Source:
+    """Return a source, or that in a row of a table."""
+    return found.source if isinstance(found, TableRow) else found
+
+
+def _inside(name: str, structure_column: str | None) -> Iterator[Source | TableRow] | None:
     """Return the sources in a file whose name is that of a container; None for any other file."""
     if is_table(name):
         return _in_table(name, structure_column)
@@ -70,7 +93,7 @@ def _inside(name: str, structure_column: str | None) -> Iterator[Source] | None:
     return _in_json(name) if is_json(name) else None
 
 
-def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source]:
+def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source | TableRow]:
     empty = True
 
     def wanted(name: str) -> bool:
@@ -95,7 +118,7 @@ def _in_archive(path: str, takes: Callable[[str], bool]) -> Iterator[Source]:
         yield Inline(path, error="no CIF, POSCAR, *.vasp, XYZ or JSON file in this archive")
 
 
-def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
+def _in_table(path: str, wanted: str | None) -> Iterator[Source | TableRow]:
     table = Path(path)
     number = 0
     names_of = (wanted,) if wanted else (*TEXT_COLUMNS, *PATH_COLUMNS)
@@ -111,7 +134,7 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
             where = f"{path}#{name or f'row {number}'}"  # a bare number could be the id of another row
             texts = find_column(names, TEXT_COLUMNS)
             if not wanted and not (texts and holds_structure(row[texts])) and (text := structure_in_row(row)):
-                yield Inline(where, text)
+                yield TableRow(Inline(where, text), other_cells(row))
                 continue
             try:
                 column = find_structure_column(path, names, wanted)
@@ -121,7 +144,8 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
                 yield Inline(where, error=_without(path, error))
                 continue
             source = source_of_cell(row[column], column, table.parent, where)
-            yield source or Inline(where, error=f"no structure in the column {column}")
+            source = source or Inline(where, error=f"no structure in the column {column}")
+            yield TableRow(source, other_cells(row, column))
     except (DataError, UsageError) as error:
         yield Inline(path, error=_without(path, error))
         return
@@ -149,7 +173,7 @@ def _in_database(path: str) -> Iterator[Source]:
         yield Inline(path, error="an ASE database without rows")
 
 
-def _in_json(path: str) -> Iterator[Source]:
+def _in_json(path: str) -> Iterator[Source | TableRow]:
     """Yield the items of a JSON list, or the file itself if it is not a list."""
     try:
         refuse_pipe(path)
@@ -162,7 +186,7 @@ def _in_json(path: str) -> Iterator[Source]:
     yield path
 
 
-def _in_member(name: str, content: bytes) -> Iterator[Source]:
+def _in_member(name: str, content: bytes) -> Iterator[Source | TableRow]:
     """Yield the items of a JSON list in an archive, or the member itself if it is not a list."""
     try:
         if (text := text_of(content)).lstrip()[:1] == "[":
@@ -173,7 +197,7 @@ def _in_member(name: str, content: bytes) -> Iterator[Source]:
     yield Inline(name, content)
 
 
-def _in_list(path: str, text: str) -> Iterator[Source]:
+def _in_list(path: str, text: str) -> Iterator[Source | TableRow]:
     """Yield the items of a JSON list, named by their ids or, without ids, by their number."""
     index = -1
     try:
@@ -181,7 +205,8 @@ def _in_list(path: str, text: str) -> Iterator[Source]:
             name, row = id_of_item(item), item if isinstance(item, dict) else {}
             texts = (cell for cell in map(row.get, TEXT_COLUMNS) if isinstance(cell, str) and holds_structure(cell))
             own = next(texts, own)
-            yield Inline(f"{path}#{name}", own) if name else Inline(path, own, index=index)
+            source = Inline(f"{path}#{name}", own) if name else Inline(path, own, index=index)
+            yield TableRow(source, other_cells(row)) if row else source
     except StructureError as error:
         yield Inline(path, error=str(error), index=index + 1)
         return
