@@ -293,6 +293,16 @@ FindDuplicates = Annotated[
         help="Name in the column duplicate_of the first structure that is the same crystal.",
     ),
 ]
+KnownCrystals = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--known",
+        metavar="INPUT",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Files, tables, archives or directories of known crystals, which duplicate_of names too. Repeatable.",
+    ),
+]
 RequiredElements = Annotated[
     str | None,
     typer.Option(

@@ -32,6 +32,7 @@ from crystalpredict.cli.options import (
     Inputs,
     Jobs,
     Keep,
+    KnownCrystals,
     MemoryPerProcess,
     ModelName,
     NoReference,
@@ -132,6 +133,7 @@ def predict(
     exclude_elements: ExcludedElements = None,
     chemsys: ChemicalSystems = None,
     duplicates: FindDuplicates = False,
+    known: KnownCrystals = None,
     write_structures: WriteStructures = None,
     copy_to: CopyTo = None,
     resume: Annotated[
@@ -192,7 +194,7 @@ def predict(
     kind = format_of(format, output, by_name="format" not in given(ctx))
     needed_by = "--resume" if resume else "--shard" if shard else ""
     screen = Screen.of(ctx, needs_part=bool(needed_by))
-    one_by_one = None if sort or top or duplicates else output
+    one_by_one = None if sort or top or screen.duplicates else output
     grows = can_resume(one_by_one, kind, (write_relaxed, write_structures), needed_by)
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
@@ -208,6 +210,7 @@ def predict(
     model = named_model(ctx, model, unrelaxed=scales)
     folder = find_model(model, unrelaxed=scales)
     relaxation = relaxation_of(ctx, folder, relax_force, relax_steps, relax_seconds, cache)
+    screen.refuse_cached(folder, cached=bool(cache), relax=bool(relax))
     if write_relaxed:
         replaced = force or resume or bool(shard)
         refuse_to_write_relaxed(write_relaxed, folder, inputs, relax=bool(relax), cached=bool(cache), replaced=replaced)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from crystalpredict._files import refuse_unwritable
+from crystalpredict.checkpoints.registry import config_of_model
 from crystalpredict.cli.output import path_of_result
 from crystalpredict.cli.relaxed_cells import in_one_file
 from crystalpredict.errors import UsageError
@@ -30,6 +31,8 @@ class Screen:
         keep: of `--keep`.
         elements: which elements crystals may have.
         duplicates: whether rows name earlier ones with the same crystal.
+        known: inputs with known crystals.
+        jobs: reader processes for these.
         structures: folder or file of the structures of the rows.
         copies: folder of copies of their files.
         force: whether files of earlier runs may be replaced.
@@ -38,6 +41,8 @@ class Screen:
     keep: str | None
     elements: Elements
     duplicates: bool
+    known: list[str]
+    jobs: int
     structures: Path | None
     copies: Path | None
     force: bool
@@ -54,8 +59,8 @@ class Screen:
         params = ctx.params
         elements = Elements.of(params["elements"], params["exclude_elements"], params["chemsys"])
         screen = cls(
-            params["keep"], elements, params["duplicates"], params["write_structures"], params["copy_to"],
-            params["force"],
+            params["keep"], elements, params["duplicates"] or bool(params["known"]), params["known"] or [],
+            params["jobs"], params["write_structures"], params["copy_to"], params["force"],
         )  # fmt: skip
         if screen.structures and screen.copies and screen.structures.absolute() == screen.copies.absolute():
             raise UsageError(f"{screen.copies}: for --write-structures, too: name another folder for --copy-to")
@@ -74,6 +79,19 @@ class Screen:
             from crystalpredict.io.copies import refuse_copies
 
             refuse_copies(self.copies, replace=replaced)
+
+    def refuse_cached(self, folder: Path, *, cached: bool, relax: bool) -> None:
+        """Raise UsageError if cells at relaxed volumes are needed, which rows from the cache do not have.
+
+        Args:
+            folder: of the model.
+            cached: whether rows may come from the cache.
+            relax: whether a potential relaxes the structures.
+        """
+        config = config_of_model(folder)
+        if cached and not relax and config and config.unrelaxed and (self.duplicates or self.structures):
+            option = "--write-structures" if self.structures else "--duplicates"
+            raise UsageError(f"{option} does not go with --unrelaxed and --cache: rows from the cache have no cells")
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -98,9 +116,12 @@ class Screen:
         kept = kept_columns(self.keep, inputs, taken, structure_column, null=null)
         duplicates = None
         if self.duplicates:
+            from crystalpredict.io.worker_pool import available_cores
             from crystalpredict.prediction.duplicates import Duplicates
 
             duplicates = Duplicates()
+            if self.known:
+                duplicates.add_known(self.known, self.jobs or available_cores(), structure_column)
         return ExtraColumns(kept, duplicates, keep_sources=bool(self.duplicates or self.structures or self.copies))
 
     def hits(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,8 +14,14 @@ import numpy as np
 from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.data.splits import fingerprint
+from crystalpredict.errors import UsageError
+from crystalpredict.io.inputs import expand
 from crystalpredict.io.matching import CrystalMatcher
+from crystalpredict.io.reader import Reader
+from crystalpredict.io.sources import sources_of
 
+LOG = logging.getLogger(__name__)
+READ_RADIUS = 3.0  # Å, of the neighbours of crystals that are only read
 RADII = (1.4, 2.0, 2.8)  # Å, of the Gaussians in a fingerprint of a crystal that is scaled to ATOM_VOLUME
 ATOM_VOLUME = 15.0  # Å^3
 SCALED_RADIUS = 7.0  # Å, of its neighbours
@@ -31,20 +39,51 @@ class Duplicates:
         self.firsts: dict[str, _Firsts] = defaultdict(_Firsts)
         self.matcher = CrystalMatcher()
 
-    def first_like(self, name: str, formula: str, crystal: Crystal) -> str:
+    def first_like(self, path: str, index: int, formula: str, crystal: Crystal) -> str:
         """Return the name of the first crystal that is the same; empty for one that is new, which is added.
 
         Args:
-            name: Of the crystal.
+            path: Of the crystal.
+            index: Of the crystal in its file.
             formula: Its reduced formula.
             crystal: The crystal.
         """
-        known, new = self.firsts[formula], _Kept(name, crystal, self.matcher)
+        known, new = self.firsts[formula], _Kept(name_of(path, index), crystal, self.matcher)
         for other in known.similar(new):
             if self.matcher.same(new.reduced, other.reduced):
                 return other.name
         known.add(new)
         return ""
+
+    def add_known(self, inputs: Sequence[str], jobs: int = 1, structure_column: str | None = None) -> None:
+        """Add the crystals in files; those that are not read cost a line of the log.
+
+        Args:
+            inputs: As for `crystalpredict.io.inputs.expand`.
+            jobs: Reader processes.
+            structure_column: Column of tables with the structures; None: the usual names.
+
+        Raises:
+            UsageError: There is no such file, or no crystal in the files.
+        """
+        count = failed = 0
+        with Reader(sources_of(expand(inputs), structure_column), READ_RADIUS, jobs, merge=False) as reader:
+            for entry in reader.entries():
+                if entry.crystal is None:
+                    failed += 1
+                    LOG.warning("%s: no known crystal: %s", entry.path, entry.error)
+                    continue
+                count += 1
+                name = name_of(entry.path, entry.index)
+                self.firsts[entry.formula].add(_Kept(name, entry.crystal, self.matcher))
+        if not count:
+            raise UsageError(f"--known {inputs[0]}: none of {failed} structures can be read")
+        LOG.info("%d known crystals", count)
+
+
+def name_of(path: str, index: int) -> str:
+    """Return the path of a structure, with its index if it is not the first of a file."""
+    return f"{path}#{index}" if index else path
 
 
 @dataclass

@@ -59,7 +59,7 @@ class ExtraColumns:
         row = replace(row, extra=values, extra_texts=texts, source=given.source)
         if self.duplicates and has_values(row):
             try:
-                first = self.duplicates.first_like(name_of(row), row.formula, crystal_of(row))
+                first = self.duplicates.first_like(row.path, row.index, row.formula, crystal_of(row))
             except StructureError as error:
                 LOG.warning("%s: not compared with the others: %s", row.path, error)
             else:
@@ -81,11 +81,6 @@ class ExtraColumns:
 def has_values(row: Prediction) -> bool:
     """Whether a structure was computed."""
     return bool(row.values or row.texts) and not row.error
-
-
-def name_of(row: Prediction) -> str:
-    """Return the path of a row, with its index if it is not the first of a file."""
-    return f"{row.path}#{row.index}" if row.index else row.path
 
 
 def crystal_of(row: Prediction) -> Crystal:

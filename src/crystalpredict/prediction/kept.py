@@ -18,6 +18,7 @@ from crystalpredict.io.table_structures import find_column
 
 ALL, NONE = "all", "none"  # values of --keep besides names
 PREFIX = "input_"  # of a kept column whose name is that of a column of predictions
+MAX_JSON_FILES = 100  # of more, none is a list of structures: to look at each takes time
 FIRST_ROWS = 1000  # of each table, which decide the columns of JSON and the kinds of all
 
 
@@ -83,7 +84,10 @@ def kept_columns(
     """
     if keep == NONE:
         return KeptColumns()
-    starts = [_start_of(name, structure_column) for name in _tables_among(inputs, null=null)]
+    names = list(_tables_among(inputs, null=null))
+    if keep is None and sum(map(is_json, names)) > MAX_JSON_FILES:
+        names = [name for name in names if not is_json(name)]
+    starts = [_start_of(name, structure_column) for name in names]
     present = list(dict.fromkeys(name for start in starts for row in start.rows for name in row))
     wanted = present if keep in (None, ALL) else _wanted(str(keep), present, starts, _once_only(inputs))
     taken = set(taken)
