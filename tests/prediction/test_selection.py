@@ -137,3 +137,71 @@ def test_a_property_of_ones_own_may_be_named_without_its_unit() -> None:
     assert find_field("kappa", columns) == "kappa_W_per_m"
     with pytest.raises(UsageError, match="no column"):
         find_field("gap", columns)  # of which?
+
+
+EXTRA = {"group.number": "integer", "metal": "boolean", "note": "text", "tags": "json", "pretty_formula": "text"}
+KEPT = {
+    **ROW, "warnings": ["unlike the training data"], "group.number": 225, "metal": False, "note": None,
+    "tags": ["Os", "halide"], "pretty_formula": "OsCo2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('contains(formula, "Cl")', True),
+        ('contains(formula, "C")', False),
+        ('contains(formula, "N")', False),
+        ('contains(pretty_formula, "O")', False),
+        ('contains(pretty_formula, "Co2")', True),
+        ('contains(pretty_formula, "Co")', True),
+        ('not contains(formula, "O") and bandgap_eV > 1', True),
+        ('contains(warnings, "unlike")', True),
+        ('warnings == ""', False),
+        ('contains(path, ".cif") and index == 0', True),
+        ("group.number == 225", True),
+        ('column("group.number") > 225', False),
+        ("metal", False),
+        ("not metal and n_atoms > 2", True),
+        ("metal == False", True),
+        ('contains(tags, "Os")', True),
+        ('contains(tags, "O")', False),
+        ('note == ""', False),
+        ('not contains(note, "x")', False),
+    ],
+)
+def test_a_condition_on_texts_and_kept_columns(text: str, expected: bool) -> None:
+    assert Condition(text, COLUMNS, EXTRA).matches(KEPT) is expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "metal > 1", "metal < True", "group.letter == 1", 'contains(n_atoms, "1")', "contains(formula)",
+        'contains(formula, "")', "contains(formula, formula)", 'contains(formula, "O") > 1', 'column("nothing") > 1',
+        'contains(formula.upper(), "O")', "column(formula) == 1", 'open("x") == 1', "metal + 1 > 1",
+    ],
+)  # fmt: skip
+def test_other_calls_and_kinds_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^[^\n]*$"):
+        Condition(text, COLUMNS, EXTRA)
+
+
+def test_a_text_in_a_column_of_numbers_never_matches_and_is_sorted_last() -> None:
+    assert not Condition("group.number != 1", COLUMNS, EXTRA).matches({**KEPT, "group.number": "unknown"})
+    selection = Selection.of(None, "group.number", None, COLUMNS, EXTRA)
+    found = [{**KEPT, "index": index, "group.number": value} for index, value in enumerate([3, "x", 1, None])]
+    assert [row["index"] for row in selection.of_rows(iter(found), lambda row: row)] == [2, 0, 1, 3]
+
+
+def test_what_cannot_match_is_known_before_anything_is_computed() -> None:
+    known = {name: KEPT[name] for name in ("path", "index", "formula", "n_atoms", "group.number")}
+    for text, fails in (
+        ("n_atoms > 20 and bandgap_eV > 1", True),
+        ("n_atoms > 20 or bandgap_eV > 1", False),
+        ("group.number < 200 and gap > 1", True),
+        ('not contains(formula, "Cl")', True),
+        ('warnings == ""', False),
+        ("not (n_atoms == 8 or gap > 1)", True),
+    ):
+        assert Condition(text, COLUMNS, EXTRA).fails(known) is fails

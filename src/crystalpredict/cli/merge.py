@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from crystalpredict._files import refuse_existing, refuse_unwritable
-from crystalpredict.cli.options import Force, Quiet, Sort, Top, Where, output_option
+from crystalpredict.cli.options import (
+    ChemicalSystems,
+    ExcludedElements,
+    Force,
+    Quiet,
+    RequiredElements,
+    Sort,
+    Top,
+    Where,
+    output_option,
+)
 from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
@@ -28,6 +38,9 @@ def merge(
     where: Where = None,
     sort: Sort = None,
     top: Top = None,
+    elements: RequiredElements = None,
+    exclude_elements: ExcludedElements = None,
+    chemsys: ChemicalSystems = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -41,6 +54,7 @@ def merge(
             raise UsageError(f"{output}: also named as a shard; name another file")
         if not force:
             refuse_existing(output)
+    from crystalpredict.prediction.composition import Elements
     from crystalpredict.prediction.selection import Selection
     from crystalpredict.prediction.shards import Shards
 
@@ -49,7 +63,8 @@ def merge(
     if kind != parts.format and (parts.format, kind) != (Format.jsonl, Format.parquet):
         hint = "name a .csv" if parts.format == Format.csv else "name a .jsonl or a .parquet"
         raise UsageError(f"{output}: the shards are {parts.format.upper()}: {hint}")
-    selection = Selection.of(where, sort, top, parts.columns)
+    chosen = Elements.of(elements, exclude_elements, chemsys)
+    selection = Selection.of(where, sort, top, parts.columns, parts.extra, chosen)
     rows, count = parts.rows(), 0
     if selection:
         rows = selection.of_rows(rows, parts.fields)
@@ -60,7 +75,7 @@ def merge(
             from crystalpredict.prediction.writers import ParquetWriter
 
             names = ["path", "index", "formula", "n_atoms", *parts.columns, "warnings", "error"]
-            table = ParquetWriter(stream, (), names=names)
+            table = ParquetWriter(stream, (), extra=parts.extra, names=names)
             write, close = (lambda row: table.write_fields(parts.fields(row))), table.close
         elif parts.header:
             write(parts.header)

@@ -252,7 +252,7 @@ Where = Annotated[
         metavar="CONDITION",
         show_default=False,
         rich_help_panel=OUTPUT,
-        help="Keep only rows that match, such as 'bandgap_eV > 1 and n_atoms <= 20'.",
+        help="Keep only rows that match, such as 'bandgap_eV > 1 and contains(formula, \"O\")'.",
     ),
 ]
 Sort = Annotated[
@@ -273,6 +273,84 @@ Top = Annotated[
         show_default=False,
         rich_help_panel=OUTPUT,
         help="Keep only the first N rows of --sort.",
+    ),
+]
+
+
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|none|NAME,...",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Columns of an input table to keep in the rows. Default: all but the structures.",
+    ),
+]
+WriteStructures = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR|FILE.extxyz|FILE.db",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Write the structures of the rows with their predictions: into a folder as CIFs, or into one extended XYZ "
+        "file or ASE database.",
+    ),
+]
+CopyTo = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Copy the files of the rows into a folder, also members of archives and rows of tables.",
+    ),
+]
+FindDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--duplicates",
+        rich_help_panel=OUTPUT,
+        help="Name in the column duplicate_of the first structure that is the same crystal.",
+    ),
+]
+KnownCrystals = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--known",
+        metavar="INPUT",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Files, tables, archives or directories of known crystals, which duplicate_of names too. Repeatable.",
+    ),
+]
+RequiredElements = Annotated[
+    str | None,
+    typer.Option(
+        "--elements",
+        metavar="Li,O",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Keep only crystals that have all of these elements, perhaps among others.",
+    ),
+]
+ExcludedElements = Annotated[
+    str | None,
+    typer.Option(
+        "--exclude-elements",
+        metavar="Pb,Cd",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Keep only crystals that have none of these elements.",
+    ),
+]
+ChemicalSystems = Annotated[
+    str | None,
+    typer.Option(
+        "--chemsys",
+        metavar="Li-Fe-O,Li-O",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Keep only crystals of these systems: with exactly the elements of one of them.",
     ),
 ]
 

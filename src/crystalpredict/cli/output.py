@@ -6,7 +6,7 @@ import errno
 import gzip
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -20,7 +20,7 @@ from crystalpredict.prediction.writers import Format
 if TYPE_CHECKING:
     from crystalpredict.properties import Property
 
-from crystalpredict.prediction.writers import CsvWriter, JsonLinesWriter, JsonWriter, ParquetWriter, Writer
+from crystalpredict.prediction.writers import NO_EXTRA, CsvWriter, JsonLinesWriter, JsonWriter, ParquetWriter, Writer
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 
@@ -96,14 +96,29 @@ def text_in(file: IO[bytes], *, packed: bool) -> Iterator[IO[str]]:
         binary.close()
 
 
-def writer_of(kind: Format, stream: IO[Any], properties: Sequence[Property], *, intervals: bool = False) -> Writer:
-    """Return the writer of a format to a binary stream for Parquet, otherwise to a text stream."""
+def writer_of(
+    kind: Format,
+    stream: IO[Any],
+    properties: Sequence[Property],
+    *,
+    intervals: bool = False,
+    extra: Mapping[str, str] = NO_EXTRA,
+) -> Writer:
+    """Return the writer of a format.
+
+    Args:
+        kind: The format.
+        stream: Binary for Parquet, else for text.
+        properties: The predicted properties.
+        intervals: Whether rows have intervals.
+        extra: What further columns hold, by their names.
+    """
     if kind == Format.parquet:
-        return ParquetWriter(stream, properties, intervals)
+        return ParquetWriter(stream, properties, intervals, extra)
     writers: dict[Format, type[CsvWriter | JsonWriter | JsonLinesWriter | TableWriter]] = {
         Format.csv: CsvWriter,
         Format.json: JsonWriter,
         Format.jsonl: JsonLinesWriter,
         Format.table: TableWriter,
     }
-    return writers[kind](stream, properties, intervals)
+    return writers[kind](stream, properties, intervals, extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,13 +22,19 @@ from crystalpredict.cli.options import (
     RESUMING,
     BatchAtoms,
     Calculations,
+    ChemicalSystems,
     ConventionName,
+    CopyTo,
     Device,
     Entries,
+    ExcludedElements,
+    FindDuplicates,
     Force,
     FrameChoice,
     Inputs,
     Jobs,
+    Keep,
+    KnownCrystals,
     MemoryPerProcess,
     ModelName,
     NoReference,
@@ -37,6 +44,7 @@ from crystalpredict.cli.options import (
     RelaxForce,
     RelaxSeconds,
     RelaxSteps,
+    RequiredElements,
     Sort,
     StructureColumn,
     TimeoutPerFile,
@@ -44,6 +52,7 @@ from crystalpredict.cli.options import (
     Unrelaxed,
     Where,
     WriteRelaxed,
+    WriteStructures,
     given,
     named_model,
     output_option,
@@ -52,6 +61,7 @@ from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.prediction_run import Ending, Run
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.relaxed_cells import cells_of, in_one_file, refuse_to_write_relaxed, relaxation_of
+from crystalpredict.cli.screen import Screen
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import Tally
 from crystalpredict.cli.terminal import messages, say
@@ -123,6 +133,14 @@ def predict(
     where: Where = None,
     sort: Sort = None,
     top: Top = None,
+    keep: Keep = None,
+    elements: RequiredElements = None,
+    exclude_elements: ExcludedElements = None,
+    chemsys: ChemicalSystems = None,
+    duplicates: FindDuplicates = False,
+    known: KnownCrystals = None,
+    write_structures: WriteStructures = None,
+    copy_to: CopyTo = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", rich_help_panel=RESUMING, help="Continue an interrupted run with the same -o FILE."),
@@ -180,35 +198,31 @@ def predict(
         refuse_unwritable(output, inputs or ())
     kind = format_of(format, output, by_name="format" not in given(ctx))
     needed_by = "--resume" if resume else "--shard" if shard else ""
-    grows = can_resume(None if sort or top else output, kind, write_relaxed, needed_by)
+    screen = Screen.of(ctx, needs_part=bool(needed_by))
+    one_by_one = None if sort or top or screen.duplicates else output
+    grows = can_resume(one_by_one, kind, (write_relaxed, write_structures), needed_by)
     share = Shard.parse(shard) if shard is not None else None
     if output is not None:
         output = resolve_link(output) if grows else output  # its .part file must be in the same folder
         refuse_earlier_result(output, share, resume=resume, force=force)
-        if resume and output.exists() and not output.with_name(output.name + PART).exists():
-            output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # left by a run that was killed at its end
-            if not quiet:
-                say(f"{output}: complete, nothing to resume; predict again with --force")
-            raise typer.Exit(Tally.of_file(output).exit_code)
-    targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
-    if target and not targets:
-        raise UsageError("--target names no property")
-    if scheduler and (entries or no_reference or convention != Convention.mp2018):
-        raise UsageError("--scheduler does not go with --entries, --no-reference or --convention")
-    if scheduler and cache:
-        raise UsageError("--scheduler does not go with --cache")
+        if resume:
+            exit_if_complete(output, quiet=quiet)
+    targets = names_of_targets(target)
+    if scheduler:
+        refuse_with_scheduler(hull=bool(entries or no_reference or convention != Convention.mp2018), cache=bool(cache))
     names, at_once = expand(inputs, null=null, calculations=calculations), atoms_of(batch_atoms)
     scales = unrelaxed and not relax  # the model itself
     model = named_model(ctx, model, unrelaxed=scales)
     folder = find_model(model, unrelaxed=scales)
     relaxation = relaxation_of(ctx, folder, relax_force, relax_steps, relax_seconds, cache)
+    screen.refuse_cached(folder, cached=bool(cache), relax=bool(relax))
     if write_relaxed:
         replaced = force or resume or bool(shard)
         refuse_to_write_relaxed(write_relaxed, folder, inputs, relax=bool(relax), cached=bool(cache), replaced=replaced)
     with one_interrupt() as interrupts, ExitStack() as stack:
         stack.enter_context(messages(quiet=quiet))
         stack.enter_context(no_garbage_collection())
-        from crystalpredict.io.sources import sources_of
+        from crystalpredict.io.sources import sources_and_rows
         from crystalpredict.prediction.resume import Cursor, PartialFile
         from crystalpredict.prediction.selection import Selection
 
@@ -218,21 +232,28 @@ def predict(
             convention, relaxation,
         )  # fmt: skip
         found: dict[str, Any] = {"frames": frames, "calculations": calculations}
-        cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True, **found))
         columns, part = pipeline.columns, None
+        extra = screen.extra_columns(inputs, columns, structure_column, null=null)
+        selection, ending = Selection.of(where, sort, top, columns, extra.kinds, screen.elements), Ending()
+        cursor = Cursor(
+            sources_and_rows(names, structure_column, share.takes if share else lambda name: True, **found),
+            partial(extra.skips, selection) if selection.filters else None, keep_sources=extra.keep_sources,
+        )  # fmt: skip
         if grows and output is not None:
             facts = {**pipeline.facts, "columns": columns, "inputs": list(inputs), "null": null}
             facts |= {"structure column": structure_column, "format": kind.value, "where": where}
-            facts |= {"shard": str(share) if share else None, "cells": bool(write_relaxed), **found}
+            facts |= {"shard": str(share) if share else None, "cells": bool(write_relaxed), "extra": extra.kinds}
+            facts |= screen.facts | found
             part = stack.enter_context(PartialFile(output, facts, resume=resume))
             cursor.skip(part.position)
         windows = stack.enter_context(
             windows_of(pipeline, cursor, cache, scheduler, model or (folder.name if scales else None))
         )
-        selection, ending = Selection.of(where, sort, top, columns), Ending()
         if part and part.position.rows and not quiet:
             say(f"{output}: resuming after {part.position.rows} rows")
         cells = stack.enter_context(cells_of(write_relaxed, lambda: ending.early)) if write_relaxed else None
+        files = screen.hits(pipeline, extra, lambda: ending.early)
+        hits = stack.enter_context(files) if files else None
         stream = (
             part.stream
             if part
@@ -242,13 +263,39 @@ def predict(
         forecast = Forecast(partial(count_sources, *sharing, null=null, **found), lambda: cursor.begun)
         run = Run(
             windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
-            share, quiet, ending, interrupts, output, cells, write_relaxed,
+            share, quiet, ending, interrupts, output, cells, write_relaxed, extra, hits,
         )  # fmt: skip
         outcome = run.write()
     if ending.error:
         raise ending.error
     if outcome:
         raise typer.Exit(outcome)
+
+
+def names_of_targets(target: list[str] | None) -> tuple[str, ...]:
+    """Return the properties of `--target`."""
+    targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
+    if target and not targets:
+        raise UsageError("--target names no property")
+    return targets
+
+
+def refuse_with_scheduler(*, hull: bool, cache: bool) -> None:
+    """Raise UsageError for options of the `hull`, or a `cache`, which a cluster does not have."""
+    if hull:
+        raise UsageError("--scheduler does not go with --entries, --no-reference or --convention")
+    if cache:
+        raise UsageError("--scheduler does not go with --cache")
+
+
+def exit_if_complete(output: Path, *, quiet: bool) -> None:
+    """Exit if a run that is to be resumed is complete, with the code of the rows in its output."""
+    if not output.exists() or output.with_name(output.name + PART).exists():
+        return
+    output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # left by a run that was killed at its end
+    if not quiet:
+        say(f"{output}: complete, nothing to resume; predict again with --force")
+    raise typer.Exit(Tally.of_file(output).exit_code)
 
 
 def windows_of(
@@ -263,13 +310,13 @@ def windows_of(
     return pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
 
 
-def can_resume(output: Path | None, kind: Format, write_relaxed: Path | None, needed_by: str) -> bool:
+def can_resume(output: Path | None, kind: Format, targets: Sequence[Path | None], needed_by: str) -> bool:
     """Return whether a run could be resumed: its rows go to the file as they come, as do their cells.
 
     Args:
-        output: file of the rows; None: stdout, or the rows are sorted.
+        output: file of the rows; None: stdout, or the rows are sorted or compared.
         kind: format of the rows.
-        write_relaxed: folder or file of the cells; None: they are not written.
+        targets: folders or files of relaxed cells and of structures; None: they are not written.
         needed_by: `--resume` or `--shard`, which needs such a run; "" for any run.
 
     Raises:
@@ -277,11 +324,12 @@ def can_resume(output: Path | None, kind: Format, write_relaxed: Path | None, ne
     """
     rows = output is not None and kind in (Format.csv, Format.jsonl) and output.suffix != ".gz"
     if needed_by and not rows:
-        needs = f"{needed_by} needs -o FILE of CSV or JSON lines, not compressed, and no --sort"
+        needs = f"{needed_by} needs -o FILE of CSV or JSON lines, not compressed, and neither --sort nor --duplicates"
         raise UsageError(needs + (": crystalpredict merge has it" if needed_by == "--shard" else ""))
-    one_file = write_relaxed is not None and in_one_file(write_relaxed)
+    one_file = any(target is not None and in_one_file(target) for target in targets)
     if needed_by and one_file:
-        raise UsageError(f"--write-relaxed goes with {needed_by} only into a folder")
+        option = "--write-relaxed" if targets[0] and in_one_file(targets[0]) else "--write-structures"
+        raise UsageError(f"{option} goes with {needed_by} only into a folder")
     return rows and not one_file
 
 

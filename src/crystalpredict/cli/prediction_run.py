@@ -20,6 +20,8 @@ from crystalpredict.prediction.writers import Format
 
 if TYPE_CHECKING:
     from crystalpredict.io.cell_writers import CellWriter
+    from crystalpredict.prediction.extra_columns import ExtraColumns
+    from crystalpredict.prediction.hits import Hits
     from crystalpredict.prediction.resume import Cursor, PartialFile
     from crystalpredict.prediction.rows import Prediction
     from crystalpredict.prediction.selection import Selection
@@ -62,6 +64,8 @@ class Run:
         output: File of the rows; None: stdout.
         cells: Writes relaxed cells, if they are requested.
         write_relaxed: Folder or file of the relaxed cells.
+        extra: Further columns.
+        hits: Writes structures and copies files of the rows, if they are requested.
         tally: Counts of the rows.
     """
 
@@ -81,22 +85,27 @@ class Run:
     output: Path | None
     cells: CellWriter | None
     write_relaxed: Path | None
+    extra: ExtraColumns
+    hits: Hits | None
     tally: Tally = field(default_factory=Tally)
 
     def write(self) -> int:
         """Write the rows, print errors, and return the exit code; an interrupted document is completed."""
-        writer = writer_of(self.kind, self.stream, self.properties, intervals=self.intervals)
+        writer = writer_of(self.kind, self.stream, self.properties, intervals=self.intervals, extra=self.extra.kinds)
         if self.part and self.part.position.rows:
             self.part.discard()  # the header, which the file has
-            self.tally = Tally(self.part.position.rows, self.part.position.failed)
+            self.tally = Tally(self.part.position.rows, self.part.position.failed, self.part.position.skipped)
         rows = self._rows()
         if self.selection:
-            rows = self.selection.of_rows(rows, lambda row: record(row, self.properties, self.intervals))
+            extra = tuple(self.extra.kinds)
+            rows = self.selection.of_rows(rows, lambda row: record(row, self.properties, self.intervals, extra))
         try:
             for row in rows:
                 writer.write(row)
                 if self.cells:
                     write_cell(self.cells, row)
+                if self.hits:
+                    self.hits.add(row)
                 if self.part and self.shard:
                     self.part.places.append(self.cursor.begun - 1)
         except KeyboardInterrupt:
@@ -119,6 +128,9 @@ class Run:
             for row in self.forecast.rows(by_window(self.windows, self._end_window), quiet=self.quiet):
                 self.tally.add(row)
                 self.cursor.passed(row.path, row.index)
+                if self.extra:
+                    row = self.extra.added(row, self.cursor.current)
+                self.tally.skipped += not (row.error or row.values or row.texts)
                 if row.error and not self.quiet and self.kind != Format.table:
                     say(f"{row.path}: {row.error}")
                 interrupts.hold()  # writing a row is not interrupted
@@ -135,7 +147,7 @@ class Run:
     def _end_window(self) -> None:
         """Save the rows of a window, so that a killed run keeps them."""
         if self.part:
-            self.part.commit(self.cursor.position(self.tally.rows, self.tally.failed))
+            self.part.commit(self.cursor.position(self.tally.rows, self.tally.failed, self.tally.skipped))
         else:
             self.stream.flush()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from crystalpredict.cli.terminal import GAP, filled, width_of, wrapped
 from crystalpredict.errors import printable
 from crystalpredict.prediction.rows import written
+from crystalpredict.prediction.writers import NO_EXTRA
 from crystalpredict.uncertainty import DEFAULT_LEVEL
 
 if TYPE_CHECKING:
@@ -46,7 +47,14 @@ class TableWriter:
     One line for each structure; a line of values and one of intervals below its name; one line for each value.
     """
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
+    def __init__(
+        self,
+        stream: IO[str],
+        properties: Sequence[Property],
+        intervals: bool = False,
+        extra: Mapping[str, str] = NO_EXTRA,
+    ) -> None:
+        """Begin a table; of the `extra` columns it shows only duplicates."""
         self.stream, self.intervals = stream, intervals
         self.properties = [prop for prop in properties if not prop.is_text]
         self.texts = [prop for prop in properties if prop.is_text]

@@ -23,10 +23,11 @@ OTHER_REASONS = "other reasons"
 
 @dataclass
 class Tally:
-    """Counts of rows, including those of the run that is resumed."""
+    """Counts of rows, including those of the run that is resumed; `skipped`: those of structures not computed."""
 
     rows: int = 0
     failed: int = 0
+    skipped: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -61,7 +62,9 @@ class Tally:
         if rest := len(self.reasons) - len(shown):
             shown.append(f"{rest} more reasons")
         why = f" ({'; '.join(shown)})" if shown else ""
-        return f"{self.rows - self.failed} {done}, {self.failed} failed{why} in {seconds:.1f} s, {rate:.0f}/s"
+        skipped = f", {self.skipped} not computed (no match)" if self.skipped else ""
+        count = self.rows - self.failed - self.skipped
+        return f"{count} {done}, {self.failed} failed{why}{skipped} in {seconds:.1f} s, {rate:.0f}/s"
 
     @property
     def exit_code(self) -> int:

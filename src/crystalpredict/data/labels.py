@@ -15,8 +15,9 @@ import numpy as np
 
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError, UsageError
+from crystalpredict.io.cell_values import MISSING_VALUES
 from crystalpredict.io.entries import Source
-from crystalpredict.io.table_formats import ID_COLUMNS, MISSING_VALUES, RawTable, read_id_prop, read_table
+from crystalpredict.io.table_formats import ID_COLUMNS, RawTable, read_id_prop, read_table
 from crystalpredict.io.table_structures import (
     PATH_COLUMNS,
     TEXT_COLUMNS,

@@ -79,20 +79,21 @@ def split_folds(groups: Sequence[Hashable], folds: int, validation: float, seed:
     return parts
 
 
-def fingerprint(numbers: IntArray, neighbors: Neighbors) -> FloatArray:
-    """Return a fingerprint that does not depend on the cell, (1 + len(FINGERPRINT_RADII),).
+def fingerprint(numbers: IntArray, neighbors: Neighbors, radii: Sequence[float] = FINGERPRINT_RADII) -> FloatArray:
+    """Return a fingerprint that does not depend on the cell, (1 + len(radii),).
 
     It is the mean over atoms of Z_i, and of sum_j Z_i Z_j exp(-r_ij²/s²) for each radius s.
 
     Args:
         numbers: atomic numbers of the listed atoms, (m,).
         neighbors: neighbour list of the crystal.
+        radii: widths s of the Gaussians, Å.
     """
     weights = neighbors.counts / neighbors.counts.sum()
     charges = numbers[np.repeat(np.arange(neighbors.size), neighbors.edge_counts)] * numbers[neighbors.indices]
     sums = [
         np.add.reduceat(charges * np.exp(-((neighbors.distances / radius) ** 2)), neighbors.first[:-1])
-        for radius in FINGERPRINT_RADII
+        for radius in radii
     ]
     return np.array([weights @ numbers, *(weights @ each for each in sums)])
 

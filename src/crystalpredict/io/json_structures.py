@@ -49,7 +49,7 @@ def data_of(content: Any) -> list[Any]:
 
     They are under `data`, as OPTIMADE and the Materials Project answer, or the rows of an ASE database with their ids.
     """
-    if isinstance(content, dict) and _KEYS_OF_ROWS <= content.keys() and isinstance(ids := content["ids"], list):
+    if isinstance(content, dict) and content.keys() >= _KEYS_OF_ROWS and isinstance(ids := content["ids"], list):
         return [{"id": str(name), **row} for name in ids if isinstance(row := content.get(str(name)), dict)]
     data = content.get("data") if isinstance(content, dict) else None
     if not data or {"structure", "sites", "atoms", "lattice", "columns"} & set(content):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from crystalpredict.io.table_structures import (
     TEXT_COLUMNS,
     find_column,
     find_structure_column,
+    other_cells,
     source_of_cell,
     structure_in_row,
     text_of_id,
@@ -37,6 +39,14 @@ from crystalpredict.io.text import (
 from crystalpredict.io.xyz import frames_of
 
 _ANSWER = re.compile(r'\s*\{\s*"(data|meta|links|included|jsonapi|[0-9]+)"\s*:')  # of a server; an ASE database
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """The source of the structure in a row of a table, and the other cells of the row by column."""
+
+    source: Source
+    cells: Mapping[str, Any]
 
 
 def sources_of(
@@ -62,16 +72,34 @@ def sources_of(
             XYZ is a structure in any case.
         calculations: Whether archives give the outputs of calculations too, one member for each calculation.
     """
+    for found in sources_and_rows(names, structure_column, takes, frames=frames, calculations=calculations):
+        yield source_in(found)
+
+
+def sources_and_rows(
+    names: Iterable[str],
+    structure_column: str | None = None,
+    takes: Callable[[str], bool] = lambda name: True,
+    *,
+    frames: Frames = Frames.last,
+    calculations: bool = False,
+) -> Iterator[Source | TableRow]:
+    """Yield the same, but for a structure in a row of a table the row; arguments as for `sources_of`."""
     for name in names:
         if is_archive(name):
             yield from _in_archive(name, takes, frames, calculations)
         elif inside := _inside(name, structure_column, frames):
-            yield from (source for source in inside if takes(start_of(source)[0]))
+            yield from (each for each in inside if takes(start_of(source_in(each))[0]))
         elif takes(name):
             yield name
 
 
-def _inside(name: str, structure_column: str | None, frames: Frames) -> Iterator[Source] | None:
+def source_in(found: Source | TableRow) -> Source:
+    """Return a source, or that in a row of a table."""
+    return found.source if isinstance(found, TableRow) else found
+
+
+def _inside(name: str, structure_column: str | None, frames: Frames) -> Iterator[Source | TableRow] | None:
     """Return the sources in a file whose name is that of a container; None for any other file."""
     if is_query(name):
         from crystalpredict.io.optimade_client import structures_of_query
@@ -88,7 +116,9 @@ def _inside(name: str, structure_column: str | None, frames: Frames) -> Iterator
     return _in_calculation(name) if frames == Frames.all else None
 
 
-def _in_archive(path: str, takes: Callable[[str], bool], frames: Frames, calculations: bool) -> Iterator[Source]:
+def _in_archive(
+    path: str, takes: Callable[[str], bool], frames: Frames, calculations: bool
+) -> Iterator[Source | TableRow]:
     empty = True
     found = _found_in(path) if calculations else is_found
 
@@ -145,7 +175,7 @@ def _in_calculation(path: str, content: bytes | None = None) -> Iterator[Source]
         yield path if content is None else Inline(path, content)
 
 
-def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
+def _in_table(path: str, wanted: str | None) -> Iterator[Source | TableRow]:
     table = Path(path)
     number = 0
     names_of = (wanted,) if wanted else (*TEXT_COLUMNS, *PATH_COLUMNS)
@@ -161,7 +191,7 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
             where = f"{path}#{name or f'row {number}'}"  # a bare number could be the id of another row
             texts = find_column(names, TEXT_COLUMNS)
             if not wanted and not (texts and holds_structure(row[texts])) and (text := structure_in_row(row)):
-                yield Inline(where, text)
+                yield TableRow(Inline(where, text), other_cells(row))
                 continue
             try:
                 column = find_structure_column(path, names, wanted)
@@ -171,7 +201,8 @@ def _in_table(path: str, wanted: str | None) -> Iterator[Source]:
                 yield Inline(where, error=_without(path, error))
                 continue
             source = source_of_cell(row[column], column, table.parent, where)
-            yield source or Inline(where, error=f"no structure in the column {column}")
+            source = source or Inline(where, error=f"no structure in the column {column}")
+            yield TableRow(source, other_cells(row, column))
     except (DataError, UsageError) as error:
         yield Inline(path, error=_without(path, error))
         return
@@ -199,7 +230,7 @@ def _in_database(path: str) -> Iterator[Source]:
         yield Inline(path, error="an ASE database without rows")
 
 
-def _in_json(path: str) -> Iterator[Source]:
+def _in_json(path: str) -> Iterator[Source | TableRow]:
     """Yield the items of a JSON list, or the file itself if it is not a list."""
     try:
         refuse_pipe(path)
@@ -216,7 +247,7 @@ def _in_json(path: str) -> Iterator[Source]:
     yield path
 
 
-def _in_member(name: str, content: bytes) -> Iterator[Source]:
+def _in_member(name: str, content: bytes) -> Iterator[Source | TableRow]:
     """Yield the items of a JSON list in an archive, or the member itself if it is not a list."""
     try:
         if (text := text_of(content)).lstrip()[:1] == "[":
@@ -248,7 +279,7 @@ def _documents(path: str, text: str) -> list[Source]:
     ]
 
 
-def _in_list(path: str, text: str) -> Iterator[Source]:
+def _in_list(path: str, text: str) -> Iterator[Source | TableRow]:
     """Yield the items of a JSON list, named by their ids or, without ids, by their number."""
     index = -1
     try:
@@ -256,7 +287,8 @@ def _in_list(path: str, text: str) -> Iterator[Source]:
             name, row = id_of_item(item), item if isinstance(item, dict) else {}
             texts = (cell for cell in map(row.get, TEXT_COLUMNS) if isinstance(cell, str) and holds_structure(cell))
             own = next(texts, own)
-            yield Inline(f"{path}#{name}", own) if name else Inline(path, own, index=index)
+            source = Inline(f"{path}#{name}", own) if name else Inline(path, own, index=index)
+            yield TableRow(source, other_cells(row)) if row else source
     except StructureError as error:
         yield Inline(path, error=str(error), index=index + 1)
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from crystalpredict.errors import DataError, StructureError
+from crystalpredict.io.cell_values import MISSING_VALUES
 from crystalpredict.io.json_text import json_reason, parsed_json
 from crystalpredict.io.parquet import columns_of_parquet, rows_of_parquet
 from crystalpredict.io.text import (
@@ -30,7 +31,6 @@ MAX_DOCUMENT_VALUES = 2**27
 MAX_FIELDS_PER_ROW = 2**22  # more would fill the memory
 DELIMITERS = ",\t;|"
 ID_PROP = "id_prop.csv"
-MISSING_VALUES = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "--", "?"})  # cells without a value
 ID_COLUMNS = (
     "id", "material_id", "mp_id", "mpid", "jid", "identifier", "entry_id", "task_id", "structure_id", "cod_id",
     "icsd_id",

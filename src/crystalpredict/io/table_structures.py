@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from crystalpredict.errors import UsageError
+from crystalpredict.io.cell_values import MISSING_VALUES
 from crystalpredict.io.entries import Inline, Source
-from crystalpredict.io.table_formats import MISSING_VALUES, STRUCTURE_KEYS, holds_structure
+from crystalpredict.io.table_formats import STRUCTURE_KEYS, holds_structure
 
 TEXT_COLUMNS = ("cif", "poscar", "structure", "atoms")  # in order of preference
 
@@ -19,6 +20,9 @@ PATH_COLUMNS = ("path", "file", "filename", "cif_file", "cif_path")
 FILE_NAME = re.compile(r"[^\n<>{}]+\.\w{1,8}")
 
 JARVIS_KEYS = frozenset({"lattice_mat", "coords", "elements"})
+FIELDS_OF_A_STRUCTURE = frozenset(
+    {*STRUCTURE_KEYS, *JARVIS_KEYS, "sites", "cartesian", "props", "charge", "properties", "pbc"}
+)  # of a row that is itself a structure
 
 ASE_KEYS = frozenset({"numbers", "positions", "cell"})
 
@@ -84,6 +88,21 @@ def text_of_structure(structure: dict[str, Any] | list[Any]) -> str:
         return json.dumps(structure, default=lambda value: value.tolist())
     except (AttributeError, TypeError, ValueError, RecursionError):
         return "{}"  # reading it gives the error
+
+
+def other_cells(row: dict[str, Any], column: str = "") -> dict[str, Any]:
+    """Return the cells of a row of a table besides its structure, by column; columns without a name are left out.
+
+    Args:
+        row: The row.
+        column: Column of the structure; empty: the row itself is one, or an item of a JSON list.
+    """
+    own = () if column or any(name in row for name in TEXT_COLUMNS) else FIELDS_OF_A_STRUCTURE
+    return {
+        name: cell
+        for name, cell in row.items()
+        if name not in own and name != column and name[:1] not in ("", "@") and name.lower() not in TEXT_COLUMNS
+    }
 
 
 def structure_in_row(row: dict[str, Any]) -> str:

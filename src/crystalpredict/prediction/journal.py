@@ -24,6 +24,7 @@ class Position:
         sources: Sources begun.
         into: Rows written of the last source.
         seen: Digest of the names of the sources begun.
+        skipped: Rows of structures that were not computed, among those written.
         places: Number of the source of each row written since the last position, in a shard.
     """
 
@@ -34,6 +35,7 @@ class Position:
     into: Count = 0
     seen: str = ""
     places: list[Count] = field(default_factory=list)
+    skipped: Count = 0
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ class Sums:
 
 @dataclass(frozen=True)
 class Run:
-    """The facts of a shard's run that `merge` needs."""
+    """The facts of a shard's run that `merge` needs; `extra`: what further columns hold, by their names."""
 
     shard: str
     format: Literal["csv", "jsonl"]
     columns: list[str]
+    extra: dict[str, str]
 
 
 def line_as(kind: type[Line], line: bytes | str) -> Line:
@@ -95,4 +98,4 @@ def run_of(facts: dict[str, Any]) -> Run:
     Raises:
         ValueError: One is missing or of another type.
     """
-    return line_as(Run, json.dumps({name: facts.get(name) for name in ("shard", "format", "columns")}))
+    return line_as(Run, json.dumps({name: facts.get(name) for name in ("shard", "format", "columns", "extra")}))

@@ -9,15 +9,16 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from crystalpredict._files import is_file_at, permissions_of, restore, sync_folder, write_all
 from crystalpredict.errors import OutputError, UsageError
 from crystalpredict.io.entries import Entry, Source, start_of
+from crystalpredict.io.sources import TableRow, source_in
 from crystalpredict.prediction.journal import Position, facts_of, line_as
 from crystalpredict.prediction.rows import Prediction
 from crystalpredict.prediction.shards import JOURNAL, PART, RECORD, last_line
@@ -33,15 +34,45 @@ LOCK_RELEASE_SECONDS = 3.0  # reader processes of a killed run hold its lock unt
 Row = TypeVar("Row", Entry, Prediction)
 
 
-class Cursor:
-    """Iterates over sources, and counts those whose rows are written."""
+class HandedOut(NamedTuple):
+    """A source that was handed out: path and index of its first structure, and the other cells of its table's row."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
-        self.sources = iter(sources)
-        self.ahead: deque[tuple[str, int]] = deque()
+    start: tuple[str, int]
+    cells: Mapping[str, Any]
+    source: Source | None
+
+
+NOTHING = HandedOut(("", 0), {}, None)
+
+
+class Cursor:
+    """Iterates over sources, and counts those whose rows are written.
+
+    Attributes:
+        current: Source of the row that was passed last.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[Source | TableRow],
+        skips: Callable[[Entry, Mapping[str, Any]], bool] | None = None,
+        *,
+        keep_sources: bool = False,
+    ) -> None:
+        """Begin at the first source.
+
+        Args:
+            sources: The sources.
+            skips: Whether a structure need not be computed, given also the other cells of its table's row.
+            keep_sources: Whether `current` has its source, to be read again.
+        """
+        self.sources, self.skips, self.keep_sources = iter(sources), skips, keep_sources
+        self.ahead: deque[HandedOut] = deque()
+        self.unread: deque[HandedOut] = deque()  # the same up to the last entry that was read; empty without `skips`
         self.digest = hashlib.blake2b(digest_size=16)
         self.begun = self.into = 0
         self.again: Source | None = None
+        self.current = NOTHING
 
     def skip(self, position: Position) -> None:
         """Skip to the last source that an interrupted run began.
@@ -50,10 +81,12 @@ class Cursor:
             UsageError: The sources before it are not those of that run.
         """
         for _ in range(position.sources):
-            self.again = next(self.sources, None)
-            if self.again is None:
+            found = next(self.sources, None)
+            if found is None:
+                self.again = None
                 break
-            self._begin(start_of(self.again))
+            self.again, self.current = source_in(found), self._handed_out(found)
+            self._begin(self.current.start)
         if position.sources and (self.begun, self.digest.hexdigest()) != (position.sources, position.seen):
             raise UsageError(
                 f"the inputs differ from those of the interrupted run: one of the first {position.sources} files or "
@@ -63,29 +96,51 @@ class Cursor:
 
     def __iter__(self) -> Iterator[Source]:
         if self.again is not None:  # some of its structures may not be written yet
+            if self.skips:
+                self.unread.append(self.current)
             yield self.again
-        for source in self.sources:
-            self.ahead.append(start_of(source))
-            yield source
+        for found in self.sources:
+            given = self._handed_out(found)
+            self.ahead.append(given)
+            if self.skips:
+                self.unread.append(given)
+            yield source_in(found)
 
     def rest(self, entries: Iterator[Row]) -> Iterator[Row]:
-        """Yield the entries or rows, without those of the first source that were written before."""
-        done = self.into
+        """Yield the entries or rows, without those of the first source that were written before.
+
+        Entries that are skipped lose their crystals: their rows have neither values nor errors.
+        """
+        done, read = self.into, NOTHING
         for number, entry in enumerate(entries):
+            if self.unread and self.unread[0].start == (entry.path, entry.index):
+                read = self.unread.popleft()
             if self.again is None or number >= done or entry.path != start_of(self.again)[0]:
-                yield entry
+                yield self._unless_skipped(entry, read.cells) if self.skips else entry
+
+    def _unless_skipped(self, entry: Any, cells: Mapping[str, Any]) -> Any:
+        """Return an entry or a row; an entry that is skipped without its crystal."""
+        if not (self.skips and isinstance(entry, Entry) and entry.neighbors and self.skips(entry, cells)):
+            return entry
+        return replace(entry, crystal=None, neighbors=None, origin=None)
 
     def passed(self, path: str, index: int) -> None:
         """Count a written row."""
-        if self.ahead and self.ahead[0] == (path, index):
-            self._begin(self.ahead.popleft())
+        if self.ahead and self.ahead[0].start == (path, index):
+            self.current = self.ahead.popleft()
+            self._begin(self.current.start)
             self.into = 0
         self.into += 1
 
-    def position(self, rows: int, failed: int) -> Position:
+    def position(self, rows: int, failed: int, skipped: int = 0) -> Position:
         """Return the progress of the run."""
         seen = self.digest.hexdigest()
-        return Position(rows=rows, failed=failed, sources=self.begun, into=self.into, seen=seen)
+        return Position(rows=rows, failed=failed, sources=self.begun, into=self.into, seen=seen, skipped=skipped)
+
+    def _handed_out(self, found: Source | TableRow) -> HandedOut:
+        source = source_in(found)
+        cells = found.cells if isinstance(found, TableRow) else {}
+        return HandedOut(start_of(source), cells, source if self.keep_sources else None)
 
     def _begin(self, start: tuple[str, int]) -> None:
         self.begun += 1

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalpredict.errors import UsageError
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 if TYPE_CHECKING:
     from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray
+    from crystalpredict.io.entries import Source
     from crystalpredict.properties import Property
 
 
@@ -34,6 +35,9 @@ class Prediction:
             the column; empty if the model is not calibrated.
         relaxed: What a potential relaxed the crystal to; with a model for unrelaxed structures, the crystal at the
             volume that it is predicted to relax to.
+        extra: JSON values of further columns: those kept from a table, and `duplicate_of`.
+        extra_texts: Their texts in a CSV, where these differ from the values.
+        source: What the structure is read from; None if it need not be read again.
     """
 
     path: str
@@ -46,6 +50,9 @@ class Prediction:
     bounds: dict[str, FloatArray] = field(default_factory=dict, compare=False)
     texts: dict[str, str] = field(default_factory=dict)
     relaxed: Crystal | None = field(default=None, compare=False, repr=False)
+    extra: dict[str, Any] = field(default_factory=dict)
+    extra_texts: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    source: Source | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_predicted(self) -> bool:
@@ -156,8 +163,10 @@ def written(value: float, decimals: int) -> str:
     return f"{value:.{max(decimals, 0)}f}" if decimals <= MAX_DECIMALS else f"{value:.4e}"
 
 
-def record(row: Prediction, properties: Sequence[Property], intervals: bool = False) -> dict[str, object]:
-    """Return a row as a JSON object; null for a missing value."""
+def record(
+    row: Prediction, properties: Sequence[Property], intervals: bool = False, extra: Iterable[str] = ()
+) -> dict[str, object]:
+    """Return a row as a JSON object, with the `extra` columns at its end; null for a missing value."""
     values: dict[str, object] = {}
     for prop in properties:
         values.update(zip(columns_of(prop, intervals), cells_of(row, prop, intervals), strict=True))
@@ -169,4 +178,5 @@ def record(row: Prediction, properties: Sequence[Property], intervals: bool = Fa
         **values,
         "warnings": list(row.warnings),
         "error": row.error or None,
+        **{name: row.extra.get(name) for name in extra},
     }

@@ -18,6 +18,7 @@ from typing import Any
 
 from crystalpredict._files import resolve_link
 from crystalpredict.errors import DataError, UsageError
+from crystalpredict.io.cell_values import value_of
 from crystalpredict.prediction.journal import Position, Run, Sums, facts_of, line_as, run_of
 
 RECORD = ".shard"  # FILE.shard: a line of facts, one line of positions for each window, a line of sums
@@ -212,12 +213,12 @@ class Shards:
             )
             raise UsageError(f"{missing} of {first.shard.count} shards missing: {named}")
         self.format: str = first.run.format
-        self.columns = first.run.columns
+        self.columns, self.extra = first.run.columns, first.run.extra
         from crystalpredict.properties import TEXT_COLUMNS  # here: it imports NumPy
 
         values: dict[str, type] = {name: str if name in TEXT_COLUMNS else float for name in self.columns}
         warnings = {"warnings": str if self.format == "csv" else list}
-        self.kinds: dict[str, type] = {**START, **values, **warnings, "error": str}
+        self.kinds: dict[str, type] = {**START, **values, **warnings, "error": str, **dict.fromkeys(self.extra, object)}
         self.header = next(first.records(), "") if self.format == "csv" else ""
         for part in others if self.header else ():
             if next(part.records(), "") != self.header:
@@ -243,15 +244,21 @@ class Shards:
     def _fields(self, row: str) -> dict[str, Any]:
         if self.format == "csv":
             texts = zip(self.kinds.items(), next(csv.reader([row], strict=True)), strict=True)
-            fields = {name: kind(text) if text or name == "path" else None for (name, kind), text in texts}
+            fields = {name: self._cell(name, kind, text) for (name, kind), text in texts}
         else:
             fields = json.loads(row)
         if not isinstance(fields, dict) or list(fields) != list(self.kinds):
             raise ValueError("other columns")
         for (name, kind), value in zip(self.kinds.items(), fields.values(), strict=True):
-            if not (_is_of(kind, value) or (value is None and name != "path")):
+            if name not in self.extra and not (_is_of(kind, value) or (value is None and name != "path")):
                 raise ValueError(name)
         return fields
+
+    def _cell(self, name: str, kind: type, text: str) -> Any:
+        """Return the value of a cell of a CSV; None for an empty one."""
+        if name in self.extra:
+            return value_of(text, self.extra[name])
+        return kind(text) if text or name == "path" else None
 
 
 def _is_of(kind: type, value: Any) -> bool:

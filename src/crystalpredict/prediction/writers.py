@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from crystalpredict.errors import UsageError
+from crystalpredict.io.cell_values import fits, text_of
 from crystalpredict.prediction.rows import columns_of, record, texts_of
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Prediction
     from crystalpredict.properties import Property
+
+
+NO_EXTRA: Mapping[str, str] = {}  # columns besides those of predictions
 
 
 class Format(StrEnum):
@@ -40,19 +44,27 @@ class Writer(Protocol):
 class CsvWriter:
     """Comma-separated values with a header line; warnings joined by `; `."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
-        self.properties, self.intervals = properties, intervals
+    def __init__(
+        self,
+        stream: IO[str],
+        properties: Sequence[Property],
+        intervals: bool = False,
+        extra: Mapping[str, str] = NO_EXTRA,
+    ) -> None:
+        """Write the header; `extra`: what further columns hold, by their names."""
+        self.properties, self.intervals, self.extra = properties, intervals, tuple(extra)
         names = [name for prop in properties for name in columns_of(prop, intervals)]
         self.rows = csv.writer(stream, lineterminator="\n")
         self.quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        self.rows.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error"))
+        self.rows.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error", *extra))
 
     def write(self, row: Prediction) -> None:
         cells = [cell for prop in self.properties for cell in texts_of(row, prop, self.intervals)]
         start = (row.path, row.index, row.formula, row.n_atoms)
+        extra = [row.extra_texts.get(name) or text_of(row.extra.get(name)) for name in self.extra]
         # readers take an unquoted carriage return for a line end
-        writer = self.quoted if "\r" in row.path else self.rows
-        writer.writerow((*start, *cells, "; ".join(row.warnings), row.error))
+        writer = self.quoted if "\r" in row.path or any("\r" in cell for cell in extra) else self.rows
+        writer.writerow((*start, *cells, "; ".join(row.warnings), row.error, *extra))
 
     def close(self) -> None:
         pass
@@ -61,11 +73,19 @@ class CsvWriter:
 class JsonLinesWriter:
     """One JSON object a line."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
-        self.stream, self.properties, self.intervals = stream, properties, intervals
+    def __init__(
+        self,
+        stream: IO[str],
+        properties: Sequence[Property],
+        intervals: bool = False,
+        extra: Mapping[str, str] = NO_EXTRA,
+    ) -> None:
+        self.stream, self.properties, self.intervals, self.extra = stream, properties, intervals, extra
 
     def write(self, row: Prediction) -> None:
-        self.stream.write(json.dumps(record(row, self.properties, self.intervals), ensure_ascii=False) + "\n")
+        self.stream.write(
+            json.dumps(record(row, self.properties, self.intervals, self.extra), ensure_ascii=False) + "\n"
+        )
 
     def close(self) -> None:
         pass
@@ -74,18 +94,26 @@ class JsonLinesWriter:
 class JsonWriter:
     """A JSON array of objects."""
 
-    def __init__(self, stream: IO[str], properties: Sequence[Property], intervals: bool = False) -> None:
-        self.stream, self.properties, self.intervals = stream, properties, intervals
+    def __init__(
+        self,
+        stream: IO[str],
+        properties: Sequence[Property],
+        intervals: bool = False,
+        extra: Mapping[str, str] = NO_EXTRA,
+    ) -> None:
+        self.stream, self.properties, self.intervals, self.extra = stream, properties, intervals, extra
         self.separator = "[\n"
 
     def write(self, row: Prediction) -> None:
-        self.stream.write(self.separator + json.dumps(record(row, self.properties, self.intervals), ensure_ascii=False))
+        fields = record(row, self.properties, self.intervals, self.extra)
+        self.stream.write(self.separator + json.dumps(fields, ensure_ascii=False))
         self.separator = ",\n"
 
     def close(self) -> None:
         self.stream.write("\n]\n" if self.separator != "[\n" else "[]\n")
 
 
+NO_NUMBER = "{}: {!r} is not of the kind of this column"
 NO_PYARROW = "Parquet needs pyarrow: pip install 'crystalpredict[parquet]', or write CSV"
 
 ROWS_PER_GROUP = 20_000  # in memory, and in a row group of Parquet
@@ -111,9 +139,22 @@ class ParquetWriter:
     """A Parquet file with the columns of JSON; numbers are float64, warnings a list."""
 
     def __init__(
-        self, stream: IO[bytes], properties: Sequence[Property], intervals: bool = False, names: Sequence[str] = ()
+        self,
+        stream: IO[bytes],
+        properties: Sequence[Property],
+        intervals: bool = False,
+        extra: Mapping[str, str] = NO_EXTRA,
+        names: Sequence[str] = (),
     ) -> None:
-        """Open the file; `names`: all fields of a row, if rows are written with `write_fields` only."""
+        """Open the file.
+
+        Args:
+            stream: The file.
+            properties: The predicted properties.
+            intervals: Whether rows have intervals.
+            extra: What further columns hold, by their names.
+            names: All fields of a row but the `extra` ones, if rows are written with `write_fields` only.
+        """
         try:
             import pyarrow
             from pyarrow import parquet
@@ -123,25 +164,35 @@ class ParquetWriter:
         from crystalpredict.properties import TEXT_COLUMNS
 
         texts = {name: pyarrow.string() for name in ("path", "formula", "error", *TEXT_COLUMNS)}
+        types = {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}
         kinds = {
             **texts,
             "index": pyarrow.int64(),
             "n_atoms": pyarrow.int64(),
             "warnings": pyarrow.list_(texts["path"]),
+            **{name: types.get(kind, pyarrow.string()) for name, kind in extra.items()},
         }
-        if not names:
-            names = list(record(Prediction("", 0, "", None), properties, intervals))
-        self.table, self.properties, self.intervals = pyarrow.Table, properties, intervals
+        names = [*(names or record(Prediction("", 0, "", None), properties, intervals)), *extra]
+        self.table, self.properties, self.intervals, self.extra = pyarrow.Table, properties, intervals, extra
         self.schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
         self.file = type("Writer", (parquet.ParquetWriter,), {"__del__": _do_nothing})(stream, self.schema)
         self.rows: list[dict[str, Any]] = []
 
     def write(self, row: Prediction) -> None:
         """Add a row."""
-        self.write_fields(record(row, self.properties, self.intervals))
+        self.write_fields(record(row, self.properties, self.intervals, self.extra))
 
     def write_fields(self, fields: dict[str, Any]) -> None:
-        """Add a row by its fields, as `record` returns them."""
+        """Add a row by its fields, as `record` returns them; what does not fit its column becomes a warning."""
+        for name, kind in self.extra.items():
+            value = fields[name]
+            if not fits(value, kind):
+                fields |= {
+                    name: None,
+                    "warnings": [*(fields["warnings"] or ()), NO_NUMBER.format(name, text_of(value))],
+                }
+            elif kind in ("text", "json"):
+                fields |= {name: None if value is None else text_of(value)}
         self.rows.append({name: _as_texts(value) for name, value in fields.items()})
         if len(self.rows) >= ROWS_PER_GROUP:
             self._write_group()

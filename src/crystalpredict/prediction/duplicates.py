@@ -1,0 +1,139 @@
+"""Find crystals that are the same as an earlier one: `--duplicates`."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from crystalpredict.crystals.crystal import Crystal, FloatArray
+from crystalpredict.crystals.neighbors import find_neighbors
+from crystalpredict.data.splits import fingerprint
+from crystalpredict.errors import UsageError
+from crystalpredict.io.inputs import expand
+from crystalpredict.io.matching import CrystalMatcher
+from crystalpredict.io.reader import Reader
+from crystalpredict.io.sources import sources_of
+
+LOG = logging.getLogger(__name__)
+READ_RADIUS = 3.0  # Å, of the neighbours of crystals that are only read
+RADII = (1.4, 2.0, 2.8)  # Å, of the Gaussians in a fingerprint of a crystal that is scaled to ATOM_VOLUME
+ATOM_VOLUME = 15.0  # Å^3
+SCALED_RADIUS = 7.0  # Å, of its neighbours
+SIMILAR = 0.1  # largest relative difference between the fingerprints of crystals that are compared
+FIRST_ROOM = 8  # fingerprints of a formula, before the array grows
+
+
+class Duplicates:
+    """Crystals so far, the first of each kind, by their formulas.
+
+    A crystal is compared with those of its formula whose fingerprints are similar, the most similar first.
+    """
+
+    def __init__(self) -> None:
+        self.firsts: dict[str, _Firsts] = defaultdict(_Firsts)
+        self.matcher = CrystalMatcher()
+
+    def first_like(self, path: str, index: int, formula: str, crystal: Crystal) -> str:
+        """Return the name of the first crystal that is the same; empty for one that is new, which is added.
+
+        Args:
+            path: Of the crystal.
+            index: Of the crystal in its file.
+            formula: Its reduced formula.
+            crystal: The crystal.
+        """
+        known, new = self.firsts[formula], _Kept(name_of(path, index), crystal, self.matcher)
+        for other in known.similar(new):
+            if self.matcher.same(new.reduced, other.reduced):
+                return other.name
+        known.add(new)
+        return ""
+
+    def add_known(self, inputs: Sequence[str], jobs: int = 1, structure_column: str | None = None) -> None:
+        """Add the crystals in files; those that are not read cost a line of the log.
+
+        Args:
+            inputs: As for `crystalpredict.io.inputs.expand`.
+            jobs: Reader processes.
+            structure_column: Column of tables with the structures; None: the usual names.
+
+        Raises:
+            UsageError: There is no such file, or no crystal in the files.
+        """
+        count = failed = 0
+        with Reader(sources_of(expand(inputs), structure_column), READ_RADIUS, jobs, merge=False) as reader:
+            for entry in reader.entries():
+                if entry.crystal is None:
+                    failed += 1
+                    LOG.warning("%s: no known crystal: %s", entry.path, entry.error)
+                    continue
+                count += 1
+                name = name_of(entry.path, entry.index)
+                self.firsts[entry.formula].add(_Kept(name, entry.crystal, self.matcher))
+        if not count:
+            raise UsageError(f"--known {inputs[0]}: none of {failed} structures can be read")
+        LOG.info("%d known crystals", count)
+
+
+def name_of(path: str, index: int) -> str:
+    """Return the path of a structure, with its index if it is not the first of a file."""
+    return f"{path}#{index}" if index else path
+
+
+@dataclass
+class _Kept:
+    """A crystal; what is needed to compare it is computed when another one has its formula."""
+
+    name: str
+    crystal: Crystal
+    matcher: CrystalMatcher
+
+    @cached_property
+    def print(self) -> FloatArray:
+        return scaled_fingerprint(self.crystal)
+
+    @cached_property
+    def reduced(self) -> Any:
+        return self.matcher.reduced(self.crystal)
+
+
+class _Firsts:
+    """The crystals of one formula, with their fingerprints in one array."""
+
+    def __init__(self) -> None:
+        self.kept: list[_Kept] = []
+        self.prints = np.zeros((0, 1 + len(RADII)))
+        self.filled = 0
+
+    def similar(self, new: _Kept) -> list[_Kept]:
+        """Return the crystals with fingerprints similar to that of a new one, the most similar first."""
+        if not self.kept:
+            return []
+        while self.filled < len(self.kept):
+            if self.filled == len(self.prints):
+                room = np.zeros((max(FIRST_ROOM, self.filled), self.prints.shape[1]))
+                self.prints = np.concatenate([self.prints, room])
+            self.prints[self.filled] = self.kept[self.filled].print
+            self.filled += 1
+        known = self.prints[: self.filled]
+        differences = (np.abs(known - new.print) / np.maximum(np.abs(known), np.abs(new.print))).max(axis=1)
+        near = np.flatnonzero(differences <= SIMILAR)
+        return [self.kept[place] for place in near[differences[near].argsort(kind="stable")].tolist()]
+
+    def add(self, new: _Kept) -> None:
+        self.kept.append(new)
+
+
+def scaled_fingerprint(crystal: Crystal) -> FloatArray:
+    """Return the fingerprint of a crystal that is scaled to ATOM_VOLUME for an atom, (1 + len(RADII),)."""
+    scale = (ATOM_VOLUME * crystal.n_atoms / crystal.volume) ** (1 / 3)
+    edges = find_neighbors(crystal.lattice, crystal.positions, SCALED_RADIUS / scale)
+    main = crystal.occupancies.argmax(axis=1)
+    numbers = crystal.numbers[np.arange(crystal.n_atoms), main][edges.atoms]
+    return fingerprint(numbers, replace(edges, distances=edges.distances * scale), RADII)
