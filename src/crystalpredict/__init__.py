@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crystalpredict.integrations.featurizer import CrystalFeaturizer
     from crystalpredict.integrations.transformer import CrystalTransformer as CrystalTransformer
     from crystalpredict.prediction.known_phases import hull_of
+    from crystalpredict.prediction.orderings import orderings
     from crystalpredict.prediction.phase_diagram import PhaseDiagram, phase_diagram
     from crystalpredict.prediction.predictions import Predictions, predict
     from crystalpredict.prediction.predictor import Predictor, load_model
@@ -32,33 +33,18 @@ if TYPE_CHECKING:
     from crystalpredict.training.run_folder import Progress
 
 __all__ = [
-    "CrystalFeaturizer",
-    "CrystalPredictError",
-    "Embedding",
-    "FinetuneOptions",
-    "FinetuneResult",
-    "PhaseDiagram",
-    "Prediction",
-    "Predictions",
-    "Predictor",
-    "Progress",
-    "Relaxation",
-    "Report",
-    "__version__",
-    "evaluate",
-    "finetune",
-    "hull_of",
-    "load_model",
-    "phase_diagram",
-    "predict",
-    "resume_finetuning",
-]  # fmt: skip; without CrystalTransformer, which needs scikit-learn
+    "CrystalFeaturizer", "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "PhaseDiagram",
+    "Prediction", "Predictions", "Predictor", "Progress", "Relaxation", "Report", "__version__", "evaluate",
+    "finetune", "hull_of", "load_model", "orderings", "phase_diagram", "predict", "resume_finetuning",
+]  # fmt: skip
+# CrystalTransformer is left out: `from crystalpredict import *` must not need scikit-learn
 _NAMES = {
     "evaluation.models": ("evaluate",),
     "evaluation.scores": ("Report",),
     "integrations.featurizer": ("CrystalFeaturizer",),
     "integrations.transformer": ("CrystalTransformer",),
     "prediction.known_phases": ("hull_of",),
+    "prediction.orderings": ("orderings",),
     "prediction.phase_diagram": ("PhaseDiagram", "phase_diagram"),
     "prediction.predictions": ("Predictions", "predict"),
     "prediction.predictor": ("Predictor", "load_model"),

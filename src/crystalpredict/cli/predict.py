@@ -29,6 +29,7 @@ from crystalpredict.cli.options import (
     ModelName,
     NoReference,
     Null,
+    Orderings,
     Quiet,
     Relax,
     RelaxForce,
@@ -54,6 +55,7 @@ from crystalpredict.cli.tally import Tally
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
 from crystalpredict.io.inputs import expand
+from crystalpredict.prediction.orderings import refuse_orderings
 from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
 from crystalpredict.prediction.writers import Format
@@ -85,6 +87,7 @@ def predict(
     ] = None,
     model: ModelName = None,
     unrelaxed: Unrelaxed = False,
+    orderings: Orderings = 0,
     relax: Relax = None,
     relax_force: RelaxForce = 0.05,
     relax_steps: RelaxSteps = 500,
@@ -187,10 +190,8 @@ def predict(
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
-    if scheduler and (entries or no_reference or convention != Convention.mp2018):
-        raise UsageError("--scheduler does not go with --entries, --no-reference or --convention")
-    if scheduler and cache:
-        raise UsageError("--scheduler does not go with --cache")
+    refuse_together(scheduler, cache, own_hull=bool(entries or no_reference or convention != Convention.mp2018))
+    refuse_orderings(orderings, cache=cache, scheduler=scheduler, relax=relax)
     names, at_once = expand(inputs, null=null), atoms_of(batch_atoms)
     scales = unrelaxed and not relax  # the model itself
     model = named_model(ctx, model, unrelaxed=scales)
@@ -209,7 +210,7 @@ def predict(
         limits = limits_of(timeout_per_file, memory_per_process)
         pipeline = Pipeline(
             folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty, limits, collect_garbage_again,
-            entries, not no_reference, convention, relaxation,
+            entries, not no_reference, convention, relaxation, orderings,
         )  # fmt: skip
         cursor = Cursor(sources_of(names, structure_column, share.takes if share else lambda name: True))
         columns, part = pipeline.columns, None
@@ -254,6 +255,14 @@ def windows_of(
     if scheduler:
         return pipeline.windows_on_cluster(cursor, scheduler, model)
     return pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
+
+
+def refuse_together(scheduler: str | None, cache: str | None, *, own_hull: bool) -> None:
+    """Raise UsageError for options that do not go with `--scheduler`; `own_hull`: whether known phases are chosen."""
+    if scheduler and own_hull:
+        raise UsageError("--scheduler does not go with --entries, --no-reference or --convention")
+    if scheduler and cache:
+        raise UsageError("--scheduler does not go with --cache")
 
 
 def can_resume(output: Path | None, kind: Format, write_relaxed: Path | None, needed_by: str) -> bool:

@@ -99,17 +99,12 @@ def cif_name(path: str, index: int) -> PurePath:
 
 def cif(crystal: Crystal) -> str:
     """Return a crystal as a CIF without symmetry."""
-    from pymatgen.core.lattice import Lattice
-    from pymatgen.core.structure import Structure
     from pymatgen.io.cif import CifWriter
 
-    species = [
-        {ELEMENTS[number - 1]: float(share) for number, share in zip(*site, strict=True) if share > 0}
-        for site in zip(crystal.numbers.tolist(), crystal.occupancies.tolist(), strict=True)
-    ]
+    from crystalpredict.io.to_pymatgen import structure_of_crystal
+
     with suppress_warnings():
-        structure = Structure(Lattice(crystal.lattice), species, crystal.positions, coords_are_cartesian=True)
-        return str(CifWriter(structure))
+        return str(CifWriter(structure_of_crystal(crystal)))
 
 
 def extended_xyz(path: str, index: int, crystal: Crystal) -> str:

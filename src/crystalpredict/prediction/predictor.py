@@ -35,6 +35,7 @@ from crystalpredict.prediction.stability import Hull
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
+    from crystalpredict.prediction.orderings import Orderer
     from crystalpredict.prediction.relaxation_by_potential import Relaxation, Relaxer
 
 ALWAYS_FREE_BYTES = 2**29  # assumed to be free without a check
@@ -58,6 +59,7 @@ class Predictor:
         uncertainty: bool = True,
         hull: Hull | None = None,
         relax: Relaxation | None = None,
+        orderings: int = 0,
     ) -> None:
         """Move the model to the device; arguments as for `load_model`. `batch_atoms` is halved if memory runs out."""
         if relax and checkpoint.unrelaxed:
@@ -76,6 +78,12 @@ class Predictor:
         self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty, hull=hull)
         self.properties = self.decoder.properties
         self.columns = [prop.column for prop in self.properties]
+        self.orderer: Orderer | None = None
+        if orderings:
+            from crystalpredict.prediction.orderings import Orderer, refuse_orderings
+
+            refuse_orderings(orderings, relax=relax)
+            self.orderer = Orderer(self, orderings)
 
     def predict(
         self, structures: Iterable[str | PathLike[str] | Structure], *, reduce: bool = True
@@ -121,7 +129,8 @@ class Predictor:
             busy: Returns the number of cores that other processes use; the others compute.
         """
         for window in self._windows(entries, busy):
-            yield self.predictions(window)
+            rows = self.predictions(window)
+            yield self.orderer.added(window, rows) if self.orderer else rows
 
     def stream_embeddings(
         self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores, *, per_atom: bool = False
@@ -289,6 +298,7 @@ def load_model(
     uncertainty: bool = True,
     hull: Hull | None = None,
     relax: str | Relaxation | None = None,
+    orderings: int = 0,
 ) -> Predictor:
     """Return a model, ready to predict.
 
@@ -304,6 +314,7 @@ def load_model(
             those bundled with the package.
         relax: Potential, or Relaxation, by which structures are relaxed before they are predicted. None: they are
             predicted as they are.
+        orderings: Number of ordered supercells of each disordered crystal that are predicted beside the average site.
 
     Returns:
         The Predictor.
@@ -317,4 +328,6 @@ def load_model(
         from crystalpredict.prediction.relaxation_by_potential import Relaxation
 
         relax = Relaxation(relax)
-    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty, hull=hull, relax=relax)
+    return Predictor(
+        checkpoint, device, targets, batch_atoms, uncertainty=uncertainty, hull=hull, relax=relax, orderings=orderings
+    )
