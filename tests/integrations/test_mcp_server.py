@@ -22,6 +22,7 @@ from crystalpredict import load_model
 from crystalpredict.errors import UsageError
 from crystalpredict.integrations import mcp_server
 from crystalpredict.integrations.mcp_tools import MAX_ATOMS
+from tests.disordered import rock_salt
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NACL, SILICON = ((EXAMPLES / name).read_text() for name in ("NaCl.cif", "Si.vasp"))
@@ -41,6 +42,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a folder": ("predict", {"paths": ["inside"], "properties": ["formation_energy"]}),
     "derived": ("predict", {"paths": ["NaCl.cif"], "properties": ["decomposes_to", "debye_temperature"]}),
     "unrelaxed": ("predict", {"paths": ["NaCl.cif"], "unrelaxed": True, "properties": ["volume_change"]}),
+    "orderings": ("predict", {"structures": [rock_salt(0.25), NACL], "properties": ["gap"], "orderings": 3}),
     "a broken text": ("predict", {"structures": ["data_x\nno atoms", NACL], "properties": ["gap"]}),
     "a hull": ("hull", {"system": "Na-Cl", "paths": ["NaCl.cif"], "within_eV_per_atom": 0.02}),
     "a hull of structures": ("hull", {"structures": [NACL, SILICON], "system": "NaCl"}),
@@ -155,6 +157,10 @@ def test_predictions_are_those_of_python(answers: dict[str, Any]) -> None:
     words, debye = answers["derived"].structured_content["results"][0]["values"]
     assert "NaCl" in words["value"]
     assert debye["unit"] == "K"
+    alloy, ordered = (row["values"][0] for row in answers["orderings"].structured_content["results"])
+    assert alloy["orderings"]["count"] == 3
+    assert 1 < alloy["orderings"]["lowest"] <= alloy["orderings"]["mean"] <= alloy["orderings"]["highest"]
+    assert ordered["orderings"] is None
     broken, good = answers["a broken text"].structured_content["results"]
     assert broken["error"].startswith("no unit cell")
     assert (broken["values"], good["error"]) == ([], None)

@@ -16,6 +16,7 @@ MAX_TEXT = 2**20  # characters of the text of a structure
 MAX_RELAXED = 20  # structures that a call relaxes
 MAX_SECONDS = 600.0  # of relaxing one structure
 MAX_EVALUATED = 2000  # rows of a labelled table
+MAX_ORDERINGS = 20  # of a disordered crystal
 
 Structure = Annotated[
     str,
@@ -59,6 +60,15 @@ class PredictRequest:
         Meta(description="Names or aliases of properties, from list_properties. Default: the main ones of the model."),
     ] = field(default_factory=list)
     unrelaxed: Unrelaxed = False
+    orderings: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MAX_ORDERINGS,
+            description="Of disordered crystals (shared or partly occupied sites), also predict so many ordered "
+            "supercells; 0: the average site alone.",
+        ),
+    ] = 0
     model: ModelName = ""
 
 
@@ -155,6 +165,16 @@ NameOfRow = Annotated[str, Meta(description="Path, or `structures[i]` for the i-
 
 
 @dataclass(frozen=True)
+class Orderings:
+    """A property of ordered supercells of a disordered crystal, in the unit of the property."""
+
+    count: int
+    mean: float | None
+    lowest: float | None
+    highest: float | None
+
+
+@dataclass(frozen=True)
 class PropertyValue:
     """A predicted property.
 
@@ -167,6 +187,9 @@ class PropertyValue:
     value: Annotated[float | str | None, Meta(description="In the unit beside it; a text for phases; null if unknown.")]
     low90: End = None
     high90: End = None
+    orderings: Annotated[
+        Orderings | None, Meta(description="Of ordered supercells, if asked for and if the crystal is disordered.")
+    ] = None
 
 
 @dataclass(frozen=True)

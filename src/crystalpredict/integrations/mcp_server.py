@@ -167,7 +167,7 @@ def serve(tools: Tools) -> None:
     """Serve tools on standard input and output until the input ends; what libraries print goes to stderr.
 
     Raises:
-        UsageError: The SDK is not installed.
+        UsageError: The SDK is not installed, or there are no streams.
     """
     server = server_of(tools)
     import anyio
@@ -177,4 +177,10 @@ def serve(tools: Tools) -> None:
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
 
-    anyio.run(run)
+    try:
+        anyio.run(run)
+    except ExceptionGroup as group:
+        found, _ = group.split(OSError)
+        if found is None:
+            raise
+        raise UsageError("stdin or stdout cannot be used: a client of the protocol starts this command") from None

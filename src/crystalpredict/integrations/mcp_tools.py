@@ -45,10 +45,14 @@ class Tools:
             potential: Interatomic potential for `relax`, as `--relax` takes it; None: none.
 
         Raises:
-            UsageError: There is no such folder, model or potential.
+            UsageError: There is no such folder, model, device or potential.
         """
         self.root, self.model, self.device, self.potential = RootFolder(root), model, device, potential
         find_model(model)
+        if device not in ("auto", "cpu"):
+            from crystalpredict.nn.devices import choose_device
+
+            choose_device(device)
         if potential is not None:
             from crystalpredict.prediction.potentials import refuse_missing
 
@@ -60,7 +64,12 @@ class Tools:
         """Return predictions."""
         predictor = self._predictor(self._folder(request.model, unrelaxed=request.unrelaxed))
         wanted = self._wanted(predictor, request.properties)
-        rows = self._rows(predictor, self._sources(request.structures, request.paths))
+        entries = self._entries(predictor, self._sources(request.structures, request.paths))
+        rows = predictor.stream(entries)
+        if request.orderings:
+            from crystalpredict.prediction.orderings import Orderer
+
+            rows = Orderer(predictor, request.orderings).added(entries, rows)
         results = [_predicted(row, wanted) for row in rows]
         return records.PredictResult(predictor.checkpoint.name, results)
 
@@ -302,8 +311,19 @@ def _value(row: Prediction, prop: Property) -> records.PropertyValue:
     digits = min(prop.decimals, 12)
     low, high = row.intervals.get(prop.column, (None, None))
     return records.PropertyValue(
-        prop.name, prop.unit, _number(row.values[prop.column], digits), _number(low, digits), _number(high, digits)
-    )
+        prop.name, prop.unit, _number(row.values[prop.column], digits), _number(low, digits), _number(high, digits),
+        _orderings(row, prop, digits),
+    )  # fmt: skip
+
+
+def _orderings(row: Prediction, prop: Property, digits: int) -> records.Orderings | None:
+    count = int(row.values.get("orderings", 0))
+    if not count:
+        return None
+    from crystalpredict.prediction.orderings import properties_of_orderings
+
+    mean, low, high = (_number(row.values[each.column], digits) for each in properties_of_orderings([prop])[:3])
+    return records.Orderings(count, mean, low, high)
 
 
 def _phase(phase: DiagramPhase, warnings: dict[str, list[str]]) -> records.HullPhase:

@@ -164,8 +164,8 @@ class Orderer:
         for prop in self.predictor.properties:
             own = np.array([rows[number].values[prop.column] for number in good])
             ends = {"mean": shares @ own / shares.sum(), "lo": own.min(), "hi": own.max()}
-            columns = (f"{prop.name}_orderings_{end}{prop.column.removeprefix(prop.name)}" for end in ENDS)
-            values |= dict(zip(columns, map(float, ends.values()), strict=True))
+            columns = properties_of_orderings([prop])[: len(ENDS)]
+            values |= {column.column: float(ends[end]) for column, end in zip(columns, ENDS, strict=True)}
         return values, _warning(rows)
 
 
