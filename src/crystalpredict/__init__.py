@@ -18,7 +18,10 @@ from crystalpredict.errors import CrystalPredictError
 if TYPE_CHECKING:
     from crystalpredict.evaluation.models import evaluate
     from crystalpredict.evaluation.scores import Report
+    from crystalpredict.integrations.featurizer import CrystalFeaturizer
+    from crystalpredict.integrations.transformer import CrystalTransformer as CrystalTransformer
     from crystalpredict.prediction.known_phases import hull_of
+    from crystalpredict.prediction.orderings import orderings
     from crystalpredict.prediction.phase_diagram import PhaseDiagram, phase_diagram
     from crystalpredict.prediction.predictions import Predictions, predict
     from crystalpredict.prediction.predictor import Predictor, load_model
@@ -30,14 +33,18 @@ if TYPE_CHECKING:
     from crystalpredict.training.run_folder import Progress
 
 __all__ = [
-    "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "PhaseDiagram", "Prediction",
-    "Predictions", "Predictor", "Progress", "Relaxation", "Report", "__version__", "evaluate", "finetune", "hull_of",
-    "load_model", "phase_diagram", "predict", "resume_finetuning",
+    "CrystalFeaturizer", "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "PhaseDiagram",
+    "Prediction", "Predictions", "Predictor", "Progress", "Relaxation", "Report", "__version__", "evaluate",
+    "finetune", "hull_of", "load_model", "orderings", "phase_diagram", "predict", "resume_finetuning",
 ]  # fmt: skip
+# CrystalTransformer is left out: `from crystalpredict import *` must not need scikit-learn
 _NAMES = {
     "evaluation.models": ("evaluate",),
     "evaluation.scores": ("Report",),
+    "integrations.featurizer": ("CrystalFeaturizer",),
+    "integrations.transformer": ("CrystalTransformer",),
     "prediction.known_phases": ("hull_of",),
+    "prediction.orderings": ("orderings",),
     "prediction.phase_diagram": ("PhaseDiagram", "phase_diagram"),
     "prediction.predictions": ("Predictions", "predict"),
     "prediction.predictor": ("Predictor", "load_model"),

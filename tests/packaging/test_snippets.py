@@ -22,6 +22,7 @@ from crystalpredict.checkpoints.registry import default_model
 from crystalpredict.cli import main
 from crystalpredict.cli.app import app
 from tests import labelled
+from tests.disordered import rock_salt
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
@@ -98,6 +99,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place in ("downloads", "candidates", "."):
             (folder / place).mkdir(exist_ok=True)
             shutil.copy(ROOT / "examples" / name, folder / place)
+    (folder / "alloys").mkdir()
+    (folder / "alloys" / "MgCaO.cif").write_text(rock_salt(0.5))
     (folder / "run7").mkdir()
     shutil.copy(ROOT / "examples" / "GaAs.cif", folder / "new.cif")
     for name in ("POSCAR_1", "POSCAR_2", "run7/CONTCAR"):

@@ -23,6 +23,7 @@ from crystalpredict.cli.failures import line_of
 from crystalpredict.cli.finetune import finetune
 from crystalpredict.cli.hull import hull
 from crystalpredict.cli.interrupts import one_interrupt
+from crystalpredict.cli.mcp import mcp
 from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import predict
@@ -67,6 +68,7 @@ app.command()(finetune)
 app.command()(embed)
 app.command()(hull)
 app.add_typer(models_app, name="models")
+app.command()(mcp)
 app.command()(config)
 app.command()(doctor)
 

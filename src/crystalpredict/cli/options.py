@@ -94,6 +94,18 @@ Unrelaxed = Annotated[
         help="The structures are not relaxed: predict the crystals that they relax to, and by how much volumes change.",
     ),
 ]
+Orderings = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="N",
+        show_default=False,
+        rich_help_panel=INPUT,
+        help="Of disordered crystals, also predict up to N ordered supercells, and write their mean, lowest and "
+        "highest value in columns of their own.",
+    ),
+]
 Relax = Annotated[
     str | None,
     typer.Option(

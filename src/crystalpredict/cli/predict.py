@@ -39,6 +39,7 @@ from crystalpredict.cli.options import (
     ModelName,
     NoReference,
     Null,
+    Orderings,
     Quiet,
     Relax,
     RelaxForce,
@@ -68,6 +69,7 @@ from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
 from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
+from crystalpredict.prediction.orderings import refuse_orderings
 from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
 from crystalpredict.prediction.writers import Format
@@ -99,6 +101,7 @@ def predict(
     ] = None,
     model: ModelName = None,
     unrelaxed: Unrelaxed = False,
+    orderings: Orderings = 0,
     relax: Relax = None,
     relax_force: RelaxForce = 0.05,
     relax_steps: RelaxSteps = 500,
@@ -208,8 +211,10 @@ def predict(
         if resume:
             exit_if_complete(output, quiet=quiet)
     targets = names_of_targets(target)
-    if scheduler:
-        refuse_with_scheduler(hull=bool(entries or no_reference or convention != Convention.mp2018), cache=bool(cache))
+    refuse_with_scheduler(
+        scheduler, hull=bool(entries or no_reference or convention != Convention.mp2018), cache=bool(cache)
+    )
+    refuse_orderings(orderings, cache=cache, scheduler=scheduler, relax=relax)
     names, at_once = expand(inputs, null=null, calculations=calculations), atoms_of(batch_atoms)
     scales = unrelaxed and not relax  # the model itself
     model = named_model(ctx, model, unrelaxed=scales)
@@ -229,7 +234,7 @@ def predict(
         pipeline = Pipeline(
             folder, targets, device, at_once, jobs, not no_reduce, not no_uncertainty,
             limits_of(timeout_per_file, memory_per_process), collect_garbage_again, entries, not no_reference,
-            convention, relaxation,
+            convention, relaxation, orderings,
         )  # fmt: skip
         found: dict[str, Any] = {"frames": frames, "calculations": calculations}
         columns, part = pipeline.columns, None
@@ -280,11 +285,11 @@ def names_of_targets(target: list[str] | None) -> tuple[str, ...]:
     return targets
 
 
-def refuse_with_scheduler(*, hull: bool, cache: bool) -> None:
-    """Raise UsageError for options of the `hull`, or a `cache`, which a cluster does not have."""
-    if hull:
+def refuse_with_scheduler(scheduler: str | None, *, hull: bool, cache: bool) -> None:
+    """Raise UsageError for a scheduler with options of the `hull`, or a `cache`, which a cluster does not have."""
+    if scheduler and hull:
         raise UsageError("--scheduler does not go with --entries, --no-reference or --convention")
-    if cache:
+    if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
 
 

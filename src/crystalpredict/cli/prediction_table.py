@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from typing import IO, TYPE_CHECKING
 
 from crystalpredict.cli.terminal import GAP, filled, width_of, wrapped
@@ -180,7 +181,8 @@ def _side_by_side(values: Sequence[str], ends: Sequence[str]) -> list[str]:
 
 
 def _value(row: Prediction, prop: Property) -> str:
-    return written(row.values[prop.column], prop.decimals - 1) if row.values else "-"
+    value = row.values.get(prop.column, nan)
+    return written(value, prop.decimals - 1) if isfinite(value) else "-"
 
 
 def _interval(row: Prediction, prop: Property) -> str:

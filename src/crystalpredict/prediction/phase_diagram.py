@@ -211,25 +211,45 @@ def phase_diagram(
         UsageError: The system is none, or has too many elements; there is no such convention.
         DataError: The file of entries cannot be read.
     """
-    elements = set(elements_of_system(system)) if system else set()
+    if system:
+        elements_of_system(system)  # refused before anything is read
     chosen = Convention.of(convention)
     own = [] if entries is None else list(read_phases(Path(entries), chosen))
-    phases = join_phases(own, reference=reference, convention=chosen)
     rows = predict(structures, model, [FORMATION_ENERGY], device=device, jobs=jobs, convention=convention)
+    if warned := sum(bool(row.warnings) for row in rows):
+        LOG.info("%d structures have warnings, which predict shows", warned)
+    return diagram_of_rows(rows, system, own, reference=reference, convention=chosen)
+
+
+def diagram_of_rows(
+    rows: Sequence[Prediction], system: str | None = None, own: Sequence[Phase] = (), *, reference: bool = True,
+    convention: Convention = Convention.mp2018,
+) -> PhaseDiagram:  # fmt: skip
+    """Return the phase diagram of a chemical system, with structures whose formation energies are predicted.
+
+    Args:
+        rows: Predictions, in the convention.
+        system: `Li-Fe-O`, or a formula with the elements of the system; None: the elements of the structures.
+        own: Known phases of one's own.
+        reference: Whether the known phases that come with the package take part.
+        convention: Of formation energies.
+
+    Raises:
+        UsageError: The system is none, or has too many elements.
+    """
+    elements = set(elements_of_system(system)) if system else set()
+    failed = tuple(row for row in rows if row.error)
     candidates = [_candidate(row) for row in rows if not row.error]
     elements = elements or {number for each in candidates for number in each.phase.composition}
     if not elements:
-        first = f": {rows.failed[0].path}: {rows.failed[0].error}" if rows.failed else ""
+        first = f": {failed[0].path}: {failed[0].error}" if failed else ""
         raise UsageError(f"no system, and no structure that was predicted{first}")
-    if warned := sum(bool(row.warnings) for row in rows):
-        LOG.info("%d structures have warnings, which predict shows", warned)
     inside = [candidate for candidate in candidates if elements.issuperset(candidate.phase.composition)]
     if outside := len(candidates) - len(inside):
         LOG.info("%d structures left out: they have elements that the system has not", outside)
-    return replace(
-        diagram_of_phases(elements, phases, inside, own_identifiers=[phase.identifier for phase in own]),
-        failed=tuple(rows.failed),
-    )
+    phases = join_phases(own, reference=reference, convention=convention)
+    diagram = diagram_of_phases(elements, phases, inside, own_identifiers=[phase.identifier for phase in own])
+    return replace(diagram, failed=failed)
 
 
 def _candidate(row: Prediction) -> Candidate:

@@ -59,6 +59,7 @@ class Pipeline:
         on_load: called when the model is loaded.
         convention: of formation energies.
         relaxation: how structures are relaxed before they are predicted; None: they are predicted as they are.
+        orderings: ordered supercells of each disordered crystal that are predicted too.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class Pipeline:
     reference: bool = True
     convention: Convention = Convention.mp2018
     relaxation: Relaxation | None = None
+    orderings: int = 0
 
     @property
     def properties(self) -> tuple[Property, ...]:
@@ -81,7 +83,12 @@ class Pipeline:
         from crystalpredict.prediction.derived import asked_for
 
         known = properties_of_model(self.folder)
-        return asked_for(known, self.targets) if known else ()
+        found = asked_for(known, self.targets) if known else ()
+        if self.orderings and found:
+            from crystalpredict.prediction.orderings import properties_of_orderings
+
+            return (*found, *properties_of_orderings(found))
+        return found
 
     @property
     def intervals(self) -> bool:
@@ -103,7 +110,8 @@ class Pipeline:
         known = {"known phases": phases, "convention": self.convention.value}
         options = {"uncertainty": self.intervals, "no-reduce": not self.merge}
         relaxed = {"relaxation": self.relaxation.facts if self.relaxation else None}
-        return {**identity_of(self.folder), **options, **known, **relaxed}
+        orderings = {"orderings": self.orderings} if self.orderings else {}
+        return {**identity_of(self.folder), **options, **known, **relaxed, **orderings}
 
     @contextmanager
     def open(
@@ -138,7 +146,7 @@ class Pipeline:
                     own = hull_of(self.entries, reference=self.reference, convention=self.convention)
                 predictor = load_model(
                     self.folder, self.device, self.targets, self.batch_atoms, uncertainty=self.uncertainty, hull=own,
-                    relax=self.relaxation,
+                    relax=self.relaxation, orderings=self.orderings,
                 )  # fmt: skip
                 predictor.expect(reader.ahead)
                 self.on_load()

@@ -16,9 +16,11 @@ from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
 from crystalpredict.io.sources import sources_of
 from crystalpredict.io.table_structures import find_structure_column, source_of_cell, text_of_structure
+from crystalpredict.prediction.orderings import refuse_orderings
 from crystalpredict.prediction.pipeline import Pipeline
 from crystalpredict.prediction.resume import Cursor
 from crystalpredict.prediction.rows import Prediction, record
+from crystalpredict.properties import TEXT_COLUMNS
 from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ class Predictions(list[Prediction]):
             fields["formula"], fields["error"] = fields["formula"] or "", fields["error"] or ""
         names = list(record(Prediction("", 0, "", None), self.properties, self.intervals))
         frame = pandas.DataFrame.from_records(records, columns=names)
-        numbers = [name for name in names if name not in ("path", "index", "formula", "warnings", "error")]
+        texts = {"path", "formula", "warnings", "error", *TEXT_COLUMNS}
+        numbers = [name for name in names if name not in texts]
         return frame.astype(dict.fromkeys(numbers, float) | {"n_atoms": "Int64", "index": int})
 
     def __repr__(self) -> str:
@@ -86,7 +89,7 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, unrelaxed: bool = False,
     relax: str | Relaxation | None = None, device: str = "auto", jobs: int = 1, cache: str | None = None,
     structure_column: str | None = None, convention: str = "mp2018", frames: str = "last",
-    calculations: bool = False,
+    calculations: bool = False, orderings: int = 0,
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -108,6 +111,8 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
             from the volumes that it predicts. `cache` then keeps the relaxed structures, not the rows.
         frames: Whether a trajectory, or the steps of a calculation, gives its `last` structure or `all`.
         calculations: Whether directories give the outputs of calculations too, one file for each calculation.
+        orderings: Number of ordered supercells of each disordered crystal that are predicted beside the average site, 1
+            to 100, in columns such as `bandgap_orderings_mean_eV`; 0: none.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -116,11 +121,18 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
         UsageError: An input names no structures, or an argument is invalid.
         CheckpointError: The model is damaged.
     """
+    refuse_orderings(orderings, cache=cache, relax=relax)
     relaxation = _relaxation(relax, cache, unrelaxed=unrelaxed)
     folder = find_model(model, unrelaxed=unrelaxed and not relaxation)
     names = [targets] if isinstance(targets, str) else targets
     pipeline = Pipeline(
-        folder, tuple(names), device, jobs=jobs, convention=Convention.of(convention), relaxation=relaxation
+        folder,
+        tuple(names),
+        device,
+        jobs=jobs,
+        convention=Convention.of(convention),
+        relaxation=relaxation,
+        orderings=orderings,
     )
     if frames not in {*Frames}:
         raise UsageError(f"frames={frames!r}: give 'last' or 'all'")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from crystalpredict.nn.batch import CrystalBatch
     from crystalpredict.nn.ensemble import Network
     from crystalpredict.nn.threads import BatchThreads
+    from crystalpredict.prediction.orderings import Orderer
     from crystalpredict.prediction.relaxation_by_potential import Relaxation, Relaxer
 
 ALWAYS_FREE_BYTES = 2**29  # assumed to be free without a check
@@ -71,6 +72,7 @@ class Predictor:
         uncertainty: bool = True,
         hull: Hull | None = None,
         relax: Relaxation | None = None,
+        orderings: int = 0,
     ) -> None:
         """Arguments as for `load_model`. `batch_atoms` is halved if memory runs out."""
         if relax and checkpoint.unrelaxed:
@@ -90,6 +92,12 @@ class Predictor:
         self.decoder = OutputDecoder(checkpoint, targets, uncertainty=uncertainty, hull=hull)
         self.properties = self.decoder.properties
         self.columns = [prop.column for prop in self.properties]
+        self.orderer: Orderer | None = None
+        if orderings:
+            from crystalpredict.prediction.orderings import Orderer, refuse_orderings
+
+            refuse_orderings(orderings, relax=relax)
+            self.orderer = Orderer(self, orderings)
 
     @cached_property
     def device(self) -> torch.device:
@@ -158,7 +166,8 @@ class Predictor:
             busy: Returns the number of cores that other processes use; the others compute.
         """
         for window in self._windows(entries, busy):
-            yield self.predictions(window)
+            rows = self.predictions(window)
+            yield self.orderer.added(window, rows) if self.orderer else rows
 
     def stream_embeddings(
         self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores, *, per_atom: bool = False
@@ -350,6 +359,7 @@ def load_model(
     uncertainty: bool = True,
     hull: Hull | None = None,
     relax: str | Relaxation | None = None,
+    orderings: int = 0,
 ) -> Predictor:
     """Return a model, ready to predict.
 
@@ -365,6 +375,7 @@ def load_model(
             those bundled with the package.
         relax: Potential, or Relaxation, by which structures are relaxed before they are predicted. None: they are
             predicted as they are.
+        orderings: Number of ordered supercells of each disordered crystal that are predicted beside the average site.
 
     Returns:
         The Predictor.
@@ -378,4 +389,6 @@ def load_model(
         from crystalpredict.prediction.relaxation_by_potential import Relaxation
 
         relax = Relaxation(relax)
-    return Predictor(checkpoint, device, targets, batch_atoms, uncertainty=uncertainty, hull=hull, relax=relax)
+    return Predictor(
+        checkpoint, device, targets, batch_atoms, uncertainty=uncertainty, hull=hull, relax=relax, orderings=orderings
+    )

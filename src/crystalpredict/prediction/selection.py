@@ -54,7 +54,8 @@ def find_field(name: str, columns: Sequence[str], extra: Iterable[str] = ()) -> 
     if prop and prop.name == name and prop.column in columns:
         return prop.column
     ends = ("_lo90", "_hi90")
-    begun = [column for column in columns if column.startswith(f"{name}_") and not column.endswith(ends)]
+    plain = [column for column in columns if "_orderings_" in name or "_orderings_" not in column]
+    begun = [column for column in plain if column.startswith(f"{name}_") and not column.endswith(ends)]
     meant: set[str] = {*begun, *((prop.column,) if prop and prop.column in columns else ())}
     if len(meant) == 1:  # also a property of a user's model without its unit
         return meant.pop()

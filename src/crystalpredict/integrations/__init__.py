@@ -1,0 +1,1 @@
+"""What other programs call: a server of tools, a featurizer, a transformer."""
