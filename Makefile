@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 
 TESTS = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check docs bench help test-all lint types coverage accuracy fuzz cli-docs wheel clean
+.PHONY: demo test check docs bench help test-all lint types coverage accuracy fuzz cli-docs wheel package clean
 
 demo: $(VENV)/installed        ## set everything up and predict the examples
 	$(BIN)/crystalpredict predict examples --format table
@@ -47,8 +47,15 @@ fuzz: $(VENV)/installed-dev    ## damaged files by the hundred thousand: make fu
 cli-docs: $(VENV)/installed-dev ## docs/cli.md alone
 	$(BIN)/python scripts/cli_docs.py
 
-wheel: $(VENV)/installed-dev   ## build the wheel in dist
-	$(BIN)/python -m build --wheel
+wheel: $(VENV)/installed-dev   ## build the sdist, and the wheel from it, in dist
+	rm -rf dist
+	$(BIN)/python -m build
+
+package: wheel                 ## install the wheel into a clean environment, check it, and predict an example
+	rm -rf build/clean
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build/clean && bin/crystalpredict doctor && bin/crystalpredict predict $(CURDIR)/examples/NaCl.cif
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -17,6 +17,7 @@ BASES = {
     "evaluate": ["nowhere.csv"],
     "finetune": ["nowhere.csv"],
     "embed": ["nowhere.cif", "-o", "a.npz"],
+    "suggest": ["nowhere.cif", "-t", "bandgap"],
     "models install": ["nowhere"],
     "models import": ["nowhere.ckpt"],
 }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas
 import pytest
+import yaml
 from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
 import crystalpredict
-from crystalpredict import FinetuneOptions, Progress, finetune, resume_finetuning
+from crystalpredict import FinetuneOptions, Progress, finetune, load_model, resume_finetuning
+from crystalpredict.checkpoints.registry import default_model
 from crystalpredict.errors import DataError, UsageError
 from tests.cli.conftest import Program
 from tests.cli.conftest import program as program
@@ -211,3 +214,30 @@ def test_what_is_no_table_is_refused_and_no_folder_is_left(tmp_path: Path, monke
     Path("taken/file").touch()
     with pytest.raises(UsageError, match="not empty; name another"):
         finetune(table, output="taken")
+
+
+def test_what_is_forgotten_of_the_base_model_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "crystalpredict")
+    table = write(tmp_path / "mine.csv", rows(20))
+    run = finetune(table, FinetuneOptions(target="bandgap", epochs=1), output=tmp_path / "model")
+    lost = "crystalformer-mp also predicts formation_energy, e_above_hull, bulk_modulus, shear_modulus"
+    assert lost in caplog.text
+    moved = re.search(r"reference crystals of crystalformer-mp, which have no labels: bandgap ([\d.]+) eV", caplog.text)
+    assert moved
+    card = (run.folder / "README.md").read_text()
+    assert lost in card
+    assert moved[0] in card
+    before, after = load_model(), run.model
+    golden = json.loads((default_model().folder / "golden.json").read_text())["crystals"]
+    crystals = [
+        Structure(each["lattice"], each["numbers"], each["positions"], coords_are_cartesian=True) for each in golden
+    ]
+    ours, theirs = (np.array([row["bandgap_eV"] for row in model.predict(crystals)]) for model in (after, before))
+    # predictions end at 0, the outputs of the network that are compared do not
+    assert float(moved[1]) >= np.abs(ours - theirs).mean() * 0.9
+    head = yaml.safe_load(card.split("---\n")[1])
+    (result,) = head["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "test"
+    assert result["metrics"][0]["value"] == run.metrics["test"]["bandgap"]["eV"]["mae"]
+    again = finetune(table, FinetuneOptions(target="bandgap", **QUICK), output=tmp_path / "scratch")
+    assert "What it forgot" not in (again.folder / "README.md").read_text()

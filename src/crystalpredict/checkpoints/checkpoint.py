@@ -225,7 +225,7 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
         for number, example in enumerate(examples):
             if len(example.outputs) != config.outputs:
                 raise ValueError(f"crystals[{number}]: {len(example.outputs)} outputs, not {config.outputs}")
-        crystals = [_golden_crystal(number, example) for number, example in enumerate(examples)]
+        crystals = [golden_crystal(number, example) for number, example in enumerate(examples)]
         edges = sum(crystal.n_atoms**2 / crystal.volume for crystal in crystals) * 4 / 3 * pi * config.radius**3
         if edges * (config.width + config.radial_basis + 3 * config.direction_basis) > MAX_GOLDEN_NUMBERS:
             raise ValueError("crystals: too many atoms and neighbours")
@@ -238,7 +238,7 @@ def verify_golden(checkpoint: Checkpoint, folder: Path, device: torch.device | s
     return worst
 
 
-def _golden_crystal(number: int, example: GoldenCrystal) -> Crystal:
+def golden_crystal(number: int, example: GoldenCrystal) -> Crystal:
     """Return the crystal of an example; raise a ValueError if no crystal can have its cell."""
     crystal = Crystal.ordered(np.array(example.lattice), np.array(example.positions), np.array(example.numbers))
     if error := cell_error(crystal.lattice, crystal.n_atoms):

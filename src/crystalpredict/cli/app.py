@@ -28,6 +28,7 @@ from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import predict
 from crystalpredict.cli.settings import apply_settings, read_settings
+from crystalpredict.cli.suggest import suggest
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
@@ -65,6 +66,7 @@ app.command()(predict)
 app.command()(merge)
 app.command()(evaluate)
 app.command()(finetune)
+app.command()(suggest)
 app.command()(embed)
 app.command()(hull)
 app.add_typer(models_app, name="models")

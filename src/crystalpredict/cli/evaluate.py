@@ -77,7 +77,10 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", show_default=False, rich_help_panel=INPUT, help="Only rows with this in the column split."
+            metavar="NAME",
+            show_default=False,
+            rich_help_panel=INPUT,
+            help="Only rows with this in the column split; without one, this part of the model's own table.",
         ),
     ] = None,
     structure_column: StructureColumn = None,

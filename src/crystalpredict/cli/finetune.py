@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -37,6 +37,8 @@ from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
 
 if TYPE_CHECKING:
+    from crystalpredict.io.entries import Entry
+    from crystalpredict.training.result import FinetuneResult
     from crystalpredict.training.run_folder import Progress
     from crystalpredict.training.trainer import Trainer
 
@@ -156,6 +158,20 @@ def finetune(
             min=0, metavar="K", rich_help_panel=SPLIT, help="Train K models, each tested on another K-th of the rows."
         ),
     ] = 0,
+    train_fraction: Annotated[
+        float,
+        typer.Option(
+            min=0.001, max=1.0, metavar="X", rich_help_panel=SPLIT, help="Use this fraction of the training set only."
+        ),
+    ] = 1.0,
+    learning_curve: Annotated[
+        bool,
+        typer.Option(
+            "--learning-curve",
+            rich_help_panel=SPLIT,
+            help="Train on an eighth, a quarter, a half and all of the training set; errors go to learning-curve.csv.",
+        ),
+    ] = False,
     epochs: Annotated[
         int, typer.Option(min=0, metavar="N", rich_help_panel=TRAINING, help="0: chosen from the size of the data.")
     ] = 0,
@@ -221,6 +237,7 @@ def finetune(
         raise UsageError(f"--resume keeps the options of the run: leave out --{others[0].replace('_', '-')}")
     from crystalpredict.io.worker_pool import available_cores
     from crystalpredict.training import distributed
+    from crystalpredict.training.learning_curve import train_learning_curve
     from crystalpredict.training.options import FinetuneOptions
     from crystalpredict.training.run import default_folder, train_run
     from crystalpredict.training.start import start_run
@@ -229,26 +246,43 @@ def finetune(
     quiet = quiet or distributed.rank() > 0
     readers = jobs or available_cores()
     folder = resume or output or default_folder(data)
+    command = ["crystalpredict", *sys.argv[1:]]
+    limits = limits_of(timeout_per_file, memory_per_process)
+
+    def reading(entries: Iterable[Entry], total: int) -> Iterable[Entry]:
+        return with_progress(entries, total, lambda entry: entry.index == 0, quiet=quiet)
+
+    def start(own: Path, options: FinetuneOptions) -> None:
+        start_run(data, own, options, model, command, readers, limits, reading)
+
     with messages(quiet=quiet), distributed.group(device) as where:
-        if data is not None and not distributed.rank():
-            options = FinetuneOptions(
-                target=target or (), unit=unit or (), log=log, structure_column=structure_column, scratch=scratch,
-                directions=directions, freeze=freeze.value if freeze else None, split_by=split_by.value,
-                validation=validation if "validation" in given(ctx) else None,
-                test=test if "test" in given(ctx) else None, members=members, kfold=kfold, epochs=epochs,
-                learning_rate=learning_rate, patience=patience, batch_atoms=batch_atoms, loss=loss.value, seed=seed,
-            )  # fmt: skip
-            start_run(
-                data, folder, options, model, ["crystalpredict", *sys.argv[1:]], readers,
-                limits_of(timeout_per_file, memory_per_process),
-                lambda entries, total: with_progress(entries, total, lambda entry: entry.index == 0, quiet=quiet),
-            )  # fmt: skip
-        distributed.wait_for_all()
+
+        def train(own: Path) -> FinetuneResult:
+            return train_run(own, where, readers, lambda training: watched(training, quiet=quiet))
+
         try:
-            result = train_run(folder, where, readers, lambda training: watched(training, quiet=quiet))
+            if data is None:
+                result = train(folder)
+            else:
+                options = FinetuneOptions(
+                    target=target or (), unit=unit or (), log=log, structure_column=structure_column, scratch=scratch,
+                    directions=directions, freeze=freeze.value if freeze else None, split_by=split_by.value,
+                    validation=validation if "validation" in given(ctx) else None,
+                    test=test if "test" in given(ctx) else None, train_fraction=train_fraction, members=members,
+                    kfold=kfold, epochs=epochs, learning_rate=learning_rate, patience=patience,
+                    batch_atoms=batch_atoms, loss=loss.value, seed=seed,
+                )  # fmt: skip
+                if learning_curve:
+                    *_, result = train_learning_curve(data, folder, options, start, train)
+                else:
+                    if not distributed.rank():
+                        start(folder, options)
+                    distributed.wait_for_all()
+                    result = train(folder)
         except Interrupted:
+            again = "the same command" if learning_curve else f"crystalpredict finetune --resume {folder}"
             if not quiet:
-                say(f"interrupted, nothing lost: continue with crystalpredict finetune --resume {folder}")
+                say(f"interrupted, nothing lost: continue with {again}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         if not distributed.rank():
             typer.echo(str(result.folder))

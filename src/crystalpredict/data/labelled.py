@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,16 @@ class LabelledCrystals:
     splits: tuple[str, ...]
     dropped: tuple[Dropped, ...]
     dropped_labels: tuple[Dropped, ...]
+
+    def take(self, rows: IntArray) -> LabelledCrystals:
+        """Return some of the crystals, in the order of their rows (R,)."""
+        return replace(
+            self,
+            table=self.table.take(rows),
+            formulas=tuple(self.formulas[row] for row in rows),
+            fingerprints=self.fingerprints[rows],
+            splits=tuple(self.splits[row] for row in rows),
+        )
 
 
 def read_crystals(
@@ -140,6 +150,26 @@ def split_crystals(
     if folds:
         return split_folds(groups, folds, validation, seed)
     return [split_groups(groups, validation, test, seed)]
+
+
+def use_fraction(
+    crystals: LabelledCrystals, parts: IntArray, fraction: float, seed: int
+) -> tuple[LabelledCrystals, IntArray]:
+    """Return the crystals and their parts with a random fraction of the training crystals only.
+
+    With one seed, the crystals of a smaller fraction are among those of a larger one.
+
+    Args:
+        crystals: C labelled crystals.
+        parts: of each crystal, (C,).
+        fraction: of the training crystals, which is rounded to at least one.
+        seed: of the random choice.
+    """
+    train = np.flatnonzero(parts == TRAIN)
+    order = np.random.default_rng(seed).permutation(len(train))
+    left_out = train[order[max(1, round(fraction * len(train))) :]]
+    rows = np.setdiff1d(np.arange(len(parts)), left_out)
+    return crystals.take(rows), parts[rows]
 
 
 def _parts_of_column(crystals: LabelledCrystals, validation: float, seed: int) -> IntArray:

@@ -93,7 +93,8 @@ def read_table(
         models: the models, of which the first decides what is compared.
         target: values of `--target`, each `name` or `name=column`, or several with commas.
         structure_column: column of the structures; None: the usual names.
-        split: only rows with this in the column `split`; None: all.
+        split: only rows with this in the column `split`, or of this part of the run that made the first model; None:
+            all.
 
     Raises:
         UsageError: the table or an argument is invalid.
@@ -104,6 +105,7 @@ def read_table(
         raise UsageError("--target names no property")
     from crystalpredict.data.labels import check_column_unit, logarithm_of, read_labelled
     from crystalpredict.evaluation.evaluate import rows_of_split
+    from crystalpredict.evaluation.run_splits import with_split_of_run
     from crystalpredict.prediction.derived import derivable, find_target
     from crystalpredict.properties import STABILITY, match_property
 
@@ -138,6 +140,7 @@ def read_table(
         if not shared(table, other):
             labels = ", ".join(prop.column for prop in table.properties)
             raise UsageError(f"--compare {other.name}: it predicts nothing of what is compared ({labels})")
+    table = with_split_of_run(table, first.folder, split)
     return table if split is None else rows_of_split(table, split)
 
 
@@ -217,7 +220,8 @@ def evaluate(
             table has labels of.
         compare: Other models, compared with the first on the rows that all of them predict.
         structure_column: Column that holds the structures; None: the usual names.
-        split: Only rows with this in the column `split`.
+        split: Only rows with this in the column `split`; without that column, for a fine-tuned model and the table
+            it was trained on, rows of this part of its run.
         device: `cpu`, `cuda`, `cuda:N` or `auto`.
         jobs: Processes that read structures; 0: one for each core.
 

@@ -176,6 +176,13 @@ class Predictor:
         for window in self._windows(entries, busy):
             yield from self._embeddings(window, per_atom)
 
+    def stream_with_features(
+        self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores
+    ) -> Iterator[tuple[Prediction, Embedding]]:
+        """Yield the predictions and the features in the order of the entries, which are read once."""
+        for window in self._windows(entries, busy):
+            yield from zip(self.predictions(window), self._embeddings(window, per_atom=False), strict=True)
+
     def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
         """Yield the entries by windows, and use `busy` for the computation of each."""
         self.busy = busy

@@ -7,7 +7,8 @@ dropped.csv        rows and labels that were left out, with reasons
 splits.csv         part of the split of each row
 training/          crystals.npz, config.json, state.npz and log.csv, the last three for each ensemble member;
                    domain.safetensors, what the training data of the base model were like
-With cross-validation there is one such folder for each fold (fold-1, fold-2, ...), and metrics.json of all folds.
+With cross-validation there is one such folder for each fold (fold-1, fold-2, ...), and metrics.json of all folds; with
+a learning curve, one for each fraction (train-25-percent, ...), and learning-curve.csv.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 from crystalpredict._files import write_atomically, write_json
 from crystalpredict._schema import SchemaError, record
 from crystalpredict.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, IntArray
 from crystalpredict.data.dataset import (
     TEST,
@@ -40,13 +42,14 @@ from crystalpredict.data.dataset import (
     scale_of_labels,
 )
 from crystalpredict.data.labelled import PARTS, LabelledCrystals
-from crystalpredict.errors import NO_MATPLOTLIB, DataError, UsageError, printable
+from crystalpredict.errors import NO_MATPLOTLIB, CheckpointError, DataError, UsageError, printable
 from crystalpredict.evaluation.metrics import metrics_of
 from crystalpredict.nn import ensemble_of
 from crystalpredict.properties import Property
 from crystalpredict.training import distributed
 from crystalpredict.training.calibrate import calibrate, domain_of_training
 from crystalpredict.training.config import TrainingConfig
+from crystalpredict.training.forgotten import describe_changes, describe_lost_properties
 from crystalpredict.training.model_card import model_card
 from crystalpredict.training.plan import Plan
 from crystalpredict.training.run_folder import LOG_COLUMNS
@@ -209,9 +212,21 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
             checkpoint, calibration=calibrate(checkpoint, table, training.data.neighbors, domain=False)
         )
     write_json(folder / "metrics.json", report)
-    card = model_card(plan, report, epochs, checkpoint)
+    changes = _changes_from_base(plan, checkpoint)
+    for line in changes:
+        LOG.info("%s", line)
+    card = model_card(plan, report, epochs, checkpoint, changes)
     save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
     return report
+
+
+def _changes_from_base(plan: Plan, checkpoint: Checkpoint) -> list[str]:
+    """Return a message about the changes from the base model; none if its files are gone or others now."""
+    try:
+        base = plan.base_checkpoint()
+        return describe_changes(base, find_model(plan.base["folder"]), checkpoint) if plan.base and base else []
+    except (CheckpointError, UsageError):
+        return []
 
 
 def _domain_of_run(folder: Path, plan: Plan, training: Trainer) -> Domain | None:
@@ -286,7 +301,7 @@ def describe_start(crystals: LabelledCrystals, start: Checkpoint) -> list[str]:
         lines.append(
             f"{start.name} was itself trained on {', '.join(known)}: errors on crystals it was trained on are too small"
         )
-    return lines
+    return lines + describe_lost_properties(start, crystals.table.properties)
 
 
 def learnt_targets(properties: Sequence[Property], start: Checkpoint) -> list[str]:

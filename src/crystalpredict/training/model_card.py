@@ -11,7 +11,9 @@ from crystalpredict.training.plan import Plan
 from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS
 
 
-def model_card(plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkpoint: Checkpoint) -> str:
+def model_card(
+    plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkpoint: Checkpoint, changes: Sequence[str] = ()
+) -> str:
     """Return the model card of a run.
 
     Args:
@@ -19,6 +21,7 @@ def model_card(plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkp
         errors: metrics by part of the split, property and unit, as `metrics.json` has them.
         epochs: after which the weights were saved, for each member of the ensemble.
         checkpoint: that the run made.
+        changes: messages about what it forgot of the base model.
     """
     from jinja2 import Environment, PackageLoader  # here: a run needs it at its end only
 
@@ -44,6 +47,8 @@ def model_card(plan: Plan, errors: dict[str, Any], epochs: Sequence[int], checkp
         dataset=plan.data["path"].replace("\\", "/").rstrip("/").rpartition("/")[2],
         targets=list(dict.fromkeys(prop for properties in errors.values() for prop in properties)),
         errors=rows,
+        reported=[row for row in rows if row["part"] == ("test" if "test" in errors else "val")],
+        changes=changes,
         has_test="test" in errors,
         command=shlex.join(plan.command) if len(plan.command) > 1 else "".join(plan.command),  # or a call in Python
         optimizer="Muon and AdamW" if config.muon_rate and not config.freeze_encoder else "AdamW",

@@ -15,8 +15,9 @@ Part = Literal["encoder"]
 SHARE = 0.1  # of the crystals, in the validation set and in the test set, where nothing else is said
 LARGEST = 10**12
 RANGES: dict[str, tuple[float, float]] = {
-    "validation": (0.001, 0.9), "test": (0, 0.9), "members": (1, 100), "kfold": (0, 10_000), "epochs": (0, LARGEST),
-    "learning_rate": (0, LARGEST), "patience": (-1, LARGEST), "batch_atoms": (0, LARGEST), "seed": (0, 2**32 - 1),
+    "validation": (0.001, 0.9), "test": (0, 0.9), "train_fraction": (0.001, 1), "members": (1, 100),
+    "kfold": (0, 10_000), "epochs": (0, LARGEST), "learning_rate": (0, LARGEST), "patience": (-1, LARGEST),
+    "batch_atoms": (0, LARGEST), "seed": (0, 2**32 - 1),
 }  # fmt: skip
 
 
@@ -37,6 +38,7 @@ class FinetuneOptions:
         split_by: `formula` keeps polymorphs together; `random`; `column`: the column `split`, with train, val and test.
         validation: Fraction of the crystals in the validation set, which chooses the epoch; None: 0.1.
         test: Fraction held out for the final test; None: 0.1.
+        train_fraction: Fraction of the training crystals that is used; validation and test set stay as they are.
         members: Networks to train, with different seeds; the model is their mean.
         kfold: Number of models of a cross-validation, each tested on another part of the crystals; 0: none.
         epochs: At most so many; 0: chosen from the size of the data.
@@ -57,6 +59,7 @@ class FinetuneOptions:
     split_by: SplitBy = "formula"
     validation: float | None = None
     test: float | None = None
+    train_fraction: float = 1.0
     members: int = 1
     kfold: int = 0
     epochs: int = 0
@@ -82,6 +85,8 @@ class FinetuneOptions:
             raise UsageError("--kfold tests each part in turn: leave out --test")
         if self.test is not None and self.split_by == "column":
             raise UsageError("--split-by column takes the test part from the column: leave out --test")
+        if self.train_fraction < 1 and self.kfold:
+            raise UsageError("--train-fraction leaves crystals out, but --kfold tests each: leave out one of the two")
         if self.directions and self.freeze:
             raise UsageError("--directions are learnt by the encoder: leave out --freeze")
 

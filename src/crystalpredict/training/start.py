@@ -13,7 +13,7 @@ from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.data.dataset import TRAIN
 from crystalpredict.data.frames import NAME, table_in_memory
-from crystalpredict.data.labelled import read_crystals, split_crystals
+from crystalpredict.data.labelled import read_crystals, split_crystals, use_fraction
 from crystalpredict.data.labels import read_labelled
 from crystalpredict.data.summary import describe_data, describe_split
 from crystalpredict.errors import UsageError
@@ -79,6 +79,12 @@ def start_run(
     crystals = read_crystals(labelled, network.radius, jobs, lambda entries: watch(entries, total), limits)
     validation, test = options.shares
     splits = split_crystals(crystals, options.split_by, validation, test, options.kfold, options.seed)
+    used: list[str] = []
+    if options.train_fraction < 1:
+        total = int((splits[0] == TRAIN).sum())
+        crystals, parts = use_fraction(crystals, splits[0], options.train_fraction, options.seed)
+        splits = [parts]
+        used = [f"{(parts == TRAIN).sum():,} of {total:,} training crystals are used (--train-fraction)"]
     check_labels(crystals.table, splits)
     trained = splits[0] == TRAIN
     atoms = float(crystals.table.sizes[trained].mean())
@@ -87,7 +93,7 @@ def start_run(
     notes = [
         f"{path}: {', '.join(labelled.notes)}", *describe_data(crystals),
         *(describe_start(crystals, base) if base else []),
-        *describe_split(crystals, splits, options.split_by),
+        *used, *describe_split(crystals, splits, options.split_by),
     ]  # fmt: skip
     start = (start_folder, base, learnt_targets(crystals.table.properties, base)) if start_folder and base else None
     plan = Plan.new(command, origin_of(path, raw), start, network, config, options.kfold, notes, options.members)
