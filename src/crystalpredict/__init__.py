@@ -18,6 +18,7 @@ from crystalpredict.errors import CrystalPredictError
 if TYPE_CHECKING:
     from crystalpredict.evaluation.models import evaluate
     from crystalpredict.evaluation.scores import Report
+    from crystalpredict.evaluation.screen_page import screen_report
     from crystalpredict.prediction.known_phases import hull_of
     from crystalpredict.prediction.phase_diagram import PhaseDiagram, phase_diagram
     from crystalpredict.prediction.predictions import Predictions, predict
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "PhaseDiagram", "Prediction",
     "Predictions", "Predictor", "Progress", "Relaxation", "Report", "__version__", "evaluate", "finetune", "hull_of",
-    "load_model", "phase_diagram", "predict", "resume_finetuning",
+    "load_model", "phase_diagram", "predict", "resume_finetuning", "screen_report",
 ]  # fmt: skip
 _NAMES = {
     "evaluation.models": ("evaluate",),
     "evaluation.scores": ("Report",),
+    "evaluation.screen_page": ("screen_report",),
     "prediction.known_phases": ("hull_of",),
     "prediction.phase_diagram": ("PhaseDiagram", "phase_diagram"),
     "prediction.predictions": ("Predictions", "predict"),

@@ -26,6 +26,7 @@ from crystalpredict.cli.interrupts import one_interrupt
 from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import predict
+from crystalpredict.cli.report import report
 from crystalpredict.cli.settings import apply_settings, read_settings
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.cli.terminal import say
@@ -61,6 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(predict)
+app.command()(report)
 app.command()(merge)
 app.command()(evaluate)
 app.command()(finetune)

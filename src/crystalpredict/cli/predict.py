@@ -34,6 +34,7 @@ from crystalpredict.cli.options import (
     RelaxForce,
     RelaxSeconds,
     RelaxSteps,
+    ReportPage,
     Sort,
     StructureColumn,
     TimeoutPerFile,
@@ -49,6 +50,7 @@ from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.prediction_run import Ending, Run
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.relaxed_cells import cells_of, in_one_file, refuse_to_write_relaxed, relaxation_of
+from crystalpredict.cli.report import refuse_page, write_page
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import Tally
 from crystalpredict.cli.terminal import messages, say
@@ -108,6 +110,7 @@ def predict(
         output_option("Write to this file: .csv, .json, .jsonl (also .gz), .parquet."),
     ] = None,
     write_relaxed: WriteRelaxed = None,
+    report: ReportPage = None,
     null: Null = False,
     structure_column: StructureColumn = None,
     jobs: Jobs = 0,
@@ -172,6 +175,7 @@ def predict(
     """  # fmt: skip
     if output is not None:
         refuse_unwritable(output, inputs or ())
+    refuse_page(report, [*inputs, *([output] if output else [])], force=force or resume)
     kind = format_of(format, output, by_name="format" not in given(ctx))
     needed_by = "--resume" if resume else "--shard" if shard else ""
     grows = can_resume(None if sort or top else output, kind, write_relaxed, needed_by)
@@ -179,11 +183,7 @@ def predict(
     if output is not None:
         output = resolve_link(output) if grows else output  # its .part file must be in the same folder
         refuse_earlier_result(output, share, resume=resume, force=force)
-        if resume and output.exists() and not output.with_name(output.name + PART).exists():
-            output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # left by a run that was killed at its end
-            if not quiet:
-                say(f"{output}: complete, nothing to resume; predict again with --force")
-            raise typer.Exit(Tally.of_file(output).exit_code)
+        end_if_complete(output, report, sort, resume=resume, quiet=quiet)
     targets = tuple(name for option in target or [] for name in option.split(",") if name.strip())
     if target and not targets:
         raise UsageError("--target names no property")
@@ -236,12 +236,26 @@ def predict(
         run = Run(
             windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
             share, quiet, ending, interrupts, output, cells, write_relaxed,
+            kept=[] if report is not None and (output is None or kind == Format.table) else None,
         )  # fmt: skip
         outcome = run.write()
     if ending.error:
         raise ending.error
+    run.write_page(report, sort)
     if outcome:
         raise typer.Exit(outcome)
+
+
+def end_if_complete(output: Path, report: Path | None, sort: str | None, *, resume: bool, quiet: bool) -> None:
+    """End the program if there is nothing to resume, with the exit code of the rows of the complete output."""
+    if not resume or not output.exists() or output.with_name(output.name + PART).exists():
+        return
+    output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # left by a run that was killed at its end
+    if not quiet:
+        say(f"{output}: complete, nothing to resume; predict again with --force")
+    if report is not None:
+        write_page(output, report, "" if sort else None, quiet=quiet)
+    raise typer.Exit(Tally.of_file(output).exit_code)
 
 
 def windows_of(
