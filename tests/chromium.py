@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -36,19 +37,15 @@ class Browser:
         read_by_it, self.to = os.pipe()
         self.back, written_by_it = os.pipe()
 
-        # the pipe is file descriptors 3 and 4 of the browser
-        def connect() -> None:
-            one, two = os.dup(read_by_it), os.dup(written_by_it)
-            os.dup2(one, 3)
-            os.dup2(two, 4)
-
+        # the pipe is file descriptors 3 and 4 of the browser, which bash can make of any others
+        own = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (read_by_it, written_by_it)]
+        profile = f"--user-data-dir={folder / 'profile'}"
         self.process = subprocess.Popen(
-            [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=connect,
-            close_fds=False,
+            ["bash", "-c", f'exec "$@" 3<&{own[0]} 4>&{own[1]}', "bash", str(CHROMIUM), *FLAGS, profile, "about:blank"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=own,
         )  # fmt: skip
-        os.close(read_by_it)
-        os.close(written_by_it)
+        for each in (read_by_it, written_by_it, *own):
+            os.close(each)
         self.session = ""
         pages = self.call("Target.getTargets")["targetInfos"]
         page = next(each["targetId"] for each in pages if each["type"] == "page")
@@ -135,8 +132,8 @@ class Browser:
     def place(self, selector: str) -> tuple[float, float]:
         """Return the middle of an element, scrolled into view."""
         found = self.value(
-            f"(() => {{ const it = document.querySelector({json.dumps(selector)}); it.scrollIntoView({{block: 'center'}});"
-            "const box = it.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+            f"(() => {{ const it = document.querySelector({json.dumps(selector)});"
+            "it.scrollIntoView({block: 'center'}); const box = it.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         return found[0], found[1]
 
@@ -151,6 +148,7 @@ class Browser:
 
     def click_at(self, x: float, y: float) -> None:
         """Click a place of the window."""
+        self.move(x, y)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

@@ -43,6 +43,8 @@ class OutputError(CrystalPredictError):
 
 def printable(text: str, allowed: str = "") -> str:
     """Return a text with control characters escaped, except those allowed: in a file they may be terminal commands."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() or letter in allowed else repr(letter)[1:-1] for letter in text)
 
 

@@ -105,7 +105,7 @@ def test_every_format_that_predict_writes_gives_the_same_screen(name: str, tmp_p
 def test_failures_and_warnings_are_counted_by_kind() -> None:
     screen = screen_of(Predictions(ROWS, PROPERTIES, intervals=True))
     failures = screen.failures_by_reason()
-    assert [(kind.name, kind.count, kind.row) for kind in failures][0] == ("no such file", 1, 2)
+    assert (failures[0].name, failures[0].count, failures[0].row) == ("no such file", 1, 2)
     assert len(failures) == 2
     assert [(kind.name, kind.count, kind.row) for kind in screen.warnings_by_kind()] == [
         ("unlike the training data", 2, 3), ("cell is … % larger", 1, 3),

@@ -289,6 +289,8 @@ def _text(cell: Any) -> str:
 
 def _numbers(cells: Sequence[Any], *, strict: bool) -> FloatArray | None:
     """Return cells as numbers, NaN where there is none; None if `strict` and a cell is no number, or all are empty."""
+    if (fast := _numbers_of_one_type(cells)) is not None:
+        return fast if not strict or np.isfinite(fast).any() else None
     values = np.full(len(cells), nan)
     found = False
     for row, cell in enumerate(cells):
@@ -303,6 +305,21 @@ def _numbers(cells: Sequence[Any], *, strict: bool) -> FloatArray | None:
         found = True
         values[row] = value if isfinite(value) else nan
     return values if found or not strict else None
+
+
+def _numbers_of_one_type(cells: Sequence[Any]) -> FloatArray | None:
+    """Return cells that are all numbers or missing, or all texts of numbers or empty; None for any others."""
+    kinds = set(map(type, cells))
+    try:
+        if kinds <= {float, int, type(None)}:
+            values = np.array(cells, dtype=float)
+        elif kinds == {str}:
+            values = np.array([cell or "nan" for cell in cells]).astype(float)
+        else:
+            return None
+    except (ValueError, OverflowError):
+        return None
+    return np.where(np.isfinite(values), values, nan)
 
 
 def _is_short(cells: Sequence[Any]) -> bool:

@@ -85,7 +85,7 @@ function drawChart(column) {
 
 // the map
 
-const map = { x: 0, y: 0, points: [], along: [], current: -1 };
+const map = { x: 0, y: 0, points: [], along: null, current: -1 };
 
 function makeMap() {
   const drawn = D.numbers.map((column, place) => place).filter(place => D.numbers[place].sorted.length);
@@ -107,7 +107,8 @@ function makeMap() {
   });
   over.addEventListener("keydown", event => {
     const steps = { ArrowRight: 1, ArrowLeft: -1 };
-    if (event.key in steps && map.along.length) {
+    if (event.key in steps && map.points.length) {
+      map.along ||= map.points.slice().sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(each => each[2]);
       const now = map.along.indexOf(map.current);
       const next = now < 0 ? 0 : now + steps[event.key];
       point(map.along[Math.min(Math.max(next, 0), map.along.length - 1)]);
@@ -149,7 +150,7 @@ function drawMap() {
     map.points.push([px, py, row]);
     beyond += outside;
   }
-  map.along = map.points.slice().sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(each => each[2]);
+  map.along = null;
   const counted = map.points.length > MAX_POINTS;
   const bars = byId("intervals").checked;
   const note = [];

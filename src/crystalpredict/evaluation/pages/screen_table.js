@@ -39,10 +39,11 @@ function orderRows() {
   const column = table.columns[table.sort], sign = table.descending ? -1 : 1;
   table.order = shown;
   if (column) {
-    const keys = new Map(shown.map(row => [row, column.key(row)]));
+    const keys = new Array(N);
+    for (const row of shown) keys[row] = column.key(row);
     const missing = key => column.numeric ? !Number.isFinite(key) : key === "";
     table.order = shown.slice().sort((a, b) => {
-      const one = keys.get(a), two = keys.get(b);
+      const one = keys[a], two = keys[b];
       return missing(one) - missing(two) || (missing(one) ? 0 : sign * (one < two ? -1 : one > two ? 1 : 0)) || a - b;
     });
   }
