@@ -131,10 +131,9 @@ class Browser:
 
     def place(self, selector: str) -> tuple[float, float]:
         """Return the middle of an element, scrolled into view."""
-        found = self.value(
-            f"(() => {{ const it = document.querySelector({json.dumps(selector)});"
-            "it.scrollIntoView({block: 'center'}); const box = it.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
-        )
+        middle = "[box.x + box.width / 2, box.y + box.height / 2]"
+        scroll = f"const it = document.querySelector({json.dumps(selector)}); it.scrollIntoView({{block: 'center'}})"
+        found = self.value(f"(() => {{ {scroll}; const box = it.getBoundingClientRect(); return {middle}; }})()")
         return found[0], found[1]
 
     def move(self, x: float, y: float) -> None:

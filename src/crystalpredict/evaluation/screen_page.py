@@ -102,7 +102,7 @@ def render_screen(
         title=printable(title or f"Screen: {screen.name}"),
         style=Markup(style), script=Markup(script), policy=_policy(style, script),
         data=_payload(screen, shown, hits, base), shown=len(shown), screen=screen, tiles=_tiles(screen),
-        ranking=ranking, hits=[_hit(screen, hit) for hit in hits],
+        ranking=ranking, hits=[_hit(screen, hit, ranking) for hit in hits],
         missing=_missing(hits), elements=_elements(screen),
         failures=_kinds(screen.failures_by_reason()), warnings=_kinds(screen.warnings_by_kind()),
         sources=[(name, printable(text)) for name, text in (*screen.sources, MADE_BY)],
@@ -237,12 +237,13 @@ def _tiles(screen: Screen) -> list[tuple[str, str]]:
     return tiles
 
 
-def _hit(screen: Screen, hit: Hit) -> dict[str, Any]:
-    """Return what the template needs about one of the best rows."""
+def _hit(screen: Screen, hit: Hit, ranking: str) -> dict[str, Any]:
+    """Return what the template needs about one of the best rows; what they are ranked by comes first."""
     from markupsafe import Markup
 
     row = hit.row
     columns = [column for column in screen.numbers if isfinite(column.values[row])]
+    columns.sort(key=lambda column: ranking.rpartition(", ")[0] != column.label)
     return {
         "number": row + 1,
         "formula": formula_parts(printable(screen.formulas[row])),
