@@ -18,6 +18,7 @@ from crystalpredict.errors import CrystalPredictError
 if TYPE_CHECKING:
     from crystalpredict.evaluation.models import evaluate
     from crystalpredict.evaluation.scores import Report
+    from crystalpredict.evaluation.screen_page import screen_report
     from crystalpredict.integrations.featurizer import CrystalFeaturizer
     from crystalpredict.integrations.transformer import CrystalTransformer as CrystalTransformer
     from crystalpredict.prediction.known_phases import hull_of
@@ -36,11 +37,13 @@ __all__ = [
     "CrystalFeaturizer", "CrystalPredictError", "Embedding", "FinetuneOptions", "FinetuneResult", "PhaseDiagram",
     "Prediction", "Predictions", "Predictor", "Progress", "Relaxation", "Report", "__version__", "evaluate",
     "finetune", "hull_of", "load_model", "orderings", "phase_diagram", "predict", "resume_finetuning",
+    "screen_report",
 ]  # fmt: skip
 # CrystalTransformer is left out: `from crystalpredict import *` must not need scikit-learn
 _NAMES = {
     "evaluation.models": ("evaluate",),
     "evaluation.scores": ("Report",),
+    "evaluation.screen_page": ("screen_report",),
     "integrations.featurizer": ("CrystalFeaturizer",),
     "integrations.transformer": ("CrystalTransformer",),
     "prediction.known_phases": ("hull_of",),

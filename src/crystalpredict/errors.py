@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,8 @@ class OutputError(CrystalPredictError):
 
 def printable(text: str, allowed: str = "") -> str:
     """Return a text with control characters escaped, except those allowed: in a file they may be terminal commands."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() or letter in allowed else repr(letter)[1:-1] for letter in text)
 
 
@@ -50,6 +53,14 @@ def hint_of(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+
+
+def reason_of(message: str) -> str:
+    """Return a message without advice, brackets, quotes and numbers, so that equal causes are counted together."""
+    if "Å apart" in message:
+        return "atoms too close"
+    reason = re.sub(r"\s*\(.*\)|\s*\[.*\]|\s*'[^']*'|\s*\"[^\"]*\"", "", message).split(": ")[0]
+    return re.sub(r"-?[0-9][0-9.e+-]*", "…", reason)[:80]
 
 
 _FILTERS_LOCK = threading.RLock()  # warning filters are global: two threads could restore those of the other

@@ -27,6 +27,7 @@ from crystalpredict.cli.mcp import mcp
 from crystalpredict.cli.merge import merge
 from crystalpredict.cli.models import models_app
 from crystalpredict.cli.predict import predict
+from crystalpredict.cli.report import report
 from crystalpredict.cli.settings import apply_settings, read_settings
 from crystalpredict.cli.suggest import suggest
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
@@ -63,6 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(predict)
+app.command()(report)
 app.command()(merge)
 app.command()(evaluate)
 app.command()(finetune)

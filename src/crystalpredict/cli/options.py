@@ -151,6 +151,16 @@ WriteRelaxed = Annotated[
         "folder as CIFs with the names of their sources, or into one file.",
     ),
 ]
+ReportPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Also write a page about the rows, as crystalpredict report does.",
+    ),
+]
 StructureColumn = Annotated[
     str | None,
     typer.Option(

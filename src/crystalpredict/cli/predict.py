@@ -45,6 +45,7 @@ from crystalpredict.cli.options import (
     RelaxForce,
     RelaxSeconds,
     RelaxSteps,
+    ReportPage,
     RequiredElements,
     Sort,
     StructureColumn,
@@ -62,6 +63,7 @@ from crystalpredict.cli.output import format_of, opened
 from crystalpredict.cli.prediction_run import Ending, Run
 from crystalpredict.cli.progress import Forecast, count_sources
 from crystalpredict.cli.relaxed_cells import cells_of, in_one_file, refuse_to_write_relaxed, relaxation_of
+from crystalpredict.cli.report import refuse_page, write_page
 from crystalpredict.cli.screen import Screen
 from crystalpredict.cli.startup import atoms_of, collect_garbage_again, limits_of, no_garbage_collection
 from crystalpredict.cli.tally import Tally
@@ -125,6 +127,7 @@ def predict(
         output_option("Write to this file: .csv, .json, .jsonl (also .gz), .parquet."),
     ] = None,
     write_relaxed: WriteRelaxed = None,
+    report: ReportPage = None,
     null: Null = False,
     structure_column: StructureColumn = None,
     calculations: Calculations = False,
@@ -199,6 +202,7 @@ def predict(
     """  # fmt: skip
     if output is not None:
         refuse_unwritable(output, inputs or ())
+    refuse_page(report, [*inputs, *([output] if output else [])], force=force or resume)
     kind = format_of(format, output, by_name="format" not in given(ctx))
     needed_by = "--resume" if resume else "--shard" if shard else ""
     screen = Screen.of(ctx, needs_part=bool(needed_by))
@@ -208,8 +212,7 @@ def predict(
     if output is not None:
         output = resolve_link(output) if grows else output  # its .part file must be in the same folder
         refuse_earlier_result(output, share, resume=resume, force=force)
-        if resume:
-            exit_if_complete(output, quiet=quiet)
+        end_if_complete(output, report, resume=resume, quiet=quiet)
     targets = names_of_targets(target)
     refuse_with_scheduler(
         scheduler, hull=bool(entries or no_reference or convention != Convention.mp2018), cache=bool(cache)
@@ -269,10 +272,10 @@ def predict(
         run = Run(
             windows, cursor, forecast, part, stream, kind, pipeline.properties, pipeline.intervals, selection,
             share, quiet, ending, interrupts, output, cells, write_relaxed, extra, hits,
+            kept=[] if report is not None and (output is None or kind == Format.table) else None,
         )  # fmt: skip
         outcome = run.write()
-    if ending.error:
-        raise ending.error
+    run.end(report, sort)
     if outcome:
         raise typer.Exit(outcome)
 
@@ -293,13 +296,15 @@ def refuse_with_scheduler(scheduler: str | None, *, hull: bool, cache: bool) -> 
         raise UsageError("--scheduler does not go with --cache")
 
 
-def exit_if_complete(output: Path, *, quiet: bool) -> None:
-    """Exit if a run that is to be resumed is complete, with the code of the rows in its output."""
-    if not output.exists() or output.with_name(output.name + PART).exists():
+def end_if_complete(output: Path, report: Path | None, *, resume: bool, quiet: bool) -> None:
+    """End the program if there is nothing to resume, with the exit code of the rows of the complete output."""
+    if not resume or not output.exists() or output.with_name(output.name + PART).exists():
         return
     output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # left by a run that was killed at its end
     if not quiet:
         say(f"{output}: complete, nothing to resume; predict again with --force")
+    if report is not None:
+        write_page(output, report, None, quiet=quiet)
     raise typer.Exit(Tally.of_file(output).exit_code)
 
 

@@ -11,6 +11,7 @@ from crystalpredict.cli.interrupts import Interrupts
 from crystalpredict.cli.output import path_of_result, writer_of
 from crystalpredict.cli.progress import Forecast
 from crystalpredict.cli.relaxed_cells import in_one_file, write_cell
+from crystalpredict.cli.report import write_page
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
 from crystalpredict.cli.terminal import say
 from crystalpredict.prediction.pipeline import Windows
@@ -66,6 +67,7 @@ class Run:
         write_relaxed: Folder or file of the relaxed cells.
         extra: Further columns.
         hits: Writes structures and copies files of the rows, if they are requested.
+        kept: Receives the rows that are written; None: they are not kept.
         tally: Counts of the rows.
     """
 
@@ -87,6 +89,7 @@ class Run:
     write_relaxed: Path | None
     extra: ExtraColumns
     hits: Hits | None
+    kept: list[Prediction] | None = None
     tally: Tally = field(default_factory=Tally)
 
     def write(self) -> int:
@@ -102,6 +105,8 @@ class Run:
         try:
             for row in rows:
                 writer.write(row)
+                if self.kept is not None:
+                    self.kept.append(row)
                 if self.cells:
                     write_cell(self.cells, row)
                 if self.hits:
@@ -119,6 +124,18 @@ class Run:
         if not self.quiet:
             self._report_ending()
         return EXIT_INTERRUPTED if interrupted else self.tally.exit_code
+
+    def end(self, page: Path | None, sort: str | None) -> None:
+        """Raise what ended the run early, or write the page about its rows; `sort`: what they are sorted by."""
+        if self.ending.error:
+            raise self.ending.error
+        if page is None or self.ending.early:
+            return
+        from crystalpredict.prediction.predictions import Predictions
+
+        rows = Predictions(self.kept or (), self.properties, intervals=self.intervals)
+        write_page(rows if self.output is None or self.kept is not None else self.output, page,
+                   "" if sort else None, quiet=self.quiet)  # fmt: skip
 
     def _rows(self) -> Iterator[Prediction]:
         """Yield and count the rows; after an interrupt, those computed are still sorted and written."""

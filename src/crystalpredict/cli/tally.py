@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from contextlib import suppress
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalpredict.errors import DataError
+from crystalpredict.errors import DataError, reason_of
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Embedding, Prediction
@@ -70,11 +69,3 @@ class Tally:
     def exit_code(self) -> int:
         """0, or the code of some or all rows failed."""
         return 0 if not self.failed else EXIT_ALL_FAILED if self.failed == self.rows else EXIT_SOME_FAILED
-
-
-def reason_of(error: str) -> str:
-    """Return an error without advice, brackets, quotes and numbers, so that equal causes are counted together."""
-    if "Å apart" in error:
-        return "atoms too close"
-    reason = re.sub(r"\s*\(.*\)|\s*\[.*\]|\s*'[^']*'|\s*\"[^\"]*\"", "", error).split(": ")[0]
-    return re.sub(r"-?[0-9][0-9.e+-]*", "…", reason)[:80]

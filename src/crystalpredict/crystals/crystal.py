@@ -61,6 +61,11 @@ class Crystal:
         """Volume of the cell, Å^3; positive for left-handed lattices too."""
         return cell_volume(self.lattice)
 
+    def _repr_svg_(self) -> str | None:
+        from crystalpredict.crystals.drawing import cell_svg
+
+        return cell_svg(self) or None
+
 
 @dataclass(frozen=True)
 class Neighbors:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, ELEMENTS
+from crystalpredict.crystals.periodic_table import place_in_periodic_table
 from crystalpredict.evaluation.metrics import Metrics
 from crystalpredict.evaluation.scores import MIN_CRYSTALS_PER_ELEMENT, Coverage, Group, Score
 
@@ -37,7 +38,6 @@ STYLE: dict[Any, Any] = {  # overrides the matplotlibrc of the user
     "savefig.facecolor": "white",
     "savefig.bbox": None,
 }
-NOBLE_GASES = (2, 10, 18, 36, 54, 86, 118)  # atomic numbers at the ends of the rows of the periodic table
 
 
 def plots_of(score: Score) -> dict[str, bytes]:
@@ -174,18 +174,6 @@ def _periodic_table(score: Score) -> Figure:
     few = f"fewer than {MIN_CRYSTALS_PER_ELEMENT}"
     bar.set_label(f"mean absolute error, {score.unit}; small figures: crystals; white: {few}")
     return figure
-
-
-def place_in_periodic_table(number: int) -> tuple[int, int]:
-    """Return row and column (1 to 18) of an element; lanthanides are in row 8, actinides in row 9."""
-    row = next(row for row, end in enumerate(NOBLE_GASES, start=1) if number <= end)
-    end, start = NOBLE_GASES[row - 1], NOBLE_GASES[row - 2] + 1 if row > 1 else 1
-    offset = number - start
-    if number == end:
-        return row, 18
-    if row >= 6 and 2 <= offset < 17:
-        return row + 2, offset + 1
-    return (row, offset + 1) if offset < 2 else (row, 18 - (end - number))
 
 
 def _cell(axes: Axes, symbol: str, group: Group | None, colour: Callable[[float], RGBA]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from math import floor, isfinite, log10
+from math import isfinite
 from typing import Any
 
 from crystalpredict._version import __version__
+from crystalpredict.evaluation.html import environment
+from crystalpredict.evaluation.html import number as number
 from crystalpredict.evaluation.scores import MIN_CRYSTALS_PER_ELEMENT, Group, Report, Score
 
 CAPTIONS = {
@@ -29,39 +31,22 @@ def render_report(report: Report, images: Mapping[str, Mapping[str, bytes]]) -> 
         report: scores of one or more models.
         images: PNG images of the first model, by kind (the keys of CAPTIONS), by property name.
     """
-    from jinja2 import Environment, PackageLoader  # here: the tables of a terminal need the formats below alone
-
-    environment = Environment(
-        loader=PackageLoader("crystalpredict.evaluation", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["sentence"] = sentence
     verb = "predicts" if len(report.models) == 1 else "predict"
-    return environment.get_template("report.html.j2").render(
-        title=f"How well {' and '.join(report.models)} {verb} {_file_name(report.path)}",
-        report=report,
-        sources=_sources(report),
-        errors=_errors(report),
-        differences=_differences(report),
-        sections=[_section(report.beside(score), images.get(score.prop.name, {})) for score in report.leading],
-        min_element_crystals=MIN_CRYSTALS_PER_ELEMENT,
-        lost=_lost(report),
-        other_reasons=report.lost[MAX_REASONS:],
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=f"How well {' and '.join(report.models)} {verb} {_file_name(report.path)}",
+            report=report,
+            sources=_sources(report),
+            errors=_errors(report),
+            differences=_differences(report),
+            sections=[_section(report.beside(score), images.get(score.prop.name, {})) for score in report.leading],
+            min_element_crystals=MIN_CRYSTALS_PER_ELEMENT,
+            lost=_lost(report),
+            other_reasons=report.lost[MAX_REASONS:],
+        )
     )
-
-
-def number(value: float, sign: str = "") -> str:
-    """Return a number with three significant digits, `-` if it is not finite.
-
-    Args:
-        value: the number; only extreme ones are written with an exponent.
-        sign: "+" writes the sign of positive numbers too.
-    """
-    if not isfinite(value):
-        return "-"
-    value = float(f"{value:.3g}")
-    if not 1e-6 < abs(value) < 1e12:
-        return f"{value:{sign}g}"
-    return f"{value:{sign},.{max(0, 2 - floor(log10(abs(value))))}f}"
 
 
 def fraction(value: float) -> str:
@@ -72,11 +57,6 @@ def fraction(value: float) -> str:
 def span(low: float, high: float, sign: str = "") -> str:
     """Return an interval as `low to high`, `-` if an end is not finite; `sign` as for `number`."""
     return f"{number(low, sign)} to {number(high, sign)}" if isfinite(low) and isfinite(high) else "-"
-
-
-def sentence(words: str) -> str:
-    """Return the words with a capital letter at their beginning."""
-    return words[:1].upper() + words[1:]
 
 
 def percent(share: float) -> str:

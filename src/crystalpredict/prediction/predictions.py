@@ -82,7 +82,9 @@ class Predictions(list[Prediction]):
         return f"{count}\n{self.to_frame().head(ROWS_SHOWN).to_string()}" if self else count
 
     def _repr_html_(self) -> str:
-        return str(self.to_frame()._repr_html_())
+        from crystalpredict.prediction.notebook import html_of_rows
+
+        return html_of_rows(self, self.properties, intervals=self.intervals, shown=ROWS_SHOWN)
 
 
 def predict(  # noqa: PLR0913 - a keyword for each option of the command

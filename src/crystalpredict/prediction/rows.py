@@ -87,6 +87,11 @@ class Prediction:
         """Return the predicted value of a column, in its unit; KeyError without one, as in rows with an error."""
         return self.values[column]
 
+    def _repr_html_(self) -> str:
+        from crystalpredict.prediction.notebook import html_of_row
+
+        return html_of_row(self)
+
 
 @dataclass(frozen=True)
 class Embedding:
