@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -98,3 +101,20 @@ def test_many_cells_at_once_have_the_edges_that_counting_images_gives(
         assert np.allclose(np.linalg.norm(edges.vectors, axis=1), edges.distances)
         assert len(np.unique(np.column_stack([centres, edges.indices, images.round()]), axis=0)) == len(centres)
     assert find_neighbors_of_many([], 4.0) == []
+
+
+def test_vesin_is_imported_without_torch_and_the_callers_own_stays_whole() -> None:
+    code = """
+import sys
+import numpy as np
+from crystalpredict.crystals.neighbors import vesin_pairs
+pairs, lengths, _ = vesin_pairs(4 * np.eye(3), np.zeros((1, 3)), 4.5)
+assert len(pairs) == len(lengths) == 3
+assert not {"torch", "ase", "cupy", "vesin"} & sys.modules.keys()
+import vesin._ase  # the caller's own, which knows the libraries that are installed
+from importlib.util import find_spec
+assert (vesin._ase.ase is not None) == (find_spec("ase") is not None)
+assert ("torch" in sys.modules) == (find_spec("torch") is not None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

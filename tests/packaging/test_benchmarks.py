@@ -52,3 +52,18 @@ def test_the_plain_network_is_ours_and_whole_steps_are_timed(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["largest_difference"] < 1e-5
     assert result["whole_step_ms"] > 0
+
+
+def test_the_first_answer_is_timed_against_the_import_of_torch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import first_answer
+
+    known = first_answer.commands
+    monkeypatch.setattr(first_answer, "commands", lambda cif: {**known(cif), "import torch": known(cif)["python"]})
+    monkeypatch.setattr("sys.argv", ["first_answer.py", "--rounds", "1"])
+    first_answer.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["predict by torch, cpu, s"] > 1.5 * result["predict, cpu, s"]
+    assert result["help, cpu, s"] < result["predict, cpu, s"]

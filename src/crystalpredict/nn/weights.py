@@ -46,7 +46,7 @@ class Weights:
 
         with torch.device("cpu"):
             model = network_of(self.config).float()  # the defaults of the caller may be others
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in self.arrays.items()})
+        model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in self.arrays.items()})
         return model.eval()
 
 
