@@ -160,9 +160,9 @@ def refine(
 ) -> tuple[IntArray, FloatArray]:
     """Split kinds until all atoms of a kind have neighbours of the same kinds at the same distances.
 
-    For each frequency, a round sums over the neighbours a smooth function of the distance times a random number of the
-    neighbour's kind. Atoms with different sums have different neighbours. The function is 0 at the radius, so that an
-    additional edge there does not matter.
+    For each frequency in turn, it sums over the neighbours a smooth function of the distance times a random number of
+    the neighbour's kind, until no frequency splits a kind. Atoms with different sums have different neighbours. The
+    function is 0 at the radius, so that an additional edge there does not matter.
 
     Args:
         kinds: initial kinds, in ascending order of crystals, (N,).
@@ -172,7 +172,7 @@ def refine(
         distances: in units of the radius, (E,).
 
     Returns:
-        Kinds (N,), from 0 on, and the last sums (N,), which are nearly the same for the atoms of a kind.
+        Kinds (N,), from 0 on, and the sums of the last frequency (N,), nearly the same for the atoms of a kind.
     """
     kinds = np.unique(kinds, return_inverse=True)[1].reshape(-1)
     distances = distances.astype(np.float32)
@@ -180,13 +180,16 @@ def refine(
     waves = [np.cos(distances * np.float32(frequency)) * taper for frequency in FINGERPRINT_FREQUENCIES]
     crystals = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     weights = [_weights(seed, len(kinds).bit_length()) for seed in range(len(waves))]
-    count = 0
-    while count < (count := int(kinds.max()) + 1):
-        for wave, weight in zip(waves, weights, strict=True):
-            lowest = np.minimum.reduceat(kinds, starts[:-1])
-            own = weight[kinds - lowest[crystals]]  # numbered from 0 in each crystal, independent of the others
-            sums = np.add.reduceat(wave * own[indices], first[:-1], dtype=np.float64)
-            kinds = _split(kinds, sums)
+    count, frequency, unchanged = int(kinds.max()) + 1, -1, 0
+    while unchanged < len(waves):
+        frequency = (frequency + 1) % len(waves)
+        lowest = np.minimum.reduceat(kinds, starts[:-1])
+        own = weights[frequency][kinds - lowest[crystals]]  # numbered from 0 in each crystal, independent of the others
+        values = np.add.reduceat(waves[frequency] * own[indices], first[:-1], dtype=np.float64)
+        kinds = _split(kinds, values)
+        unchanged = 0 if count < (count := int(kinds.max()) + 1) else unchanged + 1
+        if frequency == len(waves) - 1:
+            sums = values
     return kinds, sums
 
 

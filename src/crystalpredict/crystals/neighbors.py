@@ -174,8 +174,10 @@ def _dense_search(
     starts = ends - sizes
     atoms = [slice(*pair) for pair in zip(starts.tolist(), ends.tolist(), strict=True)]
     positions = np.empty((ends[-1], 3))
-    for own, coordinates, lattice in zip(atoms, fractional, lattices, strict=True):
-        np.matmul(coordinates - np.floor(coordinates) - 0.5, lattice, out=positions[own])
+    places = np.concatenate(fractional)
+    places -= np.floor(places) + 0.5
+    for own, lattice in zip(atoms, lattices, strict=True):
+        np.matmul(places[own], lattice, out=positions[own])
     squares = np.einsum("nx,nx->n", positions, positions)
     farthest = np.sqrt(np.maximum.reduceat(squares, starts))  # (B,), from the centre of the cell
     images, neighbor, home, columns = _image_positions(positions, atoms, radius + 2 * farthest, lattices, reach)

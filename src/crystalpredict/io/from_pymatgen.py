@@ -219,8 +219,8 @@ def _refuse_close(structure: Structure, edges: Neighbors) -> None:
     """Raise StructureError if two atoms are closer than MIN_DISTANCE."""
     edge, shortest = shortest_edge(edges)
     if shortest < MIN_DISTANCE:
-        one = int(np.searchsorted(edges.first, edge, side="right")) - 1
-        raise _too_close(structure, one, int(edges.indices[edge]), shortest)
+        ends = int(np.searchsorted(edges.first, edge, side="right")) - 1, int(edges.indices[edge])
+        raise _too_close(structure, min(ends), max(ends), shortest)
 
 
 def _too_close(structure: Structure, one: int, two: int, apart: float) -> StructureError:
