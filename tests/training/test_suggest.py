@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_each_is_the_farthest_from_those_before() -> None:
     random = np.random.default_rng(1)
-    candidates, measured = random.normal(size=(60, 3)), random.normal(size=(300, 3))
+    candidates, measured = random.normal(size=(60, 3)), random.normal(size=(900, 3))
     chosen = farthest(candidates, measured, 8)
     before = list(measured)
     for number, distance, nearest in chosen:
