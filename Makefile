@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 
 TESTS = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check docs bench help test-all lint types coverage accuracy fuzz cli-docs wheel package clean
+.PHONY: demo test check docs bench bench-all help test-all lint types coverage accuracy fuzz cli-docs wheel package clean
 
 demo: $(VENV)/installed        ## set everything up and predict the examples
 	$(BIN)/crystalpredict predict examples --format table
@@ -18,7 +18,10 @@ docs: cli-docs                 ## docs/cli.md from the commands, then the site i
 	rm -rf build/docs docs/generated
 	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs build/docs
 
-bench: $(VENV)/installed-dev   ## where the time goes, on a folder of CIFs: make bench CIFS=folder
+bench: $(VENV)/installed-dev   ## speed as ratios, in five minutes, and what changed since the last record
+	$(BIN)/python benchmarks/short.py
+
+bench-all: $(VENV)/installed-dev ## where the time goes, on a folder of CIFs: make bench-all CIFS=folder
 	$(BIN)/python benchmarks/speed.py $(CIFS)
 
 help:                          ## this list
