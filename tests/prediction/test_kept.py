@@ -83,6 +83,16 @@ def test_a_key_that_comes_late_in_json_lines_may_be_named(tmp_path: Path) -> Non
         kept_columns("late", [short], ())
 
 
+def test_odd_names_of_columns_can_be_written(tmp_path: Path) -> None:
+    path = table(tmp_path, '{"cif": "data_a", "\\ud800": 1, "é": 2}\n', "t.jsonl")
+    kept = kept_columns("all", [path], ())
+    assert list(kept.kinds) == ["\\ud800", "é"]
+    assert kept.values({"\ud800": 1})[0]["\\ud800"] == 1
+    path = table(tmp_path, json.dumps({"cif": CIF, **{f"k{number}": 1 for number in range(10_001)}}), "t.jsonl")
+    with pytest.raises(UsageError, match="name those that matter"):
+        kept_columns("all", [path], ())
+
+
 def test_many_json_files_are_looked_at_only_if_asked_for(tmp_path: Path) -> None:
     paths = [table(tmp_path, json.dumps([{"a": 1, "structure": {}}]), f"{number}.json") for number in range(101)]
     assert not kept_columns(None, paths, ()).kinds

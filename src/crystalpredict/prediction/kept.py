@@ -14,6 +14,7 @@ from crystalpredict.io.cell_values import Kind, is_missing, kind_of_cell, value_
 from crystalpredict.io.file_types import is_json, is_table
 from crystalpredict.io.inputs import expand
 from crystalpredict.io.sources import TableRow, sources_and_rows
+from crystalpredict.io.table_formats import MAX_COLUMNS
 from crystalpredict.io.table_structures import find_column
 
 ALL, NONE = "all", "none"  # values of --keep besides names
@@ -90,10 +91,12 @@ def kept_columns(
     starts = [_start_of(name, structure_column) for name in names]
     present = list(dict.fromkeys(name for start in starts for row in start.rows for name in row))
     wanted = present if keep in (None, ALL) else _wanted(str(keep), present, starts, _once_only(inputs))
+    if len(wanted) > MAX_COLUMNS:
+        raise UsageError(f"{len(wanted):,} columns to keep: name those that matter, --keep NAME,NAME, or none")
     taken = set(taken)
     columns = KeptColumns()
     for name in wanted:
-        own = name
+        own = name.encode("utf-8", "backslashreplace").decode()
         while own in taken:
             own = f"{PREFIX}{own}"
         taken.add(own)

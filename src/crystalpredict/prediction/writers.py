@@ -56,7 +56,8 @@ class CsvWriter:
         names = [name for prop in properties for name in columns_of(prop, intervals)]
         self.rows = csv.writer(stream, lineterminator="\n")
         self.quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        self.rows.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error", *extra))
+        header = self.quoted if any("\r" in name for name in extra) else self.rows
+        header.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error", *extra))
 
     def write(self, row: Prediction) -> None:
         cells = [cell for prop in self.properties for cell in texts_of(row, prop, self.intervals)]
