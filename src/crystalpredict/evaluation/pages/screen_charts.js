@@ -76,7 +76,7 @@ function drawChart(column) {
     shapes.push(drawing("text", { x: Math.min(Math.max(x, 8), 288), y: 111, "text-anchor": "middle" }, tickText(tick)));
   }
   column.picture.replaceChildren(...shapes);
-  const own = Float64Array.from(shown, row => column.values[row]).filter(Number.isFinite).sort();
+  const own = sortedOf(column, shown);
   const unit = column.unit ? ` ${column.unit}` : "";
   const text = own.length ? `median ${withDigits(column, quantile(own, 0.5), 2)}, nine in ten from ${withDigits(column, quantile(own, 0.05), 2)} to ${withDigits(column, quantile(own, 0.95), 2)}` : "no values";
   column.caption.textContent = text;

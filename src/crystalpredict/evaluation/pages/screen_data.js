@@ -22,7 +22,25 @@ async function unpacked() {
   return new Response(stream).json();
 }
 
-const numbers = list => list && Float64Array.from(list, value => value === null ? NaN : value);
+function numbers(list) {
+  if (!list) return null;
+  const made = new Float64Array(list.length);
+  for (let i = 0; i < list.length; i++) made[i] = list[i] === null ? NaN : list[i];
+  return made;
+}
+
+// the values of some rows, or of all, in ascending order; plain loops are ten times as fast as from, map and filter
+function sortedOf(column, rows) {
+  if (rows && rows.length === N) return column.sorted;
+  const { values, log } = column, length = rows ? rows.length : values.length;
+  const found = new Float64Array(length);
+  let count = 0;
+  for (let i = 0; i < length; i++) {
+    const value = values[rows ? rows[i] : i];
+    if (Number.isFinite(value) && (!log || value > 0)) found[count++] = value;
+  }
+  return found.slice(0, count).sort();
+}
 
 let D; // the rows, by column
 let N = 0;
@@ -38,8 +56,11 @@ function prepare(data) {
     column.low = numbers(column.low);
     column.high = numbers(column.high);
     column.title = column.unit ? `${column.label}, ${column.unit}` : column.label;
-    column.sorted = column.values.filter(value => Number.isFinite(value) && (!column.log || value > 0)).sort();
-    if (column.log && column.sorted.length < 2) column.log = false;
+    column.sorted = sortedOf(column, null);
+    if (column.log && column.sorted.length < 2) {
+      column.log = false;
+      column.sorted = sortedOf(column, null);
+    }
   }
   D.atoms = numbers(D.atoms);
   chosen.limits = D.numbers.map(() => [-Infinity, Infinity]);
