@@ -241,7 +241,7 @@ def _entries_of_one(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator
     close = False
     for plain, crystal, neighbors in zip(parsed.plain, crystals, lists, strict=False):
         # besides the self edges, of which there is one for each atom
-        close |= bool(np.count_nonzero(neighbors.distances < MIN_DISTANCE) > neighbors.size)
+        close |= int(np.count_nonzero(neighbors.distances < MIN_DISTANCE)) > neighbors.size
         counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
         formula = plain.stated_formula
         differs = formula and elements_of(formula) != counts and differs_from_formula(Composition(counts), formula)
