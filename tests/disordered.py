@@ -31,7 +31,7 @@ def cif(name: str, length: float, sites: list[Site], group: str = "") -> str:
     return HEAD.format(name=name, length=length, symmetry=symmetry) + "\n".join(lines) + "\n"
 
 
-CU3AU = cif("Cu3Au", 3.81, [("Cu", 0.75, FCC[0]), ("Au", 0.25, FCC[0])], "F m -3 m")
+CU3AU = cif("Cu3Au", 3.75, [("Cu", 0.75, FCC[0]), ("Au", 0.25, FCC[0])], "F m -3 m")
 GAINAS = cif("GaInAs", 5.86, [("Ga", 0.5, FCC[0]), ("In", 0.5, FCC[0]), ("As", 1, (0.25,) * 3)], "F -4 3 m")
 SPINEL = cif(
     "MgAl2O4",

@@ -80,14 +80,16 @@ def test_composition_and_volume_are_those_of_the_crystal(structure: Structure, c
 
 
 def test_each_site_keeps_its_occupancies() -> None:
-    given = crystal_of(SPINEL)
-    for each in orderings_of(given, 5):
-        tetrahedral = [
-            ELEMENTS[each.crystal.numbers[row, 0] - 1]
-            for row, edges in enumerate(np.split(*_lists(each.crystal)))
-            if (edges < 2.2).sum() == 5 and each.crystal.numbers[row, 0] != 8
-        ]
-        assert Counter(tetrahedral) == {"Mg": 6, "Al": 2}
+    sites = [(element, 0.5, (place,) * 3) for place in (0.125, 0.5) for element in ("Mg", "Al")]
+    alike = structure_of(disordered.cif("alike", 8.08, [*sites, ("O", 1, (0.2624,) * 3)], "F d -3 m :2"))
+    for structure, expected in ((SPINEL, {"Mg": 6, "Al": 2}), (alike, {"Mg": 4, "Al": 4})):
+        for each in orderings_of(crystal_of(structure), 5):
+            tetrahedral = [
+                ELEMENTS[each.crystal.numbers[row, 0] - 1]
+                for row, edges in enumerate(np.split(*_lists(each.crystal)))
+                if (edges < 2.2).sum() == 5 and each.crystal.numbers[row, 0] != 8
+            ]
+            assert Counter(tetrahedral) == expected
 
 
 def _lists(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
