@@ -64,9 +64,10 @@ class NumpyNetwork:
 
     def features(self, batch: Arrays) -> Floats:
         """Return the inputs of the readouts for each crystal: mean states of its atoms, (B, members D) [M6]."""
-        mine = batch.crystals == np.arange(len(batch.n_atoms))[:, None]  # (B, N)
-        shares = mine * batch.counts / batch.n_atoms[:, None].astype(batch.counts.dtype)
-        found: Floats = shares @ self.encode(batch)
+        weighted = self.encode(batch) * batch.counts[:, None]
+        sums = np.zeros((len(batch.n_atoms) + 1, weighted.shape[1]), dtype=weighted.dtype)  # the last row: empty slots
+        np.add.at(sums, batch.crystals, weighted)  # a number that is not finite stays in its crystal
+        found: Floats = sums[:-1] / batch.n_atoms[:, None].astype(weighted.dtype)
         return found
 
     def readout(self, features: Floats) -> Floats:
