@@ -64,11 +64,11 @@ class NumpyNetwork:
 
     def features(self, batch: Arrays) -> Floats:
         """Return the inputs of the readouts for each crystal: mean states of its atoms, (B, members D) [M6]."""
-        weighted = self.encode(batch) * batch.counts[:, None]
+        weighted: Floats = self.encode(batch) * batch.counts[:, None]
         sums = np.zeros((len(batch.n_atoms) + 1, weighted.shape[1]), dtype=weighted.dtype)  # the last row: empty slots
         np.add.at(sums, batch.crystals, weighted)  # a number that is not finite stays in its crystal
-        found: Floats = sums[:-1] / batch.n_atoms[:, None].astype(weighted.dtype)
-        return found
+        sizes: Floats = batch.n_atoms.astype(weighted.dtype)
+        return sums[:-1] / sizes[:, None]
 
     def readout(self, features: Floats) -> Floats:
         """Return standardised properties (B, outputs) of features (B, members D)."""
