@@ -201,7 +201,8 @@ def test_a_full_disk_costs_one_line(program, tmp_path) -> None:
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000,) * 2); main()"
     command = ["predict", frames, "--jobs", "1", "--cache", tmp_path / "kept"]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (plain.code, plain.stdout)
+    assert done.returncode == plain.code
+    assert alike(done.stdout, plain.stdout)  # by NumPy and by torch
     (line,) = [line for line in done.stderr.splitlines() if "the run continues" in line]
     assert "no further rows" in line
 

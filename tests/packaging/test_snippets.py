@@ -102,8 +102,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "alloys").mkdir()
     (folder / "alloys" / "MgCaO.cif").write_text(rock_salt(0.5))
     (folder / "run7").mkdir()
+    (folder / "runs" / "first").mkdir(parents=True)
     shutil.copy(ROOT / "examples" / "GaAs.cif", folder / "new.cif")
-    for name in ("POSCAR_1", "POSCAR_2", "run7/CONTCAR"):
+    for name in ("POSCAR_1", "POSCAR_2", "run7/CONTCAR", "runs/first/CONTCAR"):
         shutil.copy(ROOT / "examples" / "Si.vasp", folder / name)
     (folder / "list.txt").write_text("MgO.cif\nNaCl.cif\nPOSCAR_1\nnew.cif\n")
     (folder / "known.csv").write_text("id,formula,formation_energy\nmine,NaCl,-2.2\n")

@@ -71,7 +71,6 @@ from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
 from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
-from crystalpredict.prediction.orderings import refuse_orderings
 from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
 from crystalpredict.prediction.writers import Format
@@ -214,10 +213,8 @@ def predict(
         refuse_earlier_result(output, share, resume=resume, force=force)
         end_if_complete(output, report, resume=resume, quiet=quiet)
     targets = names_of_targets(target)
-    refuse_with_scheduler(
-        scheduler, hull=bool(entries or no_reference or convention != Convention.mp2018), cache=bool(cache)
-    )
-    refuse_orderings(orderings, cache=cache, scheduler=scheduler, relax=relax)
+    own_hull = bool(entries or no_reference or convention != Convention.mp2018)
+    refuse_together(scheduler, cache, relax, orderings, own_hull=own_hull)
     names, at_once = expand(inputs, null=null, calculations=calculations), atoms_of(batch_atoms)
     scales = unrelaxed and not relax  # the model itself
     model = named_model(ctx, model, unrelaxed=scales)
@@ -288,12 +285,18 @@ def names_of_targets(target: list[str] | None) -> tuple[str, ...]:
     return targets
 
 
-def refuse_with_scheduler(scheduler: str | None, *, hull: bool, cache: bool) -> None:
-    """Raise UsageError for a scheduler with options of the `hull`, or a `cache`, which a cluster does not have."""
-    if scheduler and hull:
+def refuse_together(
+    scheduler: str | None, cache: str | None, relax: str | None, orderings: int, *, own_hull: bool
+) -> None:
+    """Raise UsageError for options that do not go together; `own_hull`: whether known phases are chosen."""
+    if scheduler and own_hull:
         raise UsageError("--scheduler does not go with --entries, --no-reference or --convention")
     if scheduler and cache:
         raise UsageError("--scheduler does not go with --cache")
+    if orderings:
+        from crystalpredict.prediction.orderings import refuse_orderings  # imports NumPy
+
+        refuse_orderings(orderings, cache=cache, scheduler=scheduler, relax=relax)
 
 
 def end_if_complete(output: Path, report: Path | None, *, resume: bool, quiet: bool) -> None:

@@ -60,10 +60,11 @@ def plain_of_text(text: str) -> Sequence[PlainCrystal]:
     The formats are told apart as by `parse_text`, which reads what is not read here.
     """
     from crystalpredict.io.poscar import is_poscar, plain_of_poscar
+    from crystalpredict.io.vasp_outputs import is_xdatcar
 
     with np.errstate(all="ignore"):  # infinite and invalid values are refused later
         if is_poscar(text):
-            return plain_of_poscar(text)
+            return () if is_xdatcar(text) else plain_of_poscar(text)
         if text.lstrip()[:1] in ("{", "["):
             from crystalpredict.io.json_structures import plain_of_json
 

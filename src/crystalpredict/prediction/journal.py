@@ -62,7 +62,7 @@ class Run:
     shard: str
     format: Literal["csv", "jsonl"]
     columns: list[str]
-    extra: dict[str, str]
+    extra: dict[str, str] = field(default_factory=dict)
 
 
 def line_as(kind: type[Line], line: bytes | str) -> Line:
@@ -98,4 +98,6 @@ def run_of(facts: dict[str, Any]) -> Run:
     Raises:
         ValueError: One is missing or of another type.
     """
-    return line_as(Run, json.dumps({name: facts.get(name) for name in ("shard", "format", "columns", "extra")}))
+    return line_as(
+        Run, json.dumps({name: facts[name] for name in ("shard", "format", "columns", "extra") if name in facts})
+    )
