@@ -427,6 +427,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_an_uninterrup
     assert (broken / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(program, tmp_path: Path) -> None:
     table = write(tmp_path / "mine.csv", rows(30))
     options = ("--epochs", "2", "--batch-atoms", "16")

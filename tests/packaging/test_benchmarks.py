@@ -54,6 +54,7 @@ def test_the_plain_network_is_ours_and_whole_steps_are_timed(
     assert result["whole_step_ms"] > 0
 
 
+@pytest.mark.slow
 def test_the_first_answer_is_timed_against_the_import_of_torch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

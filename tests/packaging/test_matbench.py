@@ -57,6 +57,7 @@ def test_the_folds_and_ids_are_the_official_ones(matbench: ModuleType) -> None:
     assert matbench.ids_of("matbench_mp_e_form", 132752)[0] == "mb-mp-e-form-000001"
 
 
+@pytest.mark.slow
 def test_a_task_becomes_a_record(
     matbench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,6 +117,7 @@ def lowest_length() -> float:
     return float(lengths[np.argmin(energies)])
 
 
+@pytest.mark.slow
 def test_every_start_relaxes_to_the_lowest_energy_and_is_predicted_there(
     relaxing: Predictor, default: Predictor
 ) -> None:
@@ -236,6 +237,7 @@ def test_relaxed_structures_are_kept(tmp_path: Path, computed: list[Any], defaul
     assert [len(relaxed(late)), len(computed), len(relaxed(late)), len(computed)] == [2, 3, 2, 3]  # a later run may end
 
 
+@pytest.mark.slow
 def test_damaged_cells_are_relaxed_again(
     tmp_path: Path, computed: list[Any], default: Predictor, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,7 @@ def lines_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_errors_of_each_fraction_are_a_table(program: Program, tmp_path: Path) -> None:
     table, folder = write(tmp_path / "mine.csv", rows(80)), tmp_path / "curve"
     outcome = program("finetune", table, *SMALL, "-o", folder)

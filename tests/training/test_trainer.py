@@ -573,6 +573,7 @@ training = Trainer(folder / "run", table, neighbors, model, {config})
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_keep_no_gradients_with_a_loss_and_both_stop_if_one_is_interrupted(data, tmp_path: Path) -> None:
     """Losses are kept for an epoch: 4 MB each, 7 GB in all, when they were views of the sum."""
     lines = """
