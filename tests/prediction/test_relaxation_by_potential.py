@@ -303,7 +303,7 @@ def test_a_package_that_is_missing_is_named_with_the_command(name: str, monkeypa
     ):
         Relaxation(name)
     monkeypatch.setattr(potentials, "find_spec", lambda module: None)
-    with pytest.raises(UsageError, match="needs ASE 3.23 or newer: pip install ase"):
+    with pytest.raises(UsageError, match=r"needs ASE 3.23 or newer: pip install ase"):
         Relaxation(name)
 
 
