@@ -51,7 +51,10 @@ NAPOLEON = Config(napoleon_numpy_docstring=False, napoleon_use_rtype=False)
 # types of other projects, and our private ones; our public classes must be found
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!crystalpredict\.).*"),
-    (r"py:(class|obj)", r"crystalpredict\.(\w+\.)*(_\w+|Array|Item|Line|Result|Row)"),  # private ones and type variables
+    (
+        r"py:(class|obj)",
+        r"crystalpredict\.(\w+\.)*(_\w+|Array|Item|Line|Result|Row)",
+    ),  # private; type variables
 ]
 
 

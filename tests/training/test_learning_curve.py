@@ -55,8 +55,9 @@ def test_the_errors_of_each_fraction_are_a_table(program: Program, tmp_path: Pat
     assert [json.loads((run / "config.json").read_text())["weights_sha256"] for run in runs] == weights
     assert lines_of(folder / "learning-curve.csv") == points
 
-    refused = program("finetune", table, *SMALL, "--seed", "7", "-o", folder)
-    assert (refused.code, "of another table or other options" in refused.stderr) == (2, True)
+    for option, name in (("--seed", "seed"), ("--epochs", "epochs"), ("--patience", "patience")):
+        refused = program("finetune", table, *SMALL, option, "7", "-o", folder)
+        assert (refused.code, f"a learning curve with another {name};" in refused.stderr) == (2, True)
     (folder / "note.txt").touch()
     refused = program("finetune", table, *SMALL, "-o", folder)
     assert (refused.code, "holds something else than a learning curve" in refused.stderr) == (2, True)

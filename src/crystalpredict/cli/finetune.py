@@ -273,7 +273,7 @@ def finetune(
                     batch_atoms=batch_atoms, loss=loss.value, seed=seed,
                 )  # fmt: skip
                 if learning_curve:
-                    *_, result = train_learning_curve(data, folder, options, start, train)
+                    *_, result = train_learning_curve(data, folder, options, start, train, base=model)
                 else:
                     if not distributed.rank():
                         start(folder, options)

@@ -35,7 +35,7 @@ def mcp(
 
     Example: crystalpredict mcp --root structures
 
-    The tools are predict, hull, relax, evaluate, list_models and list_properties. pip install 'crystalpredict[mcp]'
+    The tools are predict, hull, relax, evaluate, list_models and list_properties. The extra `mcp` has the SDK.
 
     Exit code 0: the client closed the connection; 1: damaged model; 2: wrong usage; 130: interrupted.
     """  # fmt: skip

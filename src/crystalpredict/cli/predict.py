@@ -201,7 +201,7 @@ def predict(
     """  # fmt: skip
     if output is not None:
         refuse_unwritable(output, inputs or ())
-    refuse_page(report, [*inputs, *([output] if output else [])], force=force or resume)
+    refuse_page(report, [*inputs, *([output] if output else [])], force=force, resume=resume)
     kind = format_of(format, output, by_name="format" not in given(ctx))
     needed_by = "--resume" if resume else "--shard" if shard else ""
     screen = Screen.of(ctx, needs_part=bool(needed_by))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crystalpredict.prediction.predictions import Predictions
 
 SUFFIXES = (".html", ".htm")
+OURS = b'<meta name="generator" content="crystalpredict report">'
 
 
 def report(
@@ -57,19 +58,29 @@ def report(
     write_page(results, output, sort, cells, title, quiet=quiet)
 
 
-def refuse_page(page: Path | None, others: Sequence[str | Path], *, force: bool) -> None:
+def refuse_page(page: Path | None, others: Sequence[str | Path], *, force: bool, resume: bool = False) -> None:
     """Raise UsageError if a page cannot be written here, or would replace one of the others.
 
     Args:
         page: The page; None: there is none.
         others: Files that are read or written too.
-        force: Whether an earlier page may be replaced.
+        force: Whether an earlier file may be replaced.
+        resume: Whether a page that this command wrote before may be replaced.
     """
     if page is None:
         return
     if page.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{page}: the page is HTML: name a file that ends in {SUFFIXES[0]}")
-    refuse_unwritable(page, others, force=force)
+    refuse_unwritable(page, others, force=force or (resume and _is_page(page)))
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file is a page about a screen."""
+    try:
+        with path.open("rb") as file:
+            return OURS in file.read(2000)
+    except OSError:
+        return False
 
 
 def write_page(

@@ -62,8 +62,8 @@ def suggest(
     by: Annotated[
         ByName,
         typer.Option(
-            help="uncertain: the widest 90 % interval; high, low: what may be highest or lowest; distance: unlike what "
-            "was measured."
+            help="uncertain: the widest 90 % interval; high, low: what may be highest or lowest; distance: farthest "
+            "from the training crystals and from each other."
         ),
     ] = ByName.uncertain,
     output: Annotated[Path | None, output_option("Write to this CSV file instead of stdout.")] = None,
@@ -85,6 +85,8 @@ def suggest(
     Exit code 0: done; 1: damaged model, no room; 2: wrong usage, or no structure that can be predicted.
     """  # fmt: skip
     if output:
+        if output.suffix.lower() != ".csv":
+            raise UsageError(f"{output}: suggestions are CSV: name a file that ends in .csv")
         refuse_unwritable(output, inputs or (), force=force)
     names = expand(inputs, null=null)
     if "," in target:
@@ -105,7 +107,7 @@ def suggest(
             lambda rows: with_progress(rows, len(sources), lambda pair: pair[0].index == 0, quiet=quiet),
         )  # fmt: skip
     if len(found) < count and not quiet:
-        say(f"{len(found):,} suggestions only: the other structures are the same crystals as these or as measured ones")
+        say(f"{len(found):,} of {count:,} suggestions: no other crystal of the pool is unlike these and those measured")
     text = io.StringIO()
     write_suggestions(found, pipeline.properties[0], By(by.value), pipeline.intervals, text)
     if output is None:

@@ -11,17 +11,18 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from crystalpredict._files import write_atomically
+from crystalpredict._files import write_atomically, write_json
 from crystalpredict._schema import read_json_file
 from crystalpredict.errors import UsageError
 from crystalpredict.training import distributed
 from crystalpredict.training.finetune import figures_of
 from crystalpredict.training.options import FinetuneOptions
-from crystalpredict.training.plan import Plan, origin_of
+from crystalpredict.training.plan import origin_of
 from crystalpredict.training.result import FinetuneResult
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)  # of the training crystals
 CURVE = "learning-curve.csv"
+OPTIONS = "learning-curve.json"  # the options of all its runs
 LOG = logging.getLogger(__name__)
 
 
@@ -67,7 +68,7 @@ def run_folder(folder: Path, fraction: float) -> Path:
 
 def train_learning_curve(
     data: Path, folder: Path, options: FinetuneOptions, start: Callable[[Path, FinetuneOptions], None],
-    train: Callable[[Path], FinetuneResult], fractions: Sequence[float] = FRACTIONS,
+    train: Callable[[Path], FinetuneResult], fractions: Sequence[float] = FRACTIONS, base: str | None = None,
 ) -> list[FinetuneResult]:  # fmt: skip
     """Train a model on each fraction of the training crystals, and write their errors as `learning-curve.csv`.
 
@@ -81,6 +82,7 @@ def train_learning_curve(
         start: starts a run in a folder with its options, as `start_run` does.
         train: trains or continues the run in a folder, as `train_run` does.
         fractions: of the training crystals.
+        base: model that the runs start from, by name; None: the default.
 
     Returns:
         The models, in the order of the fractions.
@@ -90,12 +92,15 @@ def train_learning_curve(
     """
     if options.kfold or options.train_fraction < 1:
         raise UsageError("--learning-curve makes its own parts: leave out --kfold and --train-fraction")
-    refuse_other_content(folder, data, options, fractions)
+    facts = facts_of(data, options, base)
+    refuse_other_content(folder, facts, fractions)
+    if not distributed.rank():
+        folder.mkdir(exist_ok=True)
+        write_json(folder / OPTIONS, facts)
     results, points = [], list[Point]()
     for fraction in fractions:
         own = run_folder(folder, fraction)
         if not distributed.rank() and not (own / "provenance.json").is_file():
-            folder.mkdir(exist_ok=True)
             start(own, replace(options, train_fraction=fraction))
         distributed.wait_for_all()
         results.append(train(own))
@@ -107,20 +112,25 @@ def train_learning_curve(
     return results
 
 
-def refuse_other_content(folder: Path, data: Path, options: FinetuneOptions, fractions: Sequence[float]) -> None:
-    """Raise UsageError if a folder holds anything but runs of this curve: of this table, with this seed and loss."""
+def facts_of(data: Path, options: FinetuneOptions, base: str | None) -> dict[str, str]:
+    """Return what the runs of a curve share, by name, as texts: sha256 of the table, base model, and all options."""
+    shared = {field.name: repr(getattr(options, field.name)) for field in fields(options)}
+    del shared["train_fraction"]
+    return {"table": str(origin_of(data, None)["sha256"]), "model": base or "", **shared}
+
+
+def refuse_other_content(folder: Path, facts: dict[str, str], fractions: Sequence[float]) -> None:
+    """Raise UsageError if a folder holds anything but runs of the curve with these facts."""
     if not folder.exists():
         return
-    names = {CURVE, *(run_folder(folder, fraction).name for fraction in fractions)}
+    names = {CURVE, OPTIONS, *(run_folder(folder, fraction).name for fraction in fractions)}
     if not folder.is_dir() or any(path.name not in names for path in folder.iterdir()):
         raise UsageError(f"{folder}: holds something else than a learning curve; name another folder with -o")
-    for own in (run_folder(folder, fraction) for fraction in fractions):
-        if (own / "provenance.json").is_file():
-            plan = Plan.load(own)
-            asked = (origin_of(data, None)["sha256"], options.seed, options.loss, options.members, options.scratch)
-            has = (plan.data["sha256"], plan.training.seed, plan.training.loss, plan.members, plan.base is None)
-            if asked != has:
-                raise UsageError(f"{folder}: holds a learning curve of another table or other options; name another -o")
+    if not any(folder.iterdir()):
+        return
+    has = read_json_file(folder / OPTIONS)
+    if differing := [name.replace("_", " ") for name in facts if facts[name] != has.get(name)]:
+        raise UsageError(f"{folder}: a learning curve with another {', '.join(differing)}; name another folder with -o")
 
 
 def points_of(result: FinetuneResult, fraction: float) -> Iterator[Point]:

@@ -146,7 +146,10 @@ function formulaNodes(formula) {
 
 const nameOf = row => D.formula[row] || `row ${many(D.row[row])}`;
 
-const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.max(0, Math.round(share * (sorted.length - 1))))];
+function quantile(sorted, share) {
+  const place = share * (sorted.length - 1), below = Math.floor(place);
+  return sorted[below] + (place - below) * (sorted[Math.min(below + 1, sorted.length - 1)] - sorted[below]);
+}
 
 // axes
 
