@@ -69,18 +69,21 @@ def restore(handle: int, path: Path) -> None:
 
 
 @contextmanager
-def write_atomically(path: Path, final_path: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
+def write_atomically(
+    path: Path, final_path: Callable[[], Path] | None = None, *, follow: bool = True
+) -> Iterator[IO[bytes]]:
     """Yield a binary file that replaces a path if the block succeeds, and is deleted if it fails.
 
-    The permissions of an old file are kept. If the path is a symbolic link, its target is replaced.
+    The permissions of an old file are kept.
 
     Args:
         path: of the file. Its folder is created.
         final_path: called when the block succeeds; returns another path in the same folder, to be written instead.
+        follow: whether the target of a symbolic link is replaced, rather than the link.
     """
     import tempfile  # slow, and not needed by most programs
 
-    path = resolve_link(path).absolute()
+    path = (resolve_link(path) if follow else path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:TEMPORARY_PREFIX_LENGTH]}.")
     temporary = Path(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from crystalpredict.io.cell_writers import with_keys
 from tests.same import alike
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -303,3 +304,51 @@ def test_duplicates_name_the_first_of_the_same_crystal(program, tmp_path) -> Non
     assert program("predict", tmp_path / "b.cif", *FAST, "--known", tmp_path / "f.cif").code == 2
     cached = [program("predict", tmp_path, *FAST, "--duplicates", "--cache", tmp_path / "cache").rows for _ in range(2)]
     assert cached == [run.rows] * 2
+
+
+def test_a_link_in_a_folder_of_hits_is_replaced_and_never_followed(program, tmp_path) -> None:
+    inputs, copies, cells = tmp_path / "in", tmp_path / "copies", tmp_path / "cells"
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (inputs / "sub", copies, cells, elsewhere):
+        folder.mkdir(parents=True)
+    for name in ("a.cif", "sub/b.cif"):
+        (inputs / name).write_bytes((EXAMPLES / "NaCl.cif").read_bytes())
+    (elsewhere / "kept.cif").write_text("kept")
+    options = (*FAST, "--copy-to", copies, "--write-structures", cells, "--force")
+    assert program("predict", inputs, *options).code == 0
+    for folder in (copies, cells):
+        (first,) = folder.rglob("a.cif")
+        first.unlink()
+        first.symlink_to(elsewhere / "kept.cif")
+    assert program("predict", inputs, *options).code == 0
+    for folder in (copies, cells):
+        (first,) = folder.rglob("a.cif")
+        assert not first.is_symlink()
+        (second,) = folder.rglob("b.cif")
+        second.unlink()
+        second.parent.rmdir()
+        second.parent.symlink_to(elsewhere)
+    outcome = program("predict", inputs, *options)
+    assert outcome.code == 3
+    assert outcome.stderr.count("is a link to a place outside of") == 2
+    assert [path.read_text() for path in elsewhere.iterdir()] == ["kept"]
+
+
+def test_a_copy_that_cannot_be_written_is_a_sentence_and_an_exit_code(program, tmp_path) -> None:
+    source = tmp_path / "a.cif"
+    source.write_bytes((EXAMPLES / "NaCl.cif").read_bytes())
+    options = (*FAST, "--copy-to", tmp_path / "out", "--force")
+    assert program("predict", source, *options).code == 0
+    (copied,) = (tmp_path / "out").rglob("*.cif")
+    copied.unlink()
+    copied.mkdir()
+    outcome = program("predict", source, *options)
+    assert outcome.code == 3
+    assert "not copied" in outcome.stderr
+    assert "is a folder: remove it" in outcome.stderr
+    assert "Errno" not in outcome.stderr
+
+
+def test_kept_names_that_differ_in_case_or_mean_something_to_ase_get_a_prefix() -> None:
+    found = with_keys({"gap": 1, "Gap": 2, "GAP": 3, "occupancy": 0.9, "dielectric_tensor": 4})
+    assert list(found) == ["gap", "input_Gap", "input_input_GAP", "input_occupancy", "input_dielectric_tensor"]

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import ase.db
 import ase.io
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from pymatgen.io.vasp import Chgcar, Poscar
 
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.io.castep import BOHR
-from crystalpredict.io.entries import Entry, Inline, read_entries
+from crystalpredict.io.entries import Entry, Inline, entries_of_structures, read_entries
 from crystalpredict.io.espresso import bravais_cell
 from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
@@ -632,3 +633,52 @@ def test_a_dictionary_in_a_cell_of_a_table(tmp_path: Path, cell: str, reference:
         assert len(both) == 2
         for entry in both:
             assert_same(crystal_of(entry), reference)
+
+
+def test_atoms_with_shared_sites_are_refused_in_each_file_of_ase(tmp_path: Path) -> None:
+    shared = Atoms("NiO", [[0, 0, 0], [2, 2, 2]], cell=[4, 4, 4], pbc=True)
+    shared.info["occupancy"] = {"0": {"Ni": 0.5, "Cu": 0.5}, "1": {"O": 1.0}}
+    whole, other = shared.copy(), shared.copy()
+    whole.info["occupancy"] = {"0": {"Ni": 1.0}, "1": {"O": 1}}
+    other.info["occupancy"] = 0.9  # not of ASE
+    for name, atoms in (("shared", shared), ("whole", whole), ("other", other)):
+        for ending in ("xyz", "traj"):
+            ase.io.write(tmp_path / f"{name}.{ending}", atoms)
+        (tmp_path / f"{name}.json").write_text(encode(atoms))
+        for ending in ("db", "json"):
+            with ase.db.connect(tmp_path / f"{name}-rows.{ending}") as database:
+                database.write(atoms, data=atoms.info)
+        files = sorted(tmp_path.glob(f"{name}*"))
+        assert len(files) == 5
+        for file in files:
+            (entry,) = rows(file)
+            assert ("partly occupied sites" in entry.error) == (name == "shared"), file
+            assert bool(entry.error) == (name == "shared"), (file, entry.error)
+    (entry,) = entries_of_structures([other], 3.0)
+    assert not entry.error
+    flags = encode(whole).replace("[true, true, true]", '["F", "F", "F"]').replace('"bool"', '"str"')
+    (entry,) = read_entries(Inline("x", flags), 3.0)
+    assert "write true or false for each of the three directions" in entry.error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"site_coordinate_span": "asymmetric_unit"}, "sites of a whole cell are needed"),
+        ({"dimension_types": None, "nperiodic_dimensions": 2}, "nperiodic_dimensions=2"),
+        ({"nsites": 9}, "nsites is 9, but 4 sites have positions"),
+        ({"concentration": [0.7, 0.7]}, "add up to 1.4: they must not exceed 1"),
+        ({"concentration": [0.7]}, "1 concentrations for 2 chemical_symbols"),
+        ({"site_coordinate_span": "unit_cell", "dimension_types": None, "nperiodic_dimensions": 3}, ""),
+    ],
+)
+def test_an_optimade_structure_of_which_a_part_is_missing_is_refused(change: dict[str, Any], message: str) -> None:
+    entry = json.loads(json.dumps(OptimadeStructureAdapter.get_optimade_structure(CRYSTAL), default=str))
+    if "concentration" in change:
+        entry["attributes"]["species"][0].update(change, chemical_symbols=["Na", "K"])
+    else:
+        entry["attributes"].update(change)
+    (found,) = read_entries(Inline("x", json.dumps(entry)), 3.0)
+    assert message in found.error
+    assert bool(message) == bool(found.error)
+    assert "pymatgen" not in found.error

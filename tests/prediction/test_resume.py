@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crystalpredict.errors import CrystalPredictError
+from crystalpredict.errors import CrystalPredictError, UsageError
 from crystalpredict.prediction.journal import Position
 from crystalpredict.prediction.resume import PartialFile
 from crystalpredict.prediction.shards import Shards
@@ -141,3 +141,20 @@ def test_a_journal_that_counts_more_sources_than_there_are_is_refused() -> None:
 
     with pytest.raises(UsageError, match="inputs differ from those"):
         Cursor(["a"]).skip(Position(sources=2**62))
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ({"extra": {"id": "text"}}, "--keep"),
+        ({"elements": [["Na"], [], []]}, "--elements"),
+        ({"copies": True}, "--copy-to"),
+        ({"columns": ["energy"]}, "its columns differs (it was ['gap'], now ['energy'])"),
+    ],
+)
+def test_what_differs_is_told_by_its_option(tmp_path: Path, fact: dict[str, Any], words: str) -> None:
+    begun(tmp_path / "x" / "a")
+    with pytest.raises(UsageError, match="cannot resume") as refused:
+        PartialFile(tmp_path / "x" / "a", {**FACTS, **fact}, resume=True)
+    assert words in str(refused.value)
+    assert next(iter(fact)) == "columns" or "it was" not in str(refused.value)

@@ -12,7 +12,7 @@ from crystalpredict.cli.output import path_of_result, writer_of
 from crystalpredict.cli.progress import Forecast
 from crystalpredict.cli.relaxed_cells import in_one_file, write_cell
 from crystalpredict.cli.report import write_page
-from crystalpredict.cli.tally import EXIT_INTERRUPTED, Tally
+from crystalpredict.cli.tally import EXIT_INTERRUPTED, EXIT_SOME_FAILED, Tally
 from crystalpredict.cli.terminal import say
 from crystalpredict.prediction.pipeline import Windows
 from crystalpredict.prediction.rows import record
@@ -123,7 +123,9 @@ class Run:
             self.part.finish(self.shard.sums() if self.shard else None)
         if not self.quiet:
             self._report_ending()
-        return EXIT_INTERRUPTED if interrupted else self.tally.exit_code
+        if interrupted:
+            return EXIT_INTERRUPTED
+        return self.tally.exit_code or (EXIT_SOME_FAILED if self.hits and self.hits.failed else 0)
 
     def end(self, page: Path | None, sort: str | None) -> None:
         """Raise what ended the run early, or write the page about its rows; `sort`: what they are sorted by."""

@@ -17,10 +17,13 @@ import numpy as np
 
 from crystalpredict.crystals.crystal import ELEMENTS
 from crystalpredict.errors import StructureError
+from crystalpredict.io.frames import PARTLY_OCCUPIED, is_partly_occupied
+from crystalpredict.io.json_text import parsed_json
 from crystalpredict.io.text import MAX_FILE_BYTES, refuse_pipe
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 MAX_BLOB_BYTES = 2**26  # positions of 2.8 million atoms
+MAX_DATA_VALUES = 2**22  # of the JSON beside a row
 MAX_ROW_SECONDS = 30.0  # SQLite's time for one row
 STEPS_PER_DEADLINE_CHECK = 10_000  # SQLite instructions
 PENDING_SUFFIXES = ("-wal", "-journal")  # files with changes not yet in the database
@@ -103,16 +106,35 @@ def _rows(connection: sqlite3.Connection, deadline: _Deadline) -> Iterator[tuple
         f"CASE WHEN typeof({name}) = 'blob' AND length({name}) <= {MAX_BLOB_BYTES} THEN {name} END"
         for name in ("numbers", "positions", "cell")
     )
-    rows = connection.execute(f"SELECT id, pbc, {', '.join(blobs)} FROM systems")
+    bound = f"length(data) <= {MAX_BLOB_BYTES} AND instr(CAST(data AS BLOB), CAST('occupancy' AS BLOB))"
+    beside = f"CASE WHEN {bound} THEN CAST(data AS BLOB) END" if "data" in columns else "NULL"
+    rows = connection.execute(f"SELECT id, pbc, {beside}, {', '.join(blobs)} FROM systems")
     number = 0
     while (row := rows.fetchone()) is not None:
         number += 1
-        name, pbc, *parts = row
+        name, pbc, data, *parts = row
         try:
+            _refuse_partly_occupied(data)
             yield name if isinstance(name, int) else number, _structure(pbc, *parts)
         except StructureError as error:
             yield name if isinstance(name, int) else number, error
         deadline.started = time.monotonic()
+
+
+def _refuse_partly_occupied(data: bytes | None) -> None:
+    """Raise StructureError if what ASE noted beside a row has shares of sites.
+
+    It is JSON, in older versions, or the place of the JSON in eight bytes, arrays, and the JSON.
+    """
+    if not data:
+        return
+    start = int.from_bytes(data[:8], "little") if data[4:8] == bytes(4) else 0
+    try:
+        beside = parsed_json(data[start:].decode("utf-8", "replace"), MAX_DATA_VALUES)
+    except (ValueError, RecursionError):
+        raise StructureError("a row whose data cannot be read: write it again with ase.db") from None
+    if is_partly_occupied(beside) or (isinstance(beside, dict) and is_partly_occupied(beside.get("info"))):
+        raise StructureError(PARTLY_OCCUPIED)
 
 
 def _structure(pbc: Any, numbers: bytes | None, positions: bytes | None, cell: bytes | None) -> str:

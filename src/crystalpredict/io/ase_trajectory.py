@@ -15,7 +15,7 @@ import numpy as np
 
 from crystalpredict.crystals.crystal import FloatArray
 from crystalpredict.errors import StructureError
-from crystalpredict.io.frames import frame_of_numbers
+from crystalpredict.io.frames import PARTLY_OCCUPIED, frame_of_numbers, is_partly_occupied
 from crystalpredict.io.json_text import parsed_json
 
 MAGIC = b"- of Ulm"
@@ -34,7 +34,8 @@ def frames_of_trajectory(content: bytes, *, last: bool) -> Iterator[str]:
         last: Whether to yield only the last structure.
 
     Raises:
-        StructureError: The file is damaged, no trajectory, or a frame is not a periodic crystal.
+        StructureError: The file is damaged, no trajectory, or a frame is not a periodic crystal, or has partly
+            occupied sites.
     """
     if (tag := content[8:24].rstrip()) != TAG:
         name = tag.decode("ascii", "replace")
@@ -48,6 +49,8 @@ def frames_of_trajectory(content: bytes, *, last: bool) -> Iterator[str]:
     first = _frame_at(content, offsets[0])
     for offset in offsets[-1:] if last else offsets:
         own = _frame_at(content, offset)
+        if is_partly_occupied(own.get("info")):
+            raise StructureError(PARTLY_OCCUPIED)
         header = own if {"numbers", "numbers."} & set(own) else first
         numbers, periodic = _array(content, header, "numbers"), _array(content, header, "pbc")
         yield frame_of_numbers(_array(content, own, "cell"), numbers, _array(content, own, "positions"), periodic)

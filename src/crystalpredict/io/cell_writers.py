@@ -29,10 +29,11 @@ NO_INFO: Mapping[str, Any] = {}
 # keys that formats and programs use for themselves
 RESERVED_KEYS = frozenset(
     """
-    age calculator calculator_parameters cell charge charges constraints ctime data dipole energies energy fmax
-    force forces formula free_energy id index initial_charges initial_magmoms key_value_pairs lattice magmom magmoms
-    mass momenta mtime natoms numbers path pbc polarization pos positions properties smax source species stress
-    stresses tags unique_id user velocities virial volume
+    age born_effective_charges calculator calculator_parameters cell charge charges constraints ctime data
+    dielectric_tensor dipole energies energy fmax force forces formula free_energy id index initial_charges
+    initial_magmoms key_value_pairs lattice magmom magmoms mass momenta mtime natoms numbers occupancy path pbc
+    polarization pos positions properties smax source species stress stresses tags unique_id user velocities virial
+    volume
     """.split()  # noqa: SIM905  as a table it can be read
 )
 
@@ -100,10 +101,22 @@ def cell_writer(target: Path, final_path: Callable[[], Path] | None = None) -> I
         place = target / name
         if place.exists() and Path(path).exists() and place.samefile(path):
             raise StructureError("its own CIF would be replaced: name another folder for cells")
-        with write_atomically(place) as file:
+        refuse_outside(target, place)
+        with write_atomically(place, follow=False) as file:
             file.write(cif(crystal, info).encode())
 
     yield write
+
+
+def refuse_outside(target: Path, place: Path) -> None:
+    """Raise StructureError if a file of a folder cannot be written, or would lie elsewhere because of a link."""
+    folder = place.parent
+    if not folder.resolve().is_relative_to(target.resolve()):
+        raise StructureError(f"{folder} is a link to a place outside of {target}: remove it, or name another folder")
+    if place.is_dir() and not place.is_symlink():
+        raise StructureError(f"{place} is a folder: remove it, or name another one for the files")
+    if between := next((each for each in (folder, *folder.parents) if each.exists() and not each.is_dir()), None):
+        raise StructureError(f"{between} is a file where a folder is needed: remove it, or name another folder")
 
 
 @contextmanager
@@ -146,10 +159,12 @@ def _as_number(value: Any) -> Any:
 def with_keys(info: Mapping[str, Any]) -> dict[str, Any]:
     """Return values beside a crystal by keys that are identifiers of ASCII and mean nothing else; texts in one line."""
     found: dict[str, Any] = {}
+    taken: set[str] = set()  # in lower case: tags of a CIF that differ in case only are one
     for name, value in info.items():
         key = re.sub(r"\W", "_", name, flags=re.ASCII)
-        while not key[:1].isalpha() or key.lower() in RESERVED_KEYS or key in ELEMENTS or key in found:
+        while not key[:1].isalpha() or key.lower() in RESERVED_KEYS or key in ELEMENTS or key.lower() in taken:
             key = f"input_{key}"
+        taken.add(key.lower())
         found[key] = one_line(value) if isinstance(value, str) else value
     return found
 

@@ -13,7 +13,7 @@ from typing import IO
 
 from crystalpredict._files import write_atomically
 from crystalpredict.errors import StructureError, UsageError
-from crystalpredict.io.cell_writers import safe_path
+from crystalpredict.io.cell_writers import refuse_outside, safe_path
 from crystalpredict.io.entries import Inline, Source, start_of
 from crystalpredict.io.text import refuse_pipe
 from crystalpredict.io.xyz import is_xyz
@@ -65,10 +65,14 @@ def copier(target: Path, *, replace: bool) -> Callable[[Source], None]:
             place = target / name
             if isinstance(source, str) and place.exists() and place.samefile(source):
                 raise StructureError(OWN)
+            refuse_outside(target, place)
             written.add(name)
             file.seek(0)
-            with write_atomically(place) as copied:
-                shutil.copyfileobj(file, copied, COPY_BYTES)
+            try:
+                with write_atomically(place, follow=False) as copied:
+                    shutil.copyfileobj(file, copied, COPY_BYTES)
+            except OSError as error:
+                raise StructureError(f"{place} cannot be written: {error.strerror or 'unknown reason'}") from None
 
     return copy
 

@@ -12,6 +12,25 @@ from crystalpredict.crystals.crystal import ELEMENTS, FloatArray, cell_volume
 from crystalpredict.errors import StructureError
 
 NOT_PERIODIC = "a cell that is periodic in all three directions is needed"
+PARTLY_OCCUPIED = "partly occupied sites, which Atoms cannot represent: give the CIF, or an ordered model"
+
+
+def is_partly_occupied(info: Any) -> bool:
+    """Whether the `info` of ASE's Atoms has the shares of sites of a CIF, and one of them is not 1.
+
+    ASE fills each shared site with its first element, and notes {"0": {"Ni": 0.5, "Cu": 0.5}} as `occupancy`. Other
+    programs may note other things by this name, such as a number.
+    """
+    occupancy = info.get("occupancy") if isinstance(info, dict) else None
+    sites = occupancy.values() if isinstance(occupancy, dict) else ()
+    return any(not _is_one(share) for site in sites if isinstance(site, dict) for share in site.values())
+
+
+def _is_one(share: Any) -> bool:
+    try:
+        return float(share) == 1
+    except (TypeError, ValueError):
+        return False
 
 
 def frame_text(lattice: FloatArray, symbols: Sequence[str], positions: FloatArray, *, fractional: bool = False) -> str:
@@ -54,7 +73,10 @@ def frame_of_numbers(lattice: FloatArray, numbers: Any, positions: FloatArray, p
     Raises:
         StructureError: As `frame_text`, or the cell is not periodic.
     """
-    along = np.broadcast_to(np.asarray(periodic, dtype=bool), 3).tolist()
+    flags = np.asarray(periodic)
+    if flags.dtype.kind not in "biuf" or flags.shape not in ((), (1,), (3,)):  # any text, even "F", would count as true
+        raise StructureError(f"pbc={str(periodic)[:60]}: write true or false for each of the three directions")
+    along = np.broadcast_to(flags.astype(bool), 3).tolist()
     if not all(along):
         raise StructureError(f"pbc={along}: {NOT_PERIODIC}")
     whole = np.asarray(numbers)

@@ -8,7 +8,7 @@ import numpy as np
 
 from crystalpredict.crystals.crystal import FloatArray
 from crystalpredict.errors import StructureError
-from crystalpredict.io.frames import frame_of_numbers
+from crystalpredict.io.frames import PARTLY_OCCUPIED, frame_of_numbers, is_partly_occupied
 
 
 def text_of_atoms(atoms: Any) -> str:
@@ -20,8 +20,12 @@ def text_of_dictionary(atoms: dict[str, Any]) -> str:
     """Return the dictionary of ASE Atoms, as `Atoms.todict` or ASE's JSON has it, as JSON of plain arrays.
 
     Raises:
-        StructureError: An array is missing or of the wrong kind, or the atoms are not a periodic crystal.
+        StructureError: An array is missing or of the wrong kind, the atoms are not a periodic crystal, or sites are
+            partly occupied.
     """
+    data = atoms.get("data")  # beside a row of a database
+    if any(map(is_partly_occupied, (atoms.get("info"), data, data.get("info") if isinstance(data, dict) else None))):
+        raise StructureError(PARTLY_OCCUPIED)
     numbers, positions, cell = (_array(atoms[name], name) for name in ("numbers", "positions", "cell"))
     return frame_of_numbers(cell, numbers, positions, _array(atoms.get("pbc", False), "pbc"))
 

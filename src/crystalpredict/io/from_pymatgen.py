@@ -26,6 +26,7 @@ from crystalpredict.crystals.cell import (
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, Neighbors, cell_volume
 from crystalpredict.crystals.neighbors import MAX_ATOMS_DENSE_SEARCH, find_neighbors, shortest_edge
 from crystalpredict.errors import StructureError, suppress_warnings
+from crystalpredict.io.frames import PARTLY_OCCUPIED, is_partly_occupied
 from crystalpredict.io.text import CIF_SITE, CIF_WARNINGS, STATED_FORMULA
 
 if TYPE_CHECKING:
@@ -46,11 +47,8 @@ def structure_of_ase(atoms: Any) -> Structure | StructureError:
         cell = np.array(atoms.get_cell(), dtype=float).reshape(3, 3)
         if not cell_volume(cell):
             return StructureError("a molecule without a lattice: a periodic cell is needed")
-        shared = atoms.info.get("occupancy") or {}  # of a CIF: ASE fills each shared site with its first element
-        if any(set(map(float, site.values())) != {1.0} for site in shared.values()):
-            return StructureError(
-                "partly occupied sites, which Atoms cannot represent: give the CIF, or an ordered model"
-            )
+        if is_partly_occupied(atoms.info):
+            return StructureError(PARTLY_OCCUPIED)
         x, y, z = map(bool, atoms.get_pbc())
         return Structure(
             Lattice(cell, pbc=(x, y, z)), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True

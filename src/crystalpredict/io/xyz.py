@@ -10,12 +10,18 @@ import numpy as np
 
 from crystalpredict.crystals.crystal import ELEMENTS, FloatArray
 from crystalpredict.errors import StructureError
+from crystalpredict.io.frames import PARTLY_OCCUPIED
 from crystalpredict.io.text import MAX_BLANK_LINES, MAX_FILE_BYTES, number_of
 
 MAX_LINE_CHARACTERS = 2**20
 MIN_ATOM_LINE_BYTES = 6  # of the shortest line of an atom
 MAX_COMMENT_CHARACTERS = 2**15  # searching unclosed quotes takes quadratic time
 _PAIR = re.compile(r"""(?<![^\s"'}\]])([^\s="']++)\s*+=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
+_OCCUPANCY = re.compile(  # of ASE: a dictionary of the shares of sites, in quotes or not
+    r"""(?<![^\s"'}\]])occupancy\s*+=\s*+("(?:[^"\\]|\\.)*+"|'[^']*+'|\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})""",
+    re.IGNORECASE,
+)
+_SHARE = re.compile(r":\s*([^\s,{}:]+)")
 _LABEL = re.compile(r"([A-Z][a-z]?)[0-9]*[+-]?[0-9]*")
 _COUNT = re.compile(r"\s*[0-9]+\s*", re.ASCII)  # only the white space that int() accepts
 NO_CELL = 'XYZ without a cell (Lattice="..." in its second line): a periodic cell is needed'
@@ -58,7 +64,7 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
     """Return the lattice (3, 3), symbols and Cartesian positions (atoms, 3), Å, of one frame.
 
     Raises:
-        StructureError: The frame is broken or not periodic.
+        StructureError: The frame is broken or not periodic, or has partly occupied sites.
     """
     count, *rest = text.rstrip("\n").split("\n")
     comment, *lines = rest or [""]
@@ -66,6 +72,8 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
         raise StructureError(f"broken XYZ: {len(lines)} of {int(count)} lines of atoms: the file is cut off")
     if len(comment) > MAX_COMMENT_CHARACTERS:
         raise StructureError(f"broken XYZ: line 2 has {len(comment)} characters: keep only the cell")
+    if any(not _is_one(share) for stated in _OCCUPANCY.findall(comment) for share in _SHARE.findall(stated)):
+        raise StructureError(PARTLY_OCCUPIED)
     info = _info(comment)
     if "lattice" not in info:
         raise StructureError(NO_CELL)
@@ -81,6 +89,10 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
             raise StructureError(f"broken XYZ: line {number} of the frame has {len(row)} words, too few for an atom")
     symbols = [_symbol(row[symbol], number) for number, row in enumerate(words, start=3)]
     return np.reshape(lattice, (3, 3)), symbols, _positions([row[place : place + 3] for row in words])
+
+
+def _is_one(word: str) -> bool:
+    return bool(re.fullmatch(r"\+?0*1(\.0*)?([eE][-+]?0+)?", word, re.ASCII))
 
 
 def _info(comment: str) -> dict[str, str]:

@@ -31,6 +31,7 @@ class Hits:
         extra: Further columns.
         write: Writes a structure with its predictions; None: they are not written.
         copy: Copies what a structure was read from; None: nothing is copied.
+        failed: Paths of the rows of which a structure was not written, or a file not copied.
     """
 
     properties: Sequence[Property]
@@ -38,6 +39,7 @@ class Hits:
     extra: Sequence[str] = field(default_factory=tuple)
     write: CellWriter | None = None
     copy: Callable[[Source], None] | None = None
+    failed: list[str] = field(default_factory=list)
 
     def add(self, row: Prediction) -> None:
         """Write a row, unless it has no values."""
@@ -47,12 +49,15 @@ class Hits:
             if self.write:
                 self.write(row.path, row.index, crystal_of(row), self.info_of(row))
         except StructureError as error:
+            self.failed.append(row.path)
             LOG.warning("%s: structure not written: %s", row.path, error)
         try:
             if self.copy and row.source is not None:
                 self.copy(row.source)
         except (StructureError, OSError) as error:
-            LOG.warning("%s: not copied: %s", row.path, error)
+            self.failed.append(row.path)
+            why = f"cannot be read or written ({error.strerror})" if isinstance(error, OSError) else error
+            LOG.warning("%s: not copied: %s", row.path, why)
 
     def info_of(self, row: Prediction) -> dict[str, Any]:
         """Return the fields of a row that have a value, warnings joined by `; `."""

@@ -30,6 +30,13 @@ except ImportError:  # Windows
 
 NEW_SUFFIX = ".new"  # of a file that is about to replace another
 UNFINISHED = "rows of an unfinished run: continue it with --resume, or delete the file"
+OPTIONS_OF_FACTS = {  # facts whose values mean nothing to a user
+    "cells": "one of the two commands has --write-relaxed",
+    "copies": "one of the two commands has --copy-to",
+    "elements": "other elements were asked for by --elements, --exclude-elements or --chemsys",
+    "extra": "it has other further columns by --keep or --duplicates, or those of the tables have changed",
+    "structures": "one of the two commands has --write-structures",
+}
 LOCK_RELEASE_SECONDS = 3.0  # reader processes of a killed run hold its lock until they end
 Row = TypeVar("Row", Entry, Prediction)
 
@@ -281,10 +288,8 @@ class PartialFile:
         for name, value in facts.items():
             if before.get(name) != value:
                 was, now = (str(each)[:60] for each in (before.get(name), value))
-                raise UsageError(
-                    f"{self.shown}: cannot resume: its {name} differs (it was {was}, now {now}): "
-                    "give the same command, or delete the file"
-                )
+                what = OPTIONS_OF_FACTS.get(name, f"its {name} differs (it was {was}, now {now})")
+                raise UsageError(f"{self.shown}: cannot resume: {what}: give the same command, or delete the file")
 
     def _lock(self) -> None:
         if fcntl is None:
