@@ -1,0 +1,58 @@
+"""Files of calculations that were cut off, damaged or joined: the last whole structure or an error, never a mix."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from crystalpredict.io.entries import Inline, read_entries
+from tests.io.test_calculations import ATOMS, EARLIER, castep
+
+
+def only(text: str) -> tuple[str, float, int]:
+    """Return the error, the volume and the number of atoms of the only structure of a text."""
+    (entry,) = read_entries(Inline("x", text), 5.0)
+    if entry.crystal is None:
+        return entry.error, 0.0, 0
+    return "", float(abs(np.linalg.det(entry.crystal.lattice))), entry.crystal.n_atoms
+
+
+def assert_is_earlier_or_last(text: str, *, last: bool) -> None:
+    error, volume, n_atoms = only(text)
+    assert (error, n_atoms) == ("", 4)
+    assert volume == pytest.approx((ATOMS if last else EARLIER).get_volume(), rel=1e-3)
+
+
+# CASTEP
+
+
+def test_a_castep_file_that_is_cut_anywhere_gives_a_whole_step() -> None:
+    whole = castep()
+    closed = whole.rindex("x \n") + len("x \n") + 12 + len("xxx")  # 12 spaces before the line of x
+    for end in range(whole.index("Final energy") + 20, len(whole), 3):
+        assert_is_earlier_or_last(whole[:end], last=end >= closed)
+    assert "ended before" in only(whole[: whole.index("Na") + 60])[0]
+
+
+def test_a_castep_file_that_is_damaged_in_the_middle_is_refused() -> None:
+    lines = castep().split("\n")
+    row = max(n for n, line in enumerate(lines) if " O " in line)
+    assert "is no atom of its table" in only("\n".join([*lines[:row], lines[row][:40], *lines[row + 1 :]]))[0]
+    cell = max(n for n, line in enumerate(lines) if "Real Lattice" in line) + 2
+    assert "is not whole" in only("\n".join([*lines[:cell], lines[cell][:30], *lines[cell + 1 :]]))[0]
+
+
+def test_absolute_positions_in_a_lattice_of_angles_are_refused() -> None:
+    text = "%block lattice_abc\n4 5 6\n90 90 {}\n%endblock lattice_abc\n%block positions_abs\nSi 0 2 0\n%endblock p\n"
+    assert only(text.format(90)) == ("", pytest.approx(120), 1)
+    assert "give LATTICE_CART" in only(text.format(100))[0]
+    assert "without %ENDBLOCK" in only(text.format(90).replace("%endblock p\n", ""))[0]
+
+
+def test_many_blocks_and_tables_without_an_end_take_no_time() -> None:
+    start = time.monotonic()
+    only("%block lattice_abc\n4 5 6\n90 90 90\n%endblock\n%block positions_abs\n%endblock\n" + 200_000 * "%block a\n")
+    only(castep() + 200_000 * "x Fractional coordinates of atoms x\n")
+    assert time.monotonic() - start < 5
