@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 
 from crystalpredict.io.entries import Inline, read_entries
-from tests.io.test_calculations import ATOMS, EARLIER, castep
+from tests.io.test_calculations import ATOMS, EARLIER, castep, outcar, vasprun
 
 
 def only(text: str) -> tuple[str, float, int]:
@@ -56,3 +58,49 @@ def test_many_blocks_and_tables_without_an_end_take_no_time() -> None:
     only("%block lattice_abc\n4 5 6\n90 90 90\n%endblock\n%block positions_abs\n%endblock\n" + 200_000 * "%block a\n")
     only(castep() + 200_000 * "x Fractional coordinates of atoms x\n")
     assert time.monotonic() - start < 5
+
+
+# VASP
+
+
+def xdatcar(folder: Path, *steps: object) -> str:
+    ase.io.write(folder / "XDATCAR", list(steps), format="vasp-xdatcar")
+    return (folder / "XDATCAR").read_text()
+
+
+def test_a_header_after_a_frame_that_was_cut_counts(tmp_path: Path) -> None:
+    gold = ATOMS.copy()
+    gold.set_chemical_symbols(["Au"] * 4)
+    first, second = xdatcar(tmp_path, EARLIER, EARLIER), xdatcar(tmp_path, gold)
+    for cut in (1, 30, 60, 100):
+        (entry,) = read_entries(Inline("x", first[:-cut] + "\n" + second), 5.0)
+        assert entry.formula == "Au"
+        assert_is_earlier_or_last(first[:-cut] + "\n" + second, last=True)
+
+
+def test_an_xdatcar_that_is_cut_or_damaged(tmp_path: Path) -> None:
+    both = xdatcar(tmp_path, EARLIER, ATOMS)
+    for end in range(len(both) - 150, len(both) + 1):
+        assert_is_earlier_or_last(both[:end], last=end == len(both))
+    head, first = both.split("Direct", 2)[:2]
+    first = "\n".join(first.split("\n")[:5]) + "\n"
+    title = "Direct" + first
+    assert only(head + title + title)[0] == ""
+    assert "other than 4 atoms" in only(head + title[: title.rindex("\n", 0, -1)] + "\n" + title)[0]
+    assert "other than 4 atoms" in only(head + title + "0 0 0\n" + title)[0]
+
+
+def test_an_outcar_of_two_runs_or_with_other_lists_of_potcars_is_refused() -> None:
+    assert "several runs" in only(outcar() + outcar())[0]
+    assert "several runs" in only(outcar() + "   ions per type =               1   1   2\n")[0]
+    oxygen = " POTCAR:    PAW_PBE O 08Apr2002                  \n"
+    for other in (oxygen.replace(" O ", " S "), ""):
+        assert "broken OUTCAR" in only(outcar().replace(oxygen, other, 1))[0]
+
+
+def test_a_vasprun_that_is_damaged_after_a_step_is_refused() -> None:
+    text = vasprun()
+    place = text.rindex("<calculation>")
+    assert_is_earlier_or_last(text[:place], last=False)
+    assert "copy it again" in only(text[:place] + "<<<" + text[place:])[0]
+    assert "copy it again" in only(text + "<more/>")[0]
