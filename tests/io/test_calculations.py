@@ -315,7 +315,7 @@ def test_the_last_whole_frame_of_an_xdatcar_that_was_cut_off_counts(
     assert_same(crystal_of(entry), reference, scale=1.05)
     ase.io.write(tmp_path / "fixed", [ATOMS, ATOMS], format="vasp-xdatcar")
     lines = (tmp_path / "fixed").read_text().splitlines()
-    once = "\n".join([*lines[:12], *lines[19:]])  # a cell that does not change is written once
+    once = "\n".join([*lines[:12], *lines[19:], ""])  # a cell that does not change is written once
     first, second = rows_of_text(once)
     assert_same(first, reference)
     assert_same(second, reference)

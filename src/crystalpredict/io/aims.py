@@ -14,13 +14,22 @@ from crystalpredict.io.text import number_of
 _SPECIES = re.compile(r"([A-Z][a-z]?)(?:[_\-0-9].*)?")  # with a label: Fe_up, Fe1
 
 
+_OTHER = re.compile(  # words that neither move nor add an atom
+    "constrain_relaxation|initial_moment|initial_charge|initial_spin|velocity|multipole|esp_constraint|empty|"
+    "nuclear_constraint|hessian_\\w+|symmetry_\\w+|trust_radius|set_vacuum_level|homogeneous_field|"
+    "calculate_friction|magnetic_response|magnetic_moment|nuclear_spin|isotope|RT_TDDFT_initial_velocity|"
+    "verbatim_writeout|rrs_pbc_\\w+|lattice_constraint",
+    re.IGNORECASE,
+)
+
+
 def frames_of_geometry(text: str, *, last: bool) -> Iterator[str]:
     """Yield the structure of a geometry.in as JSON of plain arrays; `last` changes nothing, there is one.
 
     Ghost atoms (`empty`), moments and constraints are left out.
 
     Raises:
-        StructureError: It is broken or not periodic.
+        StructureError: It is broken or not periodic, or has a line of an unknown kind, as `pseudocore` or `Atom`.
     """
     cell: list[list[float]] = []
     symbols: list[str] = []
@@ -28,8 +37,13 @@ def frames_of_geometry(text: str, *, last: bool) -> Iterator[str]:
     fractional: list[bool] = []
     for number, line in enumerate(text.split("\n"), start=1):
         words = line.split("#")[0].split()
-        if not words or words[0] not in ("lattice_vector", "atom", "atom_frac"):
+        if not words or _OTHER.fullmatch(words[0]):
             continue
+        if words[0] not in ("lattice_vector", "atom", "atom_frac"):
+            raise StructureError(
+                f"broken geometry.in: {words[0][:40]!r} on line {number} is not read: only lattice_vector, atom, "
+                "atom_frac and what does not change the structure"
+            )
         is_atom = words[0] != "lattice_vector"
         try:
             place = [number_of(word) for word in words[1:4]]

@@ -19,9 +19,10 @@ from crystalpredict.io.text import number_of
 
 BOHR = 0.529177210903  # Å
 UNITS = {"ang": 1.0, "bohr": BOHR, "a0": BOHR, "nm": 10.0, "pm": 0.01, "cm": 1e8, "m": 1e10}
-_BLOCK = re.compile(r"^[ \t]*%block[ \t]+(\w+)[^\n]*\n(.*?)^[ \t]*%endblock", re.MULTILINE | re.IGNORECASE | re.DOTALL)
+HEADER_LINES = 4  # of a table of coordinates, at most, between its title and its first atom
 _ONETEP = re.compile(r"^[ \t]*%block[ \t]+species[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _ATOM_ROW = re.compile(r"\s*x\s+(\S+)\s+\d+\s+(\S+)\s+(\S+)\s+(\S+)\s+x\s*")
+_CLOSING = re.compile(r"\s*xxx+\s*")
 _NOT_FOUND = "a .castep file without a cell and coordinates: it ended before them; give the .cell file"
 
 
@@ -34,10 +35,7 @@ def frames_of_cell(text: str, *, last: bool) -> Iterator[str]:
     if _ONETEP.search(text):
         raise StructureError("an input of ONETEP: write a CIF or an extended XYZ, its lengths are in bohr")
     plain = re.sub(r"[#!;][^\n]*", "", text)
-    blocks: dict[str, list[list[str]]] = {}
-    for name, content in _BLOCK.findall(plain):
-        if blocks.setdefault(name.lower(), rows := _rows(content)) is not rows:
-            raise StructureError(f"broken .cell: %BLOCK {name} comes twice: remove one")
+    blocks = _blocks(plain)
     lattice = _lattice(blocks)
     kinds = [name for name in ("positions_frac", "positions_abs") if name in blocks]
     if len(kinds) != 1:
@@ -45,13 +43,36 @@ def frames_of_cell(text: str, *, last: bool) -> Iterator[str]:
     rows, unit = _with_unit(blocks[kinds[0]], kinds[0])
     if any("mixture" in word.lower() for row in rows for word in row):
         raise StructureError("a .cell with MIXTURE atoms: give a CIF with shared sites")
+    if kinds[0] == "positions_abs" and "lattice_abc" in blocks:
+        metric = lattice @ lattice.T
+        if np.abs(metric - np.diag(np.diag(metric))).max() > 1e-6 * metric.max():
+            raise StructureError("POSITIONS_ABS in LATTICE_ABC that is not rectangular: give LATTICE_CART")
     symbols = [_element(row[0].split(":")[0]) for row in rows]
     places = np.array([_numbers(row[1:4], kinds[0], 3) for row in rows]).reshape(-1, 3)
     yield frame_text(lattice, symbols, places * unit, fractional=kinds[0] == "positions_frac")
 
 
-def _rows(content: str) -> list[list[str]]:
-    return [line.split() for line in content.split("\n") if line.strip()]
+def _blocks(text: str) -> dict[str, list[list[str]]]:
+    """Return the words of the lines of each block of a .cell file by its name in small letters."""
+    blocks: dict[str, list[list[str]]] = {}
+    name = ""
+    for line in text.split("\n"):
+        words = line.split()
+        first = words[0].lower() if words else ""
+        if first == "%block" and len(words) > 1:
+            if name:
+                raise StructureError(f"broken .cell: %BLOCK {name[:40].upper()} without %ENDBLOCK: complete it")
+            name = words[1].lower()
+            if name in blocks:
+                raise StructureError(f"broken .cell: %BLOCK {name[:40].upper()} comes twice: remove one")
+            blocks[name] = []
+        elif first.startswith("%endblock"):
+            name = ""
+        elif words and name:
+            blocks[name].append(words)
+    if name:
+        raise StructureError(f"broken .cell: %BLOCK {name[:40].upper()} without %ENDBLOCK: complete it")
+    return blocks
 
 
 def _lattice(blocks: dict[str, list[list[str]]]) -> FloatArray:
@@ -100,7 +121,8 @@ def _element(name: str) -> str:
 def frames_of_output(text: str, *, last: bool) -> Iterator[str]:
     """Yield the structures that a .castep file prints, or only the last one, as JSON of plain arrays.
 
-    A step prints its cell, its coordinates or both; what it does not print is that of the step before.
+    A step prints its cell, its coordinates or both; what it does not print is that of the step before. A cell or
+    coordinates that the end of the file cuts do not count, nor does a cell that nothing was computed for.
 
     Raises:
         StructureError: There is none, or one is broken.
@@ -109,47 +131,65 @@ def frames_of_output(text: str, *, last: bool) -> Iterator[str]:
     lattice: FloatArray | None = None
     atoms: tuple[list[str], FloatArray] | None = None
     found: list[tuple[FloatArray, tuple[list[str], FloatArray]]] = []
-    new_cell = False
+    new_cell = computed = False
     for number, line in enumerate(lines):
         if "Real Lattice(" in line:
-            if new_cell and lattice is not None and atoms is not None:
+            if new_cell and computed and lattice is not None and atoms is not None:
                 found.append((lattice, atoms))
-            unit = re.sub(r".*Real Lattice\(([^)]*)\).*", r"\1", line).strip().lower()
-            scale = UNITS.get({"a": "ang"}.get(unit, unit))
-            if scale is None:
-                raise StructureError(f"a .castep file with lengths in {unit[:40]!r}: set LENGTH_UNIT to ang")
-            rows = [each.split()[:3] for each in lines[number + 1 : number + 4]]
-            lattice, new_cell = np.array([_numbers(row, "real lattice", 3) for row in rows]) * scale, True
+            new_cell = computed = False
+            if (cell := _cell_below(lines, number)) is None:
+                break
+            lattice, new_cell = cell, True
         elif "Fractional coordinates of atoms" in line and lattice is not None:
-            atoms, new_cell = _atoms_below(lines, number), False
+            new_cell = False
+            if (table := _atoms_below(lines, number)) is None:
+                break
+            atoms = table
             found.append((lattice, atoms))
+        computed |= "nergy" in line
         if last and len(found) > 1:
             del found[0]
-    if new_cell and lattice is not None and atoms is not None:
+    if new_cell and computed and lattice is not None and atoms is not None:
         found.append((lattice, atoms))
     if not found:
         raise StructureError(_NOT_FOUND)
     before = ""
-    for cell, (symbols, places) in found[-1:] if last else found:
-        if (frame := frame_text(cell, symbols, places, fractional=True)) != before:  # the last one is printed twice
+    for vectors, (symbols, places) in found[-1:] if last else found:
+        if (frame := frame_text(vectors, symbols, places, fractional=True)) != before:  # the last one is printed twice
             yield frame
         before = frame
 
 
-def _atoms_below(lines: Sequence[str], start: int) -> tuple[list[str], FloatArray]:
-    """Return the elements and fractional coordinates (atoms, 3) of the table whose title is on the line `start`."""
+def _cell_below(lines: Sequence[str], start: int) -> FloatArray | None:
+    """Return the cell vectors (3, 3), Å, below the title on the line `start`; None if the file ends in them."""
+    unit = re.sub(r".*Real Lattice\(([^)]*)\).*", r"\1", lines[start]).strip().lower()
+    scale = UNITS.get({"a": "ang"}.get(unit, unit))
+    if start + 4 >= len(lines):
+        return None
+    if scale is None:
+        raise StructureError(f"a .castep file with lengths in {unit[:40]!r}: set LENGTH_UNIT to ang")
+    rows = [each.split() for each in lines[start + 1 : start + 4]]
+    if any(len(row) != 6 for row in rows):  # the vector, and that of the reciprocal lattice
+        raise StructureError(f"broken .castep: a vector of the cell below line {start + 1} is not whole: copy it again")
+    return np.array([_numbers(row[:3], "real lattice", 3) for row in rows]) * scale
+
+
+def _atoms_below(lines: Sequence[str], start: int) -> tuple[list[str], FloatArray] | None:
+    """Return the elements and fractional coordinates (atoms, 3) of the table whose title is on the line `start`.
+
+    None if the file ends in the table, before the line of x that closes it.
+    """
     symbols: list[str] = []
     places: list[list[float]] = []
-    for line in lines[start + 1 :]:
-        row = _ATOM_ROW.fullmatch(line)
-        if row is None:
-            if symbols:
-                break
-            if "x" not in line:  # below the frame of x
-                break
-            continue
-        symbols.append(row[1].split(":")[0])
-        places.append(_numbers(row.groups()[1:], "coordinates", 3))
-    if not symbols:
-        raise StructureError(_NOT_FOUND)
-    return symbols, np.array(places)
+    for number in range(start + 1, len(lines)):
+        row = _ATOM_ROW.fullmatch(lines[number])
+        if row is not None:
+            symbols.append(row[1].split(":")[0])
+            places.append(_numbers(row.groups()[1:], "coordinates", 3))
+        elif symbols and _CLOSING.fullmatch(lines[number]):
+            return symbols, np.array(places)
+        elif number == len(lines) - 1:
+            break
+        elif symbols or number > start + HEADER_LINES:
+            raise StructureError(f"broken .castep: line {number + 1} is no atom of its table: copy it again")
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from math import sqrt
 from typing import Any
@@ -14,12 +14,15 @@ from crystalpredict.crystals.crystal import FloatArray
 from crystalpredict.errors import StructureError
 from crystalpredict.io.castep import BOHR
 from crystalpredict.io.frames import frame_text
+from crystalpredict.io.text import number_of
 
 # lines of an output on which ASE would parse energies, bands and moments, of which a structure must not depend
 _RESULTS = re.compile(
     "Magnetic moment per site|Forces acting on atoms|total   stress|the Fermi energy is|highest occupied|"
     "number of k points=|End of band structure|End of self-consistent|Computed dipole along edir|Debye"
 )
+_LINES_OF_CELL = 5  # of CELL_PARAMETERS: title, three vectors, an empty line; ASE finds it nowhere else
+MASS_TOLERANCE = 0.15  # of an isotope, as lithium-6, or of a rounded mass, relative
 _UNITS = ("alat", "bohr", "angstrom", "crystal")
 
 
@@ -35,6 +38,7 @@ def frames_of_output(text: str, *, last: bool) -> Iterator[str]:
 
     found = False
     kept = "".join(line for line in StringIO(text) if not _RESULTS.search(line))
+    _check_cells(kept.split("\n"))
     try:
         for atoms in read_espresso_out(StringIO(kept), index=slice(-1, None) if last else slice(None)):
             found = True
@@ -45,6 +49,27 @@ def frames_of_output(text: str, *, last: bool) -> Iterator[str]:
         raise StructureError("broken output of pw.x: a cell or the positions of a step cannot be read") from None
     if not found:
         raise StructureError("an output of pw.x without a total energy: it ended early; give the input")
+
+
+def _check_cells(lines: Sequence[str]) -> None:
+    """Refuse an output in which a cell stands where ASE misses it, and would take the first cell instead.
+
+    Raises:
+        StructureError: There is such a cell.
+    """
+    cell: int | None = None
+    for number, line in enumerate(lines):
+        if "Program PWSCF" in line:
+            cell = None
+        elif line.lstrip().startswith("CELL_PARAMETERS"):
+            cell = number
+        elif "ATOMIC_POSITIONS" in line:
+            if cell is not None and number - cell != _LINES_OF_CELL:
+                raise StructureError(
+                    f"broken output of pw.x: CELL_PARAMETERS on line {cell + 1} is not whole, or not directly above "
+                    "its ATOMIC_POSITIONS: copy it again"
+                )
+            cell = None
 
 
 def frames_of_input(text: str, *, last: bool) -> Iterator[str]:
@@ -72,12 +97,41 @@ def frames_of_input(text: str, *, last: bool) -> Iterator[str]:
         lattice = bravais_cell(kind, parameters(system)) if kind else espresso.get_cell_parameters(cards, scale)[0]
         atoms = espresso.get_atomic_positions(cards, count, lattice, scale or float(np.linalg.norm(lattice[0])))
         symbols = [espresso.label_to_symbol(label) for label, *_ in atoms]
+        _check_masses(cards, {label: symbol for (label, *_), symbol in zip(atoms, symbols, strict=True)})
         positions = np.array([place for _, place, *_ in atoms])
     except StructureError:
         raise
     except Exception:  # ASE raises errors of many kinds
         raise StructureError("broken input of pw.x: the cell or the atomic positions cannot be read") from None
     yield frame_text(lattice, symbols, positions)
+
+
+def _check_masses(cards: Sequence[str], symbols: Mapping[str, str]) -> None:
+    """Refuse an input in which the mass of a species is not that of the element which its label is taken for.
+
+    Args:
+        cards: Lines of the input below its namelists, without comments.
+        symbols: Element of each label.
+
+    Raises:
+        StructureError: A mass differs, as that of carbon with the label `Cup`.
+    """
+    from ase.data import atomic_masses, atomic_numbers
+
+    start = next((n for n, line in enumerate(cards) if line.upper().startswith("ATOMIC_SPECIES")), len(cards))
+    for line in cards[start + 1 :]:
+        words = line.split()
+        if len(words) < 3:  # label, mass, pseudopotential
+            break
+        symbol = symbols.get(words[0])
+        mass = number_of(words[1])
+        if symbol is None or mass in (0, 1) or (symbol == "H" and 1 < mass < 3.1):  # none, any, or that of deuterium
+            continue
+        expected = float(atomic_masses[atomic_numbers[symbol]])
+        if abs(mass - expected) > MASS_TOLERANCE * expected:
+            raise StructureError(
+                f"species {words[0][:40]!r} of mass {mass:g} is read as {symbol}: name it by its element, as {symbol}1"
+            )
 
 
 def _clean(line: str) -> str:

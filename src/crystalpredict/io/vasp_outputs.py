@@ -18,6 +18,8 @@ XML_CHARACTERS = 2**20  # given to the XML parser at a time
 HEADER_LINES = 7  # of a frame of XDATCAR: title, scale, three vectors, symbols, counts
 NO_STEP = "ended before its first ionic step was complete: give its POSCAR"
 _NO_ENTITIES = "a vasprun.xml that defines entities, which VASP does not write: not read"
+_RUN = re.compile(r"^ ?vasp\.\d", re.MULTILINE)
+_IONS = re.compile(r"^ *ions per type *=([ \d]*)$", re.MULTILINE)
 _CONFIGURATION = re.compile(r"\s*direct\s+configuration=", re.IGNORECASE)
 
 
@@ -80,7 +82,8 @@ def _numbers(words: Sequence[str]) -> list[float]:
 def frames_of_vasprun(text: str, *, last: bool) -> Iterator[str]:
     """Yield the structure of each ionic step of a vasprun.xml, or only the last one, as JSON of plain arrays.
 
-    The last complete step of a file that is cut off counts. The initial structure is not a step.
+    The last complete step of a file that is cut off counts; other damage is an error. The initial structure is not a
+    step.
 
     Raises:
         StructureError: There is no complete step, or a structure is broken.
@@ -99,7 +102,7 @@ def frames_of_vasprun(text: str, *, last: bool) -> Iterator[str]:
             yield from found
         if damage:
             break
-    if not complete and damage and "no element found" not in damage and "unclosed" not in damage:
+    if damage and "no element found" not in damage and "unclosed" not in damage:  # not only cut off
         raise StructureError(f"broken vasprun.xml ({damage}): copy it again, or give the CONTCAR")
     if not complete:
         raise StructureError(f"a vasprun.xml that {NO_STEP}")
@@ -114,21 +117,25 @@ def frames_of_outcar(text: str, *, last: bool) -> Iterator[str]:
     a structure should not fail on them.
 
     Raises:
-        StructureError: There is no complete step, or it is broken.
+        StructureError: There is no complete step, one is broken, or the file is of several runs.
     """
     from ase.io.vasp_parsers import vasp_outcar_parsers as ase_parsers
 
     from crystalpredict.io.from_ase import text_of_atoms
 
+    if len(_RUN.findall(text)) > 1 or len({tuple(counts.split()) for counts in _IONS.findall(text)}) > 1:
+        raise StructureError("an OUTCAR of several runs put together: give each in a file of its own")
     file = StringIO(text)
     file.name = "OUTCAR"  # ASE asks for its folder, and reads nothing there with this header
-    header = ase_parsers.OutcarHeaderParser([ase_parsers.SpeciesTypes(), ase_parsers.IonsPerSpecies()])
+    header = ase_parsers.OutcarHeaderParser([kinds := ase_parsers.SpeciesTypes(), ase_parsers.IonsPerSpecies()])
     parser = ase_parsers.OutcarChunkParser(parsers=[ase_parsers.Cell(), ase_parsers.PositionsAndForces()])
     found = False
     try:
         steps = ase_parsers.outcarchunks(file, parser, header)
         for step in deque(steps, maxlen=1) if last else steps:
             found = True
+            if kinds.species != 2 * kinds.get_species():  # VASP lists them twice, ASE takes the first half
+                raise StructureError("broken OUTCAR: its lists of POTCARs differ: give the CONTCAR")
             yield text_of_atoms(step.build())
     except StructureError:
         raise
@@ -149,25 +156,45 @@ def is_xdatcar(text: str) -> bool:
 def frames_of_xdatcar(text: str, *, last: bool) -> Iterator[str]:
     """Yield each complete frame of an XDATCAR, or only the last one, as the text of a POSCAR.
 
-    A cell that changes is repeated above each frame; one that does not stands above the first frame only.
+    A cell that changes is repeated above each frame; one that does not stands above the first frame only. A frame that
+    the end of the file or another header cuts does not count.
 
     Raises:
-        StructureError: There is no complete frame.
+        StructureError: There is no complete frame, or a frame has another number of lines than atoms.
     """
     lines = text.split("\n")
     frames: list[tuple[int, int, int]] = []  # lines of the header, of the title of the coordinates, and after them
-    header = end = 0
-    titles = (number for number, line in enumerate(lines) if "configuration=" in line and _CONFIGURATION.match(line))
-    for start in titles:
-        if start - end >= HEADER_LINES or not frames:
+    header = atoms = 0
+    titles = [number for number, line in enumerate(lines) if "configuration=" in line and _CONFIGURATION.match(line)]
+    for place, start in enumerate(titles):
+        if not place or _is_header(lines[max(0, start - HEADER_LINES) : start]):
             header = start - HEADER_LINES
-        counts = lines[start - 1 if header == start - HEADER_LINES else header + HEADER_LINES - 1].split()
-        if header < 0 or not counts or not all(map(str.isdecimal, counts)):
-            raise StructureError("broken XDATCAR: no line of counts above its first frame")
-        end = start + 1 + sum(map(int, counts))
-        if end <= len(lines) and len(lines[end - 1].split()) >= 3:
+            counts = lines[start - 1].split()
+            if header < 0 or not counts or not all(map(str.isdecimal, counts)):
+                raise StructureError("broken XDATCAR: no line of counts above its first frame")
+            atoms = sum(map(int, counts))
+        following = titles[place + 1] if place + 1 < len(titles) else len(lines) - 1  # the last line has no newline
+        end = start + 1 + atoms
+        if place + 1 < len(titles) and _is_header(lines[max(0, following - HEADER_LINES) : following]):
+            following -= HEADER_LINES
+        elif place + 1 < len(titles) and (end > following or "".join(lines[end:following]).strip()):
+            raise StructureError(f"broken XDATCAR: other than {atoms} atoms below line {start + 1}: copy it again")
+        if end <= following and len(lines[end - 1].split()) >= 3:
             frames.append((header, start, end))
     if not frames:
         raise StructureError(f"an XDATCAR that {NO_STEP}")
     for header, start, end in frames[-1:] if last else frames:
         yield "\n".join([*lines[header : header + HEADER_LINES], "Direct", *lines[start + 1 : end], ""])
+
+
+def _is_header(lines: Sequence[str]) -> bool:
+    """Whether lines are a title, a scale, three vectors, the symbols and the counts of a frame."""
+    rows = [line.split() for line in lines]
+    if len(rows) != HEADER_LINES or [len(row) for row in rows[1:5]] != [1, 3, 3, 3] or not rows[5] or not rows[6]:
+        return False
+    try:
+        for row in rows[1:5]:
+            _numbers(row)
+    except StructureError:
+        return False
+    return all(word[0].isalpha() for word in rows[5]) and all(map(str.isdecimal, rows[6]))
