@@ -17,6 +17,7 @@ from crystalpredict.errors import suppress_warnings
 from crystalpredict.io.cif import read_plain_cif
 from crystalpredict.io.entries import read_entries
 from crystalpredict.io.from_pymatgen import crystal_of_structure
+from crystalpredict.io.structure_text import parse_text
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CELL = "".join(f"_cell_length_{axis} {length}\n" for axis, length in zip("abc", (5.1, 6.2, 7.3), strict=True))
@@ -245,3 +246,10 @@ def test_the_formula_stated_is_compared(tmp_path: Path, formula: str, warns: boo
     (entry,) = read_entries(str(path), 6.0)
     assert (entry.formula, entry.n_atoms, entry.error) == ("NaCl", 2, "")
     assert bool(entry.warnings) == warns
+
+
+def test_operations_without_the_identity_are_refused() -> None:
+    text = (Path(__file__).parents[2] / "examples" / "NaCl.cif").read_text().replace("a     5.6400", "a     0.5")
+    hall = "_space_group_name_Hall 'C 1 2/m 1 (a+b,c,0)'\nloop_\n_symmetry_equiv_pos_as_xyz\nx/3,y/3,z/3\n"
+    (found,) = parse_text(text.replace("loop_\n", hall + "loop_\n"))
+    assert "no group" in str(found)

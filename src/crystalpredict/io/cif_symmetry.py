@@ -305,7 +305,8 @@ def _agree(symmetry: Symmetry, group: gemmi.SpaceGroup, lattice: FloatArray) -> 
 
 
 def _point_group(symmetry: Symmetry) -> list[tuple[int, float]]:
-    return [(kind, number / symmetry.centring) for kind, number in symmetry.types]
+    centring = max(symmetry.centring, 1)  # 0 without the identity, as in a damaged list
+    return [(kind, number / centring) for kind, number in symmetry.types]
 
 
 def _unread(items: CifItems) -> str:
