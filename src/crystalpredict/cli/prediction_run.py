@@ -149,7 +149,7 @@ class Run:
                 self.cursor.passed(row.path, row.index)
                 if self.extra:
                     row = self.extra.added(row, self.cursor.current)
-                self.tally.skipped += not (row.error or row.values or row.texts)
+                self.tally.skipped += not (row.error or row.is_predicted)
                 if row.error and not self.quiet and self.kind != Format.table:
                     say(f"{row.path}: {row.error}")
                 interrupts.hold()  # writing a row is not interrupted

@@ -57,6 +57,13 @@ class Crystal:
         return len(self.positions)
 
     @property
+    def main_numbers(self) -> IntArray:
+        """Atomic number of the element with the largest occupancy on each site, (n,)."""
+        if self.numbers.shape[1] == 1:
+            return self.numbers[:, 0]
+        return np.asarray(self.numbers[np.arange(self.n_atoms), self.occupancies.argmax(axis=1)])
+
+    @property
     def volume(self) -> float:
         """Volume of the cell, Å^3; positive for left-handed lattices too."""
         return cell_volume(self.lattice)

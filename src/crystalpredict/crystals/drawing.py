@@ -98,7 +98,7 @@ def _atoms(crystal: Crystal, view: FloatArray) -> _Atoms:
         for step in product(*steps):
             sites.append(site)
             places.append(own + step)
-    main = crystal.numbers[np.arange(crystal.n_atoms), crystal.occupancies.argmax(axis=1)]
+    main = crystal.main_numbers
     radii = ATOM_SIZE * np.array(COVALENT_RADII)[main - 1]
     chosen = np.array(sites)
     return _Atoms(chosen, np.array(places) @ crystal.lattice @ view, radii[chosen])
@@ -119,7 +119,7 @@ def _bonds(
     crystal: Crystal, atoms: _Atoms, on_page: Callable[[FloatArray], FloatArray], scale: float
 ) -> Iterator[tuple[float, str]]:
     """Yield the distance and the line of each half of a bond, in the colour of its atom."""
-    main = crystal.numbers[np.arange(crystal.n_atoms), crystal.occupancies.argmax(axis=1)][atoms.sites]
+    main = crystal.main_numbers[atoms.sites]
     reach = BOND_LENGTH / ATOM_SIZE * (atoms.radii[:, None] + atoms.radii)
     lengths = np.linalg.norm(atoms.places[:, None] - atoms.places, axis=2)
     bonded = np.triu((lengths < reach) & (lengths > 0.1), 1)

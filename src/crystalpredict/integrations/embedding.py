@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,24 +64,13 @@ def _entries(items: Sequence[Any], config: ModelConfig) -> Iterator[Entry]:
     """Yield an entry for each item, named by its number."""
     numbered = ((number, _source(number, item)) for number, item in enumerate(items))
     for is_source, same in groupby(numbered, lambda pair: isinstance(pair[1], str | Inline)):
-        for some in _chunks(same):
+        while some := list(islice(same, ITEMS_READ_TOGETHER)):
             if is_source:
                 yield from _entries_of_sources([source for _, source in some], config)
             else:
                 structures = [item for _, item in some]
                 found = entries_of_structures(structures, config.radius, first=some[0][0], vectors=config.vectors)
                 yield from merge_entries(found, config.radius)
-
-
-def _chunks(pairs: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
-    some: list[tuple[int, Any]] = []
-    for pair in pairs:
-        some.append(pair)
-        if len(some) == ITEMS_READ_TOGETHER:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 def _source(number: int, item: Any) -> Any:

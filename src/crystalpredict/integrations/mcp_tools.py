@@ -76,6 +76,7 @@ class Tools:
     def hull(self, request: records.HullRequest) -> records.HullResult:
         """Return the phase diagram of a system."""
         from crystalpredict.prediction.phase_diagram import diagram_of_rows, elements_of_system
+        from crystalpredict.prediction.rows import name_of
 
         rows: list[Prediction] = []
         if request.system:
@@ -86,7 +87,7 @@ class Tools:
         self._wanted(predictor, ["formation_energy"])
         if request.structures or request.paths:
             rows = self._rows(predictor, self._sources(request.structures, request.paths))
-            rows = [replace(row, path=f"{row.path}#{row.index}" if row.index else row.path, index=0) for row in rows]
+            rows = [replace(row, path=name_of(row.path, row.index), index=0) for row in rows]
         diagram = diagram_of_rows(rows, request.system or None)
         warnings = {row.path: list(row.warnings) for row in rows}
         near = [

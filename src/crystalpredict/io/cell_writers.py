@@ -236,7 +236,7 @@ def extended_xyz(path: str, index: int, crystal: Crystal, info: Mapping[str, Any
         raise StructureError(
             "sites that are shared or partly occupied cannot be written into one file: name a folder for CIFs"
         )
-    numbers = crystal.numbers[np.arange(crystal.n_atoms), crystal.occupancies.argmax(axis=1)]
+    numbers = crystal.main_numbers
     cell = " ".join(f"{value:.8f}" for value in crystal.lattice.ravel())
     source = re.sub(r'[\s"\\]', "_", path.encode("utf-8", "backslashreplace").decode())
     head = f'Lattice="{cell}" Properties=species:S:1:pos:R:3 pbc="T T T" source="{source}" index={index}'

@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from os import PathLike, fspath
 from typing import Any
 
 from crystalpredict.crystals.crystal import Crystal, Neighbors
@@ -28,6 +29,7 @@ from crystalpredict.io.entries import (
     begin,
     entries_of,
     entries_of_plain,
+    entries_of_structures,
     start_of,
     with_plain,
 )
@@ -343,3 +345,26 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         sys.unraisablehook = hook
+
+
+def read_structures(structures: Any, radius: float, *, merge: bool, vectors: bool = False) -> Iterator[Entry]:
+    """Yield the entries of structures given from Python, in order.
+
+    Args:
+        structures: paths of files, pymatgen structures or ASE Atoms, in any mixture, or one of these.
+        radius: of the neighbour lists, Å.
+        merge: whether equivalent atoms are merged.
+        vectors: whether the lists have vectors.
+    """
+    one = isinstance(structures, str | bytes | dict | PathLike) or not isinstance(structures, Iterable)
+    if one or any(hasattr(structures, name) for name in ("sites", "get_cell")):  # ASE's Atoms, which are no list
+        structures = [structures]
+    first = 0
+    for paths, same in groupby(structures, lambda item: isinstance(item, str | PathLike)):
+        while some := list(islice(same, CHUNK_FILES)):
+            if paths:
+                yield from read_chunk([fspath(path) for path in some], radius, merge=merge, vectors=vectors)
+            else:
+                entries = entries_of_structures(some, radius, first=first, vectors=vectors)
+                yield from merge_entries(entries, radius) if merge else entries
+            first += len(some)

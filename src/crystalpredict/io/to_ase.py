@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.errors import StructureError
 
@@ -22,5 +20,5 @@ def atoms_of_crystal(crystal: Crystal) -> Any:
 
     if crystal.occupancies.max(axis=1).min() < MIN_FULL_OCCUPANCY:
         raise StructureError("sites are shared by elements or partly occupied: give an ordered model")
-    numbers = crystal.numbers[np.arange(crystal.n_atoms), crystal.occupancies.argmax(axis=1)]
+    numbers = crystal.main_numbers
     return Atoms(numbers=numbers, positions=crystal.positions, cell=crystal.lattice, pbc=True)

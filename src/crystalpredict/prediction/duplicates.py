@@ -19,6 +19,7 @@ from crystalpredict.io.inputs import expand
 from crystalpredict.io.matching import CrystalMatcher
 from crystalpredict.io.reader import Reader
 from crystalpredict.io.sources import sources_of
+from crystalpredict.prediction.rows import name_of
 
 LOG = logging.getLogger(__name__)
 READ_RADIUS = 3.0  # Å, of the neighbours of crystals that are only read
@@ -81,11 +82,6 @@ class Duplicates:
         LOG.info("%d known crystals", count)
 
 
-def name_of(path: str, index: int) -> str:
-    """Return the path of a structure, with its index if it is not the first of a file."""
-    return f"{path}#{index}" if index else path
-
-
 @dataclass
 class _Kept:
     """A crystal; what is needed to compare it is computed when another one has its formula."""
@@ -134,6 +130,4 @@ def scaled_fingerprint(crystal: Crystal) -> FloatArray:
     """Return the fingerprint of a crystal that is scaled to ATOM_VOLUME for an atom, (1 + len(RADII),)."""
     scale = (ATOM_VOLUME * crystal.n_atoms / crystal.volume) ** (1 / 3)
     edges = find_neighbors(crystal.lattice, crystal.positions, SCALED_RADIUS / scale)
-    main = crystal.occupancies.argmax(axis=1)
-    numbers = crystal.numbers[np.arange(crystal.n_atoms), main][edges.atoms]
-    return fingerprint(numbers, replace(edges, distances=edges.distances * scale), RADII)
+    return fingerprint(crystal.main_numbers[edges.atoms], replace(edges, distances=edges.distances * scale), RADII)

@@ -57,7 +57,7 @@ class ExtraColumns:
         """
         values, texts = self.kept.values(given.cells)
         row = replace(row, extra=values, extra_texts=texts, source=given.source)
-        if self.duplicates and has_values(row):
+        if self.duplicates and row.is_predicted:
             try:
                 first = self.duplicates.first_like(row.path, row.index, row.formula, crystal_of(row))
             except StructureError as error:
@@ -76,11 +76,6 @@ class ExtraColumns:
         """
         fields = {"path": entry.path, "index": entry.index, "formula": entry.formula, "n_atoms": entry.n_atoms}
         return selection.fails({**fields, **self.kept.values(cells)[0]})
-
-
-def has_values(row: Prediction) -> bool:
-    """Whether a structure was computed."""
-    return bool(row.values or row.texts) and not row.error
 
 
 def crystal_of(row: Prediction) -> Crystal:

@@ -13,7 +13,7 @@ from crystalpredict.errors import StructureError
 from crystalpredict.io.cell_writers import CellWriter, cell_writer
 from crystalpredict.io.copies import copier
 from crystalpredict.io.entries import Source
-from crystalpredict.prediction.extra_columns import crystal_of, has_values
+from crystalpredict.prediction.extra_columns import crystal_of
 from crystalpredict.prediction.rows import Prediction, record
 from crystalpredict.properties import Property
 
@@ -43,7 +43,7 @@ class Hits:
 
     def add(self, row: Prediction) -> None:
         """Write a row, unless it has no values."""
-        if not has_values(row):
+        if not row.is_predicted:
             return
         try:
             if self.write:

@@ -14,7 +14,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.io.from_pymatgen import composition_of_formula
 from crystalpredict.prediction.known_phases import join_phases, read_phases
 from crystalpredict.prediction.predictions import predict
-from crystalpredict.prediction.rows import Prediction
+from crystalpredict.prediction.rows import Prediction, name_of
 from crystalpredict.prediction.stability import decomposition_of, formula_of
 from crystalpredict.properties import FORMATION_ENERGY
 from crystalpredict.stability.conventions import Convention
@@ -254,7 +254,7 @@ def diagram_of_rows(
 
 def _candidate(row: Prediction) -> Candidate:
     """Return a predicted structure as a phase."""
-    name = f"{row.path}#{row.index}" if row.index else row.path
+    name = name_of(row.path, row.index)
     interval = row.interval(FORMATION_COLUMN) if row.bounds else None
     return Candidate(Phase(composition_of_formula(row.formula), row[FORMATION_COLUMN], name), interval)
 

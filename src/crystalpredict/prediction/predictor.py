@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, groupby, islice
-from os import PathLike, fspath
+from itertools import chain
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
 from crystalpredict.errors import UsageError
-from crystalpredict.io.entries import Entry, entries_of_structures
-from crystalpredict.io.reader import CHUNK_FILES, found_in, merge_entries, read_chunk, windows_of
+from crystalpredict.io.entries import Entry
+from crystalpredict.io.reader import found_in, read_structures, windows_of
 from crystalpredict.nn.bins import arrays_of
 from crystalpredict.nn.devices import (
     CPU_BATCH_ATOMS,
@@ -178,10 +178,10 @@ class Predictor:
 
     def stream_with_features(
         self, entries: Iterable[Entry], busy: Callable[[], int] = no_busy_cores
-    ) -> Iterator[tuple[Prediction, Embedding]]:
-        """Yield the predictions and the features in the order of the entries, which are read once."""
+    ) -> Iterator[tuple[Prediction, FloatArray | None]]:
+        """Yield the predictions with the features (D,), None beside an error, in the order of the entries."""
         for window in self._windows(entries, busy):
-            yield from zip(self.predictions(window), self._embeddings(window, per_atom=False), strict=True)
+            yield from self._predictions_with_features(window)
 
     def _windows(self, entries: Iterable[Entry], busy: Callable[[], int]) -> Iterator[list[Entry]]:
         """Yield the entries by windows, and use `busy` for the computation of each."""
@@ -190,6 +190,10 @@ class Predictor:
 
     def predictions(self, entries: Sequence[Entry]) -> Iterator[Prediction]:
         """Yield the predictions of some entries, computed together."""
+        return (row for row, _ in self._predictions_with_features(entries))
+
+    def _predictions_with_features(self, entries: Sequence[Entry]) -> Iterator[tuple[Prediction, FloatArray | None]]:
+        """Yield the predictions of some entries with their features (D,); None beside an error."""
         crystals, neighbors, changes = self._crystals_of(entries)
         outputs, features, too_large = self._outputs(crystals, neighbors)
         left = log_changes(self.checkpoint, outputs) if self.checkpoint.unrelaxed else changes
@@ -228,8 +232,12 @@ class Predictor:
                     notes += tuple(text for text in (domain_warnings[row], about_volume) if text)
                 else:
                     error = self._failure(edges, row in too_large)
-            yield Prediction(
-                entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds, said, relaxed
+            own = features[row] if entry.neighbors and not error else None
+            yield (
+                Prediction(
+                    entry.path, entry.index, entry.formula, entry.n_atoms, values, notes, error, bounds, said, relaxed
+                ),
+                own,
             )
 
     def _crystals_of(self, entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors], FloatArray]:
@@ -275,8 +283,7 @@ class Predictor:
                 if found is None or not np.isfinite(found).all():
                     found, error = None, self._failure(edges, row in too_large)
                 elif per_atom:
-                    main = entry.crystal.occupancies.argmax(axis=1)
-                    numbers = entry.crystal.numbers[np.arange(len(main)), main]
+                    numbers = entry.crystal.main_numbers
             yield Embedding(entry.path, entry.index, entry.formula, entry.n_atoms, found, numbers, notes, error)
 
     def _failure(self, edges: Neighbors, too_large: bool) -> str:
@@ -336,20 +343,8 @@ class Predictor:
         return needed <= ALWAYS_FREE_BYTES or needed <= free_memory() / 2
 
     def _entries(self, structures: Iterable[str | PathLike[str] | Structure], reduce: bool) -> Iterator[Entry]:
-        one = isinstance(structures, str | bytes | dict | PathLike) or not isinstance(structures, Iterable)
-        if one or any(hasattr(structures, name) for name in ("sites", "get_cell")):  # ASE's Atoms, which are no list
-            structures = [structures]  # type: ignore[list-item]
-        radius, vectors = self.config.radius, self.config.vectors
-        first = 0
-        for paths, same in groupby(structures, lambda item: isinstance(item, str | PathLike)):
-            while some := list(islice(same, CHUNK_FILES)):
-                if paths:
-                    names = [fspath(path) for path in some]  # type: ignore[arg-type]
-                    yield from read_chunk(names, radius, merge=reduce, vectors=vectors)
-                else:
-                    entries = entries_of_structures(some, radius, first=first, vectors=vectors)  # type: ignore[arg-type]
-                    yield from merge_entries(entries, radius) if reduce else entries
-                first += len(some)
+        """Yield the structures given from Python; with `reduce`, equivalent atoms are merged."""
+        return read_structures(structures, self.config.radius, merge=reduce, vectors=self.config.vectors)
 
 
 def _array(found: Any) -> FloatArray:

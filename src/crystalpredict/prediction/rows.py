@@ -119,6 +119,11 @@ class Embedding:
     error: str = ""
 
 
+def name_of(path: str, index: int) -> str:
+    """Return the path of a structure, with its index if it is not the first of a file."""
+    return f"{path}#{index}" if index else path
+
+
 MAX_DECIMALS = 20  # more are written as a power of ten
 
 

@@ -83,31 +83,23 @@ class JsonLinesWriter:
     ) -> None:
         self.stream, self.properties, self.intervals, self.extra = stream, properties, intervals, extra
 
+    def json_of(self, row: Prediction) -> str:
+        return json.dumps(record(row, self.properties, self.intervals, self.extra), ensure_ascii=False)
+
     def write(self, row: Prediction) -> None:
-        self.stream.write(
-            json.dumps(record(row, self.properties, self.intervals, self.extra), ensure_ascii=False) + "\n"
-        )
+        self.stream.write(self.json_of(row) + "\n")
 
     def close(self) -> None:
         pass
 
 
-class JsonWriter:
+class JsonWriter(JsonLinesWriter):
     """A JSON array of objects."""
 
-    def __init__(
-        self,
-        stream: IO[str],
-        properties: Sequence[Property],
-        intervals: bool = False,
-        extra: Mapping[str, str] = NO_EXTRA,
-    ) -> None:
-        self.stream, self.properties, self.intervals, self.extra = stream, properties, intervals, extra
-        self.separator = "[\n"
+    separator = "[\n"
 
     def write(self, row: Prediction) -> None:
-        fields = record(row, self.properties, self.intervals, self.extra)
-        self.stream.write(self.separator + json.dumps(fields, ensure_ascii=False))
+        self.stream.write(self.separator + self.json_of(row))
         self.separator = ",\n"
 
     def close(self) -> None:

@@ -20,10 +20,11 @@ from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Source
 from crystalpredict.prediction.pipeline import Pipeline
 from crystalpredict.prediction.predictor import Predictor
-from crystalpredict.prediction.rows import Embedding, Prediction, cells_of, columns_of
+from crystalpredict.prediction.rows import Prediction, cells_of, columns_of
 from crystalpredict.properties import Property
 from crystalpredict.training.calibrate import outputs_and_features
 
+Pair = tuple[Prediction, FloatArray | None]  # a row, and the features (D,) of its crystal
 LOG = logging.getLogger(__name__)
 CANDIDATES_EACH = 10  # crystals with the best scores, for each that is suggested, but at most half of the pool
 CANDIDATES_SHARE = 0.1  # of the pool, if that is more
@@ -62,7 +63,7 @@ class Suggestion:
 
 def suggest(
     pool: Iterable[Source], pipeline: Pipeline, count: int, by: By = By.uncertain,
-    watch: Callable[[Iterator[tuple[Prediction, Embedding]]], Iterable[tuple[Prediction, Embedding]]] = iter,
+    watch: Callable[[Iterator[Pair]], Iterable[Pair]] = iter,
 ) -> list[Suggestion]:  # fmt: skip
     """Return the crystals of a pool to measure next, the first first.
 
@@ -115,10 +116,10 @@ def suggest(
     ]
 
 
-def _predicted(found: Iterable[tuple[Prediction, Embedding]]) -> tuple[list[Prediction], FloatArray]:
+def _predicted(found: Iterable[Pair]) -> tuple[list[Prediction], FloatArray]:
     """Return the predictions and the features (R, D) of the structures that have both."""
     every = list(found)
-    pairs = [(row, own.features) for row, own in every if not row.error and own.features is not None]
+    pairs = [(row, own) for row, own in every if own is not None]
     if failed := len(every) - len(pairs):
         LOG.info("%s structures could not be predicted: `crystalpredict predict` says why", f"{failed:,}")
     return [row for row, _ in pairs], np.array([features for _, features in pairs], dtype=np.float32)

@@ -264,7 +264,7 @@ def nearest_neighbors(
         neighbours at one distance, the one with the smallest atomic number counts.
     """
     kinds = np.concatenate(
-        [_main_elements(crystal)[edges.atoms] for crystal, edges in zip(crystals, neighbors, strict=True)]
+        [crystal.main_numbers[edges.atoms] - 1 for crystal, edges in zip(crystals, neighbors, strict=True)]
     )
     sizes = np.array([edges.size for edges in neighbors])
     starts = np.cumsum(sizes) - sizes
@@ -281,14 +281,6 @@ def nearest_neighbors(
     elements = kinds[indices[nearest] + starts[owners[atoms]]]
     starts_of_atoms = np.searchsorted(atoms, np.arange(len(kinds)))
     return owners, kinds, np.minimum.reduceat(elements, starts_of_atoms), shortest
-
-
-def _main_elements(crystal: Crystal) -> IntArray:
-    """Return the atomic number - 1 of the element with the largest occupancy on each site (n,)."""
-    if crystal.numbers.shape[1] == 1:
-        return np.asarray(crystal.numbers[:, 0], dtype=np.int64) - 1
-    main = crystal.occupancies.argmax(axis=1)
-    return np.asarray(crystal.numbers[np.arange(crystal.n_atoms), main], dtype=np.int64) - 1
 
 
 def _atomic_volumes(shares: FloatArray, volumes: FloatArray, crystals: FloatArray) -> FloatArray:
