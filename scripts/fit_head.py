@@ -5,21 +5,24 @@ python scripts/fit_head.py models/crystalformer-mp gaps.npz bandgap_hse --base b
 
 The hidden layer of the readout grows by units that only one new output sees; all other outputs stay as they are. With
 --base a head learns what the best linear combination of other outputs leaves of the labels: a gap by HSE is most of
-all a larger gap by PBE, of which there are a hundred times as many labels. With --correct an output gets a correction,
-for crystals that the network was not trained on. The folder needs calibrating afterwards.
+all a larger gap by PBE, of which there are a hundred times as many labels. --bend gives the line another slope beyond a
+value, where labels are too few for a head to find it; hidden units learn the bend from all crystals of the table. With
+--correct an output gets a correction, for crystals that the network was not trained on. The folder needs calibrating
+afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from export import save_changed
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -29,6 +32,7 @@ from crystalpredict.properties import Property, find_property
 from crystalpredict.training.calibrate import outputs_and_features
 
 MAX_BATCH, STEPS_PER_EPOCH = 512, 10
+BEND_UNITS, BEND_EPOCHS = 128, 60
 
 
 def main() -> None:
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=1, help="heads that are averaged")
     parser.add_argument("--correct", action="store_true", help="keep the outputs, and add what is left of the labels")
     parser.add_argument("--base", nargs="+", default=[], metavar="NAME", help="outputs that the new ones begin with")
+    parser.add_argument("--bend", metavar="NAME=VALUE", help="a base more: what an output exceeds a value by")
     parser.add_argument("--epochs", type=int, default=60)
     options = parser.parse_args()
     if both := {*options.base} & {*options.properties}:
@@ -56,7 +61,7 @@ def main() -> None:
     columns = [names.index(prop.name) for prop in wanted]
     scale = checkpoint.mean[columns], checkpoint.deviation[columns]
     labels = (encoded_labels(table, wanted) - scale[0]) / scale[1]  # (C, wanted)
-    rows = np.flatnonzero(np.isfinite(labels).any(axis=1))
+    rows = np.flatnonzero(np.isfinite(labels).any(axis=1)) if options.bend is None else np.arange(len(table))
     config = checkpoint.model.config
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, config.radius, cache, os.cpu_count() or 1, merging=config.merging)
@@ -65,6 +70,11 @@ def main() -> None:
         known, training = np.isfinite(own), table.splits[rows] == TRAIN
         bases = [column] if options.correct else [names.index(name) for name in options.base]
         design = np.column_stack([outputs[:, bases], np.ones(len(rows))])
+        bends = []
+        if options.bend is not None:
+            bends = [bend_of(options.bend, checkpoint, outputs[training], torch.from_numpy(features[training]))]
+            with torch.inference_mode():
+                design = np.column_stack([bends[0](torch.from_numpy(features)).numpy(), design])
         slopes = np.array([1.0, 0.0])
         if not options.correct:
             slopes = np.linalg.lstsq(design[known & training], own[known & training], rcond=None)[0]
@@ -72,16 +82,17 @@ def main() -> None:
         parts = [known & training, known & (table.splits[rows] == VALIDATION)]
         inputs = [torch.from_numpy(features[part]) for part in parts]
         loss = nn.functional.l1_loss if checkpoint.properties[column].has_interval else nn.functional.mse_loss
-        head = mean_of(
-            [
-                fitted(inputs[0], torch.from_numpy(rest[parts[0]]), options.units, options.epochs, loss, seed)
-                for seed in range(options.members)
-            ]
-        )
+        heads = [
+            fitted(inputs[0], torch.from_numpy(rest[parts[0]]), options.units, options.epochs, loss, seed)
+            for seed in range(options.members)
+        ]
+        head = sum_of(heads, [1 / options.members] * options.members)
         with torch.inference_mode():
             before = np.abs(rest[parts[1]]).mean() * checkpoint.deviation[column]
             errors = np.abs(head(inputs[1])[:, 0].numpy() - rest[parts[1]]) * checkpoint.deviation[column]
-        model = with_head(checkpoint.model, head, column, dict(zip(bases, slopes[:-1], strict=True)), slopes[-1])
+        head = sum_of([*bends, head], [*slopes[: len(bends)], 1.0])
+        straight = dict(zip(bases, slopes[len(bends) : -1], strict=True))
+        model = with_head(checkpoint.model, head, column, straight, slopes[-1])
         checkpoint = replace(checkpoint, source=model)
         print(f"{names[column]}: error {errors.mean():.4f}, {before:.4f} without the head, on the trained scale")
     save_changed(checkpoint, options.folder)
@@ -137,18 +148,35 @@ def fitted(
     return head
 
 
-def mean_of(heads: list[nn.Sequential]) -> nn.Sequential:
-    """One head whose output is the mean of others'."""
+def bend_of(text: str, checkpoint: Checkpoint, outputs: NDArray[np.floating], features: Tensor) -> nn.Sequential:
+    """A head that learnt by how much an output exceeds a value, on its trained scale.
+
+    Args:
+        text: NAME=VALUE.
+        checkpoint: whose output it is.
+        outputs: standardised, of any crystals, (R, outputs).
+        features: theirs, (R, D).
+    """
+    name, _, value = text.partition("=")
+    column = [prop.name for prop in checkpoint.properties].index(name)
+    start = (float(value) - checkpoint.mean[column]) / checkpoint.deviation[column]
+    excess = torch.from_numpy(np.maximum(outputs[:, column] - start, 0).astype(np.float32))
+    return fitted(features, excess, BEND_UNITS, BEND_EPOCHS, nn.functional.l1_loss, 0)
+
+
+def sum_of(heads: Sequence[nn.Sequential], shares: Sequence[float]) -> nn.Sequential:
+    """One head whose output is the weighted sum of others'."""
     states = [head.state_dict() for head in heads]
-    first = nn.Linear(*states[0]["0.weight"].shape[::-1])
-    units = len(first.bias) * len(heads)
-    found = nn.Sequential(nn.Linear(first.in_features, units), nn.ReLU(), nn.Linear(units, 1))
+    first = torch.cat([state["0.weight"] for state in states])
+    found = nn.Sequential(nn.Linear(first.shape[1], len(first)), nn.ReLU(), nn.Linear(len(first), 1))
+    last = [state["2.weight"] * share for state, share in zip(states, shares, strict=True)]
+    shifts = [state["2.bias"] * share for state, share in zip(states, shares, strict=True)]
     found.load_state_dict(
         {
-            "0.weight": torch.cat([state["0.weight"] for state in states]),
+            "0.weight": first,
             "0.bias": torch.cat([state["0.bias"] for state in states]),
-            "2.weight": torch.cat([state["2.weight"] for state in states], dim=1) / len(heads),
-            "2.bias": torch.stack([state["2.bias"] for state in states]).mean(dim=0),
+            "2.weight": torch.cat(last, dim=1),
+            "2.bias": torch.stack(shifts).sum(dim=0),
         }
     )
     return found

@@ -9,6 +9,7 @@ from different beginnings have no sensible mean. The folder needs calibrating af
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,9 @@ def main() -> None:
     if own.properties != other.properties or not all(np.array_equal(*pair) for pair in scales):
         parser.error(f"{options.other}: other properties, or another scale, than {options.folder}")
     weights, others = own.model.state_dict(), other.model.state_dict()
-    own.model.load_state_dict(
-        {name: options.share * value + (1 - options.share) * others[name] for name, value in weights.items()}
-    )
-    save_changed(own, options.folder)
+    mixed = {name: options.share * value + (1 - options.share) * others[name] for name, value in weights.items()}
+    own.model.load_state_dict(mixed)
+    save_changed(replace(own, source=own.model), options.folder)  # the file's weights are the source until now
 
 
 if __name__ == "__main__":
