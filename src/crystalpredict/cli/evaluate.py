@@ -86,7 +86,13 @@ def evaluate(
     structure_column: StructureColumn = None,
     format: Annotated[
         ReportFormat,
-        typer.Option("--format", "-f", rich_help_panel=OUTPUT, help="auto: a table on a terminal, CSV in a pipe."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            rich_help_panel=OUTPUT,
+            help="table, csv or json; auto: a table on a terminal, CSV in a pipe.",
+        ),
     ] = ReportFormat.auto,
     predictions: Annotated[
         Path | None,

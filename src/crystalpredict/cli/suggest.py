@@ -25,6 +25,7 @@ from crystalpredict.cli.options import (
     Quiet,
     StructureColumn,
     TimeoutPerFile,
+    between,
     output_option,
 )
 from crystalpredict.cli.progress import with_progress
@@ -57,13 +58,15 @@ def suggest(
         ),
     ],
     count: Annotated[
-        int, typer.Option("--count", "-n", min=1, max=10_000, metavar="N", help="Number of suggestions.")
+        int,
+        typer.Option("--count", "-n", callback=between(1, 10_000), metavar="N", help="Number of suggestions."),
     ] = 10,
     by: Annotated[
         ByName,
         typer.Option(
+            metavar="HOW",
             help="uncertain: the widest 90 % interval; high, low: what may be highest or lowest; distance: farthest "
-            "from the training crystals and from each other."
+            "from the training crystals and from each other.",
         ),
     ] = ByName.uncertain,
     output: Annotated[Path | None, output_option("Write to this CSV file instead of stdout.")] = None,
