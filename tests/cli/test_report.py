@@ -87,6 +87,8 @@ def test_a_resumed_run_has_a_page_of_all_its_rows(program: Program, here: Path) 
         (("report", "no.csv", "-o", "a.html"), "no.csv: no such file"),
         (("report", "NaCl.cif", "-o", "a.html"), "no result of crystalpredict predict"),
         (("report", "table.csv", "-o", "a.html"), "it has no column 'path'"),
+        (("report", "empty.csv", "-o", "a.html"), "empty.csv: empty: no result of crystalpredict predict"),
+        (("report", "empty.json", "-o", "a.html"), "empty.json: empty: no result"),
         (("report", "rows.csv", "-o", "a.csv"), "name a file that ends in .html"),
         (("report", "rows.csv", "-o", "nowhere/a.html"), "there is no directory"),
         (("report", "rows.csv", "-o", "old.html"), "exists already"),
@@ -100,6 +102,8 @@ def test_a_resumed_run_has_a_page_of_all_its_rows(program: Program, here: Path) 
 def test_bad_input_has_one_line(arguments: tuple[str, ...], words: str, program: Program, here: Path) -> None:
     Path("rows.csv").write_text("path,index,formula,n_atoms,bandgap_eV,warnings,error\na.cif,0,NaCl,8,5.0,,\n")
     Path("table.csv").write_text("id,cif\n1,x\n")
+    for name in ("empty.csv", "empty.json"):
+        Path(name).write_text("\n" * (name == "empty.csv"))
     Path("old.html").write_text("old")
     outcome = program(*arguments)
     assert outcome.code == 2
