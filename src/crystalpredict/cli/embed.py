@@ -91,7 +91,9 @@ def embed(
         from crystalpredict.io.sources import sources_of
         from crystalpredict.prediction.resume import Cursor
 
-        cursor = Cursor(sources_of(names, structure_column, frames=frames, calculations=calculations))
+        cursor = Cursor(
+            sources_of(names, structure_column, frames=frames, calculations=calculations, seconds=timeout_per_file)
+        )
         limits = limits_of(timeout_per_file, memory_per_process)
         pipeline = Pipeline(
             folder, (), device, at_once, jobs, merge=not per_atom, limits=limits, on_load=collect_garbage_again

@@ -243,7 +243,9 @@ def predict(
         extra = screen.extra_columns(inputs, columns, structure_column, null=null)
         selection, ending = Selection.of(where, sort, top, columns, extra.kinds, screen.elements), Ending()
         cursor = Cursor(
-            sources_and_rows(names, structure_column, share.takes if share else lambda name: True, **found),
+            sources_and_rows(
+                names, structure_column, share.takes if share else lambda name: True, seconds=timeout_per_file, **found
+            ),
             partial(extra.skips, selection) if selection.filters else None, keep_sources=extra.keep_sources,
         )  # fmt: skip
         if grows and output is not None:
