@@ -64,6 +64,15 @@ def test_predict_writes_the_page_too(output: str | None, program: Program, here:
     assert data["errors"]["texts"]
 
 
+def test_kept_columns_are_on_the_page(program: Program, here: Path) -> None:
+    Path("table.csv").write_text("path,price\nNaCl.cif,1.5\nMgO.cif,2.5\n")
+    for output in ([], ["-o", "rows.csv"]):
+        assert program("predict", "table.csv", *FAST, *output, "--report", "screen.html").code == 0
+        data = data_of(Path("screen.html").read_text(encoding="utf-8"))
+        assert (data["numbers"][-1]["name"], data["numbers"][-1]["values"]) == ("price", [1.5, 2.5])
+        Path("screen.html").unlink()
+
+
 def test_a_sorted_selection_is_shown_in_its_order(program: Program, here: Path) -> None:
     program("predict", ".", *FAST, "--sort", "-formula", "--where", "n_atoms > 1", "-o", "r.csv", "--report", "s.html")
     text = Path("s.html").read_text(encoding="utf-8")

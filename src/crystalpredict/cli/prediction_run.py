@@ -138,7 +138,7 @@ class Run:
             return
         from crystalpredict.prediction.predictions import Predictions
 
-        rows = Predictions(self.kept or (), self.properties, intervals=self.intervals)
+        rows = Predictions(self.kept or (), self.properties, intervals=self.intervals, kept=self.extra.kinds)
         write_page(rows if self.output is None or self.kept is not None else self.output, page,
                    "" if sort else None, quiet=self.quiet)  # fmt: skip
 

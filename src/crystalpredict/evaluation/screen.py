@@ -241,7 +241,7 @@ def screen_of(rows: Predictions, name: str = "predictions") -> Screen:
     """
     from crystalpredict.prediction.rows import record
 
-    records = [record(row, rows.properties, rows.intervals) for row in rows]
+    records = [record(row, rows.properties, rows.intervals, rows.kept) for row in rows]
     columns = {name: [each[name] for each in records] for name in (records[0] if records else ())}
     return _screen(name, (), None, columns, len(records))
 
