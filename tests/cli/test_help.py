@@ -40,6 +40,12 @@ def test_words_are_whole(program, monkeypatch, name) -> None:
     assert not {word for word in broken if word.strip("─╭╮╰╯")}
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_lines_end_where_the_terminal_ends(name) -> None:
+    """A paragraph of several lines would keep their ends."""
+    assert not [part for part in (COMMANDS[name].help or "").split("\n\n") if "\n" in part.strip()]
+
+
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not hasattr(command, "commands")])
 def test_panels_are_short(name) -> None:
     panels = Counter(getattr(param, "rich_help_panel", None) for param in COMMANDS[name].params)

@@ -71,8 +71,7 @@ def embed(
 
     Example: crystalpredict embed *.cif -o features.npz
 
-    Exit code 0: all computed; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
-    130: interrupted.
+    Exit code 0: all computed; 1: damaged model, no room; 2: wrong usage; 3: some failed; 4: all; 130: interrupted.
     """  # fmt: skip
     kind = next((kind for kind in SUFFIXES if output.name.lower().endswith(kind)), None)
     if kind is None:

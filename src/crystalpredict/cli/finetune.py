@@ -251,8 +251,11 @@ def finetune(
 
     Example: crystalpredict finetune mine.csv --target my_property --unit eV
 
-    DIR becomes a checkpoint folder for `predict --model DIR`. Several GPUs: torchrun --nproc-per-node N -m
-    crystalpredict finetune ... Exit code 0: done; 1: damaged model, no room; 2: wrong usage or table; 130: interrupted.
+    DIR becomes a checkpoint folder for `predict --model DIR`.
+
+    Several GPUs: torchrun --nproc-per-node N -m crystalpredict finetune ...
+
+    Exit code 0: done; 1: damaged model, no room; 2: wrong usage or table; 130: interrupted.
     """  # fmt: skip
     if (data is None) == (resume is None):
         raise UsageError("name either a table of labelled crystals or a run to continue (--resume DIR)")

@@ -198,8 +198,7 @@ def predict(
 
     Example: crystalpredict predict *.cif --target bandgap -o gaps.csv
 
-    Exit code 0: all predicted; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
-    130: interrupted.
+    Exit code 0: all predicted; 1: damaged model, no room; 2: wrong usage; 3: some failed; 4: all; 130: interrupted.
     """  # fmt: skip
     if output is not None:
         refuse_unwritable(output, inputs or ())

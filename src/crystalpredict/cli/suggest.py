@@ -85,6 +85,7 @@ def suggest(
     Example: crystalpredict suggest candidates/ --target bandgap -n 20 -o next.csv
 
     Suggestions are unlike each other and, for a fine-tuned model, unlike the crystals of its run.
+
     Exit code 0: done; 1: damaged model, no room; 2: wrong usage, or no structure that can be predicted.
     """  # fmt: skip
     if output:
