@@ -16,6 +16,7 @@ import pytest
 
 from crystalpredict.io import reader as reading
 from crystalpredict.io.entries import Inline, Parsed
+from crystalpredict.io.time_limit import TimeLimitExceeded
 from crystalpredict.prediction import predictor as predict
 from crystalpredict.prediction.cache import FILE
 from crystalpredict.prediction.predictor import Predictor
@@ -122,9 +123,7 @@ def test_what_may_go_well_another_time_is_not_kept(program, inputs, tmp_path, mo
 
         return read
 
-    for error, stage in product(
-        (MemoryError(), ZeroDivisionError("x"), reading._TimeLimitExceeded()), ("begin", "entries_of")
-    ):
+    for error, stage in product((MemoryError(), ZeroDivisionError("x"), TimeLimitExceeded()), ("begin", "entries_of")):
         with monkeypatch.context() as patch:
             patch.setattr(reading, "entries_of_plain", fails(ZeroDivisionError("y")))
             patch.setattr(reading, stage, fails(error))

@@ -77,6 +77,17 @@ def test_a_trajectory_of_many_frames_is_read_by_workers(program, tmp_path) -> No
     assert [row["index"] for row in outcome.rows] == [str(number) for number in range(100)]
 
 
+def test_the_frames_of_a_file_have_its_time_limit(program, tmp_path) -> None:
+    steps = "".join(f"Direct configuration= {step}\n0 0 0\n.5 .5 .5\n" for step in range(1, 100_001))
+    (tmp_path / "XDATCAR").write_text(f"CsCl\n1.0\n4.1 0 0\n0 4.1 0\n0 0 4.1\nCs Cl\n1 1\n{steps}")
+    limited = (tmp_path / "XDATCAR", "--frames", "all", "--timeout-per-file", "0.001")
+    outcome = program("predict", *limited)
+    assert outcome.code == 4
+    (row,) = outcome.rows
+    assert row["error"] == "not read within 0.001 s: raise --timeout-per-file, or check the file"
+    assert program("embed", *limited, "-o", tmp_path / "f.npz").code == 4
+
+
 def test_dictionaries_of_atoms_in_python(tmp_path) -> None:
     import pandas
 

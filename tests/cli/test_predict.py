@@ -403,9 +403,9 @@ def test_an_unknown_model_is_refused_with_a_suggestion(program, tmp_path, cscl) 
     foreseen(program("predict", cscl, "-m", cscl), "cscl.vasp")
 
 
-def test_a_folder_that_is_no_checkpoint_is_one_line_and_exit_code_1(program, tmp_path, cscl) -> None:
+def test_a_folder_that_is_no_checkpoint_is_one_line_and_exit_code_2(program, tmp_path, cscl) -> None:
     outcome = program("predict", cscl, "-m", tmp_path)
-    assert (outcome.code, outcome.stdout) == (1, "")
+    assert (outcome.code, outcome.stdout) == (2, "")
     (line,) = outcome.stderr.splitlines()
     assert "config.json" in line
 

@@ -64,6 +64,15 @@ def test_predict_writes_the_page_too(output: str | None, program: Program, here:
     assert data["errors"]["texts"]
 
 
+def test_kept_columns_are_on_the_page(program: Program, here: Path) -> None:
+    Path("table.csv").write_text("path,price\nNaCl.cif,1.5\nMgO.cif,2.5\n")
+    for output in ([], ["-o", "rows.csv"]):
+        assert program("predict", "table.csv", *FAST, *output, "--report", "screen.html").code == 0
+        data = data_of(Path("screen.html").read_text(encoding="utf-8"))
+        assert (data["numbers"][-1]["name"], data["numbers"][-1]["values"]) == ("price", [1.5, 2.5])
+        Path("screen.html").unlink()
+
+
 def test_a_sorted_selection_is_shown_in_its_order(program: Program, here: Path) -> None:
     program("predict", ".", *FAST, "--sort", "-formula", "--where", "n_atoms > 1", "-o", "r.csv", "--report", "s.html")
     text = Path("s.html").read_text(encoding="utf-8")
@@ -87,6 +96,8 @@ def test_a_resumed_run_has_a_page_of_all_its_rows(program: Program, here: Path) 
         (("report", "no.csv", "-o", "a.html"), "no.csv: no such file"),
         (("report", "NaCl.cif", "-o", "a.html"), "no result of crystalpredict predict"),
         (("report", "table.csv", "-o", "a.html"), "it has no column 'path'"),
+        (("report", "empty.csv", "-o", "a.html"), "empty.csv: empty: no result of crystalpredict predict"),
+        (("report", "empty.json", "-o", "a.html"), "empty.json: empty: no result"),
         (("report", "rows.csv", "-o", "a.csv"), "name a file that ends in .html"),
         (("report", "rows.csv", "-o", "nowhere/a.html"), "there is no directory"),
         (("report", "rows.csv", "-o", "old.html"), "exists already"),
@@ -100,6 +111,8 @@ def test_a_resumed_run_has_a_page_of_all_its_rows(program: Program, here: Path) 
 def test_bad_input_has_one_line(arguments: tuple[str, ...], words: str, program: Program, here: Path) -> None:
     Path("rows.csv").write_text("path,index,formula,n_atoms,bandgap_eV,warnings,error\na.cif,0,NaCl,8,5.0,,\n")
     Path("table.csv").write_text("id,cif\n1,x\n")
+    for name in ("empty.csv", "empty.json"):
+        Path(name).write_text("\n" * (name == "empty.csv"))
     Path("old.html").write_text("old")
     outcome = program(*arguments)
     assert outcome.code == 2

@@ -84,6 +84,21 @@ def test_nothing_is_fetched_and_nothing_goes_wrong(browser: Browser, page: Path)
     assert browser.value("document.querySelectorAll('.chart').length") == 2
 
 
+FAILED = Prediction("gone.cif", 0, "", None, error="no such file: check the path")
+
+
+@pytest.mark.parametrize("rows", [[], [FAILED] * 2, [good("a.cif", "NaCl", 5.0, 0.01)]], ids=["none", "failed", "one"])
+def test_a_page_of_few_rows_has_no_empty_chart(chromium: Browser, tmp_path: Path, rows: list[Prediction]) -> None:
+    chromium.trouble.clear()
+    screen_report(Predictions(rows, PROPERTIES, intervals=True), tmp_path / "few.html")
+    chromium.open((tmp_path / "few.html").as_uri(), READY if rows else "document.readyState === 'complete'")
+    assert chromium.value("document.querySelectorAll('.chart').length") == 0
+    assert chromium.value("byId('map-section').hidden")
+    assert chromium.value("byId('rows').tBodies[0].rows.length") == len(rows)
+    assert chromium.value("byId('table-section').hidden") == (not rows)
+    assert chromium.trouble == []
+
+
 def test_texts_of_the_table_are_texts(browser: Browser) -> None:
     shown = HOSTILE.replace("\u202e", "\\u202e").replace("\x1b", "\\x1b")
     assert cells(browser, 6)[1] == shown

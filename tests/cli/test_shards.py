@@ -250,6 +250,35 @@ def test_shards_of_other_runs_are_not_mixed(program, two, tmp_path) -> None:
     refused(program("merge", first, another("2/2", tmp_path / "in")), "the inputs changed")
 
 
+def test_shards_that_keep_other_columns_are_refused_in_words_of_the_options(program, tmp_path) -> None:
+    """Each difference is said as a user would undo it, not by the name that a journal has for it."""
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,price,note\n{EXAMPLES / 'NaCl.cif'},1.5,x\n{EXAMPLES / 'MgO.cif'},2.5,y\n")
+
+    def shard(number: int, *options: str | Path) -> Path:
+        path = tmp_path / f"{number}.csv"
+        assert (
+            program("predict", "-q", "-j1", table, "--shard", f"{number}/2", "-o", path, "--force", *options).code == 0
+        )
+        return path
+
+    one, begin = shard(1), f"{tmp_path / '1.csv'} and {tmp_path / '2.csv'}: not of the same run: "
+    columns = "columns that --keep takes from tables differ: "
+    for options, said in [
+        (("--keep", "note"), f"{columns}only 1.csv has price"),
+        (("--keep", "none"), f"{columns}only 1.csv has price, note"),
+        (("--keep", "note,price"), f"{columns}they are in another order"),
+        (("--write-structures", tmp_path / "hits"), "only 2.csv has --write-structures"),
+        (("--elements", "Mg"), "they ask for other elements by --elements, --exclude-elements or --chemsys"),
+        (("--no-reference",), "they have other known phases by --entries or --no-reference"),
+    ]:
+        outcome = program("merge", one, shard(2, *options))
+        assert (outcome.code, outcome.stderr) == (2, f"crystalpredict: error: {begin}{said}\n")
+    table.write_text(table.read_text().replace("1.5", "cheap"))
+    outcome = program("merge", one, shard(2))
+    assert outcome.stderr == f"crystalpredict: error: {begin}{columns}price has the kind number or text\n"
+
+
 # What is damaged, or made to do harm
 
 

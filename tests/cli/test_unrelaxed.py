@@ -90,7 +90,7 @@ def test_equal_names_and_shared_sites(program, stretched: Path, tmp_path: Path) 
     assert len(list((tmp_path / "out").rglob("NaCl.cif"))) == 2
     assert mixed.composition.get_atomic_fraction("K") == pytest.approx(0.25)
     outcome = program("predict", *given, "--unrelaxed", "--write-relaxed", tmp_path / "out.xyz")
-    assert len(outcome.rows) == 2
+    assert (outcome.code, len(outcome.rows)) == (3, 2)
     assert "no relaxed cell: sites that are shared or partly occupied" in outcome.stderr
     assert (tmp_path / "out.xyz").read_text().count("Lattice=") == 1
 
@@ -110,6 +110,7 @@ def test_names_of_cells_depend_on_the_source_alone(program, stretched: Path, tmp
     assert len(list((tmp_path / "twice").rglob("*.cif"))) == len(twice.rows) == 3
     monkeypatch.chdir(stretched)
     own = program("predict", "MgO.cif", "--unrelaxed", "--write-relaxed", ".", "--force")
+    assert own.code == 3
     assert "MgO.cif: no relaxed cell: its own CIF would be replaced" in own.stderr
 
 
@@ -146,16 +147,16 @@ def handlers() -> Iterator[None]:
 @pytest.mark.parametrize("target", ["relaxed", "relaxed.extxyz"])
 def test_what_an_interrupted_run_says_of_its_cells(program, stretched: Path, tmp_path, monkeypatch, target) -> None:
     """The signal comes while the cell of the second of three rows is written."""
-    write, count = prediction_run.write_cell, 0
+    write, count = prediction_run.is_cell_written, 0
 
-    def interrupted(*arguments) -> None:
+    def interrupted(*arguments) -> bool:
         nonlocal count
         count += 1
         if count == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        write(*arguments)
+        return write(*arguments)
 
-    monkeypatch.setattr(prediction_run, "write_cell", interrupted)
+    monkeypatch.setattr(prediction_run, "is_cell_written", interrupted)
     output, cells = tmp_path / "out.csv", tmp_path / target
     given = ("predict", stretched, "--unrelaxed", "--write-relaxed", cells, "-o", output)
     outcome = program(*given)

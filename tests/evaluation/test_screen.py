@@ -275,6 +275,33 @@ def test_a_file_without_rows_has_a_page_and_other_files_have_one_line(tmp_path: 
         assert str(path) in str(found.value)
 
 
+FEW: dict[str, tuple[list[Prediction], str, list[str]]] = {
+    "no rows": ([], "There are no rows: no structure was given, or none matched", []),
+    "failures": ([ROWS[2]] * 3, "None of the 3 structures could be predicted", ["Failures", "Filters", "All rows"]),
+    "a failure": ([ROWS[2]], "The structure could not be predicted", ["Failures", "Filters", "All rows"]),
+    "a row": ([ROWS[0]], "Fewer than two rows have values, so that there are no charts", ["Best rows", "Elements"]),
+    "a row and a failure": (
+        [ROWS[0], ROWS[2]],
+        "Fewer than two rows have values",
+        ["Best rows", "Elements", "Failures"],
+    ),
+    "two rows": (ROWS[:2], "Distributions", ["Charts", "Elements"]),
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_page_of_few_rows_has_a_sentence_instead_of_charts(name: str) -> None:
+    rows, said, links = FEW[name]
+    text = render_screen(screen_of(Predictions(rows, PROPERTIES, intervals=True)))
+    shown = Page(text).text
+    assert said in shown
+    for link in links:
+        assert f">{link}</a>" in text
+    drawn = name == "two rows"
+    assert ("Distributions" in shown, ">Charts</a>" in text, 'id="charts"' in text) == (drawn, drawn, drawn)
+    assert ('class="periodic"' in text) == any(row.formula for row in rows)
+
+
 def test_a_row_with_too_many_fields_is_a_failure(tmp_path: Path) -> None:
     source = write(tmp_path / "a.csv", ROWS[:2])
     source.write_text(source.read_text() + "x,1,2\n")

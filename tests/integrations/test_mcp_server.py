@@ -62,6 +62,10 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a table outside": ("evaluate", {"data": "../labels.jsonl"}),
     "missing": ("predict", {"paths": ["nowhere.cif"]}),
     "a pipe": ("predict", {"paths": ["pipe.cif"]}),
+    "an empty folder": ("predict", {"paths": ["empty"]}),
+    "broken paths": ("predict", {"paths": ["NaCl.cif", "nowhere.cif", "broken.cif", "../secret.cif", "NiAl.vasp"]}),
+    "a hull with a missing path": ("hull", {"system": "Na-Cl", "paths": ["nowhere.cif", "NaCl.cif"]}),
+    "a volume of a missing path": ("relax", {"paths": ["nowhere.cif", "NaCl.cif"]}),
     "nothing": ("predict", {}),
     "too many": ("predict", {"paths": ["NaCl.cif"] * 201}),
     "too long": ("predict", {"structures": ["x" * (2**20 + 1)]}),
@@ -84,6 +88,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "inside").mkdir(parents=True)
     for name in ("NaCl.cif", "NiAl.vasp"):
         (root / name).write_bytes((EXAMPLES / name).read_bytes())
+    (root / "empty").mkdir()
+    (root / "broken.cif").write_text("data_x\nno atoms")
     (root / "inside" / "MgO.cif").write_bytes((EXAMPLES / "MgO.cif").read_bytes())
     (outside / "secret.cif").write_text(NACL)
     for name in ("link.cif", "inside/link.cif"):
@@ -212,14 +218,7 @@ def test_scores_and_lists(answers: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("outside", "../secret.cif: outside the folder of this server"),
-        ("outside, absolute", "/etc/passwd: outside the folder of this server"),
-        ("outside, missing", "../nothing/at/all: outside the folder of this server"),
-        ("a link that leaves", "link.cif: outside the folder of this server"),
-        ("a folder that leaves", "folder/secret.cif: outside the folder of this server"),
         ("a table outside", "../labels.jsonl: outside the folder of this server"),
-        ("missing", "nowhere.cif: No such file or directory"),
-        ("a pipe", "pipe.cif: not a regular file"),
         ("nothing", "no structures"),
         ("too many", "arguments: paths is a list of 201"),
         ("too long", "arguments: structures[0] is"),
@@ -237,6 +236,40 @@ def test_errors_are_one_line(answers: dict[str, Any], call: str, said: str) -> N
     assert (answers[call].is_error, said in content.text) == (True, True), content.text
     assert "\n" not in content.text
     assert len(content.text) < 700
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "said"),
+    [
+        ("outside", "../secret.cif", "outside the folder of this server: name a file below it, or give the text"),
+        ("outside, absolute", "/etc/passwd", "outside the folder of this server"),
+        ("outside, missing", "../nothing/at/all", "outside the folder of this server"),
+        ("a link that leaves", "link.cif", "outside the folder of this server"),
+        ("a folder that leaves", "folder/secret.cif", "outside the folder of this server"),
+        ("missing", "nowhere.cif", "No such file or directory: check the path"),
+        ("a pipe", "pipe.cif", "not a regular file"),
+        ("an empty folder", "empty", "no CIF, POSCAR, *.vasp, XYZ or JSON file and no archive in this directory"),
+    ],
+)
+def test_a_wrong_path_is_an_error_of_its_row(answers: dict[str, Any], call: str, name: str, said: str) -> None:
+    assert not answers[call].is_error
+    (row,) = answers[call].structured_content["results"]
+    assert (row["name"], row["values"]) == (name, [])
+    assert row["error"].startswith(said)
+    assert "\n" not in row["error"]
+
+
+def test_the_other_paths_are_answered(answers: dict[str, Any], root: Path) -> None:
+    rows = answers["broken paths"].structured_content["results"]
+    assert [row["name"] for row in rows] == ["NaCl.cif", "nowhere.cif", "broken.cif", "../secret.cif", "NiAl.vasp"]
+    assert [row["error"] is None for row in rows] == [True, False, False, False, True]
+    assert str(root) not in json.dumps(rows)
+    hull = answers["a hull with a missing path"].structured_content
+    assert hull["failed"] == ["nowhere.cif: No such file or directory: check the path"]
+    assert [phase["name"] for phase in hull["phases"] if phase["source"] == "predicted"] == ["NaCl.cif"]
+    missing, salt = answers["a volume of a missing path"].structured_content["results"]
+    assert missing["error"].startswith("No such file")
+    assert salt["volume_A3"] > 0
 
 
 def test_a_cell_that_is_too_large_is_an_error_of_its_row(answers: dict[str, Any]) -> None:

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ase
+import ase.io
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -507,6 +509,23 @@ def test_shared_sites_of_json_are_added_and_words_are_no_truth() -> None:
     text = {"lattice_mat": lattice["matrix"], "elements": ["Fe"], "coords": [[0.5, 0, 0]], "cartesian": "False"}
     (entry,) = read_entries(Inline("x.json", json.dumps(text)), 6.0)
     assert "must be true or false" in entry.error
+
+
+@pytest.mark.parametrize("name", ["occupancy", "Occupancy", "occupancies", "occ", "site_occupancy"])
+def test_a_frame_with_a_column_of_occupancies_is_read_if_all_are_one(name: str, tmp_path) -> None:
+    """ASE writes the arrays of atoms as columns; the column may stand before the others, too."""
+    atoms = ase.Atoms("CsCl", [[0, 0, 0], [2, 2, 2]], cell=[4, 4, 4], pbc=True)
+    plain = f'2\nLattice="4 0 0 0 4 0 0 0 4" Properties={name}:R:1:species:S:1:pos:R:3\n{{}} Cs 0 0 0\n1 Cl 2 2 2\n'
+    for share in (1.0, 0.5, 0.0, float("nan")):
+        atoms.set_array(name, np.array([1.0, share]))
+        ase.io.write(tmp_path / "a.extxyz", atoms)
+        (entry,) = read_entries(str(tmp_path / "a.extxyz"), 6.0)
+        (other,) = read_entries(Inline("x.xyz", plain.format(share)), 6.0)
+        if share == 1:
+            assert (entry.error, other.error, entry.formula, other.formula) == ("", "", "CsCl", "CsCl")
+            continue
+        assert entry.error.startswith(f"occupancy {share:.8f} in line 4 of the frame: partly occupied sites")
+        assert other.error.startswith(f"occupancy {share} in line 3 of the frame: partly occupied sites")
 
 
 @pytest.mark.parametrize("pbc", ["TTF", "T T F", "F F F", "0 1 1"])

@@ -279,6 +279,33 @@ def test_a_poscar_with_more_coordinates_than_atoms_is_an_error(rows: str) -> Non
         assert read(f"{text}0 0 0\n.5 .5 .5\n\n0 0 0\n0 0 0\n").n_atoms == 2  # velocities
 
 
+@pytest.mark.parametrize("shares", [1.0, 0.5], ids=["ordered", "shared"])
+@pytest.mark.parametrize(
+    ("pbc", "said"),
+    [
+        ([True, True, True], ""),
+        ([1, 1, 1], ""),
+        ([True, True, False], "pbc=(True, True, False): a cell that is periodic in all three directions is needed"),
+        ([0, 1, 1], "a cell that is periodic in all three directions is needed"),
+        ([True, True], "pbc=[True, True]: write true or false for each of the three directions"),
+        ([], "pbc=[]: write true or false"),
+        (["false", "false", "false"], "write true or false"),
+        ([True, True, None], "write true or false"),
+        ("TTT", "pbc=TTT: write true or false"),
+        (True, "pbc=True: write true or false"),
+        (None, "pbc=None: write true or false"),
+    ],
+)
+def test_what_pymatgens_json_says_of_the_directions_counts(pbc: object, said: str, shares: float) -> None:
+    lattice = Lattice.cubic(4.2)
+    item = Structure(lattice, [{"Mg": shares}, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]).as_dict()
+    item["lattice"]["pbc"] = pbc
+    entry = read(json.dumps(item))
+    assert said in entry.error
+    assert bool(entry.error) == bool(said)
+    assert "\n" not in entry.error
+
+
 def test_a_cell_that_is_not_periodic_is_refused_whatever_it_stands_in() -> None:
     slab = Structure(Lattice.cubic(4.2, pbc=(True, True, False)), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     from_python = load_model(device="cpu").predict([slab])[0].error

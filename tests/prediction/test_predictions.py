@@ -71,6 +71,32 @@ def test_patterns_tables_and_the_cache_are_as_for_the_command(tmp_path: Path) ->
     assert [row.values for row in first] == [row.values for row in again]
 
 
+def test_columns_of_tables_are_kept_as_by_the_command(program: Program, tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    texts = [Path(name).read_text() for name in FILES[:2]]
+    columns = {"id": ["x", "y"], "formula": ["a", "b"], "price": ["1.5", ""], "cif": texts}
+    pandas.DataFrame(columns).to_csv(table, index=False)
+    structure = Structure.from_file(FILES[2])
+    given = [structure, table, [FILES[2], str(table)]]
+    rows = crystalpredict.predict(iter(given), targets="bandgap", keep="all")
+    assert rows.kept == ("id", "input_formula", "price")
+    assert [row.extra.get("price") for row in rows] == [None, 1.5, None, None, 1.5, None]
+    frame = rows.to_frame()
+    assert frame["id"].dropna().to_dict() == {1: "x", 2: "y", 4: "x", 5: "y"}
+    assert frame["price"].dropna().tolist() == [1.5, 1.5]
+    kept = crystalpredict.predict(str(table), targets="bandgap", keep="price,id", cache=str(tmp_path / "cache"))
+    again = crystalpredict.predict(str(table), targets="bandgap", keep="price,id", cache=str(tmp_path / "cache"))
+    printed = program("predict", table, "-t", "bandgap", "--keep", "price,id", "-f", "csv").rows
+    assert list(kept.to_frame().columns) == list(printed[0])
+    assert [row.extra for row in kept] == [{"price": 1.5, "id": "x"}, {"price": None, "id": "y"}]
+    assert [row.extra for row in again] == [row.extra for row in kept]
+    assert not crystalpredict.predict(str(table), targets="bandgap").kept
+    with pytest.raises(UsageError, match="no such column: did you mean 'price'"):
+        crystalpredict.predict(str(table), keep="prize")
+    with pytest.raises(UsageError, match="there is no table among the inputs"):
+        crystalpredict.predict(structure, keep="price")
+
+
 def test_what_is_no_input_is_refused_in_one_line(tmp_path: Path) -> None:
     assert crystalpredict.predict([]) == []
     with pytest.raises(UsageError, match="an input of type int"):

@@ -146,9 +146,10 @@ def test_a_journal_that_counts_more_sources_than_there_are_is_refused() -> None:
 @pytest.mark.parametrize(
     ("fact", "words"),
     [
-        ({"extra": {"id": "text"}}, "--keep"),
+        ({"extra": {"id": "text"}}, "--keep takes from tables differ: only this command has id:"),
         ({"elements": [["Na"], [], []]}, "--elements"),
-        ({"copies": True}, "--copy-to"),
+        ({"known phases": "0f"}, "--entries or --no-reference"),
+        ({"copies": True}, "only this command has --copy-to"),
         ({"columns": ["energy"]}, "its columns differs (it was ['gap'], now ['energy'])"),
     ],
 )

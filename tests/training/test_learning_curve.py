@@ -38,6 +38,9 @@ def test_the_errors_of_each_fraction_are_a_table(program: Program, tmp_path: Pat
     }
     assert "8 of 64 training crystals are used" in outcome.stderr
     assert "64 training crystals: bandgap" in outcome.stderr
+    refused = program("predict", "NaCl.cif", "--model", folder)
+    assert (refused.code, "a learning curve, with a model for each" in refused.stderr) == (2, True)
+    assert f"{runs[-1]}\n" in refused.stderr
     for run, point in zip(runs, points, strict=True):
         metrics = json.loads((run / "metrics.json").read_text())["test"]["bandgap"]["eV"]
         assert float(point["mae"]) == pytest.approx(metrics["mae"], rel=1e-4)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalpredict._files import file_sha256
+from crystalpredict.checkpoints.other_folders import refuse_other_folder
 from crystalpredict.errors import CheckpointError, UsageError, hint_of
 
 if TYPE_CHECKING:
@@ -238,7 +239,8 @@ def find_model(name: str | os.PathLike[str] | None = None, *, unrelaxed: bool = 
         unrelaxed: whether the model is to predict from unrelaxed structures what they relax to.
 
     Raises:
-        UsageError: there is no such model, the name is ambiguous, or the model is not one for unrelaxed structures.
+        UsageError: there is no such model, the name is ambiguous, the folder is no checkpoint, or the model is not one
+            for unrelaxed structures.
         CheckpointError: a file of a bundled model is missing or altered.
     """
     if unrelaxed:
@@ -264,6 +266,7 @@ def find_model(name: str | os.PathLike[str] | None = None, *, unrelaxed: bool = 
         _refuse_ambiguous(folder, installed[name])
         return installed[name]
     if name and _is_folder(folder):
+        refuse_other_folder(folder)
         return folder.absolute()
     raise UsageError(f"no model {name!r}, neither by name nor as a folder: {hint_of(name, [*bundled, *installed])}")
 

@@ -71,8 +71,7 @@ def embed(
 
     Example: crystalpredict embed *.cif -o features.npz
 
-    Exit code 0: all computed; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
-    130: interrupted.
+    Exit code 0: all computed; 1: damaged model, no room; 2: wrong usage; 3: some failed; 4: all; 130: interrupted.
     """  # fmt: skip
     kind = next((kind for kind in SUFFIXES if output.name.lower().endswith(kind)), None)
     if kind is None:
@@ -91,7 +90,9 @@ def embed(
         from crystalpredict.io.sources import sources_of
         from crystalpredict.prediction.resume import Cursor
 
-        cursor = Cursor(sources_of(names, structure_column, frames=frames, calculations=calculations))
+        cursor = Cursor(
+            sources_of(names, structure_column, frames=frames, calculations=calculations, seconds=timeout_per_file)
+        )
         limits = limits_of(timeout_per_file, memory_per_process)
         pipeline = Pipeline(
             folder, (), device, at_once, jobs, merge=not per_atom, limits=limits, on_load=collect_garbage_again

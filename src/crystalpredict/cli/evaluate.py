@@ -86,7 +86,13 @@ def evaluate(
     structure_column: StructureColumn = None,
     format: Annotated[
         ReportFormat,
-        typer.Option("--format", "-f", rich_help_panel=OUTPUT, help="auto: a table on a terminal, CSV in a pipe."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            rich_help_panel=OUTPUT,
+            help="table, csv or json; auto: a table on a terminal, CSV in a pipe.",
+        ),
     ] = ReportFormat.auto,
     predictions: Annotated[
         Path | None,
@@ -126,8 +132,7 @@ def evaluate(
 
     Example: crystalpredict evaluate mine.csv --report report.html
 
-    Exit code 0: evaluated; 1: damaged model, no room; 2: wrong usage or table; 4: no row could be predicted;
-    130: interrupted.
+    Exit code 0: evaluated; 1: damaged model, no room; 2: wrong usage or table; 4: all failed; 130: interrupted.
     """  # fmt: skip
     kind_of_rows = refuse_outputs(data, predictions, plots, report, force=force, quiet=quiet)
     if format == ReportFormat.auto:

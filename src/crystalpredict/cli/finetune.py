@@ -27,11 +27,12 @@ from crystalpredict.cli.options import (
     Quiet,
     StructureColumn,
     TimeoutPerFile,
+    between,
     given,
     output_option,
 )
 from crystalpredict.cli.progress import with_progress
-from crystalpredict.cli.startup import limits_of, refuse_numbers
+from crystalpredict.cli.startup import limits_of
 from crystalpredict.cli.tally import EXIT_INTERRUPTED
 from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
@@ -130,23 +131,31 @@ def finetune(
     split_by: Annotated[
         SplitBy,
         typer.Option(
-            rich_help_panel=SPLIT, help="formula: polymorphs stay together; column: split, with train, val and test."
+            metavar="HOW",
+            rich_help_panel=SPLIT,
+            help="formula: polymorphs stay together; random; column: as the column split has it, with train, val and "
+            "test.",
         ),
     ] = SplitBy.formula,
     validation: Annotated[
         float,
         typer.Option(
-            min=0.001, max=0.9, rich_help_panel=SPLIT, help="Fraction in the validation set, which chooses the epoch."
+            callback=between(0.001, 0.9),
+            metavar="X",
+            rich_help_panel=SPLIT,
+            help="Fraction in the validation set, which chooses the epoch.",
         ),
     ] = 0.1,
     test: Annotated[
-        float, typer.Option(min=0.0, max=0.9, rich_help_panel=SPLIT, help="Fraction held out for the final test.")
+        float,
+        typer.Option(
+            callback=between(0, 0.9), metavar="X", rich_help_panel=SPLIT, help="Fraction held out for the final test."
+        ),
     ] = 0.1,
     members: Annotated[
         int,
         typer.Option(
-            min=1,
-            max=100,
+            callback=between(1, 100),
             metavar="N",
             rich_help_panel=MODEL,
             help="Train N networks with different seeds; the model is their mean, which is more accurate.",
@@ -155,13 +164,19 @@ def finetune(
     kfold: Annotated[
         int,
         typer.Option(
-            min=0, metavar="K", rich_help_panel=SPLIT, help="Train K models, each tested on another K-th of the rows."
+            callback=between(0, 1e12),
+            metavar="K",
+            rich_help_panel=SPLIT,
+            help="Train K models, each tested on another K-th of the rows.",
         ),
     ] = 0,
     train_fraction: Annotated[
         float,
         typer.Option(
-            min=0.001, max=1.0, metavar="X", rich_help_panel=SPLIT, help="Use this fraction of the training set only."
+            callback=between(0.001, 1),
+            metavar="X",
+            rich_help_panel=SPLIT,
+            help="Use this fraction of the training set only.",
         ),
     ] = 1.0,
     learning_curve: Annotated[
@@ -173,15 +188,21 @@ def finetune(
         ),
     ] = False,
     epochs: Annotated[
-        int, typer.Option(min=0, metavar="N", rich_help_panel=TRAINING, help="0: chosen from the size of the data.")
+        int,
+        typer.Option(
+            callback=between(0, 1e12),
+            metavar="N",
+            rich_help_panel=TRAINING,
+            help="0: chosen from the size of the data.",
+        ),
     ] = 0,
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, metavar="X", rich_help_panel=TRAINING, help="0: chosen.")
+        float, typer.Option(callback=between(0, 1e12), metavar="X", rich_help_panel=TRAINING, help="0: chosen.")
     ] = 0.0,
     patience: Annotated[
         int,
         typer.Option(
-            min=-1,
+            callback=between(-1, 1e12),
             metavar="N",
             rich_help_panel=TRAINING,
             help="Epochs without a better validation error before it ends; -1: chosen.",
@@ -190,20 +211,23 @@ def finetune(
     batch_atoms: Annotated[
         int,
         typer.Option(
-            min=0,
+            callback=between(0, 1e12),
             metavar="N",
             rich_help_panel=TRAINING,
             help="Atoms of an optimiser step; 0: chosen by the size of the data.",
         ),
     ] = 0,
     loss: Annotated[
-        LossName, typer.Option(rich_help_panel=TRAINING, help="Loss of the standardised labels.")
+        LossName,
+        typer.Option(
+            metavar="NAME", rich_help_panel=TRAINING, help="Loss of the standardised labels: l1, mse, huber or log."
+        ),
     ] = LossName.l1,
     seed: Annotated[
         int,
         typer.Option(
-            min=0,
-            max=2**32 - 1,
+            callback=between(0, 2**32 - 1),
+            metavar="N",
             rich_help_panel=TRAINING,
             help="Seed of the split, of the order of the crystals and of new weights.",
         ),
@@ -227,10 +251,12 @@ def finetune(
 
     Example: crystalpredict finetune mine.csv --target my_property --unit eV
 
-    DIR becomes a checkpoint folder for `predict --model DIR`. Several GPUs: torchrun --nproc-per-node N -m
-    crystalpredict finetune ... Exit code 0: done; 1: damaged model, no room; 2: wrong usage or table; 130: interrupted.
+    DIR becomes a checkpoint folder for `predict --model DIR`.
+
+    Several GPUs: torchrun --nproc-per-node N -m crystalpredict finetune ...
+
+    Exit code 0: done; 1: damaged model, no room; 2: wrong usage or table; 130: interrupted.
     """  # fmt: skip
-    refuse_numbers(ctx.params)
     if (data is None) == (resume is None):
         raise UsageError("name either a table of labelled crystals or a run to continue (--resume DIR)")
     if resume and (others := sorted(given(ctx) - RESUME_OPTIONS)):

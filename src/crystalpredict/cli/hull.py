@@ -24,7 +24,7 @@ from crystalpredict.cli.options import (
     NoReference,
     Quiet,
     Unrelaxed,
-    finite,
+    between,
     named_model,
     output_option,
 )
@@ -59,16 +59,21 @@ def hull(
     within: Annotated[
         float,
         typer.Option(
-            min=0,
-            max=100,
-            callback=finite,
+            callback=between(0, 100),
             metavar="EV",
             rich_help_panel=OUTPUT,
             help="Show phases at most so far above the hull, in eV/atom; structures of your own always.",
         ),
     ] = 0.1,
     format: Annotated[
-        Format, typer.Option("--format", "-f", rich_help_panel=OUTPUT, help="auto: a table, or the suffix of -o.")
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            rich_help_panel=OUTPUT,
+            help="table, csv, json or jsonl; auto: a table, or the suffix of -o.",
+        ),
     ] = Format.auto,
     output: Annotated[Path | None, output_option("Write to this file: .csv, .json, .jsonl.")] = None,
     plot: Annotated[

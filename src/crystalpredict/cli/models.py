@@ -101,9 +101,11 @@ def install(
     Example: crystalpredict models install finetuned-mine --name mine
     """
     from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
+    from crystalpredict.checkpoints.other_folders import refuse_other_folder
 
     if not os.path.isdir(folder):
         raise UsageError(f"{str(folder)[:200]}: no such folder: name one that finetune wrote")
+    refuse_other_folder(folder)
     verify_golden(load_checkpoint(folder), folder)
     name = name or folder.resolve().name
     typer.echo(f"{name}: installed in {install_model(folder, name, replace=replace)}")

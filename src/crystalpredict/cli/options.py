@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,15 +15,20 @@ from crystalpredict.io.file_types import Frames
 from crystalpredict.stability.conventions import Convention
 
 INPUT, OUTPUT, MODEL, COMPUTING = "Input", "Output", "Model", "Computing"  # panels of `--help`
+CHOOSING, HITS, SAME = "Choosing rows", "Files of hits", "Duplicates and orderings"
 STABILITY, RELAXATION = "Stability", "Relaxation by a potential"
 RESUMING, SPLIT, TRAINING = "Resuming and sharing", "Split", "Training"
 
 
-def finite(param: typer.CallbackParam, number: float | None) -> float | None:
-    """Return the value of an option; UsageError for NaN and infinity, which the limits of an option do not exclude."""
-    if number is not None and not isfinite(number):
-        raise UsageError(f"{param.opts[0]} {number}: give a number")
-    return number
+def between(low: float, high: float) -> Callable[[typer.CallbackParam, float | None], float | None]:
+    """Return the callback of an option whose number must be in a range; typer's own shows the range in `--help`."""
+
+    def check(param: typer.CallbackParam, number: float | None) -> float | None:
+        if number is not None and not low <= number <= high:  # NaN neither
+            raise UsageError(f"{param.opts[0]} {str(number)[:60]}: give a number from {low:g} to {high:g}")
+        return number
+
+    return check
 
 
 def output_option(help: str, metavar: str = "FILE") -> Any:
@@ -97,13 +102,12 @@ Unrelaxed = Annotated[
 Orderings = Annotated[
     int,
     typer.Option(
-        min=0,
-        max=100,
+        callback=between(0, 100),
         metavar="N",
         show_default=False,
-        rich_help_panel=INPUT,
-        help="Of disordered crystals, also predict up to N ordered supercells, and write their mean, lowest and "
-        "highest value in columns of their own.",
+        rich_help_panel=SAME,
+        help="Of disordered crystals, also predict up to N ordered supercells, 100 at most, and write their mean, "
+        "lowest and highest value in columns of their own.",
     ),
 ]
 Relax = Annotated[
@@ -119,23 +123,22 @@ Relax = Annotated[
 RelaxForce = Annotated[
     float,
     typer.Option(
-        min=1e-9,
-        max=1e3,
-        callback=finite,
+        callback=between(1e-9, 1e3),
         metavar="EV",
         rich_help_panel=RELAXATION,
         help="Relax until no force on an atom or on the cell exceeds this, in eV/Å.",
     ),
 ]
 RelaxSteps = Annotated[
-    int, typer.Option(min=1, max=10**9, metavar="N", rich_help_panel=RELAXATION, help="Steps for a structure, at most.")
+    int,
+    typer.Option(
+        callback=between(1, 1e9), metavar="N", rich_help_panel=RELAXATION, help="Steps for a structure, at most."
+    ),
 ]
 RelaxSeconds = Annotated[
     float,
     typer.Option(
-        min=0,
-        max=1e9,
-        callback=finite,
+        callback=between(0, 1e9),
         metavar="SECONDS",
         rich_help_panel=RELAXATION,
         help="Time for a structure, at most, in seconds; 0: no limit.",
@@ -144,11 +147,11 @@ RelaxSeconds = Annotated[
 WriteRelaxed = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR|FILE.extxyz",
+        metavar="DIR|FILE",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=HITS,
         help="With --relax or --unrelaxed: write the cells of the rows, relaxed or at their relaxed volumes, into a "
-        "folder as CIFs with the names of their sources, or into one file.",
+        "folder as CIFs with the names of their sources, or into one FILE.extxyz.",
     ),
 ]
 ReportPage = Annotated[
@@ -186,8 +189,10 @@ ConventionName = Annotated[
     Convention,
     typer.Option(
         "--convention",
+        metavar="NAME",
         rich_help_panel=STABILITY,
-        help="Corrections in formation energies and hulls: the Materials Project's of 2018 or 2020, or none.",
+        help="Corrections in formation energies and hulls: mp2018 or mp2020, the Materials Project's of that year, or "
+        "uncorrected.",
     ),
 ]
 NoReference = Annotated[
@@ -199,7 +204,10 @@ NoReference = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        metavar="auto|cpu|cuda", envvar="CRYSTALPREDICT_DEVICE", rich_help_panel=COMPUTING, help="Device to compute on."
+        metavar="DEVICE",
+        envvar="CRYSTALPREDICT_DEVICE",
+        rich_help_panel=COMPUTING,
+        help="Device to compute on: cpu, cuda, cuda:N or auto.",
     ),
 ]
 Jobs = Annotated[
@@ -207,8 +215,7 @@ Jobs = Annotated[
     typer.Option(
         "--jobs",
         "-j",
-        min=0,
-        max=10**4,
+        callback=between(0, 10**4),
         metavar="N",
         envvar="CRYSTALPREDICT_JOBS",
         rich_help_panel=COMPUTING,
@@ -235,9 +242,7 @@ BatchAtoms = Annotated[
 TimeoutPerFile = Annotated[
     float,
     typer.Option(
-        min=0,
-        max=1e6,
-        callback=finite,
+        callback=between(0, 1e6),
         metavar="SECONDS",
         envvar="CRYSTALPREDICT_TIMEOUT_PER_FILE",
         rich_help_panel=COMPUTING,
@@ -247,9 +252,7 @@ TimeoutPerFile = Annotated[
 MemoryPerProcess = Annotated[
     float | None,
     typer.Option(
-        min=0.5,  # with 0.1 a library that readers import asks for memory without end
-        max=1e6,
-        callback=finite,
+        callback=between(0.5, 1e6),  # with 0.1 a library that readers import asks for memory without end
         metavar="GIB",
         show_default=False,
         envvar="CRYSTALPREDICT_MEMORY_PER_PROCESS",
@@ -273,7 +276,7 @@ Where = Annotated[
     typer.Option(
         metavar="CONDITION",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=CHOOSING,
         help="Keep only rows that match, such as 'bandgap_eV > 1 and contains(formula, \"O\")'.",
     ),
 ]
@@ -282,18 +285,17 @@ Sort = Annotated[
     typer.Option(
         metavar="[-]COLUMN",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=CHOOSING,
         help="Sort rows by a column; with a minus sign, largest first.",
     ),
 ]
 Top = Annotated[
     int | None,
     typer.Option(
-        min=1,
-        max=10**12,
+        callback=between(1, 1e12),
         metavar="N",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=CHOOSING,
         help="Keep only the first N rows of --sort.",
     ),
 ]
@@ -302,20 +304,20 @@ Top = Annotated[
 Keep = Annotated[
     str | None,
     typer.Option(
-        metavar="all|none|NAME,...",
+        metavar="NAME,...",
         show_default=False,
         rich_help_panel=OUTPUT,
-        help="Columns of an input table to keep in the rows. Default: all but the structures.",
+        help="Columns of an input table to keep in the rows: names, all or none. Default: all but the structures.",
     ),
 ]
 WriteStructures = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR|FILE.extxyz|FILE.db",
+        metavar="DIR|FILE",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=HITS,
         help="Write the structures of the rows with their predictions: into a folder as CIFs, or into one extended XYZ "
-        "file or ASE database.",
+        "file, FILE.extxyz, or ASE database, FILE.db.",
     ),
 ]
 CopyTo = Annotated[
@@ -323,7 +325,7 @@ CopyTo = Annotated[
     typer.Option(
         metavar="DIR",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=HITS,
         help="Copy the files of the rows into a folder, also members of archives and rows of tables.",
     ),
 ]
@@ -331,7 +333,7 @@ FindDuplicates = Annotated[
     bool,
     typer.Option(
         "--duplicates",
-        rich_help_panel=OUTPUT,
+        rich_help_panel=SAME,
         help="Name in the column duplicate_of the first structure that is the same crystal.",
     ),
 ]
@@ -341,7 +343,7 @@ KnownCrystals = Annotated[
         "--known",
         metavar="INPUT",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=SAME,
         help="Files, tables, archives or directories of known crystals, which duplicate_of names too. Repeatable.",
     ),
 ]
@@ -351,7 +353,7 @@ RequiredElements = Annotated[
         "--elements",
         metavar="Li,O",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=CHOOSING,
         help="Keep only crystals that have all of these elements, perhaps among others.",
     ),
 ]
@@ -361,7 +363,7 @@ ExcludedElements = Annotated[
         "--exclude-elements",
         metavar="Pb,Cd",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=CHOOSING,
         help="Keep only crystals that have none of these elements.",
     ),
 ]
@@ -369,9 +371,9 @@ ChemicalSystems = Annotated[
     str | None,
     typer.Option(
         "--chemsys",
-        metavar="Li-Fe-O,Li-O",
+        metavar="Li-Fe-O,...",
         show_default=False,
-        rich_help_panel=OUTPUT,
+        rich_help_panel=CHOOSING,
         help="Keep only crystals of these systems: with exactly the elements of one of them.",
     ),
 ]

@@ -83,6 +83,10 @@ if TYPE_CHECKING:
 def predict(
     ctx: typer.Context,
     inputs: Inputs,
+    null: Null = False,
+    structure_column: StructureColumn = None,
+    calculations: Calculations = False,
+    frames: FrameChoice = Frames.last,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,50 +106,48 @@ def predict(
     ] = None,
     model: ModelName = None,
     unrelaxed: Unrelaxed = False,
-    orderings: Orderings = 0,
-    relax: Relax = None,
-    relax_force: RelaxForce = 0.05,
-    relax_steps: RelaxSteps = 500,
-    relax_seconds: RelaxSeconds = 0,
-    entries: Entries = None,
-    no_reference: NoReference = False,
-    convention: ConventionName = Convention.mp2018,
-    device: Device = "auto",
+    where: Where = None,
+    sort: Sort = None,
+    top: Top = None,
+    elements: RequiredElements = None,
+    exclude_elements: ExcludedElements = None,
+    chemsys: ChemicalSystems = None,
     format: Annotated[
         Format,
         typer.Option(
             "--format",
             "-f",
+            metavar="FORMAT",
             envvar="CRYSTALPREDICT_FORMAT",
             rich_help_panel=OUTPUT,
-            help="Format of the rows. auto: a table on a terminal, CSV in a pipe, the suffix of -o.",
+            help="Format of the rows: table, csv, json, jsonl or parquet; auto: a table on a terminal, CSV in a pipe, "
+            "the suffix of -o.",
         ),
     ] = Format.auto,
     output: Annotated[
         Path | None,
         output_option("Write to this file: .csv, .json, .jsonl (also .gz), .parquet."),
     ] = None,
-    write_relaxed: WriteRelaxed = None,
     report: ReportPage = None,
-    null: Null = False,
-    structure_column: StructureColumn = None,
-    calculations: Calculations = False,
-    frames: FrameChoice = Frames.last,
+    keep: Keep = None,
+    write_structures: WriteStructures = None,
+    copy_to: CopyTo = None,
+    write_relaxed: WriteRelaxed = None,
+    duplicates: FindDuplicates = False,
+    known: KnownCrystals = None,
+    orderings: Orderings = 0,
+    entries: Entries = None,
+    no_reference: NoReference = False,
+    convention: ConventionName = Convention.mp2018,
+    relax: Relax = None,
+    relax_force: RelaxForce = 0.05,
+    relax_steps: RelaxSteps = 500,
+    relax_seconds: RelaxSeconds = 0,
+    device: Device = "auto",
     jobs: Jobs = 0,
     batch_atoms: BatchAtoms = "auto",
     timeout_per_file: TimeoutPerFile = 300,
     memory_per_process: MemoryPerProcess = None,
-    where: Where = None,
-    sort: Sort = None,
-    top: Top = None,
-    keep: Keep = None,
-    elements: RequiredElements = None,
-    exclude_elements: ExcludedElements = None,
-    chemsys: ChemicalSystems = None,
-    duplicates: FindDuplicates = False,
-    known: KnownCrystals = None,
-    write_structures: WriteStructures = None,
-    copy_to: CopyTo = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", rich_help_panel=RESUMING, help="Continue an interrupted run with the same -o FILE."),
@@ -196,8 +198,7 @@ def predict(
 
     Example: crystalpredict predict *.cif --target bandgap -o gaps.csv
 
-    Exit code 0: all predicted; 1: damaged model, no room; 2: wrong usage; 3: some inputs failed; 4: all;
-    130: interrupted.
+    Exit code 0: all predicted; 1: damaged model, no room; 2: wrong usage; 3: some failed; 4: all; 130: interrupted.
     """  # fmt: skip
     if output is not None:
         refuse_unwritable(output, inputs or ())
@@ -241,7 +242,9 @@ def predict(
         extra = screen.extra_columns(inputs, columns, structure_column, null=null)
         selection, ending = Selection.of(where, sort, top, columns, extra.kinds, screen.elements), Ending()
         cursor = Cursor(
-            sources_and_rows(names, structure_column, share.takes if share else lambda name: True, **found),
+            sources_and_rows(
+                names, structure_column, share.takes if share else lambda name: True, seconds=timeout_per_file, **found
+            ),
             partial(extra.skips, selection) if selection.filters else None, keep_sources=extra.keep_sources,
         )  # fmt: skip
         if grows and output is not None:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from crystalpredict.cli.interrupts import Interrupts
 from crystalpredict.cli.output import path_of_result, writer_of
 from crystalpredict.cli.progress import Forecast
-from crystalpredict.cli.relaxed_cells import in_one_file, write_cell
+from crystalpredict.cli.relaxed_cells import in_one_file, is_cell_written
 from crystalpredict.cli.report import write_page
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, EXIT_SOME_FAILED, Tally
 from crystalpredict.cli.terminal import say
@@ -69,6 +69,7 @@ class Run:
         hits: Writes structures and copies files of the rows, if they are requested.
         kept: Receives the rows that are written; None: they are not kept.
         tally: Counts of the rows.
+        unwritten: Number of relaxed cells that could not be written.
     """
 
     windows: Windows
@@ -91,6 +92,7 @@ class Run:
     hits: Hits | None
     kept: list[Prediction] | None = None
     tally: Tally = field(default_factory=Tally)
+    unwritten: int = 0
 
     def write(self) -> int:
         """Write the rows, print errors, and return the exit code; an interrupted document is completed."""
@@ -108,7 +110,7 @@ class Run:
                 if self.kept is not None:
                     self.kept.append(row)
                 if self.cells:
-                    write_cell(self.cells, row)
+                    self.unwritten += not is_cell_written(self.cells, row)
                 if self.hits:
                     self.hits.add(row)
                 if self.part and self.shard:
@@ -125,7 +127,8 @@ class Run:
             self._report_ending()
         if interrupted:
             return EXIT_INTERRUPTED
-        return self.tally.exit_code or (EXIT_SOME_FAILED if self.hits and self.hits.failed else 0)
+        unwritten = self.unwritten or bool(self.hits and self.hits.failed)
+        return self.tally.exit_code or (EXIT_SOME_FAILED if unwritten else 0)
 
     def end(self, page: Path | None, sort: str | None) -> None:
         """Raise what ended the run early, or write the page about its rows; `sort`: what they are sorted by."""
@@ -135,7 +138,7 @@ class Run:
             return
         from crystalpredict.prediction.predictions import Predictions
 
-        rows = Predictions(self.kept or (), self.properties, intervals=self.intervals)
+        rows = Predictions(self.kept or (), self.properties, intervals=self.intervals, kept=self.extra.kinds)
         write_page(rows if self.output is None or self.kept is not None else self.output, page,
                    "" if sort else None, quiet=self.quiet)  # fmt: skip
 

@@ -70,10 +70,12 @@ def cells_of(target: Path, interrupted: Callable[[], bool]) -> AbstractContextMa
     return cell_writer(target, lambda: path_of_result(target, interrupted=interrupted()))
 
 
-def write_cell(write: CellWriter, row: Prediction) -> None:
-    """Write the relaxed cell of a row; one that cannot be written costs a line on stderr."""
+def is_cell_written(write: CellWriter, row: Prediction) -> bool:
+    """Write the relaxed cell of a row, if it has one; print why it cannot be written, and return False then."""
     try:
         if row.relaxed:
             write(row.path, row.index, row.relaxed)
     except StructureError as error:
         say(f"{row.path}: no relaxed cell: {error}")
+        return False
+    return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crystalpredict._files import refuse_unwritable
-from crystalpredict.cli.options import OUTPUT, Force, Quiet, output_option
+from crystalpredict.cli.options import OUTPUT, Force, Quiet, between, output_option
 from crystalpredict.cli.terminal import say
 from crystalpredict.errors import UsageError
 
@@ -42,7 +42,12 @@ def report(
     ] = None,
     cells: Annotated[
         int,
-        typer.Option(min=0, max=200, metavar="N", rich_help_panel=OUTPUT, help="Best rows whose unit cells are drawn."),
+        typer.Option(
+            callback=between(0, 200),
+            metavar="N",
+            rich_help_panel=OUTPUT,
+            help="Best rows whose unit cells are drawn, 200 at most.",
+        ),
     ] = 12,
     title: Annotated[
         str | None, typer.Option(metavar="TEXT", show_default=False, rich_help_panel=OUTPUT, help="Title of the page.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,6 @@ from crystalpredict.errors import UsageError
 
 if TYPE_CHECKING:
     from crystalpredict.io.worker_pool import Limits
-
-MAX_OPTION_VALUE = 1e12  # of any number
 
 
 @contextmanager
@@ -46,10 +44,3 @@ def limits_of(timeout_per_file: float, memory_per_process: float | None) -> Limi
     from crystalpredict.io.worker_pool import Limits
 
     return Limits(timeout_per_file or None, int(memory_per_process * 2**30) if memory_per_process else None)
-
-
-def refuse_numbers(params: Mapping[str, object]) -> None:
-    """Raise UsageError for an option whose number is not below MAX_OPTION_VALUE."""
-    for name, value in params.items():
-        if isinstance(value, int | float) and not abs(value) <= MAX_OPTION_VALUE:
-            raise UsageError(f"--{name.replace('_', '-')}: give a number below {MAX_OPTION_VALUE:.0e}")

@@ -25,6 +25,7 @@ from crystalpredict.cli.options import (
     Quiet,
     StructureColumn,
     TimeoutPerFile,
+    between,
     output_option,
 )
 from crystalpredict.cli.progress import with_progress
@@ -57,13 +58,15 @@ def suggest(
         ),
     ],
     count: Annotated[
-        int, typer.Option("--count", "-n", min=1, max=10_000, metavar="N", help="Number of suggestions.")
+        int,
+        typer.Option("--count", "-n", callback=between(1, 10_000), metavar="N", help="Number of suggestions."),
     ] = 10,
     by: Annotated[
         ByName,
         typer.Option(
+            metavar="HOW",
             help="uncertain: the widest 90 % interval; high, low: what may be highest or lowest; distance: farthest "
-            "from the training crystals and from each other."
+            "from the training crystals and from each other.",
         ),
     ] = ByName.uncertain,
     output: Annotated[Path | None, output_option("Write to this CSV file instead of stdout.")] = None,
@@ -82,6 +85,7 @@ def suggest(
     Example: crystalpredict suggest candidates/ --target bandgap -n 20 -o next.csv
 
     Suggestions are unlike each other and, for a fine-tuned model, unlike the crystals of its run.
+
     Exit code 0: done; 1: damaged model, no room; 2: wrong usage, or no structure that can be predicted.
     """  # fmt: skip
     if output:

@@ -130,6 +130,11 @@ class Screen:
         """Number of rows with a warning."""
         return sum(map(bool, self.warnings))
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether a column has two numbers, which a chart needs."""
+        return any(np.isfinite(column.values).sum() > 1 for column in self.numbers)
+
     def failures_by_reason(self) -> list[Kind]:
         """Return the failures by reason, the most frequent first."""
         return _by_kind(((text,) if text else () for text in self.errors), reason_of)
@@ -201,6 +206,7 @@ def read_screen(path: Path) -> Screen:
     Raises:
         DataError: The file cannot be read, or is no result of `predict`.
     """
+    from crystalpredict.io.file_types import is_json_lines
     from crystalpredict.io.table_formats import read_table
     from crystalpredict.io.text import CANNOT_UNPACK, head_of, refuse_pipe
 
@@ -212,6 +218,8 @@ def read_screen(path: Path) -> Screen:
         empty = path.is_file() and not head_of(path).strip()  # JSON lines without rows
     except CANNOT_UNPACK:
         empty = False  # reading it gives the error
+    if empty and not is_json_lines(path.name):
+        raise DataError(f"{path}: empty: no result of crystalpredict predict, which has a header at least")
     if not empty:
         table = read_table(path, lambda name: True)
         columns, rows, broken = table.columns, table.rows, table.broken
@@ -233,7 +241,7 @@ def screen_of(rows: Predictions, name: str = "predictions") -> Screen:
     """
     from crystalpredict.prediction.rows import record
 
-    records = [record(row, rows.properties, rows.intervals) for row in rows]
+    records = [record(row, rows.properties, rows.intervals, rows.kept) for row in rows]
     columns = {name: [each[name] for each in records] for name in (records[0] if records else ())}
     return _screen(name, (), None, columns, len(records))
 

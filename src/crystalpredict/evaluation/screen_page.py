@@ -103,7 +103,7 @@ def render_screen(
         style=Markup(style), script=Markup(script), policy=_policy(style, script),
         data=_payload(screen, shown, hits, base), shown=len(shown), screen=screen, tiles=_tiles(screen),
         ranking=ranking, hits=[_hit(screen, hit, ranking) for hit in hits],
-        missing=_missing(hits), elements=_elements(screen),
+        missing=_missing(hits), elements=_elements(screen), found_elements=bool(screen.elements()),
         failures=_kinds(screen.failures_by_reason()), warnings=_kinds(screen.warnings_by_kind()),
         sources=[(name, printable(text)) for name, text in (*screen.sources, MADE_BY)],
         left_out=[printable(name) for name in screen.left_out], max_rows=MAX_ROWS,

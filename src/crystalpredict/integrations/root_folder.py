@@ -81,12 +81,14 @@ class RootFolder:
     def sources(self, names: list[str], most: int) -> list[Source]:
         """Return the structures in files and folders, read into memory, in order.
 
+        A path that does not exist, or lies outside the folder, gives a source with an error.
+
         Args:
             names: Paths of files, tables, archives and folders.
             most: Largest number of structures.
 
         Raises:
-            UsageError: A path is outside the folder, or there are more structures.
+            UsageError: There are more structures.
         """
         found = list(islice(self._each(names), most + 1))
         if len(found) > most:
@@ -95,15 +97,19 @@ class RootFolder:
 
     def _each(self, names: list[str]) -> Iterator[Source]:
         for name in names:
-            path = self.resolved(name)
-            inside = expand([str(path)]) if path.is_dir() else iter([str(path)])
+            shown = printable(name[:MAX_NAME])
+            try:
+                path = self.resolved(name)
+                inside = expand([str(path)]) if path.is_dir() else iter([str(path)])
+            except UsageError as error:
+                message = str(error).replace(str(self.path / name), shown)
+                yield Inline(shown, error=message.removeprefix(f"{shown}: "))
+                continue
             for file in inside:
                 try:
                     self.file(file)
                 except UsageError as error:
-                    if not path.is_dir():
-                        raise
-                    yield Inline(self.shown(file), error=str(error))
+                    yield Inline(self.shown(file), error=str(error).removeprefix(f"{file}: "))
                     continue
                 for source in sources_of([file]):
                     yield self.read(source)

@@ -15,6 +15,7 @@ _GRID = re.compile(rf"(CHGCAR|CHG|AECCAR[012]|LOCPOT|ELFCAR|PARCHG)([._-].*)?{_P
 _ID = re.compile(r"(mp|mvc)-[a-z0-9]{1,12}")  # of the Materials Project
 _JSON = re.compile(rf".*\.json{_PACKED}", re.IGNORECASE | re.DOTALL)
 _TABLE = re.compile(rf".*\.(csv|tsv|jsonl|ndjson|parquet){_PACKED}", re.IGNORECASE | re.DOTALL)
+_JSON_LINES = re.compile(rf".*\.(jsonl|ndjson){_PACKED}", re.IGNORECASE | re.DOTALL)
 _ARCHIVE = re.compile(r".*\.(zip|tar|tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst))", re.IGNORECASE | re.DOTALL)
 
 
@@ -33,6 +34,11 @@ def is_archive(name: str) -> bool:
 def is_table(name: str) -> bool:
     """Whether a file is a table with a structure in each row; JSON tables are recognised by their content instead."""
     return _TABLE.fullmatch(name) is not None
+
+
+def is_json_lines(name: str) -> bool:
+    """Whether a file is JSON lines, which may be empty: a table without rows."""
+    return _JSON_LINES.fullmatch(name) is not None
 
 
 def is_database(name: str) -> bool:

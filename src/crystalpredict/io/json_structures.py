@@ -22,6 +22,7 @@ from crystalpredict.io.table_structures import ASE_KEYS
 
 BROKEN_JSON = "broken pymatgen JSON"
 MAX_OXIDATION_STATE = 20  # larger ones are checked by pymatgen
+_PERIODIC = [True, True, True]
 _KEYS_OF_JARVIS = frozenset({"lattice_mat", "coords", "elements"})  # jarvis-tools
 _KEYS_OF_ARRAYS = frozenset({"lattice", "species", "frac_coords"})
 _KEYS_OF_ROWS = frozenset({"ids", "nextid"})  # of an ASE database as JSON
@@ -85,7 +86,7 @@ def _plain_of_dict(item: Any) -> PlainCrystal | None:
         _refuse_no_cell(item["lattice"])
         lattice = Lattice.from_parameters(*item["lattice"]).matrix
         return plain_crystal(lattice, item["species"], item["frac_coords"])
-    if not all(periodic is True for periodic in item["lattice"].get("pbc", ())):
+    if item["lattice"].get("pbc", _PERIODIC) != _PERIODIC:
         return None
     symbols = []
     for site in item["sites"]:
@@ -143,6 +144,7 @@ def _structure_of_keys(item: Any, keys: set[str]) -> Structure | StructureError:
         raise StructureError("a structure needs at least 1 site")
     if "matrix" not in item["lattice"]:
         _refuse_no_cell([item["lattice"][name] for name in ("a", "b", "c", "alpha", "beta", "gamma")])
+    _refuse_unclear(item["lattice"].get("pbc", _PERIODIC))
     # without properties: pymatgen would import the modules that they name
     sites = [_site(site, number) for number, site in enumerate(item["sites"], start=1)]
     return Structure.from_dict({"lattice": item["lattice"], "sites": sites})
@@ -159,6 +161,12 @@ def _or_error(read: Callable[[dict[str, Any]], Structure], item: dict[str, Any])
 def _structure_of_ase(item: dict[str, Any]) -> Structure:
     arrays = json.loads(text_of_dictionary(item))
     return Structure(arrays["lattice_mat"], arrays["elements"], arrays["coords"], coords_are_cartesian=True)
+
+
+def _refuse_unclear(periodic: Any) -> None:
+    """Raise StructureError unless it says whether a cell repeats along each of its three vectors."""
+    if not isinstance(periodic, list) or len(periodic) != 3 or any(flag not in (0, 1) for flag in periodic):
+        raise StructureError(f"pbc={str(periodic)[:60]}: write true or false for each of the three directions")
 
 
 def _refuse_no_cell(parameters: Any) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, groupby, islice
@@ -33,6 +31,7 @@ from crystalpredict.io.entries import (
     start_of,
     with_plain,
 )
+from crystalpredict.io.time_limit import TimeLimitExceeded, time_limit
 from crystalpredict.io.worker_pool import Limits, Stage, Workers, through, within_memory
 
 CHUNK_FILES = 64  # most files that a worker reads at a time
@@ -287,9 +286,9 @@ def in_time(stages: Sequence[Stage], sources: Sequence[Source], limits: Limits) 
 
     def alone(work: Callable[[Any], Any], number: int, each: Any) -> Any:
         try:
-            with _time_limit(limits.seconds):
+            with time_limit(limits.seconds):
                 return work(each)
-        except _TimeLimitExceeded:
+        except TimeLimitExceeded:
             path, index = start_of(sources[number])
             return [Entry(path, index, error=limits.exceeded)]
 
@@ -315,36 +314,6 @@ def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:
 
 def _unchanged(entries: list[Entry]) -> list[Entry]:
     return entries
-
-
-class _TimeLimitExceeded(BaseException):
-    """A file took too long to read. It is not an Exception, because parsers catch these."""
-
-
-@contextmanager
-def _time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise _TimeLimitExceeded if the block takes longer; needs Unix and the main thread, else there is no limit."""
-    if not seconds or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise _TimeLimitExceeded
-
-    # if the alarm interrupts a callback, Python prints the error and continues: hide it, the next alarm stops the block
-    def print_others(unraisable: Any) -> None:
-        if unraisable.exc_type is not _TimeLimitExceeded:
-            hook(unraisable)
-
-    hook, sys.unraisablehook = sys.unraisablehook, print_others
-    before: Callable[..., Any] | int | None = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, in case a parser catches even this
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        sys.unraisablehook = hook
 
 
 def read_structures(structures: Any, radius: float, *, merge: bool, vectors: bool = False) -> Iterator[Entry]:

@@ -36,6 +36,7 @@ from crystalpredict.io.text import (
     text_of,
     unreadable,
 )
+from crystalpredict.io.time_limit import DEFAULT_TIMEOUT_SECONDS, TimeLimitExceeded, items_in_time, too_slow
 from crystalpredict.io.xyz import frames_of
 
 _ANSWER = re.compile(r'\s*\{\s*"(data|meta|links|included|jsonapi|[0-9]+)"\s*:')  # of a server; an ASE database
@@ -56,6 +57,7 @@ def sources_of(
     *,
     frames: Frames = Frames.last,
     calculations: bool = False,
+    seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
 ) -> Iterator[Source]:
     """Yield the sources of structures in files, in their order; one that cannot be read has an error.
 
@@ -71,9 +73,10 @@ def sources_of(
         frames: Whether a trajectory or the steps of a calculation give their `last` structure, or `all`; each frame of
             XYZ is a structure in any case.
         calculations: Whether archives give the outputs of calculations too, one member for each calculation.
+        seconds: Time limit for taking all frames out of one file; None or 0: none.
     """
-    for found in sources_and_rows(names, structure_column, takes, frames=frames, calculations=calculations):
-        yield source_in(found)
+    found = sources_and_rows(names, structure_column, takes, frames=frames, calculations=calculations, seconds=seconds)
+    yield from map(source_in, found)
 
 
 def sources_and_rows(
@@ -83,12 +86,13 @@ def sources_and_rows(
     *,
     frames: Frames = Frames.last,
     calculations: bool = False,
+    seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
 ) -> Iterator[Source | TableRow]:
     """Yield the same, but for a structure in a row of a table the row; arguments as for `sources_of`."""
     for name in names:
         if is_archive(name):
-            yield from _in_archive(name, takes, frames, calculations)
-        elif inside := _inside(name, structure_column, frames):
+            yield from _in_archive(name, takes, frames, calculations, seconds)
+        elif inside := _inside(name, structure_column, frames, seconds):
             yield from (each for each in inside if takes(start_of(source_in(each))[0]))
         elif takes(name):
             yield name
@@ -99,7 +103,9 @@ def source_in(found: Source | TableRow) -> Source:
     return found.source if isinstance(found, TableRow) else found
 
 
-def _inside(name: str, structure_column: str | None, frames: Frames) -> Iterator[Source | TableRow] | None:
+def _inside(
+    name: str, structure_column: str | None, frames: Frames, seconds: float | None
+) -> Iterator[Source | TableRow] | None:
     """Return the sources in a file whose name is that of a container; None for any other file."""
     if is_query(name):
         from crystalpredict.io.optimade_client import structures_of_query
@@ -113,11 +119,11 @@ def _inside(name: str, structure_column: str | None, frames: Frames) -> Iterator
         return _in_xyz(name)
     if is_json(name):
         return _in_json(name)
-    return _in_calculation(name) if frames == Frames.all else None
+    return _in_calculation(name, seconds) if frames == Frames.all else None
 
 
 def _in_archive(
-    path: str, takes: Callable[[str], bool], frames: Frames, calculations: bool
+    path: str, takes: Callable[[str], bool], frames: Frames, calculations: bool, seconds: float | None
 ) -> Iterator[Source | TableRow]:
     empty = True
     found = _found_in(path) if calculations else is_found
@@ -139,7 +145,7 @@ def _in_archive(
         elif is_json(member.name) and not member.error:
             yield from _in_member(f"{path}/{member.name}", member.content)
         elif frames == Frames.all and not member.error:
-            yield from _in_calculation(f"{path}/{member.name}", member.content)
+            yield from _in_calculation(f"{path}/{member.name}", seconds, member.content)
         else:
             yield Inline(f"{path}/{member.name}", member.content, error=member.error)
     if empty and takes(path):
@@ -156,23 +162,31 @@ def _found_in(path: str) -> Callable[[str], bool]:
     return chosen_members(names).__contains__
 
 
-def _in_calculation(path: str, content: bytes | None = None) -> Iterator[Source]:
+def _in_calculation(path: str, seconds: float | None, content: bytes | None = None) -> Iterator[Source]:
     """Yield each frame of a file or of the content of a member; the file or the member itself if it has no frames."""
-    from crystalpredict.io.calculations import calculation_frames
-
     index = 0
     try:
-        if content is None:
-            refuse_pipe(path)
-        for text in calculation_frames(read_text(path) if content is None else text_of(content), last=False) or ():
+        for text in items_in_time(_frames(path, content), seconds):
             yield Inline(path, text, index=index)
             index += 1
+    except TimeLimitExceeded:
+        yield Inline(path, error=too_slow(seconds), index=index)
+        return
     except (StructureError, OSError) as error:
         if isinstance(error, StructureError):
             yield Inline(path, error=str(error), index=index)
             return
     if not index:
         yield path if content is None else Inline(path, content)
+
+
+def _frames(path: str, content: bytes | None) -> Iterator[str]:
+    """Yield the text of each frame; none if the file, or the content of a member, is not that of a calculation."""
+    from crystalpredict.io.calculations import calculation_frames
+
+    if content is None:
+        refuse_pipe(path)
+    yield from calculation_frames(read_text(path) if content is None else text_of(content), last=False) or ()
 
 
 def _in_table(path: str, wanted: str | None) -> Iterator[Source | TableRow]:

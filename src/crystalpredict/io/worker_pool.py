@@ -21,9 +21,9 @@ from typing import Any
 from crystalpredict._safe_path import leave_working_directory, safe_children
 from crystalpredict.io.entries import Entry, Source, start_of
 from crystalpredict.io.packing import Packed, pack, unpack
+from crystalpredict.io.time_limit import DEFAULT_TIMEOUT_SECONDS, too_slow
 
 POLL_SECONDS = 0.5  # between checks of a worker
-DEFAULT_TIMEOUT_SECONDS = 300.0
 WORKER_STARTING = -1  # in place of the number of a source: the imports of a new process do not count for the timeout
 MIN_MEMORY_BYTES = 2**30  # of a reader process
 DIED = "reading it ended the reader process: give it more memory, or check the file"
@@ -72,7 +72,7 @@ class Limits:
     @property
     def exceeded(self) -> str:
         """Return the error of a file that takes longer."""
-        return f"not read within {self.seconds:g} s: raise --timeout-per-file, or check the file"
+        return too_slow(self.seconds)
 
 
 def available_cores() -> int:

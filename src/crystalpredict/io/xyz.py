@@ -22,6 +22,7 @@ _OCCUPANCY = re.compile(  # of ASE: a dictionary of the shares of sites, in quot
     re.IGNORECASE,
 )
 _SHARE = re.compile(r":\s*([^\s,{}:]+)")
+SHARES = ("occupancy", "occupancies", "occ", "site_occupancy")  # names of a column of occupancies
 _LABEL = re.compile(r"([A-Z][a-z]?)[0-9]*[+-]?[0-9]*")
 _COUNT = re.compile(r"\s*[0-9]+\s*", re.ASCII)  # only the white space that int() accepts
 NO_CELL = 'XYZ without a cell (Lattice="..." in its second line): a periodic cell is needed'
@@ -82,17 +83,27 @@ def parse_frame(text: str) -> tuple[FloatArray, list[str], FloatArray]:
     lattice = _numbers(info["lattice"].replace(",", " ").split(), "Lattice in line 2")
     if len(lattice) != 9:
         raise StructureError(f"broken XYZ: Lattice has {len(lattice)} numbers instead of nine")
-    symbol, place = _columns(info.get("properties", "species:S:1:pos:R:3"))
+    symbol, place, share = _columns(info.get("properties", "species:S:1:pos:R:3"))
     words = [line.split() for line in lines]
     for number, row in enumerate(words, start=3):
         if len(row) < max(symbol + 1, place + 3):
             raise StructureError(f"broken XYZ: line {number} of the frame has {len(row)} words, too few for an atom")
+    if share is not None:
+        _refuse_partly_occupied([row[share : share + 1] for row in words])
     symbols = [_symbol(row[symbol], number) for number, row in enumerate(words, start=3)]
     return np.reshape(lattice, (3, 3)), symbols, _positions([row[place : place + 3] for row in words])
 
 
 def _is_one(word: str) -> bool:
     return bool(re.fullmatch(r"\+?0*1(\.0*)?([eE][-+]?0+)?", word, re.ASCII))
+
+
+def _refuse_partly_occupied(words: list[list[str]]) -> None:
+    """Raise StructureError unless all words of a column of occupancies are 1."""
+    for number, word in enumerate(words, start=3):
+        if not word or not _is_one(word[0]):
+            stated = f"occupancy {word[0][:40]}" if word else "no occupancy"
+            raise StructureError(f"{stated} in line {number} of the frame: {PARTLY_OCCUPIED}")
 
 
 def _info(comment: str) -> dict[str, str]:
@@ -123,8 +134,8 @@ def _numbers(words: list[str], where: str) -> list[float]:
         raise StructureError(f"broken XYZ: {error}, {where} of the frame") from None
 
 
-def _columns(properties: str) -> tuple[int, int]:
-    """Return the columns of the species and of the first coordinate."""
+def _columns(properties: str) -> tuple[int, int, int | None]:
+    """Return the columns of the species and of the first coordinate, and that of occupancies, if there is one."""
     parts = properties.split(":")
     first: dict[str, int] = {}
     column = 0
@@ -134,7 +145,7 @@ def _columns(properties: str) -> tuple[int, int]:
     species = next((first[name] for name in ("species", "z", "numbers") if name in first), None)
     if species is None or "pos" not in first or len(parts) % 3:
         raise StructureError(f"broken XYZ: Properties={properties[:80]} lacks species:S:1 or pos:R:3")
-    return species, first["pos"]
+    return species, first["pos"], next((first[name] for name in SHARES if name in first), None)
 
 
 def _symbol(word: str, line: int) -> str:

@@ -9,6 +9,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import Meta
 from msgspec.json import decode
 
+SWITCHES = {"cells": "--write-relaxed", "copies": "--copy-to", "structures": "--write-structures"}  # by name of a fact
+CHOICES = {  # facts whose values mean nothing to a user
+    "elements": "they ask for other elements by --elements, --exclude-elements or --chemsys",
+    "known phases": "they have other known phases by --entries or --no-reference",
+}
+MAX_COLUMNS_NAMED = 5
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Line = TypeVar("Line")
 
@@ -101,3 +107,33 @@ def run_of(facts: dict[str, Any]) -> Run:
     return line_as(
         Run, json.dumps({name: facts[name] for name in ("shard", "format", "columns", "extra") if name in facts})
     )
+
+
+def difference(name: str, one: Any, two: Any, places: tuple[str, str]) -> str:
+    """Return what two runs differ in, in words of the options; "" for a fact whose values say it.
+
+    Args:
+        name: Of the fact.
+        one: Its value in the first run, any JSON.
+        two: Its value in the second run.
+        places: What the runs are called.
+    """
+    if name in SWITCHES:
+        return f"only {places[not one]} has {SWITCHES[name]}"
+    return _difference_of_columns(one, two, places) if name == "extra" else CHOICES.get(name, "")
+
+
+def _difference_of_columns(one: Any, two: Any, places: tuple[str, str]) -> str:
+    """Return how the further columns of two runs differ, given what each holds, by its name."""
+    first, second = (each if isinstance(each, dict) else {} for each in (one, two))
+    said = []
+    for place, own, other in zip(places, (first, second), (second, first), strict=True):
+        if more := [name for name in own if name not in other]:
+            listed = ", ".join(more[:MAX_COLUMNS_NAMED]) + ", ..." * (len(more) > MAX_COLUMNS_NAMED)
+            said.append(f"only {place} has {listed}")
+    if not said:
+        changed = next((name for name in first if first[name] != second[name]), "")
+        said = [
+            f"{changed} has the kind {first[changed]} or {second[changed]}" if changed else "they are in another order"
+        ]
+    return f"columns that --keep takes from tables differ: {'; '.join(said)}"

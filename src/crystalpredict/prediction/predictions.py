@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, groupby
 from os import PathLike, fspath
 from pathlib import Path
@@ -14,13 +16,15 @@ from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Inline
 from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
-from crystalpredict.io.sources import sources_of
+from crystalpredict.io.sources import TableRow, sources_and_rows
 from crystalpredict.io.table_structures import find_structure_column, source_of_cell, text_of_structure
+from crystalpredict.prediction.extra_columns import ExtraColumns
+from crystalpredict.prediction.kept import NONE, kept_columns
 from crystalpredict.prediction.orderings import refuse_orderings
 from crystalpredict.prediction.pipeline import Pipeline
 from crystalpredict.prediction.resume import Cursor
 from crystalpredict.prediction.rows import Prediction, record
-from crystalpredict.properties import TEXT_COLUMNS
+from crystalpredict.properties import OUTPUT_COLUMNS, TEXT_COLUMNS
 from crystalpredict.stability.conventions import Convention
 
 if TYPE_CHECKING:
@@ -48,11 +52,14 @@ class Predictions(list[Prediction]):
     Attributes:
         properties: The predicted properties, one or more columns each.
         intervals: Whether the rows have intervals.
+        kept: Names of the columns of tables that the rows keep, whose values are in `row.extra`.
     """
 
-    def __init__(self, rows: Iterable[Prediction], properties: Sequence[Property], *, intervals: bool) -> None:
+    def __init__(
+        self, rows: Iterable[Prediction], properties: Sequence[Property], *, intervals: bool, kept: Iterable[str] = ()
+    ) -> None:
         super().__init__(rows)
-        self.properties, self.intervals = tuple(properties), intervals
+        self.properties, self.intervals, self.kept = tuple(properties), intervals, tuple(kept)
 
     @property
     def failed(self) -> list[Prediction]:
@@ -66,13 +73,13 @@ class Predictions(list[Prediction]):
         """
         import pandas
 
-        records = [record(row, self.properties, self.intervals) for row in self]
+        records = [record(row, self.properties, self.intervals, self.kept) for row in self]
         for fields in records:
             fields["warnings"] = "; ".join(fields["warnings"])  # type: ignore[arg-type]
             fields["formula"], fields["error"] = fields["formula"] or "", fields["error"] or ""
-        names = list(record(Prediction("", 0, "", None), self.properties, self.intervals))
+        names = list(record(Prediction("", 0, "", None), self.properties, self.intervals, self.kept))
         frame = pandas.DataFrame.from_records(records, columns=names)
-        texts = {"path", "formula", "warnings", "error", *TEXT_COLUMNS}
+        texts = {"path", "formula", "warnings", "error", *TEXT_COLUMNS, *self.kept}
         numbers = [name for name in names if name not in texts]
         return frame.astype(dict.fromkeys(numbers, float) | {"n_atoms": "Int64", "index": int})
 
@@ -91,7 +98,7 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, unrelaxed: bool = False,
     relax: str | Relaxation | None = None, device: str = "auto", jobs: int = 1, cache: str | None = None,
     structure_column: str | None = None, convention: str = "mp2018", frames: str = "last",
-    calculations: bool = False, orderings: int = 0,
+    calculations: bool = False, orderings: int = 0, keep: str = NONE,
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -115,6 +122,7 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
         calculations: Whether directories give the outputs of calculations too, one file for each calculation.
         orderings: Number of ordered supercells of each disordered crystal that are predicted beside the average site, 1
             to 100, in columns such as `bandgap_orderings_mean_eV`; 0: none.
+        keep: Columns of tables, named as files, to keep in the rows: names with commas between them, `all` or `none`.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -139,8 +147,13 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
     if frames not in {*Frames}:
         raise UsageError(f"frames={frames!r}: give 'last' or 'all'")
     find = Finding(structure_column, Frames(frames), calculations)
-    rows = _rows(_items(inputs, find), pipeline, None if relaxation else cache)
-    return Predictions(rows, pipeline.properties, intervals=pipeline.intervals)
+    extra = ExtraColumns()
+    if keep != NONE:
+        inputs = list(_leaves(inputs))
+        files = [fspath(each) for each in inputs if isinstance(each, str | PathLike)]
+        extra = ExtraColumns(kept_columns(keep, files, (*OUTPUT_COLUMNS, *pipeline.columns), structure_column))
+    rows = _rows(_items(inputs, find), pipeline, None if relaxation else cache, extra)
+    return Predictions(rows, pipeline.properties, intervals=pipeline.intervals, kept=extra.kinds)
 
 
 def _relaxation(relax: str | Relaxation | None, cache: str | None, *, unrelaxed: bool) -> Relaxation | None:
@@ -156,23 +169,40 @@ def _relaxation(relax: str | Relaxation | None, cache: str | None, *, unrelaxed:
 
 def _is_object(item: Any) -> bool:
     """Whether an item is a structure rather than a source."""
-    return not isinstance(item, str | Inline)
+    return not isinstance(item, str | Inline | TableRow)
 
 
-def _rows(items: Iterable[Any], pipeline: Pipeline, cache: str | None) -> Iterator[Prediction]:
+def _rows(items: Iterable[Any], pipeline: Pipeline, cache: str | None, extra: ExtraColumns) -> Iterator[Prediction]:
     """Yield the predictions of sources and structures, in their order."""
     predictor: Predictor | None = None
     for objects, own in groupby(items, _is_object):
-        if not objects and predictor is None:
-            cursor = Cursor(own)
-            opened = pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
-            with opened as windows:
-                yield from chain.from_iterable(windows)
+        if objects:
+            with pipeline.open(()) as (load, _):
+                predictor = predictor or load()
+                yield from predictor.predict(list(own))
             continue
-        some = list(own)
-        with pipeline.open(() if objects else some) as (load, reader):
-            predictor = predictor or load()
-            yield from predictor.predict(some) if objects else predictor.stream(reader.entries(), lambda: reader.busy)
+        cursor = Cursor(own)
+        with ExitStack() as stack:
+            rows: Iterator[Prediction]
+            if predictor is None:
+                opened = pipeline.windows_with_cache(cursor, cache_folder(cache)) if cache else pipeline.windows(cursor)
+                rows = chain.from_iterable(stack.enter_context(opened))
+            else:
+                _, reader = stack.enter_context(pipeline.open(cursor))
+                rows = predictor.stream(reader.entries(), partial(getattr, reader, "busy"))
+            for row in rows:
+                cursor.passed(row.path, row.index)
+                yield extra.added(row, cursor.current) if extra else row
+
+
+def _leaves(inputs: Any) -> Iterator[Any]:
+    """Yield what is in an input that may be a list of inputs, and lists of these."""
+    nested = isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | dict | PathLike)
+    if not nested or hasattr(inputs, "iloc") or _is_structure(inputs):
+        yield inputs
+        return
+    for each in inputs:
+        yield from _leaves(each)
 
 
 def _items(inputs: Any, find: Finding) -> Iterator[Any]:
@@ -184,7 +214,7 @@ def _items(inputs: Any, find: Finding) -> Iterator[Any]:
         yield from _cells(inputs, str(inputs.name or "the Series"))
     elif isinstance(inputs, str | PathLike):
         names = expand([fspath(inputs)], calculations=find.calculations)
-        yield from sources_of(names, find.structure_column, frames=find.frames, calculations=find.calculations)
+        yield from sources_and_rows(names, find.structure_column, frames=find.frames, calculations=find.calculations)
     elif isinstance(inputs, dict):
         yield Inline("dictionary", text_of_structure(inputs))
     elif _is_structure(inputs):

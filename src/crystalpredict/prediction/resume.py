@@ -19,7 +19,7 @@ from crystalpredict._files import is_file_at, permissions_of, restore, sync_fold
 from crystalpredict.errors import OutputError, UsageError
 from crystalpredict.io.entries import Entry, Source, start_of
 from crystalpredict.io.sources import TableRow, source_in
-from crystalpredict.prediction.journal import Position, facts_of, line_as
+from crystalpredict.prediction.journal import Position, difference, facts_of, line_as
 from crystalpredict.prediction.rows import Prediction
 from crystalpredict.prediction.shards import JOURNAL, PART, RECORD, last_line
 
@@ -30,13 +30,7 @@ except ImportError:  # Windows
 
 NEW_SUFFIX = ".new"  # of a file that is about to replace another
 UNFINISHED = "rows of an unfinished run: continue it with --resume, or delete the file"
-OPTIONS_OF_FACTS = {  # facts whose values mean nothing to a user
-    "cells": "one of the two commands has --write-relaxed",
-    "copies": "one of the two commands has --copy-to",
-    "elements": "other elements were asked for by --elements, --exclude-elements or --chemsys",
-    "extra": "it has other further columns by --keep or --duplicates, or those of the tables have changed",
-    "structures": "one of the two commands has --write-structures",
-}
+RUNS = ("the interrupted run", "this command")
 LOCK_RELEASE_SECONDS = 3.0  # reader processes of a killed run hold its lock until they end
 Row = TypeVar("Row", Entry, Prediction)
 
@@ -288,7 +282,8 @@ class PartialFile:
         for name, value in facts.items():
             if before.get(name) != value:
                 was, now = (str(each)[:60] for each in (before.get(name), value))
-                what = OPTIONS_OF_FACTS.get(name, f"its {name} differs (it was {was}, now {now})")
+                what = difference(name, before.get(name), value, RUNS)
+                what = what or f"its {name} differs (it was {was}, now {now})"
                 raise UsageError(f"{self.shown}: cannot resume: {what}: give the same command, or delete the file")
 
     def _lock(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from crystalpredict._files import resolve_link
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.io.cell_values import value_of
-from crystalpredict.prediction.journal import Position, Run, Sums, facts_of, line_as, run_of
+from crystalpredict.prediction.journal import Position, Run, Sums, difference, facts_of, line_as, run_of
 
 RECORD = ".shard"  # FILE.shard: a line of facts, one line of positions for each window, a line of sums
 PART = ".part"
@@ -282,8 +282,9 @@ def _refuse_other_run(first: _Part, part: _Part) -> None:
             one, two = first.shard.count, part.shard.count
         if json.dumps(one) != json.dumps(two):  # 1 is not true
             what = "number of shards" if name == "shard" else name
-            values = f"{str(one)[:60]} and {str(two)[:60]}"
-            raise UsageError(f"{first.path} and {part.path}: not of the same run, {what} differs ({values})")
+            other = difference(name, one, two, (first.path.name, part.path.name))
+            what = other or f"{what} differs ({str(one)[:60]} and {str(two)[:60]})"
+            raise UsageError(f"{first.path} and {part.path}: not of the same run: {what}")
     if (first.sums.inputs, first.sums.names) != (part.sums.inputs, part.sums.names):
         counts = f"{first.sums.inputs} and {part.sums.inputs}"
         raise UsageError(

@@ -17,7 +17,7 @@ function drawing(tag, attributes, text = "") {
 
 function makeCharts() {
   D.numbers.forEach((column, place) => {
-    if (!column.sorted.length) return;
+    if (column.sorted.length < 2) return;
     const limit = (end, text) => {
       const input = element("input", { type: "number", step: "any", "aria-label": `${column.title}: ${text}` });
       input.addEventListener("change", () => {
@@ -88,7 +88,7 @@ function drawChart(column) {
 const map = { x: 0, y: 0, points: [], along: null, current: -1 };
 
 function makeMap() {
-  const drawn = D.numbers.map((column, place) => place).filter(place => D.numbers[place].sorted.length);
+  const drawn = D.numbers.map((column, place) => place).filter(place => D.numbers[place].sorted.length > 1);
   if (drawn.length < 2) return;
   byId("map-section").hidden = false;
   for (const [id, place] of [["x", D.axes[0]], ["y", D.axes[1]]]) {

@@ -180,7 +180,7 @@ function choose(symbol, wish) {
 
 function makeElements() {
   const cells = [...document.querySelectorAll(".el")];
-  byId("elements-help").hidden = false;
+  if (cells.length) byId("elements-help").hidden = false;
   const placeOf = (cell, kind) => Number(new RegExp(`\\b${kind}(\\d+)\\b`).exec(cell.className)[1]);
   cells.forEach((cell, number) => {
     cell.disabled = false;
