@@ -54,12 +54,14 @@ def main() -> None:
     if began and began.calibration is None:
         parser.error(f"{options.began}: not calibrated itself, so its training crystals are not known")
     checkpoint = load_checkpoint(options.folder)
+    kept = load_checkpoint(options.domain_of) if options.domain_of else checkpoint
+    known = options.intervals_only or options.domain_of is not None
+    if known and kept.calibration is None:
+        parser.error(f"{options.domain_of or options.folder}: not calibrated, so it has no statistics to keep")
     table = CrystalTable.load(options.table)
     cache = options.cache or options.table.parent / "neighbors"
     model = checkpoint.model.config
     neighbors = neighbor_table(table, model.radius, cache, os.cpu_count() or 1, merging=model.merging)
-    kept = load_checkpoint(options.domain_of) if options.domain_of else checkpoint
-    known = options.intervals_only or options.domain_of is not None
     calibration = calibrate(checkpoint, table, neighbors, domain=not known, hull=hull)
     if calibration is None:
         parser.error("too few labels in the validation part")
