@@ -34,6 +34,7 @@ from crystalpredict.io.reader import (
     plain_source,
     read_chunk,
     stages_of,
+    windows_of,
 )
 from crystalpredict.io.worker_pool import Limits, Stage, Workers
 
@@ -289,3 +290,8 @@ def test_a_chunk_is_limited_in_files_and_bytes(tmp_path: Path) -> None:
     absent = ["nowhere", "a\0b"] * CHUNK_FILES
     assert [len(chunk) for chunk, _ in chunks_of(absent)] == [CHUNK_FILES, CHUNK_FILES]
     assert list(chunks_of([])) == []
+
+
+def test_windows_grow_so_that_a_run_killed_early_keeps_rows() -> None:
+    sizes = [len(window) for window in windows_of(Entry(str(n), 0, error="x") for n in range(3000))]
+    assert sizes == [125, 250, 500, 1000, 1000, 125]

@@ -40,7 +40,8 @@ MAX_CHUNKS_AHEAD = 128  # chunks that are being read, or are read but not yet us
 MAX_CHUNKS_AHEAD_PER_WORKER = 4  # the same with many workers
 MAX_BYTES_AHEAD = 2**25  # total size of these chunks; what comes from an archive or a table is in memory already
 WINDOW_ATOMS = 8000  # entries are collected up to this number of atoms before they are sorted into batches,
-WINDOW_ENTRIES = 1000  # or up to this number of entries
+WINDOW_ENTRIES = 1000  # or up to this number of entries;
+FIRST_WINDOW_ENTRIES = 125  # the first window is smaller, and each one twice the last: a run killed early keeps rows
 MIN_SOURCES_FOR_WORKERS = 64  # for fewer, starting workers takes longer than reading
 NO_MEMORY = "needs more memory to be read than there is for a process: see --memory-per-process"
 
@@ -163,13 +164,13 @@ def chunks_of(sources: Iterable[Source]) -> Iterator[tuple[Sequence[Source], int
 def windows_of(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     """Yield the entries in windows that are sorted into batches together; the last window may be empty."""
     window: list[Entry] = []
-    atoms = 0
+    atoms, most = 0, FIRST_WINDOW_ENTRIES
     for entry in entries:
         window.append(entry)
         atoms += entry.neighbors.size if entry.neighbors else 0
-        if atoms >= WINDOW_ATOMS or len(window) >= WINDOW_ENTRIES:
+        if atoms >= WINDOW_ATOMS or len(window) >= min(most, WINDOW_ENTRIES):
             yield window
-            window, atoms = [], 0
+            window, atoms, most = [], 0, 2 * most
     yield window
 
 
