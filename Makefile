@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
+# tests start the program some hundred times, which would compile it each time
+unexport PYTHONDONTWRITEBYTECODE
+
 TESTS = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test check docs bench bench-all help test-all lint types coverage accuracy fuzz cli-docs wheel package clean

@@ -76,14 +76,12 @@ def test_a_second_run_reads_and_computes_nothing_and_says_the_same(
     assert "model" not in second.stderr
 
 
-def test_workers_read_from_the_cache_too(program, inputs, tmp_path, nothing_to_do) -> None:
-    many = [*inputs] * 15
-    by_torch = "import torch; from crystalpredict.cli import program; program()"  # as here: NumPy rounds differently
-    command = [sys.executable, "-c", by_torch, "predict", "-q", "--jobs", "2", *many]
-    plain = subprocess.run(command, capture_output=True, check=False)
+def test_workers_read_from_the_cache_too(program, inputs, tmp_path) -> None:
+    command = ["predict", "-q", "--jobs", "2", *inputs * 15]
+    plain = program(*command)
     assert program("predict", *inputs, "--cache", tmp_path / "kept").code == 3
-    cached = subprocess.run([*command[:-1], many[-1], "--cache", tmp_path / "kept"], capture_output=True, check=False)
-    assert (cached.returncode, cached.stdout, cached.stderr) == (3, plain.stdout, b"")
+    cached = program(*command, "--cache", tmp_path / "kept")
+    assert (cached.code, cached.stdout, cached.stderr) == (3, plain.stdout, "")
 
 
 def from_cache(outcome) -> int:

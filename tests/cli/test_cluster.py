@@ -57,7 +57,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_worker_killed_while_it_works_costs_nothing(program, cluster, inputs, monkeypatch) -> None:
-    assert program("predict", *inputs, "-q", "-o", "plain.csv").code == 3
+    assert program("predict", *inputs, "-q", "--jobs", "1", "-o", "plain.csv").code == 3
     killed = []
 
     real = PartialFile.commit
@@ -82,7 +82,7 @@ def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluste
     from crystalpredict.prediction.predictor import Predictor
 
     wanted = ["predict", *inputs, "--where", "n_atoms == 2 and index != 1"]
-    assert program(*wanted, "-q", "-o", "plain.jsonl").code == 3
+    assert program(*wanted, "-q", "--jobs", "1", "-o", "plain.jsonl").code == 3
     real, windows = Predictor._in_batches, []
 
     def twice(self, *arguments):
@@ -93,7 +93,7 @@ def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluste
 
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "_in_batches", twice)
-        assert program(*wanted, "-q", "-o", "out.jsonl").code == 130
+        assert program(*wanted, "-q", "--jobs", "1", "-o", "out.jsonl").code == 130
     outcome = program(*wanted, "-o", "out.jsonl", "--resume", "--scheduler", cluster.scheduler_address)
     assert "resuming after 200 rows" in outcome.stderr
     assert alike(Path("out.jsonl").read_bytes(), Path("plain.jsonl").read_bytes())

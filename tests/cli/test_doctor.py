@@ -2,12 +2,27 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
 
 import crystalpredict
 from crystalpredict.checkpoints.registry import bundled_models
+from crystalpredict.cli import checks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bundled_models_checked_once() -> Iterator[None]:
+    """They are the same for all tests, and checking all of them takes longer than the rest; errors are found anew."""
+    look = checks._model
+    bundled = cache(look)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            checks, "_model", lambda name, device: (bundled if name in bundled_models() else look)(name, device)
+        )
+        yield
 
 
 def test_a_sound_installation_is_all_lines_of_ok(program) -> None:

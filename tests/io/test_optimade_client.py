@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.optimade import OptimadeStructureAdapter
@@ -23,7 +24,8 @@ ROCK_SALT = Lattice.cubic(5.64)
 
 
 def document(name: str, anion: str) -> dict[str, Any]:
-    structure = Structure.from_spacegroup("Fm-3m", ROCK_SALT, ["Na", anion], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    sites = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    structure = Structure(ROCK_SALT, ["Na"] * 4 + [anion] * 4, np.concatenate([sites, (sites + 0.5) % 1]))
     return {**OptimadeStructureAdapter.get_optimade_structure(structure), "id": name}
 
 
