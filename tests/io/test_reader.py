@@ -164,7 +164,7 @@ def misbehave_later(parsed: Parsed | list[Entry]) -> list[Entry]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
 def test_what_hangs_dies_or_eats_memory_is_named_and_the_others_are_read(paths: list[str]) -> None:
-    limits = Limits(4.0, memory=2**31)  # seconds, without those of importing this module and with it the parser
+    limits = Limits(8.0, memory=2**31)  # seconds, without those of importing this module and with it the parser
     workers = Workers(
         2, "spawn", [Stage(misbehave), Stage(misbehave_later)], partial(merge_entries, radius=RADIUS), limits
     )
