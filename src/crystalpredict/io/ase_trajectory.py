@@ -20,7 +20,6 @@ from crystalpredict.io.json_text import parsed_json
 
 MAGIC = b"- of Ulm"
 TAG = b"ASE-Trajectory"
-HEADER_BYTES = 48  # magic, tag, version, number of frames, place of the offsets
 TYPES = re.compile(r"bool|u?int(8|16|32|64)|float(32|64)")  # of arrays: numbers only, never objects
 BROKEN = "broken ASE trajectory: the file is cut off or damaged; write it again"
 MAX_FRAME_VALUES = 2**22  # of the JSON of a frame, without its arrays
