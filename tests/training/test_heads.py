@@ -1,0 +1,62 @@
+"""What the scripts that change weights of a checkpoint do."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crystalpredict.checkpoints.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "models" / "crystalformer-mp"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+
+
+def test_mixed_weights_are_means_and_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mix
+    from export import save_changed
+
+    one, two = (shutil.copytree(MODEL, tmp_path / name) for name in ("one", "two"))
+    other = load_checkpoint(two)
+    other.model.load_state_dict({name: value * 3 for name, value in other.model.state_dict().items()})
+    save_changed(replace(other, source=other.model), two)
+    monkeypatch.setattr(sys, "argv", ["mix.py", str(one), str(two), "--share", "0.75"])
+    mix.main()
+    before, after = (load_checkpoint(folder).model.state_dict() for folder in (MODEL, one))
+    assert all(torch.allclose(after[name], value * 1.5, rtol=1e-5) for name, value in before.items())
+
+
+def test_a_head_learns_by_how_much_an_output_exceeds_a_value() -> None:
+    import fit_head
+
+    checkpoint = load_checkpoint(MODEL)
+    random = np.random.default_rng(5)
+    features = random.normal(size=(4000, 6)).astype(np.float32)
+    outputs = np.zeros((4000, len(checkpoint.properties)))
+    outputs[:, 0] = features @ [0.8, -0.5, 0.3, 0, 0, 0.2]  # the gap
+    head = fit_head.bend_of("bandgap=2", checkpoint, outputs, torch.from_numpy(features))
+    start = (2 - checkpoint.mean[0]) / checkpoint.deviation[0]
+    excess = np.maximum(outputs[:, 0] - start, 0)
+    with torch.inference_mode():
+        found = head(torch.from_numpy(features))[:, 0].numpy()
+    assert np.abs(found - excess).mean() < 0.1 * excess.std()
+
+
+def test_a_sum_of_heads_is_the_sum_of_their_outputs() -> None:
+    import fit_head
+
+    torch.manual_seed(3)
+    heads = [nn.Sequential(nn.Linear(5, units), nn.ReLU(), nn.Linear(units, 1)) for units in (3, 7)]
+    inputs = torch.randn(4, 5)
+    with torch.inference_mode():
+        wanted = 0.5 * heads[0](inputs) - 2 * heads[1](inputs)
+        assert torch.allclose(fit_head.sum_of(heads, [0.5, -2.0])(inputs), wanted, atol=1e-6)
