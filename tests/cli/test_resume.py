@@ -157,10 +157,10 @@ def test_what_differs_is_named_and_nothing_is_overwritten(program, begun, monkey
     refused(program("predict", listed, "-o", begun, "--resume", "--no-uncertainty"), "uncertainty differs", "True")
     calibration = folder / "calibration.safetensors"
     calibration.write_bytes(calibration.read_bytes()[:-1] + b"\1")
-    refused(program("predict", listed, "-o", begun, "--resume", "-m", folder), "calibration differs")
+    refused(program("predict", listed, "-o", begun, "--resume", "-m", folder), "calibrations, differ")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
-    refused(program("predict", listed, "-o", begun, "--resume", "-m", folder), "model differs")
+    refused(program("predict", listed, "-o", begun, "--resume", "-m", folder), "--unrelaxed differ")
     names = (begun.parent / "list").read_text()
     for other in ("b.vasp\n" + names, names.replace("a.vasp", "b.vasp", 1), names[:2000]):
         (begun.parent / "list").write_text(other)

@@ -269,8 +269,8 @@ def test_shards_that_keep_other_columns_are_refused_in_words_of_the_options(prog
         (("--keep", "none"), f"{columns}only 1.csv has price, note"),
         (("--keep", "note,price"), f"{columns}they are in another order"),
         (("--write-structures", tmp_path / "hits"), "only 2.csv has --write-structures"),
-        (("--elements", "Mg"), "they ask for other elements by --elements, --exclude-elements or --chemsys"),
-        (("--no-reference",), "they have other known phases by --entries or --no-reference"),
+        (("--elements", "Mg"), "the elements of --elements, --exclude-elements or --chemsys differ"),
+        (("--no-reference",), "the known phases of --entries or --no-reference differ"),
     ]:
         outcome = program("merge", one, shard(2, *options))
         assert (outcome.code, outcome.stderr) == (2, f"crystalpredict: error: {begin}{said}\n")

@@ -219,3 +219,13 @@ def test_what_does_not_go_together(program, arguments: tuple[str, ...], message:
     assert outcome.code == 2
     assert message in outcome.stderr
     assert len(outcome.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--write-structures", "--copy-to"])
+def test_relaxed_cells_share_no_place_with_other_files(program, tmp_path: Path, option: str) -> None:
+    outcome = program(
+        "predict", "examples/MgO.cif", "--unrelaxed", "--write-relaxed", tmp_path / "here", option, tmp_path / "here"
+    )
+    assert outcome.code == 2
+    assert f"here: for {option}, too: give another name for --write-relaxed" in outcome.stderr
+    assert not (tmp_path / "here").exists()

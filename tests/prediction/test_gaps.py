@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from crystalpredict import Predictor, load_model
+from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.prediction.stability import physical_centres
 from crystalpredict.properties import find_property
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,3 +60,14 @@ def test_names_of_the_gaps() -> None:
     known = load_model(device="cpu", targets=["bandgap"]).checkpoint.properties
     assert find_property("measured_gap", known).name == "bandgap_experiment"
     assert find_property("HSE", known).name == "bandgap_hse"
+
+
+def test_what_has_a_clear_gap_by_pbe_is_no_metal_by_measurement(predictor: Predictor) -> None:
+    """Measured labels are those of another crystal of the formula at times."""
+    checkpoint = predictor.checkpoint
+    names = [prop.name for prop in checkpoint.properties]
+    columns = [names.index(name) for name in ("bandgap", "metal_probability_experiment", "bandgap_experiment")]
+    plain = checkpoint.interval_centres(np.zeros((2, len(names))))
+    plain[:, columns] = [[2.0, 0.9, 3.0], [0.4, 0.9, 3.0]]
+    salt = Crystal.ordered(np.eye(3) * 4, np.array([[0, 0, 0], [2.0, 2, 2]]), np.array([55, 17]))
+    assert physical_centres(checkpoint, plain, [salt, salt], None)[:, columns[2]].tolist() == [3, 0]

@@ -62,8 +62,13 @@ class Screen:
             params["keep"], elements, params["duplicates"] or bool(params["known"]), params["known"] or [],
             params["jobs"], params["write_structures"], params["copy_to"], params["force"],
         )  # fmt: skip
-        if screen.structures and screen.copies and screen.structures.absolute() == screen.copies.absolute():
-            raise UsageError(f"{screen.copies}: for --write-structures, too: name another folder for --copy-to")
+        targets: dict[Path, str] = {}
+        for name in ("write_structures", "copy_to", "write_relaxed"):
+            option, target = f"--{name.replace('_', '-')}", params[name]
+            if target and target.absolute() in targets:
+                raise UsageError(f"{target}: for {targets[target.absolute()]}, too: give another name for {option}")
+            if target:
+                targets[target.absolute()] = option
         screen._refuse(params["inputs"] or (), replaced=screen.force or needs_part)
         return screen
 

@@ -165,7 +165,7 @@ def _structure_of_ase(item: dict[str, Any]) -> Structure:
 
 def _refuse_unclear(periodic: Any) -> None:
     """Raise StructureError unless it says whether a cell repeats along each of its three vectors."""
-    if not isinstance(periodic, list) or len(periodic) != 3 or any(flag not in (0, 1) for flag in periodic):
+    if not isinstance(periodic, list | tuple) or len(periodic) != 3 or any(flag not in (0, 1) for flag in periodic):
         raise StructureError(f"pbc={str(periodic)[:60]}: write true or false for each of the three directions")
 
 

@@ -174,7 +174,7 @@ def _in_calculation(path: str, seconds: float | None, content: bytes | None = No
         return
     except (StructureError, OSError) as error:
         if isinstance(error, StructureError):
-            yield Inline(path, error=str(error), index=index)
+            yield Inline(path, error=f"{error}; frames after this one are not read", index=index)
             return
     if not index:
         yield path if content is None else Inline(path, content)

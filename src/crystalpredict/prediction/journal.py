@@ -11,8 +11,11 @@ from msgspec.json import decode
 
 SWITCHES = {"cells": "--write-relaxed", "copies": "--copy-to", "structures": "--write-structures"}  # by name of a fact
 CHOICES = {  # facts whose values mean nothing to a user
-    "elements": "they ask for other elements by --elements, --exclude-elements or --chemsys",
-    "known phases": "they have other known phases by --entries or --no-reference",
+    "elements": "the elements of --elements, --exclude-elements or --chemsys differ",
+    "known phases": "the known phases of --entries or --no-reference differ",
+    "model": "the models of --model or --unrelaxed differ",
+    "settings of the model": "the models of --model or --unrelaxed differ",
+    "calibration": "the models of --model or --unrelaxed, or their calibrations, differ",
 }
 MAX_COLUMNS_NAMED = 5
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
