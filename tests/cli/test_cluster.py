@@ -56,6 +56,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["@list", "several.json", "frames.xyz", "several.json", "nowhere.cif", "@list"]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_works_costs_nothing(program, cluster, inputs, monkeypatch) -> None:
     assert program("predict", *inputs, "-q", "--jobs", "1", "-o", "plain.csv").code == 3
     killed = []

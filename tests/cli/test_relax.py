@@ -68,6 +68,7 @@ def test_what_is_not_converged_says_so_and_is_kept_apart(program, cells: Path) -
     assert rows[0]["error"] == ""
 
 
+@pytest.mark.slow
 def test_a_table_a_resumed_run_shards_and_the_cache_give_the_same_rows(
     program, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

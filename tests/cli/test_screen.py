@@ -263,7 +263,7 @@ def test_a_shard_and_a_cache_write_hits_too(program, table, tmp_path) -> None:
         (("--write-structures", "nowhere/a.db"), "there is no directory"),
         (("--write-structures", "a.cif"), "name a folder, or a file that ends in"),
         (("--copy-to", "file"), "no folder"),
-        (("--copy-to", "x", "--write-structures", "x"), "another folder for --copy-to"),
+        (("--copy-to", "x", "--write-structures", "x"), "another name for --copy-to"),
         (("--duplicates", "-o", "o.csv", "--shard", "1/2"), "neither --sort nor --duplicates"),
         (("--duplicates", "--unrelaxed", "--cache", "c"), "does not go with --unrelaxed and --cache"),
         (("--elements", "na"), "write Na"),

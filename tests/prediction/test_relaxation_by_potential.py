@@ -211,6 +211,7 @@ def crystals() -> list[Crystal]:
     return [Crystal.ordered(atoms.cell.array, atoms.positions, atoms.numbers) for atoms in cells]
 
 
+@pytest.mark.slow
 def test_relaxed_structures_are_kept(tmp_path: Path, computed: list[Any], default: Predictor) -> None:
     def relaxed(relaxation: Relaxation, *, cache: Path | None = tmp_path / "kept") -> list[Any]:
         computed.clear()

@@ -532,6 +532,7 @@ def test_losses_have_the_right_values(data, tmp_path: Path, loss: str, ratio: fl
     assert large / small == pytest.approx(ratio, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(data, tmp_path: Path) -> None:
     """With torchrun and gloo on the CPU: the same losses and errors to 1e-4, and one set of files."""
     data[0].save(tmp_path / "crystals.npz")
