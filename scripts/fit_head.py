@@ -66,15 +66,15 @@ def main() -> None:
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, config.radius, cache, os.cpu_count() or 1, merging=config.merging)
     outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist())
+    training, bends = table.splits[rows] == TRAIN, []
+    if options.bend is not None:
+        bends = [bend_of(options.bend, checkpoint, outputs[training], torch.from_numpy(features[training]))]
     for column, own in zip(columns, labels[rows].T, strict=True):
-        known, training = np.isfinite(own), table.splits[rows] == TRAIN
+        known = np.isfinite(own)
         bases = [column] if options.correct else [names.index(name) for name in options.base]
         design = np.column_stack([outputs[:, bases], np.ones(len(rows))])
-        bends = []
-        if options.bend is not None:
-            bends = [bend_of(options.bend, checkpoint, outputs[training], torch.from_numpy(features[training]))]
-            with torch.inference_mode():
-                design = np.column_stack([bends[0](torch.from_numpy(features)).numpy(), design])
+        with torch.inference_mode():
+            design = np.column_stack([*(bend(torch.from_numpy(features)).numpy() for bend in bends), design])
         slopes = np.array([1.0, 0.0])
         if not options.correct:
             slopes = np.linalg.lstsq(design[known & training], own[known & training], rcond=None)[0]

@@ -171,8 +171,6 @@ AUXILIARY = (
         on_request=True,
     ),
 )  # fmt: skip
-# a network learns these gaps from crystals that are no metals; they are 0 where it says that a crystal is a metal
-METAL_OF_GAP = {"bandgap_hse": "metal_probability_hse", "bandgap_experiment": "metal_probability_experiment"}
 
 # computed from bulk and shear modulus (crystalpredict.prediction.derived)
 ELASTIC = (

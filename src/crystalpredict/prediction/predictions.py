@@ -207,23 +207,23 @@ def _leaves(inputs: Any) -> Iterator[Any]:
 
 def _items(inputs: Any, find: Finding) -> Iterator[Any]:
     """Yield a source or a structure for each thing that may be predicted, in order."""
-    if hasattr(inputs, "columns") and hasattr(inputs, "iloc"):  # a DataFrame, without importing pandas
-        column = find_structure_column("the DataFrame", list(map(str, inputs.columns)), find.structure_column)
-        yield from _cells(inputs[column], column)
-    elif hasattr(inputs, "iloc"):  # a Series
-        yield from _cells(inputs, str(inputs.name or "the Series"))
-    elif isinstance(inputs, str | PathLike):
-        names = expand([fspath(inputs)], calculations=find.calculations)
-        yield from sources_and_rows(names, find.structure_column, frames=find.frames, calculations=find.calculations)
-    elif isinstance(inputs, dict):
-        yield Inline("dictionary", text_of_structure(inputs))
-    elif _is_structure(inputs):
-        yield inputs
-    elif isinstance(inputs, Iterable):
-        for item in inputs:
-            yield from _items(item, find)
-    else:
-        raise UsageError(f"an input of type {type(inputs).__name__}: give names of files, structures or a DataFrame")
+    for item in _leaves(inputs):
+        if hasattr(item, "columns") and hasattr(item, "iloc"):  # a DataFrame, without importing pandas
+            column = find_structure_column("the DataFrame", list(map(str, item.columns)), find.structure_column)
+            yield from _cells(item[column], column)
+        elif hasattr(item, "iloc"):  # a Series
+            yield from _cells(item, str(item.name or "the Series"))
+        elif isinstance(item, str | PathLike):
+            names = expand([fspath(item)], calculations=find.calculations)
+            yield from sources_and_rows(
+                names, find.structure_column, frames=find.frames, calculations=find.calculations
+            )
+        elif isinstance(item, dict):
+            yield Inline("dictionary", text_of_structure(item))
+        elif _is_structure(item):
+            yield item
+        else:
+            raise UsageError(f"an input of type {type(item).__name__}: give names of files, structures or a DataFrame")
 
 
 def _is_structure(item: Any) -> bool:

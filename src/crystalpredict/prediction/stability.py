@@ -18,7 +18,7 @@ from crystalpredict.checkpoints.registry import REFERENCE_ENERGIES, reference_en
 from crystalpredict.crystals.composition import MIN_AMOUNT, compositions_of, element_amounts
 from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray
 from crystalpredict.prediction.conventions import shifts_of
-from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, METAL_OF_GAP, PROPERTIES, STABILITY, Property
+from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, PROPERTIES, STABILITY, Property
 from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.hull import HullPoint, hull_points
 from crystalpredict.stability.reference import Composition, ReferenceEnergies
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from crystalpredict.checkpoints.checkpoint import Checkpoint
 
 MIN_METAL_PROBABILITY = 0.5  # above it a crystal counts as a metal
-# eV; a crystal whose PBE gap is as large is no metal, whatever the probability says: gaps by HSE and measured ones are
-# larger, and measured labels are those of another crystal of the formula at times
-LEAST_PBE_GAP = {"bandgap_hse": 0.1, "bandgap_experiment": 1.0}
+# A network learns these gaps from crystals that are no metals; they are 0 where a probability says metal. But a crystal
+# whose PBE gap is as large as this, eV, is none, whatever the probability says: gaps by HSE and measured ones are
+# larger, and measured labels are those of another crystal of the formula at times.
+METALS = {"bandgap_hse": ("metal_probability_hse", 0.1), "bandgap_experiment": ("metal_probability_experiment", 1.0)}
 HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase"})
 
 
@@ -178,11 +179,11 @@ def physical_centres(
     """
     centres = plain.copy()
     columns = {prop.name: column for column, prop in enumerate(checkpoint.properties)}
-    for gap, metal in METAL_OF_GAP.items():
+    for gap, (metal, least) in METALS.items():
         if gap in columns and metal in columns:
             metals = plain[:, columns[metal]] > MIN_METAL_PROBABILITY
             if "bandgap" in columns:
-                metals &= plain[:, columns["bandgap"]] < LEAST_PBE_GAP[gap]
+                metals &= plain[:, columns["bandgap"]] < least
             centres[metals, columns[gap]] = 0
     if not has_formation_energy(checkpoint.properties):
         return centres
