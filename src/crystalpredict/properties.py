@@ -145,6 +145,19 @@ VOLUME_CHANGE = Property(
 )  # fmt: skip
 
 
+# of a model for unrelaxed structures with a head of relaxation (crystalpredict.prediction.relaxation)
+DEFORMATION = (
+    Property(
+        "strain", "largest strain on relaxation, apart from the volume", "%", "percent", minimum=0.0, decimals=2,
+        has_interval=False,
+    ),
+    Property(
+        "displacement", "largest displacement of an atom on relaxation", "Å", "A", minimum=0.0, decimals=3,
+        has_interval=False,
+    ),
+)  # fmt: skip
+
+
 def _metal_probability(name: str, of: str, *aliases: str) -> Property:
     return Property(
         name, f"probability of a metal ({of})", "", "", aliases, minimum=0.0, decimals=3, on_request=True, maximum=1.0,
@@ -215,7 +228,11 @@ STABILITY = (
         "e_above_hull_by_network", "energy above hull by the network alone", "eV/atom", "eV_per_atom", (), minimum=0.0,
     ),
 )  # fmt: skip
-REQUESTED = (*DERIVED, *STABILITY)  # predicted where a model has what they follow from, and only on request
+REQUESTED = (
+    *DERIVED,
+    *STABILITY,
+    *DEFORMATION,
+)  # predicted where a model has what they follow from, and only on request
 TEXT_COLUMNS = tuple(prop.column for prop in STABILITY if isinstance(prop, TextProperty))
 
 

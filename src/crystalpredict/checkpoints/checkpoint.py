@@ -4,6 +4,7 @@
 * model.safetensors: weights of the network
 * calibration.safetensors: error model and statistics of the training data (`crystalpredict.uncertainty`), optional
 * domain.safetensors: statistics of the training data of a fine-tuned model, optional
+* relaxation.safetensors: head of relaxation of a model for unrelaxed structures, optional
 * golden.json: crystals and the outputs of the network for them, which a loaded model must reproduce
 * README.md: the model card
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
+import safetensors.numpy
 from numpy.typing import NDArray
 
 from crystalpredict._files import write_atomically
@@ -41,6 +42,7 @@ from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import CheckpointError
 from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.relaxation_head import RelaxationHead, head_shapes
 from crystalpredict.nn.weights import Weights, shapes_of
 from crystalpredict.properties import Property
 from crystalpredict.uncertainty.applicability import Domain
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     from crystalpredict.nn.ensemble import Network
 
 WEIGHT_DTYPES = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}  # of files, and as NumPy reads them
+RELAXATION_FILE = "relaxation.safetensors"
+SUMS_OF_FILES = ("domain_sha256", "relaxation_sha256")  # entries of `training`
 MAX_WEIGHT_BYTES = 8
 MAX_HEADER_BYTES = 2**20  # names and shapes in a file of tensors
 MAX_CALIBRATION_BYTES = 2**26
@@ -88,6 +92,8 @@ class Checkpoint:
     calibration: Calibration | None = None
     training_domain: Domain | None = None
     """Of a fine-tuned model, whose calibration has none."""
+    relaxation: RelaxationHead | None = None
+    """Of a model for unrelaxed structures; it predicts strain and displacements."""
 
     @property
     def config(self) -> ModelConfig:
@@ -142,7 +148,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     weights = _read_weights(folder / "model.safetensors", config.weights_sha256, config.model)
     calibration = _read_calibration(folder / CALIBRATION_FILE, config.calibration_sha256, config.model)
     domain = _read_domain(folder / DOMAIN_FILE, config.training.get("domain_sha256"), config.model)
-    return Checkpoint(folder.name, weights, properties, mean, deviation, config.training, calibration, domain)
+    head = _read_relaxation(folder / RELAXATION_FILE, config.training.get("relaxation_sha256"), config.model)
+    return Checkpoint(folder.name, weights, properties, mean, deviation, config.training, calibration, domain, head)
 
 
 def properties_of(entries: Sequence[TrainedProperty]) -> tuple[tuple[Property, ...], FloatArray, FloatArray]:
@@ -168,12 +175,14 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
         for prop, mean, deviation in zip(checkpoint.properties, checkpoint.mean, checkpoint.deviation, strict=True)
     ]
     config: dict[str, Any] = {
-        "format_version": format_version(checkpoint.config, checkpoint.properties, unrelaxed=checkpoint.unrelaxed),
+        "format_version": format_version(
+            checkpoint.config, checkpoint.properties, unrelaxed=checkpoint.unrelaxed, head=bool(checkpoint.relaxation)
+        ),
         "crystalpredict": __version__,
         "model": checkpoint.config.to_dict(),
         "properties": entries,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "training": {name: fact for name, fact in checkpoint.training.items() if name != "domain_sha256"},
+        "training": {name: fact for name, fact in checkpoint.training.items() if name not in SUMS_OF_FILES},
     }
     files = {"model.safetensors": weights}
     if checkpoint.calibration:
@@ -182,6 +191,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
     if checkpoint.training_domain:
         files[DOMAIN_FILE] = domain_to_bytes(checkpoint.training_domain)
         config["training"]["domain_sha256"] = hashlib.sha256(files[DOMAIN_FILE]).hexdigest()
+    if checkpoint.relaxation:
+        files[RELAXATION_FILE] = safetensors.numpy.save(checkpoint.relaxation.arrays)
+        config["training"]["relaxation_sha256"] = hashlib.sha256(files[RELAXATION_FILE]).hexdigest()
     outputs = network_outputs(checkpoint.model, golden)
     examples = [
         {
@@ -196,7 +208,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, golden: Sequence[Cryst
     files["README.md"] = card.encode()
     files["config.json"] = json_bytes(config)  # last: it makes the folder a checkpoint
     _write_files(folder, files)
-    for name in {CALIBRATION_FILE, DOMAIN_FILE} - files.keys():  # those of other weights
+    for name in {CALIBRATION_FILE, DOMAIN_FILE, RELAXATION_FILE} - files.keys():  # those of other weights
         (folder / name).unlink(missing_ok=True)
 
 
@@ -206,6 +218,15 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
     content, config = calibration.to_bytes(), read_json_file(folder / "config.json")
     config["calibration_sha256"] = hashlib.sha256(content).hexdigest()
     _write_files(folder, {CALIBRATION_FILE: content, "config.json": json_bytes(config)})
+
+
+def save_relaxation(head: RelaxationHead, folder: Path) -> None:
+    """Write a head of relaxation into the checkpoint folder of a network for unrelaxed structures."""
+    config = read_config(folder)
+    content, values = safetensors.numpy.save(head.arrays), read_json_file(folder / "config.json")
+    values["training"]["relaxation_sha256"] = hashlib.sha256(content).hexdigest()
+    values["format_version"] = format_version(config.model, unrelaxed=True, head=True)
+    _write_files(folder, {RELAXATION_FILE: content, "config.json": json_bytes(values)})
 
 
 def _write_files(folder: Path, files: dict[str, bytes]) -> None:
@@ -282,6 +303,12 @@ def _read_domain(path: Path, expected: str | None, config: ModelConfig) -> Domai
         raise damaged(path, error) from error
 
 
+def _read_relaxation(path: Path, expected: str | None, config: ModelConfig) -> RelaxationHead | None:
+    """Return the head of relaxation whose sha256 is in config.json; None if neither that nor the file exists."""
+    content = _named_content(path, expected)
+    return None if content is None else RelaxationHead(_arrays(path, _tensors(path, content), head_shapes(config)))
+
+
 def _named_content(path: Path, expected: str | None) -> bytes | None:
     """Return the content of a file whose sha256 is in config.json; None if neither that nor the file exists."""
     if expected is None:
@@ -302,14 +329,26 @@ def _read_verified(path: Path, max_bytes: int, expected: str) -> bytes:
 def _read_weights(path: Path, expected: str, config: ModelConfig) -> Weights:
     """Return the weights in a safetensors file of a given sha256, which fit the network of a config."""
     content = _read_verified(path, 2 * MAX_WEIGHT_BYTES * config.least_weights + MAX_HEADER_BYTES, expected)
-    try:
-        tensors = dict(safetensors.deserialize(content))  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise damaged(path, ValueError("not a readable safetensors file")) from error
+    tensors = _tensors(path, content)
     # before a table of all names is made, which a config from anywhere can make long
     if sum(prod(t["shape"]) for t in tensors.values()) < config.least_weights or len(tensors) < config.least_tensors:
         raise CheckpointError(f"{path}: does not fit the model in config.json, which has more weights")
-    wanted, found = shapes_of(config), {name: tuple(tensor["shape"]) for name, tensor in tensors.items()}
+    return Weights(config, _arrays(path, tensors, shapes_of(config)))
+
+
+def _tensors(path: Path, content: bytes) -> dict[str, dict[str, Any]]:
+    """Return the tensors in the content of a safetensors file as they stand there, by name."""
+    try:
+        return dict(safetensors.deserialize(content))  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise damaged(path, ValueError("not a readable safetensors file")) from error
+
+
+def _arrays(
+    path: Path, tensors: dict[str, dict[str, Any]], wanted: dict[str, tuple[int, ...]]
+) -> dict[str, NDArray[Any]]:
+    """Return tensors of a file as arrays with the names and shapes that are wanted, and finite."""
+    found = {name: tuple(tensor["shape"]) for name, tensor in tensors.items()}
     if wanted != found:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}")
@@ -324,4 +363,4 @@ def _read_weights(path: Path, expected: str, config: ModelConfig) -> Weights:
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite: the training failed")
         arrays[name] = array.reshape(wanted[name])
-    return Weights(config, arrays)
+    return arrays

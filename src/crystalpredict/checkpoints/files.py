@@ -55,6 +55,7 @@ class TrainingFacts:
     learnt: tuple[Identity, ...] = ()
     elements_seen: tuple[AtomicNumber, ...] = ()
     domain_sha256: Sha256 | None = None
+    relaxation_sha256: Sha256 | None = None
     unrelaxed: bool = False
 
 
@@ -92,10 +93,13 @@ class CheckpointConfig:
         record(facts, TrainingFacts, "training")
         if len(self.properties) != self.model.outputs:
             raise ValueError(f"there are {len(self.properties)} properties for {self.model.outputs} outputs")
-        needed = format_version(self.model, self.properties, unrelaxed=self.unrelaxed)
+        head = self.training.get("relaxation_sha256") is not None
+        if head and not (self.unrelaxed and self.model.members == 1 and self.model.attention == "real"):
+            raise ValueError("a head of relaxation needs a single network of distances for unrelaxed structures")
+        needed = format_version(self.model, self.properties, unrelaxed=self.unrelaxed, head=head)
         if needed > self.format_version:
-            missing = {2: f"{self.model.attention} attention", 3: "ensembles", 4: "such properties or models"}[needed]
-            raise ValueError(f"format {self.format_version} has no {missing}")
+            missing = {2: f"{self.model.attention} attention", 3: "ensembles", 4: "such properties or models"}
+            raise ValueError(f"format {self.format_version} has no {missing.get(needed, 'heads of relaxation')}")
         if self.unrelaxed and VOLUME_CHANGE.identity not in [prop.identity for prop in self.properties]:
             raise ValueError("a model for unrelaxed structures must predict the volume change")
         for names in ([prop.name for prop in self.properties], [prop.column for prop in self.properties]):
@@ -140,8 +144,12 @@ def property_record(prop: Property) -> dict[str, Any]:
     return {name: value for name, value in asdict(prop).items() if name in kept or value != _NEW_FIELDS.get(name)}
 
 
-def format_version(config: ModelConfig, properties: Iterable[Property] = (), *, unrelaxed: bool = False) -> int:
+def format_version(
+    config: ModelConfig, properties: Iterable[Property] = (), *, unrelaxed: bool = False, head: bool = False
+) -> int:
     """Return the oldest checkpoint format that can describe a network, so that older versions can read it."""
+    if head:
+        return 5
     if unrelaxed or any(
         _NEW_FIELDS.keys() & property_record(prop).keys() or prop.transform not in _OLD_TRANSFORMS
         for prop in properties

@@ -10,8 +10,8 @@ from msgspec import Meta
 from crystalpredict._schema import Count, FileName, Sha256, Summary, Word
 
 # of checkpoints; 2 added attention other than that of the paper, 3 ensembles, 4 models for unrelaxed structures and
-# properties on request, with a maximum, without intervals or in percent of change
-FORMAT_VERSION = 4
+# properties on request, with a maximum, without intervals or in percent of change, 5 heads of relaxation
+FORMAT_VERSION = 5
 FormatVersion = Annotated[int, Meta(ge=1, le=FORMAT_VERSION)]
 
 

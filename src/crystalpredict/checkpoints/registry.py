@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from crystalpredict.properties import Property
 
 CHECKPOINT_FILES = (
-    "config.json", "model.safetensors", "calibration.safetensors", "domain.safetensors", "golden.json", "README.md",
+    "config.json", "model.safetensors", "calibration.safetensors", "domain.safetensors", "relaxation.safetensors",
+    "golden.json", "README.md",
 )  # fmt: skip
 REFERENCE_ENERGIES, ELEMENT_ENERGIES = "energies.safetensors", "elements.json"
 CACHE_VARIABLE = "CRYSTALPREDICT_CACHE"  # environment variable with the folder of cached predictions

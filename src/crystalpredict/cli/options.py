@@ -96,7 +96,7 @@ Unrelaxed = Annotated[
     typer.Option(
         "--unrelaxed",
         rich_help_panel=MODEL,
-        help="The structures are not relaxed: predict the crystals that they relax to, and by how much volumes change.",
+        help="The structures are not relaxed: predict the crystals that they relax to, and how cells and atoms change.",
     ),
 ]
 Orderings = Annotated[
@@ -150,7 +150,7 @@ WriteRelaxed = Annotated[
         metavar="DIR|FILE",
         show_default=False,
         rich_help_panel=HITS,
-        help="With --relax or --unrelaxed: write the cells of the rows, relaxed or at their relaxed volumes, into a "
+        help="With --relax or --unrelaxed: write the relaxed or predicted cells of the rows into a "
         "folder as CIFs with the names of their sources, or into one FILE.extxyz.",
     ),
 ]

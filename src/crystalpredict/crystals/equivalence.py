@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -42,7 +42,20 @@ def merge_equivalent(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]
     """
     if not crystals or any(edges.vectors is not None for edges in neighbors):
         return list(neighbors)
-    lists = _Lists.of(crystals, neighbors)
+    return merge_with_members(crystals, neighbors, radius)[0]
+
+
+def merge_with_members(
+    crystals: Sequence[Crystal], neighbors: Sequence[Neighbors], radius: float
+) -> tuple[list[Neighbors], list[IntArray]]:
+    """Return lists as `merge_equivalent`, and for each atom of a crystal the listed atom that represents it, (n,).
+
+    Args:
+        crystals: B crystals, at least one.
+        neighbors: their neighbour lists with all atoms, (B,); vectors do not count, and are left out.
+        radius: of the neighbour lists, Å.
+    """
+    lists = _Lists.of(crystals, [replace(edges, vectors=None) for edges in neighbors])
     return lists.merged(
         *refine(occupant_labels(crystals), lists.starts, lists.first, lists.indices, lists.distances / radius)
     )
@@ -63,7 +76,7 @@ def merge_rotated(crystals: Sequence[Crystal], neighbors: Sequence[Neighbors]) -
     orbits = [_orbits(crystal) for crystal in crystals]
     lists = _Lists.of(crystals, neighbors)
     kinds = np.concatenate([own + start for own, start in zip(orbits, lists.starts, strict=False)])
-    return lists.merged(kinds, np.zeros(len(kinds)))
+    return lists.merged(kinds, np.zeros(len(kinds)))[0]
 
 
 @dataclass(frozen=True)
@@ -97,8 +110,8 @@ class _Lists:
             np.concatenate(vectors) if vectors else None,
         )
 
-    def merged(self, kinds: IntArray, values: FloatArray) -> list[Neighbors]:
-        """Return the lists with one atom of each kind, the one with the middle value.
+    def merged(self, kinds: IntArray, values: FloatArray) -> tuple[list[Neighbors], list[IntArray]]:
+        """Return the lists with one atom of each kind, the one with the middle value, and which represents each atom.
 
         Args:
             kinds: of each atom, any numbers, different between crystals, (N,).
@@ -115,7 +128,8 @@ class _Lists:
         widths = counts[listed]
         rows = np.repeat(np.isin(np.arange(len(kinds)), listed, assume_unique=True), counts)
         owners = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-        return Neighbors.from_concatenated(
+        members = position[kinds] - np.repeat(bounds[:-1], np.diff(self.starts))
+        lists = Neighbors.from_concatenated(
             bounds,
             np.concatenate([[0], np.cumsum(widths)]),
             position[kinds[self.indices[rows]]] - np.repeat(bounds[owners], widths),  # in the list of the crystal
@@ -124,6 +138,7 @@ class _Lists:
             multiplicity,
             None if self.vectors is None else self.vectors[rows],
         )
+        return lists, np.split(members, self.starts[1:-1])
 
 
 def _orbits(crystal: Crystal) -> IntArray:

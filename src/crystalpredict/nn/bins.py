@@ -161,6 +161,18 @@ def _part(
     return Part(indices.reshape(shape), distances.reshape(shape), vectors)
 
 
+def split_by_crystal(values: NDArray[Any], owners: Any, sizes: Sequence[int]) -> list[NDArray[Any]]:
+    """Return the values of the listed atoms of each crystal, in their order, from those of all slots.
+
+    Args:
+        values: of the slots of a batch, (N, ...).
+        owners: `Batch.crystals` of arrays or tensors, (N,).
+        sizes: listed atoms of each crystal, (B,).
+    """
+    order = np.asarray(owners if isinstance(owners, np.ndarray) else owners.cpu()).argsort(kind="stable")
+    return np.split(values[order], np.cumsum(sizes))[:-1]  # empty slots come after
+
+
 def pack(sizes: IntArray) -> tuple[IntArray, int, int]:
     """Return first slot of each crystal (B,), number of bins, and slots per bin.
 

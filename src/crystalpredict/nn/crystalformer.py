@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -63,10 +63,21 @@ class Crystalformer(nn.Module):
     def encode(self, batch: CrystalBatch, geometry: Sequence[Geometry] | None = None) -> Tensor:
         """Return the states of the atoms after the last block (N, D); a known `geometry` is not computed again."""
         geometry = geometry or geometry_of_family(batch, self.config)
+        *_, state = self._states(batch, geometry)
+        return state
+
+    def all_states(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
+        """Return the features, and the states before the first and after each block, (N, (blocks + 1) D)."""
+        states = list(self._states(batch, geometry_of_family(batch, self.config)))
+        return mean_over_atoms(states[-1], batch), torch.cat(states, dim=1)
+
+    def _states(self, batch: CrystalBatch, geometry: Sequence[Geometry]) -> Iterator[Tensor]:
+        """Yield the states of the atoms (N, D) before the first and after each block."""
         state = self.embed(batch)
+        yield state
         for block in self.blocks:
             state = block(state, geometry)
-        return state
+            yield state
 
     def embed(self, batch: CrystalBatch) -> Tensor:
         """Return the states before the first block (N, D): embeddings of a site's elements, weighted by occupancy."""

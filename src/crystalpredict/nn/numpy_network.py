@@ -7,7 +7,7 @@ reciprocal space.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,11 +64,13 @@ class NumpyNetwork:
 
     def features(self, batch: Arrays) -> Floats:
         """Return the inputs of the readouts for each crystal: mean states of its atoms, (B, members D) [M6]."""
-        weighted: Floats = self.encode(batch) * batch.counts[:, None]
-        sums = np.zeros((len(batch.n_atoms) + 1, weighted.shape[1]), dtype=weighted.dtype)  # the last row: empty slots
-        np.add.at(sums, batch.crystals, weighted)  # a number that is not finite stays in its crystal
-        sizes: Floats = batch.n_atoms.astype(weighted.dtype)
-        return sums[:-1] / sizes[:, None]
+        return _mean_over_atoms(self.encode(batch), batch)
+
+    def all_states(self, batch: Arrays) -> tuple[Floats, Floats]:
+        """Return the features, and the states before the first and after each block, (N, (blocks + 1) D)."""
+        (member,) = self.members
+        states = list(member.states(batch, geometry_of(batch, self.config)))
+        return _mean_over_atoms(states[-1], batch), np.concatenate(states, axis=1)
 
     def readout(self, features: Floats) -> Floats:
         """Return standardised properties (B, outputs) of features (B, members D)."""
@@ -81,6 +83,15 @@ class NumpyNetwork:
         """Return the states of the atoms after the last block (N, members D)."""
         geometry = geometry_of(batch, self.config)
         return np.concatenate([member.encode(batch, geometry) for member in self.members], axis=1)
+
+
+def _mean_over_atoms(state: Floats, batch: Arrays) -> Floats:
+    """Return the mean state (B, D) of the atoms of each crystal from their states (N, D) [M6]."""
+    weighted: Floats = state * batch.counts[:, None]
+    sums = np.zeros((len(batch.n_atoms) + 1, weighted.shape[1]), dtype=weighted.dtype)  # the last row: empty slots
+    np.add.at(sums, batch.crystals, weighted)  # a number that is not finite stays in its crystal
+    sizes: Floats = batch.n_atoms.astype(weighted.dtype)
+    return sums[:-1] / sizes[:, None]
 
 
 def can_compute(config: ModelConfig) -> bool:
@@ -157,12 +168,18 @@ class _Member:
 
     def encode(self, batch: Arrays, geometry: Sequence[Geometry]) -> Floats:
         """Return the states of the atoms after the last block (N, D) [M1]."""
+        *_, state = self.states(batch, geometry)
+        return state
+
+    def states(self, batch: Arrays, geometry: Sequence[Geometry]) -> Iterator[Floats]:
+        """Yield the states of the atoms (N, D) before the first and after each block."""
         embedded = self.weights["embedding.weight"][batch.elements]  # (N, S, D)
         state: Floats = (embedded * batch.occupancies[..., None]).sum(axis=1)
+        yield state
         for number in range(self.config.blocks):
             state = state + self._attention(f"blocks.{number}.attention", state, geometry)
             state = state + self._two_layers(f"blocks.{number}.feedforward", state)
-        return state
+            yield state
 
     def _linear(self, name: str, values: Floats) -> Floats:
         found: Floats = values @ self.weights[f"{name}.weight"].T

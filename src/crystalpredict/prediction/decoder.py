@@ -16,7 +16,7 @@ from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
 from crystalpredict.prediction.thermal import Matter, matter_of
-from crystalpredict.properties import DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE, Property
+from crystalpredict.properties import DEFORMATION, DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE, Property
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
@@ -37,12 +37,14 @@ class Outputs:
         comparison: the hull at their compositions; None if no property needs it.
         plain: raised to what is physically possible, (B, outputs).
         centres: the same, in agreement with the hull, (B, outputs).
+        deformations: strain, in percent, and displacement, Å, of the crystals on relaxation, (B, 2), or None.
     """
 
     crystals: Sequence[Crystal]
     comparison: HullComparison | None
     plain: FloatArray
     centres: FloatArray
+    deformations: FloatArray | None = None
 
     @cached_property
     def sizes(self) -> IntArray:
@@ -102,19 +104,25 @@ class OutputDecoder:
             return (prop.name,)
         if prop.name in MODULI:
             return PARENTS
+        if prop in DEFORMATION:
+            return ()
         # hull and element energies are known: what remains is the error of the formation energy
         return (E_ABOVE_HULL if prop.name == "e_above_hull_by_network" else FORMATION_ENERGY,)
 
-    def begin(self, outputs: FloatArray, crystals: Sequence[Crystal]) -> Outputs:
+    def begin(
+        self, outputs: FloatArray, crystals: Sequence[Crystal], deformations: FloatArray | None = None
+    ) -> Outputs:
         """Return what values, intervals and texts of some crystals are made of.
 
         Args:
             outputs: standardised outputs, (B, outputs).
             crystals: the B crystals.
+            deformations: strain, in percent, and displacement, Å, of the crystals on relaxation, (B, 2), if known.
         """
         comparison = HullComparison(self._hull, crystals) if self._hull else None
         plain = self.checkpoint.interval_centres(outputs)
-        return Outputs(crystals, comparison, plain, physical_centres(self.checkpoint, plain, crystals, comparison))
+        centres = physical_centres(self.checkpoint, plain, crystals, comparison)
+        return Outputs(crystals, comparison, plain, centres, deformations)
 
     def values(self, found: Outputs) -> FloatArray:
         """Return values (B, properties) in their units.
@@ -134,6 +142,9 @@ class OutputDecoder:
         if prop.name in MODULI:
             bulk, shear = (10 ** centres[:, self._outputs[name]] for name in PARENTS)
             return derive(prop.name, bulk, shear, found.matter)
+        if prop in DEFORMATION:
+            unknown = np.full((len(centres), len(DEFORMATION)), np.nan)
+            return (unknown if found.deformations is None else found.deformations)[:, DEFORMATION.index(prop)]
         energies = centres[:, self._outputs[FORMATION_ENERGY]]
         if prop.name == "total_energy":
             return total_energies(found.crystals, energies)
@@ -184,6 +195,8 @@ class OutputDecoder:
             correlation = np.nan_to_num(self.errors.correlation[one, two])
             bulk, shear = (10 ** found.centres[:, column] for column in (one, two))
             return derived_bounds(prop.name, bulk, shear, both, float(correlation), found.matter)
+        if prop in DEFORMATION:
+            return np.stack([values, values], axis=-1)[:, None].repeat(widths.shape[2], axis=1)
         (source,) = self._sources_of(prop)
         half = widths[:, self._outputs[source]]
         low, high = values[:, None] - half, values[:, None] + half

@@ -15,7 +15,16 @@ from crystalpredict.crystals.crystal import FloatArray
 from crystalpredict.errors import UsageError
 from crystalpredict.prediction.stability import stability_properties
 from crystalpredict.prediction.thermal import FORMULA_ERRORS, FORMULAS, NORMAL_QUANTILES, Matter
-from crystalpredict.properties import AUXILIARY, DERIVED, PROPERTIES, Property, find_property, match_property
+from crystalpredict.properties import (
+    AUXILIARY,
+    DEFORMATION,
+    DERIVED,
+    PROPERTIES,
+    VOLUME_CHANGE,
+    Property,
+    find_property,
+    match_property,
+)
 
 PARENTS = ("bulk_modulus", "shear_modulus")
 SLOPE_STEP = 1e-6  # of the logarithm of a modulus
@@ -27,7 +36,7 @@ def derivable(properties: Sequence[Property]) -> tuple[Property, ...]:
     has_moduli = all(
         name in known and known[name].unit == "GPa" and known[name].transform == "log10" for name in PARENTS
     )
-    found = (*(DERIVED if has_moduli else ()), *stability_properties(properties))
+    found = (*(DERIVED if has_moduli else ()), *stability_properties(properties), *_deformations(properties))
     return tuple(prop for prop in found if not match_property(prop.name, properties))
 
 
@@ -41,8 +50,14 @@ def asked_for(properties: Sequence[Property], targets: Sequence[str] = ()) -> tu
     """
     targets = [targets] if isinstance(targets, str) else targets
     among = (*properties, *derivable(properties))
-    shown = tuple(prop for prop in properties if not prop.on_request)
+    shown = (*(prop for prop in properties if not prop.on_request), *_deformations(properties))
     return tuple(dict.fromkeys(find_target(name, among) for name in targets)) or shown
+
+
+def _deformations(properties: Sequence[Property]) -> tuple[Property, ...]:
+    """Return how crystals deform on relaxation, if a model of these properties is for unrelaxed structures."""
+    change = match_property(VOLUME_CHANGE.name, properties)
+    return DEFORMATION if change and not change.on_request else ()
 
 
 def find_target(name: str, among: Sequence[Property]) -> Property:

@@ -16,7 +16,7 @@ from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neigh
 from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Entry
 from crystalpredict.io.reader import found_in, read_structures, windows_of
-from crystalpredict.nn.bins import arrays_of
+from crystalpredict.nn.bins import arrays_of, split_by_crystal
 from crystalpredict.nn.devices import (
     CPU_BATCH_ATOMS,
     choose_device,
@@ -28,13 +28,7 @@ from crystalpredict.nn.devices import (
 from crystalpredict.nn.first_answers import FirstAnswers, quick_imports
 from crystalpredict.nn.terms import bytes_per_edge
 from crystalpredict.prediction.decoder import MAX_LOG_RATIO, SEE_UNRELAXED, OutputDecoder
-from crystalpredict.prediction.relaxation import (
-    add_log_changes,
-    log_changes,
-    put_volume_change,
-    scaled,
-    with_relaxed_volumes,
-)
+from crystalpredict.prediction.relaxation import Relaxed, log_changes, put_volume_change, relax, scaled
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
 from crystalpredict.prediction.stability import Hull
@@ -194,11 +188,12 @@ class Predictor:
 
     def _predictions_with_features(self, entries: Sequence[Entry]) -> Iterator[tuple[Prediction, FloatArray | None]]:
         """Yield the predictions of some entries with their features (D,); None beside an error."""
-        crystals, neighbors, changes = self._crystals_of(entries)
+        found = self._crystals_of(entries)
+        crystals, neighbors = found.crystals, found.neighbors
         outputs, features, too_large = self._outputs(crystals, neighbors)
-        left = log_changes(self.checkpoint, outputs) if self.checkpoint.unrelaxed else changes
-        add_log_changes(self.checkpoint, outputs, changes)
-        begun = self.decoder.begin(outputs, crystals)
+        left = log_changes(self.checkpoint, outputs) if self.checkpoint.unrelaxed else found.log_changes
+        found.combine(self.checkpoint, outputs)
+        begun = self.decoder.begin(outputs, crystals, found.deformations)
         table = self.decoder.values(begun)  # (crystals, properties)
         ends = self.decoder.bounds(begun, table, features)
         texts = self.decoder.texts_of(begun)
@@ -240,9 +235,25 @@ class Predictor:
                 own,
             )
 
-    def _crystals_of(self, entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors], FloatArray]:
-        """Return the crystals that are predicted and their neighbour lists, as `with_relaxed_volumes`."""
-        return with_relaxed_volumes(self.checkpoint, *found_in(entries), lambda *found: self._outputs(*found)[0])
+    def _crystals_of(self, entries: Sequence[Entry]) -> Relaxed:
+        """Return the crystals that are predicted and their neighbour lists."""
+        crystals, neighbors = found_in(entries)
+        return relax(self.checkpoint, crystals, neighbors, lambda *found: self._outputs(*found)[0], self._states)
+
+    def _states(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, list[FloatArray]]:
+        """Return outputs as `_outputs`, and states of the listed atoms of each crystal, as `relax` needs them."""
+        outputs = np.full((len(crystals), self.config.outputs), np.nan)
+        states = [np.full((edges.size, (self.config.blocks + 1) * self.config.width), np.nan) for edges in neighbors]
+
+        def compute(rows: IntArray, network: Any, batch: Any) -> None:
+            features, every = network.all_states(batch)
+            outputs[rows] = _array(network.readout(features))
+            sizes = [neighbors[row].size for row in rows]
+            for row, own in zip(rows, split_by_crystal(_array(every), batch.crystals, sizes), strict=True):
+                states[row] = own
+
+        self._computed(crystals, neighbors, compute)
+        return outputs, states
 
     def _outputs(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, FloatArray, set[int]]:
         """Return standardised outputs (B, outputs) and features (B, D) of crystals, and which do not fit into memory.
@@ -260,14 +271,15 @@ class Predictor:
         return outputs, features, too_large
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
-        crystals, neighbors, _ = self._crystals_of(entries)
+        relaxed = self._crystals_of(entries)
+        crystals, neighbors = relaxed.crystals, relaxed.neighbors
         features: dict[int, FloatArray] = {}
 
         def compute(rows: IntArray, network: Any, batch: Any) -> None:
             if per_atom:
-                atoms = _array(network.encode(batch))[_array(batch.crystals).argsort(kind="stable")]
-                ends = np.cumsum([crystals[row].n_atoms for row in rows])  # empty slots come after
-                features.update(zip(rows.tolist(), np.split(atoms, ends)[:-1], strict=True))
+                sizes = [crystals[row].n_atoms for row in rows]
+                atoms = split_by_crystal(_array(network.encode(batch)), batch.crystals, sizes)
+                features.update(zip(rows.tolist(), atoms, strict=True))
             else:
                 features.update(zip(rows.tolist(), _array(network.features(batch)), strict=True))
 

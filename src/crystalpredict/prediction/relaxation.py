@@ -1,53 +1,167 @@
-"""Unrelaxed crystals are scaled to the volume that a network predicts they relax to, and predicted there.
+"""Unrelaxed crystals are brought to the cells that a network predicts they relax to, and predicted there.
 
 The network learnt from perturbed cells, labelled with the properties of the relaxed crystals. It errs least where the
-volume is nearly right, so the volume is corrected first.
+cell is nearly right, so volume, shape and positions are corrected first: the volume by an output of the network, the
+others by its head of relaxation, if it has one. With a head, properties are the mean of those predicted for the cell as
+given and for the corrected one, whose errors differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
-from crystalpredict.crystals.crystal import Crystal, FloatArray, Neighbors
-from crystalpredict.crystals.equivalence import merge_equivalent
-from crystalpredict.crystals.neighbors import find_neighbors_of_many
+from crystalpredict.crystals.cell import MIN_DISTANCE
+from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.crystals.equivalence import merge_equivalent, merge_with_members
+from crystalpredict.crystals.neighbors import find_neighbors_of_many, shortest_edge
+from crystalpredict.nn.relaxation_head import Deformation, RelaxationHead
 from crystalpredict.properties import VOLUME_CHANGE
 
 MIN_LOG_CHANGE, MAX_LOG_CHANGE = -0.5, 1.0  # of a volume
+MAX_STRAIN = 0.5  # along an axis
 ATOMS_AT_ONCE = 4096  # whose neighbours are found together: it bounds the memory
 NetworkOutputs = Callable[[list[Crystal], list[Neighbors]], FloatArray]
+NetworkStates = Callable[[list[Crystal], list[Neighbors]], tuple[FloatArray, list[FloatArray]]]
 
 
-def with_relaxed_volumes(
-    checkpoint: Checkpoint, crystals: list[Crystal], neighbors: list[Neighbors], outputs_of: NetworkOutputs
-) -> tuple[list[Crystal], list[Neighbors], FloatArray]:
-    """Return crystals with the volumes that they relax to, according to a model for unrelaxed structures.
+@dataclass(frozen=True)
+class Relaxed:
+    """B crystals in the cells that a model for unrelaxed structures predicts that they relax to.
+
+    Attributes:
+        crystals: the crystals; with any other model they are as given.
+        neighbors: their neighbour lists.
+        log_changes: logarithm of each volume over the given one, (B,).
+        deformations: largest strain, in percent, and largest displacement of an atom, Å, from the given crystals, not a
+            number without a head of relaxation, (B, 2).
+        outputs: standardised, of the crystals as given, (B, outputs); None without a head of relaxation.
+    """
+
+    crystals: list[Crystal]
+    neighbors: list[Neighbors]
+    log_changes: FloatArray
+    deformations: FloatArray
+    outputs: FloatArray | None = None
+
+    def combine(self, checkpoint: Checkpoint, outputs: FloatArray) -> None:
+        """Make standardised outputs (B, outputs) at the relaxed cells those of the given crystals."""
+        if not checkpoint.unrelaxed:
+            return
+        column = _column(checkpoint)
+        total = outputs[:, column] + self.log_changes / checkpoint.deviation[column]
+        if self.outputs is not None:
+            outputs += self.outputs
+            outputs /= 2
+        outputs[:, column] = total
+
+
+def relax(
+    checkpoint: Checkpoint,
+    crystals: list[Crystal],
+    neighbors: list[Neighbors],
+    outputs_of: NetworkOutputs,
+    states_of: NetworkStates,
+) -> Relaxed:
+    """Return crystals as they relax, according to a model for unrelaxed structures.
 
     Args:
         checkpoint: of the model; with any other the crystals stay as they are.
         crystals: B crystals.
         neighbors: their neighbour lists.
         outputs_of: returns the standardised outputs (B, outputs) of the network for crystals and neighbour lists.
-
-    Returns:
-        Crystals, neighbour lists, and the logarithm of each new volume over the old one, (B,).
+        states_of: returns these, and the states of the listed atoms of each crystal before the first and after each
+            block, each (m, (blocks + 1) D).
     """
-    changes: FloatArray = np.zeros(len(crystals))
+    unknown = np.full((len(crystals), 2), np.nan)
     if not checkpoint.unrelaxed or not crystals:
-        return crystals, neighbors, changes
-    changes = log_changes(checkpoint, outputs_of(crystals, neighbors))
-    new = [scaled(crystal, change) for crystal, change in zip(crystals, changes.tolist(), strict=True)]
-    lists: list[Neighbors] = []
+        return Relaxed(crystals, neighbors, np.zeros(len(crystals)), unknown)
+    head = checkpoint.relaxation
+    if head is None:
+        changes = log_changes(checkpoint, outputs_of(crystals, neighbors))
+        wanted = [scaled(crystal, change) for crystal, change in zip(crystals, changes.tolist(), strict=True)]
+        new, lists, changed = _at(crystals, neighbors, wanted, checkpoint.config.radius)
+        return Relaxed(new, lists, np.where(changed, changes, 0.0), unknown)
+    parts = [_deformed(checkpoint, head, crystals[some], neighbors[some], states_of) for some in _slices(crystals)]
+    outputs = np.concatenate([part.outputs for part in parts if part.outputs is not None])
+    return Relaxed(
+        [crystal for part in parts for crystal in part.crystals],
+        [edges for part in parts for edges in part.neighbors],
+        np.concatenate([part.log_changes for part in parts]),
+        np.concatenate([part.deformations for part in parts]),
+        outputs,
+    )
+
+
+def _deformed(
+    checkpoint: Checkpoint,
+    head: RelaxationHead,
+    crystals: list[Crystal],
+    neighbors: list[Neighbors],
+    states_of: NetworkStates,
+) -> Relaxed:
+    """Return what `relax` does with a head, for crystals whose neighbours fit into memory together."""
+    radius = checkpoint.config.radius
+    edges = find_neighbors_of_many([(each.lattice, each.positions) for each in crystals], radius, vectors=True)
+    merged, members = merge_with_members(crystals, edges, radius)
+    outputs, states = states_of(crystals, merged)
+    changes = log_changes(checkpoint, outputs)
+    with np.errstate(all="ignore"):  # of a cell that is too unlike crystals; what is not finite is not used
+        found = head([each[own] for each, own in zip(states, members, strict=True)], edges)
+    wanted = [deformed(*each) for each in zip(crystals, changes.tolist(), found, strict=True)]
+    new, lists, changed = _at(crystals, neighbors, wanted, radius)
+    sizes = np.array([_sizes(each) for each in found])
+    if not changed.all():  # the volume alone
+        rows = np.flatnonzero(~changed).tolist()
+        wanted = [scaled(crystals[row], float(changes[row])) for row in rows]
+        again = _at([crystals[row] for row in rows], [neighbors[row] for row in rows], wanted, radius)
+        sizes[rows] = 0.0
+        for row, crystal, own, moved in zip(rows, *again, strict=True):
+            new[row], lists[row] = crystal, own
+            changes[row] *= moved
+    return Relaxed(new, lists, changes, sizes, outputs)
+
+
+def _at(
+    crystals: list[Crystal], neighbors: list[Neighbors], wanted: list[Crystal], radius: float
+) -> tuple[list[Crystal], list[Neighbors], IntArray]:
+    """Return crystals and neighbour lists where crystals are wanted, and which could be brought there, (B,) of bool.
+
+    A crystal stays as it is if atoms would have too many neighbours there, or be too near to each other.
+    """
+    new, lists = list(wanted), list(neighbors)
     for some in _slices(crystals):
-        lists += _neighbors_of(new[some], neighbors[some], checkpoint.config.radius)
+        lists[some] = _neighbors_of(wanted[some], neighbors[some], radius)
+    changed = np.ones(len(crystals), dtype=bool)
     for row, (edges, old) in enumerate(zip(lists, neighbors, strict=True)):
-        if edges is old:  # its neighbours at the new volume are too many
-            new[row], changes[row] = crystals[row], 0.0
-    return new, lists, changes
+        if edges is old or shortest_edge(edges)[1] < MIN_DISTANCE <= shortest_edge(old)[1]:
+            new[row], lists[row], changed[row] = crystals[row], old, False
+    return new, lists, changed
+
+
+def deformed(crystal: Crystal, log_change: float, how: Deformation) -> Crystal:
+    """Return a crystal whose atoms are displaced, whose cell is strained, and whose volume changes, in this order.
+
+    Args:
+        crystal: n atoms.
+        log_change: of the volume.
+        how: displacements (n, 3), Å, and strain (3, 3).
+    """
+    strain = how.strain if np.isfinite(how.strain).all() else np.zeros((3, 3))
+    displacements = how.displacements if np.isfinite(how.displacements).all() else 0.0
+    values, axes = np.linalg.eigh(strain)
+    stretch = (axes * np.exp(np.clip(values, -MAX_STRAIN, MAX_STRAIN))) @ axes.T
+    stretch *= np.exp(log_change / 3) / np.linalg.det(stretch) ** (1 / 3)
+    return replace(crystal, lattice=crystal.lattice @ stretch, positions=(crystal.positions + displacements) @ stretch)
+
+
+def _sizes(how: Deformation) -> tuple[float, float]:
+    """Return the largest strain, in percent, and the largest displacement, Å."""
+    largest = np.abs(np.linalg.eigvalsh(how.strain)).max() if np.isfinite(how.strain).all() else 0.0
+    return 100 * min(float(largest), MAX_STRAIN), float(np.linalg.norm(how.displacements, axis=1).max())
 
 
 def scaled(crystal: Crystal, log_change: float) -> Crystal:
@@ -61,12 +175,6 @@ def log_changes(checkpoint: Checkpoint, outputs: FloatArray) -> FloatArray:
     column = _column(checkpoint)
     changes = outputs[:, column] * checkpoint.deviation[column] + checkpoint.mean[column]
     return np.asarray(np.clip(np.nan_to_num(changes), MIN_LOG_CHANGE, MAX_LOG_CHANGE))
-
-
-def add_log_changes(checkpoint: Checkpoint, outputs: FloatArray, changes: FloatArray) -> None:
-    """Add what `with_relaxed_volumes` changed (B,) to the volume change in standardised outputs (B, outputs)."""
-    if checkpoint.unrelaxed:
-        outputs[:, _column(checkpoint)] += changes / checkpoint.deviation[_column(checkpoint)]
 
 
 def put_volume_change(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +13,11 @@ from crystalpredict.crystals.primitive import primitive_sizes
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, NeighborTable, encoded_labels
 from crystalpredict.errors import DataError
 from crystalpredict.nn.batch import CrystalBatch
-from crystalpredict.nn.bins import PART_ATOMS
+from crystalpredict.nn.bins import PART_ATOMS, split_by_crystal
+from crystalpredict.nn.crystalformer import Crystalformer
 from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
-from crystalpredict.prediction.relaxation import add_log_changes, with_relaxed_volumes
+from crystalpredict.prediction.relaxation import relax
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
 from crystalpredict.properties import VOLUME_CHANGE
 from crystalpredict.uncertainty.applicability import Domain, fit_domain
@@ -102,7 +103,7 @@ def outputs_and_features(
 ) -> tuple[FloatArray, FloatArray]:
     """Return standardised outputs (R, outputs) and network features (R, D) of some crystals.
 
-    A network for unrelaxed crystals scales them to their relaxed volumes first, as in predictions.
+    A network for unrelaxed crystals brings them to their relaxed cells first, as in predictions.
 
     Args:
         checkpoint: its network computes them.
@@ -116,25 +117,43 @@ def outputs_and_features(
     model = checkpoint.model
     weight = next(model.parameters())
 
+    def run(crystals: list[Crystal], lists: list[Neighbors], compute: Callable[[IntArray, CrystalBatch], None]) -> None:
+        too_large, _ = run_in_batches(
+            crystals, lists, lambda some, batch: compute(some, batch.to(weight.device, weight.dtype)),
+            BatchThreads(weight.device), batch_atoms=BATCH_ATOMS, part_atoms=2 * PART_ATOMS,
+        )  # fmt: skip
+        if too_large:
+            raise DataError(f"not enough memory for {len(too_large)} crystals")
+
     def of(crystals: list[Crystal], lists: list[Neighbors]) -> tuple[FloatArray, FloatArray]:
-        outputs = np.empty((len(rows), model.config.outputs), dtype=np.float32)
-        features = np.empty((len(rows), model.config.features), dtype=np.float32)
+        outputs = np.empty((len(crystals), model.config.outputs), dtype=np.float32)
+        features = np.empty((len(crystals), model.config.features), dtype=np.float32)
 
         def compute(some: IntArray, batch: CrystalBatch) -> None:
-            found = model.features(batch.to(weight.device, weight.dtype))
+            found = model.features(batch)
             features[some] = found.cpu().numpy()
             outputs[some] = model.readout(found).cpu().numpy()
 
-        too_large, _ = run_in_batches(
-            crystals, lists, compute, BatchThreads(weight.device), batch_atoms=BATCH_ATOMS, part_atoms=2 * PART_ATOMS
-        )
-        if too_large:
-            name = table.ids[rows[min(too_large)]]
-            raise DataError(f"not enough memory for {len(too_large)} crystals, the first: id {name}")
+        run(crystals, lists, compute)
         return outputs, features
 
+    def states_of(crystals: list[Crystal], lists: list[Neighbors]) -> tuple[FloatArray, list[FloatArray]]:
+        outputs = np.empty((len(crystals), model.config.outputs), dtype=np.float32)
+        states: dict[int, FloatArray] = {}
+
+        def compute(some: IntArray, batch: CrystalBatch) -> None:
+            assert isinstance(model, Crystalformer)  # only such networks have a head
+            found, every = model.all_states(batch)
+            outputs[some] = model.readout(found).cpu().numpy()
+            sizes = [lists[row].size for row in some]
+            own = split_by_crystal(every.cpu().numpy(), batch.crystals, sizes)
+            states.update(zip(some.tolist(), own, strict=True))
+
+        run(crystals, lists, compute)
+        return outputs, [states[row] for row in range(len(crystals))]
+
     given = [table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows]
-    crystals, lists, changes = with_relaxed_volumes(checkpoint, *given, lambda *found: of(*found)[0])
-    outputs, features = of(crystals, lists)
-    add_log_changes(checkpoint, outputs, changes)
+    found = relax(checkpoint, *given, lambda *some: of(*some)[0], states_of)
+    outputs, features = of(found.crystals, found.neighbors)
+    found.combine(checkpoint, outputs)
     return outputs, features

@@ -21,10 +21,10 @@ from crystalpredict.properties import Property
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 MIN_CALIBRATION_LABELS = 50  # of a property; with fewer there are no intervals
-MIN_LABELS_SCALE_FIT = 500  # of a property; with fewer the scale is constant and all sizes are one group
+MIN_LABELS_SCALE_FIT = 150  # of a property; with fewer the scale is constant and all sizes are one group
 N_SIZE_GROUPS = 3  # of crystals
 N_BINS = 8  # of predictions, at most
-MIN_BIN_LABELS = 150  # in a bin
+MIN_BIN_LABELS = 60  # in a bin
 NEAR_MINIMUM = 0.01  # standard deviations of the labels: predictions so near to the smallest value are one bin
 N_ROUNDS, N_ROUNDS_CHOICE = 20, 3  # adjustments of all factors: of the result, and while the scale is chosen
 UNUSED = 1e9  # the end of a group that is not used
