@@ -40,6 +40,46 @@ def stretched(structure: Structure, change: float) -> Structure:
     return new
 
 
+def test_moved_atoms_and_strained_cells_come_back(relaxing: Predictor) -> None:
+    random = np.random.default_rng(0)
+    before, after, strains, given = [], [], [], []
+    structures = [read(path) for path in FILES for _ in range(3)]
+    for structure in structures:
+        strain = random.normal(size=(3, 3)) * 0.02
+        lattice = structure.lattice.matrix @ (np.eye(3) + (strain + strain.T) / 2)
+        moves = random.normal(size=(len(structure), 3)) * 0.07
+        given.append(Structure(lattice, structure.species, structure.frac_coords + moves @ np.linalg.inv(lattice)))
+    rows = relaxing.predict(given, reduce=False)
+    for structure, moved, row in zip(structures, given, rows, strict=True):
+        assert row.relaxed is not None
+        found = Structure(row.relaxed.lattice, moved.species, row.relaxed.positions, coords_are_cartesian=True)
+        before.append(away(structure, moved))
+        after.append(away(structure, found))
+        strains.append(row["strain_percent"])
+        assert 0 < row["displacement_A"] < 0.5
+    assert np.mean(after, axis=0)[0] < 0.6 * np.mean(before, axis=0)[0]  # distances between atoms
+    assert np.mean(after, axis=0)[1] < 0.6 * np.mean(before, axis=0)[1]  # shape of the cell
+    assert 1 < np.mean(strains) < 5
+
+
+def away(one: Structure, two: Structure) -> tuple[float, float]:
+    """How far two structures of the same atoms are apart: mean difference of short distances, Å, and of the cells."""
+    lengths = [each.copy().scale_lattice(len(each) * 12.0).distance_matrix for each in (one, two)]
+    near = (lengths[0] > 0) & (lengths[0] < 4)
+    apart = float(np.abs(lengths[0] - lengths[1])[near].mean()) if near.any() else 0.0
+    tensors = [each.lattice.matrix / each.volume ** (1 / 3) for each in (one, two)]
+    return apart, float(np.abs(tensors[0] @ tensors[0].T - tensors[1] @ tensors[1].T).mean())
+
+
+def test_a_relaxed_crystal_keeps_its_symmetry(relaxing: Predictor) -> None:
+    rows = relaxing.predict([read(path) for path in FILES])
+    for path, row in zip(FILES, rows, strict=True):
+        if path.stem != "Al2O3":  # all others are cubic, without free coordinates
+            assert row["strain_percent"] == pytest.approx(0, abs=1e-3), path
+            assert row["displacement_A"] == pytest.approx(0, abs=1e-3), path
+    assert rows[-1]["displacement_A"] > 1e-3
+
+
 def test_a_stretched_cell_is_what_it_relaxes_to(relaxing: Predictor) -> None:
     structures = [read(path) for path in FILES]
     rows = relaxing.predict([stretched(each, change) for each in structures for change in STRETCHES])
