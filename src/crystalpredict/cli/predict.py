@@ -99,7 +99,7 @@ def predict(
             help="Property to predict: bandgap, formation_energy, e_above_hull, bulk_modulus, shear_modulus; "
             "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio, debye_temperature, sound_velocity, "
             "vickers_hardness, thermal_conductivity; from the formation energy: hull_distance, decomposes_to, "
-            "known_phase, total_energy; other gaps: bandgap_hse, bandgap_gllbsc, bandgap_experiment, "
+            "known_phase, nearest_known, total_energy; other gaps: bandgap_hse, bandgap_gllbsc, bandgap_experiment, "
             "metal_probability; volume_change, refractive_index. Repeat it, or separate names by commas. Default: the "
             "first five.",
         ),

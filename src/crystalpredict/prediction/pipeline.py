@@ -172,8 +172,10 @@ class Pipeline:
             return
         from crystalpredict.prediction.cache import Cache
         from crystalpredict.prediction.derived import derivable
+        from crystalpredict.properties import NEAREST_KNOWN
 
-        every = (*known, *derivable(known))
+        asked = self.properties
+        every = [each for each in (*known, *derivable(known)) if each.name != NEAREST_KNOWN or each in asked]  # costly
         facts, columns = {**self.facts, "device": self.device}, [prop.column for prop in every]
         cache = Cache(folder, facts, columns, LOG.warning)
         whole = replace(self, targets=tuple(prop.name for prop in every))

@@ -198,7 +198,7 @@ class Predictor:
         outputs, features, too_large = self._outputs(crystals, neighbors)
         left = log_changes(self.checkpoint, outputs) if self.checkpoint.unrelaxed else changes
         add_log_changes(self.checkpoint, outputs, changes)
-        begun = self.decoder.begin(outputs, crystals)
+        begun = self.decoder.begin(outputs, crystals, neighbors)
         table = self.decoder.values(begun)  # (crystals, properties)
         ends = self.decoder.bounds(begun, table, features)
         texts = self.decoder.texts_of(begun)
