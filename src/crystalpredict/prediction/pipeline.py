@@ -126,11 +126,11 @@ class Pipeline:
             known: rows that need not be computed.
         """
         from crystalpredict.io.reader import Reader
-        from crystalpredict.io.worker_pool import available_cores
+        from crystalpredict.io.worker_pool import processes_of
 
         config = config_of_model(self.folder)
         radius, vectors = (config.model.radius, config.model.vectors) if config else (0.0, False)
-        jobs = (self.jobs or available_cores()) if config else 1
+        jobs = processes_of(self.jobs) if config else 1
         with Reader(
             sources, radius, jobs, merge=self.merge, vectors=vectors, limits=self.limits, known=known
         ) as reader:
