@@ -172,3 +172,13 @@ def test_a_number_that_no_machine_has_is_refused(program, examples, option: tupl
     assert (outcome.code, outcome.stdout) == (2, "")
     assert "Traceback" not in outcome.stderr
     assert option[0] in outcome.stderr
+
+
+def test_numbers_out_of_bounds_are_refused_with_the_bounds(program, examples) -> None:
+    for option, said in (
+        (("--batch-atoms", "0"), "--batch-atoms 0: give a number of atoms from 1 to 999,999,999,999, or auto"),
+        (("--shard", "1/0", "-o", "x.csv"), "--shard 1/0: there is at least one shard"),
+        (("--shard", "4/3", "-o", "x.csv"), "--shard 4/3: give a shard from 1/3 to 3/3"),
+    ):
+        outcome = program("predict", examples[0], *option)
+        assert (outcome.code, said in outcome.stderr) == (2, True), outcome.stderr
