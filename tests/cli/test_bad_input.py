@@ -182,3 +182,12 @@ def test_numbers_out_of_bounds_are_refused_with_the_bounds(program, examples) ->
     ):
         outcome = program("predict", examples[0], *option)
         assert (outcome.code, said in outcome.stderr) == (2, True), outcome.stderr
+
+
+def test_the_message_about_an_item_of_a_list_has_its_number(program, examples, tmp_path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"structure": Path(examples[0]).read_text()}, {"structure": "garbage"}, 5]))
+    outcome = program("predict", path, "-t", "gap")
+    assert outcome.code == 3
+    lines = outcome.stderr.splitlines()[1:3]  # after that of the model
+    assert [line.split(": ")[1] for line in lines] == [f"{path}#1", f"{path}#2"]
