@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from crystalpredict.prediction.rows import name_of
 from tests.fuzz import complaint
 from tests.io.test_entries import NO_LOOP, Entry, cell, cif, poscar
 from tests.mutants import mutant, originals
@@ -106,7 +107,9 @@ def test_every_kind_of_bad_input_is_one_row_with_its_reason_and_the_others_are_p
         assert (row["bandgap_eV"] == "") == bool(part), path
     said = [line for line in outcome.stderr.splitlines() if "Å, " not in line]
     failed = [row for row in outcome.rows if row["error"]]
-    assert said[1:-1] == [f"crystalpredict: {row['path']}: {row['error']}" for row in failed]
+    assert said[1:-1] == [
+        f"crystalpredict: {name_of(row['path'], int(row['index']))}: {row['error']}" for row in failed
+    ]
 
 
 def test_labels_that_are_no_numbers_are_named_by_their_rows(program, tmp_path) -> None:
@@ -139,7 +142,9 @@ def test_a_folder_of_mutants_is_predicted_by_the_whole_program(tmp_path) -> None
         assert all(value == "" for value in values) if row["error"] else all(abs(float(v)) < 1e6 for v in values)
     lines = done.stderr.splitlines()
     assert lines[0].startswith("crystalpredict: model ")
-    assert lines[1:-1] == [f"crystalpredict: {row['path']}: {row['error']}" for row in failed]
+    assert lines[1:-1] == [
+        f"crystalpredict: {name_of(row['path'], int(row['index']))}: {row['error']}" for row in failed
+    ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no alarms")
