@@ -1,9 +1,10 @@
 """Reference energies for hulls, from labelled crystals: the lowest formation energy of each composition.
 
 python scripts/reference_energies.py mp2018/train.jsonl.gz mp2018/val.jsonl.gz mp2019/train.jsonl.gz \\
-    --elements element_refs.json -o models/reference-energies
+    --elements element_refs.json --fingerprints -o models/reference-energies
 
-With --elements the file has the shifts of formation energies to other conventions, too, which takes some minutes.
+With --elements the file has the shifts of formation energies to other conventions, too, and with --fingerprints those
+of all crystals, also of the higher ones of a composition, for the target `nearest_known`. Each takes some minutes.
 Without the validation part, a file of the same kind is what `calibrate.py --reference` takes.
 """
 
@@ -24,7 +25,8 @@ import numpy as np
 
 from crystalpredict._files import file_sha256, write_atomically
 from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, REFERENCE_ENERGIES
-from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, lattice_from_parameters
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, lattice_from_parameters
+from crystalpredict.crystals.fingerprint import scaled_fingerprints
 from crystalpredict.crystals.oxides import OxideType, oxide_types
 from crystalpredict.data.dataset import read_jsonl
 from crystalpredict.io.mp2020 import are_sulfates
@@ -63,16 +65,33 @@ MPF.2021.2.8 data set (CC-BY-4.0) back from the formation energies, fitted to 39
 `shift_uncorrected` and `shift_mp2020` in the file are formation energies without corrections, and with those of
 pymatgen's `MaterialsProject2020Compatibility` (S. Wang et al., Sci. Rep. 11, 15496 (2021)), less those of 2018,
 eV/atom.
+
+`fingerprints` describe the structures of these crystals, and `polymorph_fingerprints` those of the {polymorphs:,}
+others of the same compositions, for the target `nearest_known`: three sums over pairs of atoms each, in half precision.
 """
 
 
 def phases_in(paths: Sequence[Path]) -> Iterator[Phase]:
     """The phases of all crystals with a formation energy."""
-    for path in paths:
-        for row in read_jsonl(path):
-            if row.get("formation_energy") is not None:
-                counts = Counter(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
-                yield Phase(_reduced(counts), float(row["formation_energy"]), str(row["id"]))
+    for row in labelled_rows(paths):
+        counts = Counter(ATOMIC_NUMBERS[symbol] for symbol in row["species"])
+        yield Phase(_reduced(counts), float(row["formation_energy"]), str(row["id"]))
+
+
+def labelled_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The rows with a formation energy."""
+    return (row for path in paths for row in read_jsonl(path) if row.get("formation_energy") is not None)
+
+
+def fingerprints_in(paths: Sequence[Path]) -> FloatArray:
+    """The fingerprints of all crystals with a formation energy, in the order of `phases_in`."""
+    rows = labelled_rows(paths)
+    with Pool(PROCESSES) as pool:
+        return np.concatenate(list(pool.imap(_fingerprints, iter(lambda: list(islice(rows, 1000)), []))))
+
+
+def _fingerprints(rows: list[dict[str, Any]]) -> FloatArray:
+    return scaled_fingerprints([_crystal(row) for row in rows])
 
 
 def kinds_in(paths: Sequence[Path], identifiers: Iterable[str]) -> dict[str, tuple[OxideType, bool]]:
@@ -126,9 +145,11 @@ def main() -> None:
     parser.add_argument(
         "--elements", type=Path, help="energies of the elements: `mu`, `u_shift`, `o_compound` and so on"
     )
+    parser.add_argument("--fingerprints", action="store_true", help="keep the fingerprints of the crystals")
     options = parser.parse_args()
     phases = list(phases_in(options.tables))
-    reference = ReferenceEnergies.of_phases(phases)
+    fingerprints = fingerprints_in(options.tables) if options.fingerprints else None
+    reference = ReferenceEnergies.of_phases(phases, fingerprints)
     options.output.mkdir(parents=True, exist_ok=True)
     if options.elements:
         found = json.loads(options.elements.read_text())
@@ -145,6 +166,7 @@ def main() -> None:
     reference.save(options.output / REFERENCE_ENERGIES)
     card = CARD.format(
         count=len(reference), systems=len(reference.systems), entries=len(phases), date=options.date,
+        polymorphs=len(phases) - len(reference),
         sha256=file_sha256(options.output / REFERENCE_ENERGIES),
     )  # fmt: skip
     with write_atomically(options.output / "README.md") as file:

@@ -17,7 +17,7 @@ from crystalpredict._schema import Letters, Number, Text, Word
 from crystalpredict.errors import UsageError
 
 Transform = Literal["none", "log10", "log_change"]
-FORMATION_ENERGY, E_ABOVE_HULL = "formation_energy", "e_above_hull"
+FORMATION_ENERGY, E_ABOVE_HULL, NEAREST_KNOWN = "formation_energy", "e_above_hull", "nearest_known"
 HULL_BY_NETWORK = "e_above_hull_by_network_eV_per_atom"  # a column
 OUTPUT_COLUMNS = ("path", "index", "formula", "n_atoms", "warnings", "error")  # besides those of the properties
 MAX_DECIMALS = 323  # of a float
@@ -224,6 +224,9 @@ STABILITY = (
     Property("total_energy", "total energy (PBE)", "eV/atom", "eV_per_atom", ("energy_per_atom", "pbe_energy")),
     TextProperty("decomposes_to", "phases on the hull", "", "", ("decomposition",)),
     TextProperty("known_phase", "lowest known phase of the composition", "", "", ("polymorph", "known_polymorph")),
+    TextProperty(
+        NEAREST_KNOWN, "known crystal with the nearest structure", "", "", ("nearest", "nearest_crystal", "novelty"),
+    ),
     Property(
         "e_above_hull_by_network", "energy above hull by the network alone", "eV/atom", "eV_per_atom", (), minimum=0.0,
     ),

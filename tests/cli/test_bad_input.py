@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from crystalpredict.prediction.rows import name_of
 from tests.fuzz import complaint
 from tests.io.test_entries import NO_LOOP, Entry, cell, cif, poscar
 from tests.mutants import mutant, originals
@@ -106,7 +107,9 @@ def test_every_kind_of_bad_input_is_one_row_with_its_reason_and_the_others_are_p
         assert (row["bandgap_eV"] == "") == bool(part), path
     said = [line for line in outcome.stderr.splitlines() if "Å, " not in line]
     failed = [row for row in outcome.rows if row["error"]]
-    assert said[1:-1] == [f"crystalpredict: {row['path']}: {row['error']}" for row in failed]
+    assert said[1:-1] == [
+        f"crystalpredict: {name_of(row['path'], int(row['index']))}: {row['error']}" for row in failed
+    ]
 
 
 def test_labels_that_are_no_numbers_are_named_by_their_rows(program, tmp_path) -> None:
@@ -139,7 +142,9 @@ def test_a_folder_of_mutants_is_predicted_by_the_whole_program(tmp_path) -> None
         assert all(value == "" for value in values) if row["error"] else all(abs(float(v)) < 1e6 for v in values)
     lines = done.stderr.splitlines()
     assert lines[0].startswith("crystalpredict: model ")
-    assert lines[1:-1] == [f"crystalpredict: {row['path']}: {row['error']}" for row in failed]
+    assert lines[1:-1] == [
+        f"crystalpredict: {name_of(row['path'], int(row['index']))}: {row['error']}" for row in failed
+    ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no alarms")
@@ -172,3 +177,22 @@ def test_a_number_that_no_machine_has_is_refused(program, examples, option: tupl
     assert (outcome.code, outcome.stdout) == (2, "")
     assert "Traceback" not in outcome.stderr
     assert option[0] in outcome.stderr
+
+
+def test_numbers_out_of_bounds_are_refused_with_the_bounds(program, examples) -> None:
+    for option, said in (
+        (("--batch-atoms", "0"), "--batch-atoms 0: give a number of atoms from 1 to 999,999,999,999, or auto"),
+        (("--shard", "1/0", "-o", "x.csv"), "--shard 1/0: there is at least one shard"),
+        (("--shard", "4/3", "-o", "x.csv"), "--shard 4/3: give a shard from 1/3 to 3/3"),
+    ):
+        outcome = program("predict", examples[0], *option)
+        assert (outcome.code, said in outcome.stderr) == (2, True), outcome.stderr
+
+
+def test_the_message_about_an_item_of_a_list_has_its_number(program, examples, tmp_path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"structure": Path(examples[0]).read_text()}, {"structure": "garbage"}, 5]))
+    outcome = program("predict", path, "-t", "gap")
+    assert outcome.code == 3
+    lines = outcome.stderr.splitlines()[1:3]  # after that of the model
+    assert [line.split(": ")[1] for line in lines] == [f"{path}#1", f"{path}#2"]

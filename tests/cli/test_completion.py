@@ -23,7 +23,7 @@ DERIVED = [
     *REQUESTED,
     "youngs_modulus", "poisson_ratio", "pugh_ratio", "debye_temperature", "sound_velocity",
     "sound_velocity_longitudinal", "sound_velocity_transverse", "vickers_hardness", "thermal_conductivity",
-    "hull_distance", "total_energy", "decomposes_to", "known_phase",
+    "hull_distance", "total_energy", "decomposes_to", "known_phase", "nearest_known",
     "e_above_hull_by_network",
 ]  # fmt: skip
 

@@ -98,6 +98,10 @@ def test_a_resumed_run_has_a_page_of_all_its_rows(program: Program, here: Path) 
         (("report", "table.csv", "-o", "a.html"), "it has no column 'path'"),
         (("report", "empty.csv", "-o", "a.html"), "empty.csv: empty: no result of crystalpredict predict"),
         (("report", "empty.json", "-o", "a.html"), "empty.json: empty: no result"),
+        (
+            ("report", "object.json", "-o", "a.html"),
+            "object.json: no result of crystalpredict predict: it has no column",
+        ),
         (("report", "rows.csv", "-o", "a.csv"), "name a file that ends in .html"),
         (("report", "rows.csv", "-o", "nowhere/a.html"), "there is no directory"),
         (("report", "rows.csv", "-o", "old.html"), "exists already"),
@@ -113,6 +117,7 @@ def test_bad_input_has_one_line(arguments: tuple[str, ...], words: str, program:
     Path("table.csv").write_text("id,cif\n1,x\n")
     for name in ("empty.csv", "empty.json"):
         Path(name).write_text("\n" * (name == "empty.csv"))
+    Path("object.json").write_text("{}")
     Path("old.html").write_text("old")
     outcome = program(*arguments)
     assert outcome.code == 2

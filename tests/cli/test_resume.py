@@ -151,8 +151,8 @@ def test_what_differs_is_named_and_nothing_is_overwritten(program, begun, monkey
     kept = part.read_bytes()
     assert kept.count(b"\n") == 101
     refused(program("predict", listed, "-o", begun), "out.csv.part", "--resume")
-    refused(program("predict", listed, "-o", begun, "--resume", "-t", "gap"), "columns differs")
-    refused(program("predict", listed, listed, "-o", begun, "--resume"), "inputs differs")
+    refused(program("predict", listed, "-o", begun, "--resume", "-t", "gap"), "its columns differ (it was")
+    refused(program("predict", listed, listed, "-o", begun, "--resume"), "its inputs differ (it was")
     refused(program("predict", listed, "-o", begun, "--resume", "--no-reduce"), "no-reduce differs")
     refused(program("predict", listed, "-o", begun, "--resume", "--no-uncertainty"), "uncertainty differs", "True")
     calibration = folder / "calibration.safetensors"
@@ -172,6 +172,28 @@ def test_what_differs_is_named_and_nothing_is_overwritten(program, begun, monkey
     assert "after 100 rows" in outcome.stderr
     assert "150 predicted" in outcome.stderr
     assert begun.read_bytes().count(b"\n") == 151
+
+
+def test_a_whole_file_of_other_columns_is_not_taken_for_complete(program, tmp_path) -> None:
+    (tmp_path / "a.vasp").write_text(CSCL.format(4))
+    for suffix in ("csv", "jsonl"):
+        output = tmp_path / f"a.{suffix}"
+        command = ("predict", tmp_path / "a.vasp", "-o", output, "--resume", "-q")
+        assert program(*command, "-t", "bandgap,known_phase").code == 0
+        before = output.read_bytes()
+        for other in ((), ("-t", "K"), ("-t", "bandgap"), ("-t", "bandgap,known_phase", "--no-uncertainty")):
+            refused(program(*command, *other), f"{output}: complete, but with other columns", "--force")
+        assert program(*command, "-t", "gap,polymorph").code == 0
+        assert output.read_bytes() == before
+
+
+def test_a_slash_behind_a_folder_makes_no_difference(program, begun, monkeypatch) -> None:
+    (begun.parent / "many").mkdir()
+    for number in range(150):
+        (begun.parent / "many" / f"{number}.vasp").write_text(CSCL.format(4))
+    assert program("predict", f"{begun.parent}/many/", "-o", begun).code == 130
+    monkeypatch.undo()
+    assert "after 100 rows" in program("predict", begun.parent / "many", "-o", begun, "--resume").stderr
 
 
 def test_a_run_with_a_condition_goes_on_too(program, begun, monkeypatch) -> None:

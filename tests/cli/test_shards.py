@@ -240,8 +240,8 @@ def test_shards_of_other_runs_are_not_mixed(program, two, tmp_path) -> None:
         return path
 
     refused(program("merge", two[0], another("2/3", EXAMPLES)), "number of shards differs (2 and 3)")
-    refused(program("merge", two[0], another("2/2", EXAMPLES, "-t", "gap")), "columns differs")
-    refused(program("merge", two[0], another("2/2", EXAMPLES, EXAMPLES)), "inputs differs")
+    refused(program("merge", two[0], another("2/2", EXAMPLES, "-t", "gap")), "columns differ (")
+    refused(program("merge", two[0], another("2/2", EXAMPLES, EXAMPLES)), "inputs differ (")
     (tmp_path / "in").mkdir()
     for number in range(3):
         shutil.copy(EXAMPLES / "NaCl.cif", tmp_path / "in" / f"{number}.cif")

@@ -6,9 +6,10 @@ import pytest
 
 from crystalpredict.crystals.crystal import Crystal, Neighbors
 from crystalpredict.crystals.equivalence import merge_equivalent
+from crystalpredict.crystals.fingerprint import fingerprint
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.data.dataset import TEST, TRAIN, VALIDATION
-from crystalpredict.data.splits import fingerprint, repeated_rows, split_folds, split_groups
+from crystalpredict.data.splits import repeated_rows, split_folds, split_groups
 from crystalpredict.errors import UsageError
 from tests.sample_crystals import random_crystal
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from crystalpredict import load_model
 from crystalpredict.errors import UsageError
 from crystalpredict.integrations import mcp_server
 from crystalpredict.integrations.mcp_tools import MAX_ATOMS
+from crystalpredict.integrations.root_folder import MAX_STRUCTURE_BYTES
 from tests.disordered import rock_salt
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -62,6 +64,12 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a table outside": ("evaluate", {"data": "../labels.jsonl"}),
     "missing": ("predict", {"paths": ["nowhere.cif"]}),
     "a pipe": ("predict", {"paths": ["pipe.cif"]}),
+    "an empty path": ("predict", {"paths": ["", "NaCl.cif"]}),
+    "names as given": ("predict", {"paths": ["inside/alias.cif", "./NaCl.cif", "odd.zip"]}),
+    "a large file": ("predict", {"paths": ["large.cif"]}),
+    "a large file by a long path": ("predict", {"paths": ["inside/" + "../inside/" * 30 + "../large.cif"]}),
+    "a broken table": ("evaluate", {"data": "broken.cif"}),
+    "a folder without labels": ("evaluate", {"data": "inside"}),
     "an empty folder": ("predict", {"paths": ["empty"]}),
     "broken paths": ("predict", {"paths": ["NaCl.cif", "nowhere.cif", "broken.cif", "../secret.cif", "NiAl.vasp"]}),
     "a hull with a missing path": ("hull", {"system": "Na-Cl", "paths": ["nowhere.cif", "NaCl.cif"]}),
@@ -90,7 +98,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).write_bytes((EXAMPLES / name).read_bytes())
     (root / "empty").mkdir()
     (root / "broken.cif").write_text("data_x\nno atoms")
+    (root / "large.cif").write_bytes(b"#" * (MAX_STRUCTURE_BYTES + 1))
+    with zipfile.ZipFile(root / "odd.zip", "w") as archive:
+        archive.writestr("../up/NaCl.cif", NACL)
     (root / "inside" / "MgO.cif").write_bytes((EXAMPLES / "MgO.cif").read_bytes())
+    (root / "inside" / "alias.cif").symlink_to(root / "NaCl.cif")
     (outside / "secret.cif").write_text(NACL)
     for name in ("link.cif", "inside/link.cif"):
         (root / name).symlink_to(outside / "secret.cif")
@@ -157,9 +169,10 @@ def test_predictions_are_those_of_python(answers: dict[str, Any]) -> None:
     inside = answers["a folder"].structured_content["results"]
     assert [(row["name"], row["error"] is None) for row in inside] == [
         ("inside/MgO.cif", True),
+        ("inside/alias.cif", True),
         ("inside/link.cif", False),
     ]
-    assert "outside the folder" in inside[1]["error"]
+    assert "outside the folder" in inside[2]["error"]
     words, debye = answers["derived"].structured_content["results"][0]["values"]
     assert "NaCl" in words["value"]
     assert debye["unit"] == "K"
@@ -229,6 +242,8 @@ def test_scores_and_lists(answers: dict[str, Any]) -> None:
         ("a model by its path", "no model"),
         ("unknown system", "no element 'Xx'"),
         ("unknown tool", "no tool 'forces'"),
+        ("a broken table", "broken.cif: "),
+        ("a folder without labels", "inside/id_prop.csv: No such file or directory: check the path"),
     ],
 )
 def test_errors_are_one_line(answers: dict[str, Any], call: str, said: str) -> None:
@@ -248,6 +263,7 @@ def test_errors_are_one_line(answers: dict[str, Any], call: str, said: str) -> N
         ("a folder that leaves", "folder/secret.cif", "outside the folder of this server"),
         ("missing", "nowhere.cif", "No such file or directory: check the path"),
         ("a pipe", "pipe.cif", "not a regular file"),
+        ("a large file", "large.cif", "more than 4 MiB"),
         ("an empty folder", "empty", "no CIF, POSCAR, *.vasp, XYZ or JSON file and no archive in this directory"),
     ],
 )
@@ -270,6 +286,22 @@ def test_the_other_paths_are_answered(answers: dict[str, Any], root: Path) -> No
     missing, salt = answers["a volume of a missing path"].structured_content["results"]
     assert missing["error"].startswith("No such file")
     assert salt["volume_A3"] > 0
+
+
+def test_rows_have_the_names_of_the_paths_given(answers: dict[str, Any]) -> None:
+    rows = answers["names as given"].structured_content["results"]
+    assert [row["name"] for row in rows[:2]] == ["inside/alias.cif", "./NaCl.cif"]
+    assert rows[2]["name"].startswith("odd.zip")
+    assert rows[2]["name"].endswith("../up/NaCl.cif")
+    assert [row["error"] for row in rows] == [None] * 3
+    empty, salt = answers["an empty path"].structured_content["results"]
+    assert (empty["name"], empty["error"].startswith("an empty path"), salt["error"]) == ("", True, None)
+
+
+def test_no_answer_has_the_path_of_the_folder(answers: dict[str, Any], root: Path) -> None:
+    for name, answer in answers.items():
+        said = str(answer.structured_content) + "".join(part.text for part in answer.content)
+        assert str(root.resolve().parent) not in said, name
 
 
 def test_a_cell_that_is_too_large_is_an_error_of_its_row(answers: dict[str, Any]) -> None:

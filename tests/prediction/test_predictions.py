@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -95,6 +96,43 @@ def test_columns_of_tables_are_kept_as_by_the_command(program: Program, tmp_path
         crystalpredict.predict(str(table), keep="prize")
     with pytest.raises(UsageError, match="there is no table among the inputs"):
         crystalpredict.predict(structure, keep="price")
+
+
+def test_columns_of_frames_are_kept(tmp_path: Path) -> None:
+    texts = [Path(name).read_text() for name in FILES[:2]]
+    prices = np.array([1.5, np.nan], dtype=np.float32)
+    frame = pandas.DataFrame(
+        {"cif": texts, "price": prices, "n": [1, 2], "day": pandas.to_datetime(["2026-11-30", None])}
+    )
+    with suppress_warnings():
+        objects = frame.assign(cif=[Structure.from_file(name) for name in FILES[:2]])
+    for given in (frame, objects, [objects, FILES[2]]):
+        rows = crystalpredict.predict(given, targets="bandgap", keep=["n", "price"])
+        assert rows.kept == ("n", "price")
+        assert [row.extra for row in rows[:2]] == [{"n": 1, "price": 1.5}, {"n": 2, "price": None}]
+        assert not any(row.error for row in rows)
+    every = crystalpredict.predict(frame, targets="bandgap", keep="all")
+    assert every.kept == ("price", "n", "day")
+    assert [row.extra["day"] for row in every] == ["2026-11-30T00:00:00", None]
+    assert every.to_frame()["n"].tolist() == [1, 2]
+    assert not crystalpredict.predict(frame[["cif"]], targets="bandgap", keep="all").kept
+    with pytest.raises(UsageError, match="no such column: did you mean 'price'"):
+        crystalpredict.predict(frame, keep=["prize"])
+    with pytest.raises(UsageError, match=r"nowhere\.csv: no such file"):
+        crystalpredict.predict(str(tmp_path / "nowhere.csv"), keep="price")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"orderings": "3"}, "'3' orderings: give 1 to 100"), ({"orderings": 2.0}, "2.0 orderings"),
+        ({"orderings": True}, "True orderings"), ({"jobs": -1}, "jobs=-1: give a number of reader processes"),
+        ({"jobs": "2"}, "jobs='2'"),
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense_are_refused_at_once(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        crystalpredict.predict(FILES[0], **arguments)
 
 
 def test_what_is_no_input_is_refused_in_one_line(tmp_path: Path) -> None:

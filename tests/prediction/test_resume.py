@@ -150,7 +150,7 @@ def test_a_journal_that_counts_more_sources_than_there_are_is_refused() -> None:
         ({"elements": [["Na"], [], []]}, "--elements"),
         ({"known phases": "0f"}, "--entries or --no-reference"),
         ({"copies": True}, "only this command has --copy-to"),
-        ({"columns": ["energy"]}, "its columns differs (it was ['gap'], now ['energy'])"),
+        ({"columns": ["energy"]}, "its columns differ (it was ['gap'], now ['energy'])"),
     ],
 )
 def test_what_differs_is_told_by_its_option(tmp_path: Path, fact: dict[str, Any], words: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
+from scipy.optimize import linprog
 
 from crystalpredict.crystals.crystal import ELEMENTS
 from crystalpredict.prediction.stability import formula_of
@@ -80,6 +81,25 @@ def test_many_systems_at_once_are_those_one_by_one() -> None:
     together = hull_points(reference, wanted)
     for each, point in zip(wanted, together, strict=True):
         assert hull_points(reference, [each])[0].energy == pytest.approx(point.energy, abs=1e-10)
+
+
+def test_a_crystal_of_dozens_of_elements_has_the_hull_of_linear_programming() -> None:
+    random = np.random.default_rng(7)
+    elements = np.arange(1, 91)
+    phases = []
+    for number in range(6000):
+        own = random.choice(elements, size=random.integers(2, 5), replace=False).tolist()
+        amounts = random.integers(1, 5, len(own)).tolist()
+        phases.append(Phase(dict(zip(own, amounts, strict=True)), float(random.normal(-0.5, 0.6)), f"mp-{number}"))
+    wanted = random.dirichlet(np.ones(len(elements)))
+    (point,) = hull_points(ReferenceEnergies.of_phases(phases), [dict(zip(elements.tolist(), wanted, strict=True))])
+    fractions = np.zeros((len(phases) + 90, 90))
+    fractions[len(phases) :] = np.eye(90)
+    for row, phase in enumerate(phases):
+        fractions[row, np.array(list(phase.composition)) - 1] = list(phase.composition.values())
+    fractions /= fractions.sum(axis=1, keepdims=True)
+    energies = [*(phase.energy for phase in phases), *[0.0] * 90]
+    assert point.energy == pytest.approx(linprog(energies, A_eq=fractions.T, b_eq=wanted).fun, abs=1e-8)
 
 
 def test_elements_and_unknown_systems_have_a_hull_at_0() -> None:

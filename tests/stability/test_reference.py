@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from crystalpredict.errors import DataError
 from crystalpredict.prediction.stability import formula_of
 from crystalpredict.stability.hull import hull_points
+from crystalpredict.stability.known_crystals import CRYSTAL_ARRAYS, PRINTS
 from crystalpredict.stability.reference import Phase, ReferenceEnergies
 
 PHASES = [
@@ -45,3 +48,43 @@ def test_what_is_no_file_of_energies_is_refused(tmp_path: Path) -> None:
         ReferenceEnergies.of_phases([Phase({1: 1}, 0.0, "mine")]).save(path)
     with pytest.raises(DataError, match="numbers"):
         ReferenceEnergies.of_phases([Phase({1: 1}, float("nan"), "mp-1")])
+
+
+def fingerprints() -> np.ndarray:
+    """A fingerprint for each of PHASES; those of heavy crystals exceed half precision."""
+    return np.column_stack([np.full(5, 14.0), *(np.arange(1, 6) * scale for scale in (100.0, 1000.0, 20_000.0))])
+
+
+def test_fingerprints_of_all_crystals_come_back_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "energies.safetensors"
+    ReferenceEnergies.of_phases(PHASES).save(path)
+    plain = load(path.read_bytes())
+    ReferenceEnergies.of_phases(PHASES, fingerprints()).save(path)
+    arrays = load(path.read_bytes())
+    assert {name: arrays[name].tobytes() for name in plain} == {name: each.tobytes() for name, each in plain.items()}
+    crystals = ReferenceEnergies.load(path).crystals
+    assert crystals is not None
+    salt = ReferenceEnergies.load(path).find({11: 1, 17: 1})
+    assert salt is not None
+    assert sorted(crystals.of_phase(salt)) == ["mp-1", "mp-22862"]
+    for phase, wanted in zip(PHASES[:2], fingerprints(), strict=False):
+        name, distance = crystals.nearest(salt, wanted * 1.01)
+        assert name == phase.identifier
+        assert distance == pytest.approx(0.0099, abs=6e-4)  # half precision
+    for broken in ({PRINTS: arrays[PRINTS][:2]}, {name: arrays[name][:0] for name in CRYSTAL_ARRAYS[1:3]}):
+        path.write_bytes(save({**arrays, **broken}))
+        with pytest.raises(DataError, match="fingerprints do not fit"):
+            ReferenceEnergies.load(path)
+
+
+def test_crystals_stay_with_their_compositions_among_other_phases() -> None:
+    reference = ReferenceEnergies.of_phases(PHASES, fingerprints())
+    own = [Phase({11: 3, 17: 3}, -9.0, "mine"), Phase({1: 1}, 0.0, "hydrogen"), Phase({38: 1, 8: 1}, -3.0, "oxide")]
+    joined = reference.with_phases(own)
+    assert joined.crystals is not None
+    found = {joined.identifiers[number]: joined.crystals.of_phase(number) for number in range(len(joined))}
+    assert {name: sorted(known) for name, known in found.items()} == {
+        "mine": ["mp-1", "mp-22862"], "mp-127": ["mp-127"], "mp-2657": ["mp-2657"], "mvc-5": ["mvc-5"],
+        "hydrogen": [], "oxide": [],
+    }  # fmt: skip
+    assert ReferenceEnergies.of_phases(PHASES).with_phases(own).crystals is None

@@ -71,6 +71,7 @@ from crystalpredict.cli.terminal import messages, say
 from crystalpredict.errors import UsageError
 from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
+from crystalpredict.prediction.journal import without_slash
 from crystalpredict.prediction.pipeline import Pipeline, Windows
 from crystalpredict.prediction.shards import JOURNAL, PART, Shard, refuse_other
 from crystalpredict.prediction.writers import Format
@@ -99,7 +100,7 @@ def predict(
             help="Property to predict: bandgap, formation_energy, e_above_hull, bulk_modulus, shear_modulus; "
             "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio, debye_temperature, sound_velocity, "
             "vickers_hardness, thermal_conductivity; from the formation energy: hull_distance, decomposes_to, "
-            "known_phase, total_energy; other gaps: bandgap_hse, bandgap_gllbsc, bandgap_experiment, "
+            "known_phase, nearest_known, total_energy; other gaps: bandgap_hse, bandgap_gllbsc, bandgap_experiment, "
             "metal_probability; volume_change, refractive_index. Repeat it, or separate names by commas. Default: the "
             "first five.",
         ),
@@ -212,14 +213,17 @@ def predict(
     if output is not None:
         output = resolve_link(output) if grows else output  # its .part file must be in the same folder
         refuse_earlier_result(output, share, resume=resume, force=force)
-        end_if_complete(output, report, resume=resume, quiet=quiet)
     targets = names_of_targets(target)
-    own_hull = bool(entries or no_reference or convention != Convention.mp2018)
-    refuse_together(scheduler, cache, relax, orderings, own_hull=own_hull)
-    names, at_once = expand(inputs, null=null, calculations=calculations), atoms_of(batch_atoms)
     scales = unrelaxed and not relax  # the model itself
     model = named_model(ctx, model, unrelaxed=scales)
     folder = find_model(model, unrelaxed=scales)
+    if output is not None and resume:
+        end_if_complete(
+            output, Pipeline(folder, targets, uncertainty=not no_uncertainty, orderings=orderings), report, quiet=quiet
+        )
+    own_hull = bool(entries or no_reference or convention != Convention.mp2018)
+    refuse_together(scheduler, cache, relax, orderings, own_hull=own_hull)
+    names, at_once = expand(inputs, null=null, calculations=calculations), atoms_of(batch_atoms)
     relaxation = relaxation_of(ctx, folder, relax_force, relax_steps, relax_seconds, cache)
     screen.refuse_cached(folder, cached=bool(cache), relax=bool(relax))
     if write_relaxed:
@@ -248,7 +252,7 @@ def predict(
             partial(extra.skips, selection) if selection.filters else None, keep_sources=extra.keep_sources,
         )  # fmt: skip
         if grows and output is not None:
-            facts = {**pipeline.facts, "columns": columns, "inputs": list(inputs), "null": null}
+            facts = {**pipeline.facts, "columns": columns, "inputs": list(map(without_slash, inputs)), "null": null}
             facts |= {"structure column": structure_column, "format": kind.value, "where": where}
             facts |= {"shard": str(share) if share else None, "cells": bool(write_relaxed), "extra": extra.kinds}
             facts |= screen.facts | found
@@ -302,10 +306,17 @@ def refuse_together(
         refuse_orderings(orderings, cache=cache, scheduler=scheduler, relax=relax)
 
 
-def end_if_complete(output: Path, report: Path | None, *, resume: bool, quiet: bool) -> None:
-    """End the program if there is nothing to resume, with the exit code of the rows of the complete output."""
-    if not resume or not output.exists() or output.with_name(output.name + PART).exists():
+def end_if_complete(output: Path, pipeline: Pipeline, report: Path | None, *, quiet: bool) -> None:
+    """End the program if there is nothing to resume, with the exit code of the rows of the complete output.
+
+    Raises:
+        UsageError: It has other columns than the pipeline gives.
+    """
+    if not output.exists() or output.with_name(output.name + PART).exists():
         return
+    from crystalpredict.prediction.resume import refuse_other_columns
+
+    refuse_other_columns(output, pipeline.columns)
     output.with_name(output.name + JOURNAL).unlink(missing_ok=True)  # left by a run that was killed at its end
     if not quiet:
         say(f"{output}: complete, nothing to resume; predict again with --force")

@@ -15,7 +15,7 @@ from crystalpredict.cli.report import write_page
 from crystalpredict.cli.tally import EXIT_INTERRUPTED, EXIT_SOME_FAILED, Tally
 from crystalpredict.cli.terminal import say
 from crystalpredict.prediction.pipeline import Windows
-from crystalpredict.prediction.rows import record
+from crystalpredict.prediction.rows import name_of, record
 from crystalpredict.prediction.shards import Shard
 from crystalpredict.prediction.writers import Format
 
@@ -154,7 +154,7 @@ class Run:
                     row = self.extra.added(row, self.cursor.current)
                 self.tally.skipped += not (row.error or row.is_predicted)
                 if row.error and not self.quiet and self.kind != Format.table:
-                    say(f"{row.path}: {row.error}")
+                    say(f"{name_of(row.path, row.index)}: {row.error}")
                 interrupts.hold()  # writing a row is not interrupted
                 yield row
                 interrupts.release()

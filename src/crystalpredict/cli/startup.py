@@ -13,6 +13,8 @@ from crystalpredict.errors import UsageError
 if TYPE_CHECKING:
     from crystalpredict.io.worker_pool import Limits
 
+MAX_BATCH_ATOMS = 10**12 - 1  # twelve digits
+
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
@@ -35,7 +37,9 @@ def atoms_of(batch_atoms: str) -> int | None:
     if batch_atoms == "auto":
         return None
     if not re.fullmatch(r"0*[1-9][0-9]{0,11}", batch_atoms):
-        raise UsageError(f"--batch-atoms {batch_atoms[:60]}: give a number of atoms, or auto")
+        raise UsageError(
+            f"--batch-atoms {batch_atoms[:60]}: give a number of atoms from 1 to {MAX_BATCH_ATOMS:,}, or auto"
+        )
     return int(batch_atoms)
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray
+from crystalpredict.crystals.fingerprint import fingerprint
 from crystalpredict.data.dataset import TEST, TRAIN, VALIDATION, CrystalTable
 from crystalpredict.data.labels import Dropped, LabelledTable
-from crystalpredict.data.splits import fingerprint, split_folds, split_groups
+from crystalpredict.data.splits import split_folds, split_groups
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.io.entries import Entry
 from crystalpredict.io.reader import Reader

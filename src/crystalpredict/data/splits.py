@@ -7,11 +7,10 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from crystalpredict.crystals.crystal import FloatArray, IntArray, Neighbors
+from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.data.dataset import TEST, TRAIN, VALIDATION
 from crystalpredict.errors import UsageError
 
-FINGERPRINT_RADII = (2.0, 3.0, 4.5)  # Å, of the Gaussians in a fingerprint
 SAME_FINGERPRINT = 2e-3  # largest relative difference between the fingerprints of equal crystals
 
 
@@ -77,25 +76,6 @@ def split_folds(groups: Sequence[Hashable], folds: int, validation: float, seed:
         splits[rest] = split_groups([groups[row] for row in rest.tolist()], validation, 0.0, seed)
         parts.append(splits)
     return parts
-
-
-def fingerprint(numbers: IntArray, neighbors: Neighbors, radii: Sequence[float] = FINGERPRINT_RADII) -> FloatArray:
-    """Return a fingerprint that does not depend on the cell, (1 + len(radii),).
-
-    It is the mean over atoms of Z_i, and of sum_j Z_i Z_j exp(-r_ij²/s²) for each radius s.
-
-    Args:
-        numbers: atomic numbers of the listed atoms, (m,).
-        neighbors: neighbour list of the crystal.
-        radii: widths s of the Gaussians, Å.
-    """
-    weights = neighbors.counts / neighbors.counts.sum()
-    charges = numbers[np.repeat(np.arange(neighbors.size), neighbors.edge_counts)] * numbers[neighbors.indices]
-    sums = [
-        np.add.reduceat(charges * np.exp(-((neighbors.distances / radius) ** 2)), neighbors.first[:-1])
-        for radius in radii
-    ]
-    return np.array([weights @ numbers, *(weights @ each for each in sums)])
 
 
 def repeated_rows(formulas: Sequence[str], fingerprints: FloatArray) -> list[list[int]]:

@@ -234,8 +234,8 @@ def evaluate(
         CheckpointError: A model is damaged.
     """
     from crystalpredict.evaluation.evaluate import evaluate as scored
-    from crystalpredict.io.worker_pool import available_cores
+    from crystalpredict.io.worker_pool import processes_of
 
     models = find_models(model, compare)
     table = read_table(Path(data), models, targets, structure_column, split)
-    return scored(table, predict_rows(table, models, device, jobs or available_cores()))
+    return scored(table, predict_rows(table, models, device, processes_of(jobs)))

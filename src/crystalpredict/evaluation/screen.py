@@ -224,7 +224,7 @@ def read_screen(path: Path) -> Screen:
         table = read_table(path, lambda name: True)
         columns, rows, broken = table.columns, table.rows, table.broken
         missing = [name for name in NEEDED if name not in table.names]
-        if missing and table.names:
+        if missing and (table.names or rows):  # an object without keys is a row
             raise DataError(f"{path}: no result of crystalpredict predict: it has no column {missing[0]!r}")
     for row, reason in broken.items():
         columns["error"][row] = f"broken row: {reason}"

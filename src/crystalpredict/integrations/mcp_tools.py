@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalpredict.checkpoints.registry import bundled_models, config_of_model, find_model, installed_models
-from crystalpredict.errors import StructureError, UsageError, hint_of
+from crystalpredict.errors import CrystalPredictError, StructureError, UsageError, hint_of
 from crystalpredict.integrations import mcp_requests as records
 from crystalpredict.integrations.root_folder import RootFolder
 from crystalpredict.io.entries import Inline, Source
@@ -151,8 +151,8 @@ class Tools:
             report.rows,
             report.predicted,
             [_score(score.to_dict()) for score in report.leading],
-            list(report.notes),
-            [f"{loss.count} rows, first row {loss.row}: {loss.reason}" for loss in report.lost],
+            list(map(self.root.without_root, report.notes)),
+            [self.root.without_root(f"{loss.count} rows, first row {loss.row}: {loss.reason}") for loss in report.lost],
         )
 
     def list_models(self, request: records.NoArguments) -> records.ModelList:
@@ -351,5 +351,7 @@ def call(tools: Tools, tool: Callable[[Tools, Any], Any], kind: type[Any], argum
     """
     try:
         return records.plain(tool(tools, records.arguments_of(arguments, kind)))
+    except CrystalPredictError as error:  # that the server's folder lies somewhere else is nothing to its callers
+        raise type(error)(tools.root.without_root(str(error))) from None
     except MemoryError:
         raise StructureError("not enough memory for these structures: give fewer or smaller ones") from None

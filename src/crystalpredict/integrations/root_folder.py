@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
@@ -44,7 +46,7 @@ class RootFolder:
         Raises:
             UsageError: It is outside the folder, or does not exist.
         """
-        shown = printable(name[:MAX_NAME])
+        shown = self._label(name)
         try:
             path = Path(os.path.realpath(self.path / name, strict=True))
         except (OSError, ValueError) as error:  # ValueError: a null byte
@@ -60,6 +62,10 @@ class RootFolder:
     def _holds(self, path: Path) -> bool:
         return path == self.path or self.path in path.parents
 
+    def _label(self, name: str) -> str:
+        """Return a path as messages have it, without that of the folder."""
+        return printable(self.without_root(name)[:MAX_NAME])
+
     def _outside(self, shown: str) -> str:
         return f"{shown}: outside the folder of this server: name a file below it, or give the text of the structure"
 
@@ -68,15 +74,22 @@ class RootFolder:
         path = self.resolved(name)
         found = path.stat()
         if not S_ISREG(found.st_mode):
-            raise UsageError(f"{printable(name[:MAX_NAME])}: not a regular file: check the path")
+            raise UsageError(f"{self._label(name)}: not a regular file: check the path")
         if found.st_size > max_bytes:
             limit = f"{max_bytes >> 20} MiB"
-            raise UsageError(f"{printable(name[:MAX_NAME])}: more than {limit}: use the command line for large inputs")
+            raise UsageError(f"{self._label(name)}: more than {limit}: use the command line for large inputs")
         return path
 
     def shown(self, path: str | os.PathLike[str]) -> str:
         """Return a path relative to the folder."""
         return os.path.relpath(path, self.path)
+
+    def without_root(self, text: str) -> str:
+        """Return a message in which files below the folder have paths relative to it."""
+        root = str(self.path)
+        if root == os.sep:
+            return text
+        return re.sub(rf"{re.escape(root)}(?![\w.-])", ".", text.replace(root + os.sep, ""))
 
     def sources(self, names: list[str], most: int) -> list[Source]:
         """Return the structures in files and folders, read into memory, in order.
@@ -98,28 +111,52 @@ class RootFolder:
     def _each(self, names: list[str]) -> Iterator[Source]:
         for name in names:
             shown = printable(name[:MAX_NAME])
+            if not name.strip():
+                yield Inline(shown, error="an empty path: name a file or a folder below that of this server")
+                continue
+            path = None
             try:
                 path = self.resolved(name)
                 inside = expand([str(path)]) if path.is_dir() else iter([str(path)])
             except UsageError as error:
-                message = str(error).replace(str(self.path / name), shown)
-                yield Inline(shown, error=message.removeprefix(f"{shown}: "))
+                message = str(error).removeprefix(f"{path}: " if path else f"{self._label(name)}: ")
+                yield Inline(shown, error=self.without_root(message))
                 continue
+            named = partial(self._as_given, path=path, given=name)
             for file in inside:
                 try:
                     self.file(file)
                 except UsageError as error:
-                    yield Inline(self.shown(file), error=str(error).removeprefix(f"{file}: "))
+                    yield Inline(named(file), error=str(error).removeprefix(f"{self._label(file)}: "))
                     continue
                 for source in sources_of([file]):
-                    yield self.read(source)
+                    yield self.read(source, named)
 
-    def read(self, source: Source) -> Source:
-        """Return a source whose content is in memory; one that cannot be read, or lies outside, has an error."""
+    def _as_given(self, file: str, path: Path, given: str) -> str:
+        """Return the name of a file, or of a structure in it, with the beginning that a caller gave.
+
+        Args:
+            file: Absolute path of a file at or below `path`, and what follows it, such as the member of an archive.
+            path: What `given` names, links followed.
+            given: Path as the caller wrote it.
+        """
+        if not file.startswith(str(path)):
+            return self.shown(file)
+        start = self.shown(path) if os.path.isabs(given) else printable(given[:MAX_NAME])
+        start = start if path.is_file() else os.path.normpath(start)
+        return (start + file.removeprefix(str(path))).removeprefix(f".{os.sep}" if path == self.path else "")
+
+    def read(self, source: Source, named: Callable[[str], str] | None = None) -> Source:
+        """Return a source whose content is in memory; one that cannot be read, or lies outside, has an error.
+
+        Args:
+            source: A path, or a text.
+            named: Returns the name that a path is shown by; None: relative to the folder.
+        """
         name, index = start_of(source)
-        shown = self.shown(name)
+        shown = (named or self.shown)(name)
         if not isinstance(source, str):
-            return Inline(shown, source.text, source.error, index)
+            return Inline(shown, source.text, self.without_root(source.error), index)
         try:
             path = self.file(source, MAX_STRUCTURE_BYTES)
             # links are resolved: one that appears in between is refused, and a pipe does not block
@@ -127,6 +164,6 @@ class RootFolder:
             with open(handle, "rb") as file:
                 return Inline(shown, file.read(MAX_STRUCTURE_BYTES + 1))
         except UsageError as error:
-            return Inline(shown, error=str(error))
+            return Inline(shown, error=str(error).removeprefix(f"{self._label(source)}: "))
         except OSError as error:
             return Inline(shown, error=f"cannot be read ({error.strerror})")

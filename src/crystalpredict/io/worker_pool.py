@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from crystalpredict._safe_path import leave_working_directory, safe_children
+from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Entry, Source, start_of
 from crystalpredict.io.packing import Packed, pack, unpack
 from crystalpredict.io.time_limit import DEFAULT_TIMEOUT_SECONDS, too_slow
@@ -78,6 +79,17 @@ class Limits:
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes_of(jobs: int) -> int:
+    """Return the number of reader processes: `jobs`, or one for each core if it is 0.
+
+    Raises:
+        UsageError: It is no such number.
+    """
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 0:
+        raise UsageError(f"jobs={jobs!r}: give a number of reader processes, or 0 for one on each core")
+    return jobs or available_cores()
 
 
 class WorkerEnded(Exception):

@@ -16,7 +16,15 @@ from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
 from crystalpredict.prediction.thermal import Matter, matter_of
-from crystalpredict.properties import DEFORMATION, DERIVED, E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE, Property
+from crystalpredict.properties import (
+    DEFORMATION,
+    DERIVED,
+    E_ABOVE_HULL,
+    FORMATION_ENERGY,
+    NEAREST_KNOWN,
+    VOLUME_CHANGE,
+    Property,
+)
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
@@ -110,16 +118,22 @@ class OutputDecoder:
         return (E_ABOVE_HULL if prop.name == "e_above_hull_by_network" else FORMATION_ENERGY,)
 
     def begin(
-        self, outputs: FloatArray, crystals: Sequence[Crystal], deformations: FloatArray | None = None
+        self,
+        outputs: FloatArray,
+        crystals: Sequence[Crystal],
+        neighbors: Sequence[Neighbors] = (),
+        deformations: FloatArray | None = None,
     ) -> Outputs:
         """Return what values, intervals and texts of some crystals are made of.
 
         Args:
             outputs: standardised outputs, (B, outputs).
             crystals: the B crystals.
+            neighbors: their neighbour lists; none: they are searched if they are needed.
             deformations: strain, in percent, and displacement, Å, of the crystals on relaxation, (B, 2), if known.
         """
-        comparison = HullComparison(self._hull, crystals) if self._hull else None
+        radius = self.checkpoint.config.radius
+        comparison = HullComparison(self._hull, crystals, neighbors, radius) if self._hull else None
         plain = self.checkpoint.interval_centres(outputs)
         centres = physical_centres(self.checkpoint, plain, crystals, comparison)
         return Outputs(crystals, comparison, plain, centres, deformations)
@@ -215,6 +229,7 @@ class OutputDecoder:
         written: dict[str, Callable[[int], str]] = {
             "decomposes_to": comparison.decomposition,
             "known_phase": lambda row: comparison.known_phase(row, energies[row]),
+            NEAREST_KNOWN: comparison.nearest_known,
         }
         return [{name: written[name](row) for name in self.texts} for row in range(len(energies))]
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from crystalpredict.crystals.crystal import Crystal, FloatArray
-from crystalpredict.crystals.neighbors import find_neighbors
-from crystalpredict.data.splits import fingerprint
+from crystalpredict.crystals.fingerprint import SCALED_NUMBERS, fingerprint_distances, scaled_fingerprints
 from crystalpredict.errors import UsageError
 from crystalpredict.io.inputs import expand
 from crystalpredict.io.matching import CrystalMatcher
@@ -23,10 +22,7 @@ from crystalpredict.prediction.rows import name_of
 
 LOG = logging.getLogger(__name__)
 READ_RADIUS = 3.0  # Å, of the neighbours of crystals that are only read
-RADII = (1.4, 2.0, 2.8)  # Å, of the Gaussians in a fingerprint of a crystal that is scaled to ATOM_VOLUME
-ATOM_VOLUME = 15.0  # Å^3
-SCALED_RADIUS = 7.0  # Å, of its neighbours
-SIMILAR = 0.1  # largest relative difference between the fingerprints of crystals that are compared
+SIMILAR = 0.1  # largest distance between the fingerprints of crystals that are compared
 FIRST_ROOM = 8  # fingerprints of a formula, before the array grows
 
 
@@ -92,7 +88,7 @@ class _Kept:
 
     @cached_property
     def print(self) -> FloatArray:
-        return scaled_fingerprint(self.crystal)
+        return np.asarray(scaled_fingerprints([self.crystal])[0])
 
     @cached_property
     def reduced(self) -> Any:
@@ -104,7 +100,7 @@ class _Firsts:
 
     def __init__(self) -> None:
         self.kept: list[_Kept] = []
-        self.prints = np.zeros((0, 1 + len(RADII)))
+        self.prints = np.zeros((0, SCALED_NUMBERS))
         self.filled = 0
 
     def similar(self, new: _Kept) -> list[_Kept]:
@@ -117,17 +113,9 @@ class _Firsts:
                 self.prints = np.concatenate([self.prints, room])
             self.prints[self.filled] = self.kept[self.filled].print
             self.filled += 1
-        known = self.prints[: self.filled]
-        differences = (np.abs(known - new.print) / np.maximum(np.abs(known), np.abs(new.print))).max(axis=1)
-        near = np.flatnonzero(differences <= SIMILAR)
-        return [self.kept[place] for place in near[differences[near].argsort(kind="stable")].tolist()]
+        distances = fingerprint_distances(self.prints[: self.filled], new.print)
+        near = np.flatnonzero(distances <= SIMILAR)
+        return [self.kept[place] for place in near[distances[near].argsort(kind="stable")].tolist()]
 
     def add(self, new: _Kept) -> None:
         self.kept.append(new)
-
-
-def scaled_fingerprint(crystal: Crystal) -> FloatArray:
-    """Return the fingerprint of a crystal that is scaled to ATOM_VOLUME for an atom, (1 + len(RADII),)."""
-    scale = (ATOM_VOLUME * crystal.n_atoms / crystal.volume) ** (1 / 3)
-    edges = find_neighbors(crystal.lattice, crystal.positions, SCALED_RADIUS / scale)
-    return fingerprint(crystal.main_numbers[edges.atoms], replace(edges, distances=edges.distances * scale), RADII)

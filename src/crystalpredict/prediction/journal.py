@@ -112,6 +112,16 @@ def run_of(facts: dict[str, Any]) -> Run:
     )
 
 
+def without_slash(name: str) -> str:
+    """Return an input without the slash at the end of a folder, with which it gives the same rows."""
+    return name.rstrip("/") or name
+
+
+def differ(name: str) -> str:
+    """Return "differ" for the name of several things, such as columns, else "differs"."""
+    return "differ" if name.endswith("s") else "differs"
+
+
 def difference(name: str, one: Any, two: Any, places: tuple[str, str]) -> str:
     """Return what two runs differ in, in words of the options; "" for a fact whose values say it.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import has_magic
 from itertools import islice
-from os.path import basename, isdir, isfile
+from os.path import basename, exists, isdir, isfile
 from typing import Any
 
 from crystalpredict.errors import UsageError, hint_of
@@ -61,12 +61,13 @@ class _Start:
 
 
 def kept_columns(
-    keep: str | None,
+    keep: str | Sequence[str] | None,
     inputs: Sequence[str],
     taken: Iterable[str],
     structure_column: str | None = None,
     *,
     null: bool = False,
+    others: Iterable[Sequence[Mapping[str, Any]]] = (),
 ) -> KeptColumns:
     """Return the columns to keep of the tables among the inputs of a command.
 
@@ -74,11 +75,12 @@ def kept_columns(
     patterns or in lists.
 
     Args:
-        keep: `all`, `none`, or names, separated by commas; None: all.
+        keep: `all`, `none`, or names, separated by commas or in a list; None: all.
         inputs: As for `crystalpredict.io.inputs.expand`.
         taken: Names of the other columns of the rows. A kept column with such a name is called `input_NAME`.
         structure_column: Column of tables with the structures; None: the usual names.
         null: Whether paths in lists end with null bytes.
+        others: Rows of tables that are not files.
 
     Raises:
         UsageError: No table has a column of a given name.
@@ -89,8 +91,9 @@ def kept_columns(
     if keep is None and sum(map(is_json, names)) > MAX_JSON_FILES:
         names = [name for name in names if not is_json(name)]
     starts = [_start_of(name, structure_column) for name in names]
+    starts += [_Start(rows[:FIRST_ROWS], texts=False, whole=True) for rows in others]
     present = list(dict.fromkeys(name for start in starts for row in start.rows for name in row))
-    wanted = present if keep in (None, ALL) else _wanted(str(keep), present, starts, _once_only(inputs))
+    wanted = present if keep in (None, ALL) else _wanted(keep, present, starts, inputs)
     if len(wanted) > MAX_COLUMNS:
         raise UsageError(f"{len(wanted):,} columns to keep: name those that matter, --keep NAME,NAME, or none")
     taken = set(taken)
@@ -106,20 +109,26 @@ def kept_columns(
     return columns
 
 
-def _wanted(keep: str, present: Sequence[str], starts: Sequence[_Start], more: bool) -> list[str]:
+def _wanted(
+    keep: str | Sequence[str] | None, present: Sequence[str], starts: Sequence[_Start], inputs: Sequence[str]
+) -> list[str]:
     """Return the columns that are named by --keep.
 
     Args:
-        keep: Their names, separated by commas.
+        keep: Their names, separated by commas or in a list.
         present: Columns in the first rows of all tables.
         starts: These rows.
-        more: Whether there are inputs that cannot be looked at beforehand.
+        inputs: Of the command; some cannot be looked at beforehand.
     """
-    names = [name.strip() for name in keep.split(",") if name.strip()]
+    given = keep.split(",") if isinstance(keep, str) else map(str, keep or ())
+    names = [name.strip() for name in given if name.strip()]
+    more = _once_only(inputs)
     if not names:
         raise UsageError("--keep names no column: write all, none, or names with commas between them")
     if not starts and not more:
-        raise UsageError(f"--keep {keep[:60]}: there is no table among the inputs")
+        if missing_file := next((name for name in inputs if _may_be_table(name) and not exists(name)), ""):
+            raise UsageError(f"{missing_file}: no such file: check the path")
+        raise UsageError(f"--keep {names[0][:60]}: there is no table among the inputs")
     may_follow = more or any(not start.whole and not start.texts for start in starts)
     found = {name: find_column(present, (name,)) or (name if may_follow else "") for name in names}
     if missing := [name for name, column in found.items() if not column]:

@@ -88,8 +88,8 @@ def _crystal(structure: Any) -> Crystal:
 
 def refuse_orderings(count: int, *, cache: object = None, scheduler: object = None, relax: object = None) -> None:
     """Raise UsageError for a number of orderings out of bounds, or for options that do not go with them."""
-    if not 0 <= count <= MAX_ORDERINGS:
-        raise UsageError(f"{count} orderings: give 1 to {MAX_ORDERINGS}, or 0 for none")
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_ORDERINGS:
+        raise UsageError(f"{count!r} orderings: give 1 to {MAX_ORDERINGS}, or 0 for none")
     for name, value in (("cache", cache), ("scheduler", scheduler), ("relax", relax)):
         if count and value:
             raise UsageError(f"--orderings does not go with --{name}")

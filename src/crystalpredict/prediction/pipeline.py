@@ -126,11 +126,11 @@ class Pipeline:
             known: rows that need not be computed.
         """
         from crystalpredict.io.reader import Reader
-        from crystalpredict.io.worker_pool import available_cores
+        from crystalpredict.io.worker_pool import processes_of
 
         config = config_of_model(self.folder)
         radius, vectors = (config.model.radius, config.model.vectors) if config else (0.0, False)
-        jobs = (self.jobs or available_cores()) if config else 1
+        jobs = processes_of(self.jobs) if config else 1
         with Reader(
             sources, radius, jobs, merge=self.merge, vectors=vectors, limits=self.limits, known=known
         ) as reader:
@@ -172,8 +172,10 @@ class Pipeline:
             return
         from crystalpredict.prediction.cache import Cache
         from crystalpredict.prediction.derived import derivable
+        from crystalpredict.properties import NEAREST_KNOWN
 
-        every = (*known, *derivable(known))
+        asked = self.properties
+        every = [each for each in (*known, *derivable(known)) if each.name != NEAREST_KNOWN or each in asked]  # costly
         facts, columns = {**self.facts, "device": self.device}, [prop.column for prop in every]
         cache = Cache(folder, facts, columns, LOG.warning)
         whole = replace(self, targets=tuple(prop.name for prop in every))

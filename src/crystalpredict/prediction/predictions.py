@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystalpredict.checkpoints.registry import cache_folder, find_model
 from crystalpredict.errors import UsageError
@@ -17,12 +17,12 @@ from crystalpredict.io.entries import Inline
 from crystalpredict.io.file_types import Frames
 from crystalpredict.io.inputs import expand
 from crystalpredict.io.sources import TableRow, sources_and_rows
-from crystalpredict.io.table_structures import find_structure_column, source_of_cell, text_of_structure
+from crystalpredict.io.table_structures import find_structure_column, other_cells, source_of_cell, text_of_structure
 from crystalpredict.prediction.extra_columns import ExtraColumns
 from crystalpredict.prediction.kept import NONE, kept_columns
 from crystalpredict.prediction.orderings import refuse_orderings
 from crystalpredict.prediction.pipeline import Pipeline
-from crystalpredict.prediction.resume import Cursor
+from crystalpredict.prediction.resume import Cursor, HandedOut
 from crystalpredict.prediction.rows import Prediction, record
 from crystalpredict.properties import OUTPUT_COLUMNS, TEXT_COLUMNS
 from crystalpredict.stability.conventions import Convention
@@ -98,7 +98,7 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
     inputs: Any, model: str | PathLike[str] | None = None, targets: Sequence[str] = (), *, unrelaxed: bool = False,
     relax: str | Relaxation | None = None, device: str = "auto", jobs: int = 1, cache: str | None = None,
     structure_column: str | None = None, convention: str = "mp2018", frames: str = "last",
-    calculations: bool = False, orderings: int = 0, keep: str = NONE,
+    calculations: bool = False, orderings: int = 0, keep: str | Sequence[str] = NONE,
 ) -> Predictions:  # fmt: skip
     """Predict properties of crystals.
 
@@ -122,7 +122,8 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
         calculations: Whether directories give the outputs of calculations too, one file for each calculation.
         orderings: Number of ordered supercells of each disordered crystal that are predicted beside the average site, 1
             to 100, in columns such as `bandgap_orderings_mean_eV`; 0: none.
-        keep: Columns of tables, named as files, to keep in the rows: names with commas between them, `all` or `none`.
+        keep: Columns to keep in the rows, of DataFrames and of tables that are named as files: a list of names or
+            names with commas between them, `all` or `none`.
 
     Returns:
         One row for each structure; one that cannot be predicted has an `error`.
@@ -151,7 +152,9 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
     if keep != NONE:
         inputs = list(_leaves(inputs))
         files = [fspath(each) for each in inputs if isinstance(each, str | PathLike)]
-        extra = ExtraColumns(kept_columns(keep, files, (*OUTPUT_COLUMNS, *pipeline.columns), structure_column))
+        tables = [_other_cells(each, _column_of(each, find)) for each in inputs if _is_frame(each)]
+        taken = (*OUTPUT_COLUMNS, *pipeline.columns)
+        extra = ExtraColumns(kept_columns(keep, files, taken, structure_column, others=tables))
     rows = _rows(_items(inputs, find), pipeline, None if relaxation else cache, extra)
     return Predictions(rows, pipeline.properties, intervals=pipeline.intervals, kept=extra.kinds)
 
@@ -167,6 +170,13 @@ def _relaxation(relax: str | Relaxation | None, cache: str | None, *, unrelaxed:
     return replace(own, predicted_volume=own.predicted_volume or unrelaxed, cache=folder)
 
 
+class _FrameRow(NamedTuple):
+    """A structure in a row of a DataFrame, with the row's other cells."""
+
+    structure: Any
+    cells: Mapping[str, Any]
+
+
 def _is_object(item: Any) -> bool:
     """Whether an item is a structure rather than a source."""
     return not isinstance(item, str | Inline | TableRow)
@@ -179,7 +189,9 @@ def _rows(items: Iterable[Any], pipeline: Pipeline, cache: str | None, extra: Ex
         if objects:
             with pipeline.open(()) as (load, _):
                 predictor = predictor or load()
-                yield from predictor.predict(list(own))
+                given = [each if isinstance(each, _FrameRow) else _FrameRow(each, {}) for each in own]
+                for each, row in zip(given, predictor.predict([each.structure for each in given]), strict=True):
+                    yield extra.added(row, HandedOut((row.path, row.index), each.cells, None)) if extra else row
             continue
         cursor = Cursor(own)
         with ExitStack() as stack:
@@ -208,9 +220,10 @@ def _leaves(inputs: Any) -> Iterator[Any]:
 def _items(inputs: Any, find: Finding) -> Iterator[Any]:
     """Yield a source or a structure for each thing that may be predicted, in order."""
     for item in _leaves(inputs):
-        if hasattr(item, "columns") and hasattr(item, "iloc"):  # a DataFrame, without importing pandas
-            column = find_structure_column("the DataFrame", list(map(str, item.columns)), find.structure_column)
-            yield from _cells(item[column], column)
+        if _is_frame(item):
+            column = _column_of(item, find)
+            for each, cells in zip(_cells(item[column], column), _other_cells(item, column), strict=True):
+                yield _FrameRow(each, cells) if _is_object(each) else TableRow(each, cells)
         elif hasattr(item, "iloc"):  # a Series
             yield from _cells(item, str(item.name or "the Series"))
         elif isinstance(item, str | PathLike):
@@ -224,6 +237,25 @@ def _items(inputs: Any, find: Finding) -> Iterator[Any]:
             yield item
         else:
             raise UsageError(f"an input of type {type(item).__name__}: give names of files, structures or a DataFrame")
+
+
+def _is_frame(item: Any) -> bool:
+    """Whether an item is a DataFrame, without importing pandas."""
+    return hasattr(item, "columns") and hasattr(item, "iloc")
+
+
+def _column_of(frame: Any, find: Finding) -> str:
+    """Return the column of a DataFrame with the structures."""
+    return find_structure_column("the DataFrame", list(map(str, frame.columns)), find.structure_column)
+
+
+def _other_cells(frame: Any, column: str) -> list[dict[str, Any]]:
+    """Return the cells of a DataFrame besides its structures, those of a row each, as types of Python."""
+    cells = frame.drop(columns=column).astype(object)
+    if not len(cells.columns):  # of which pandas gives no rows
+        return [{}] * len(frame)
+    cells.columns = list(map(str, cells.columns))
+    return [other_cells(row, column) for row in cells.where(cells.notna(), None).to_dict("records")]
 
 
 def _is_structure(item: Any) -> bool:

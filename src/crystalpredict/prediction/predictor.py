@@ -193,7 +193,7 @@ class Predictor:
         outputs, features, too_large = self._outputs(crystals, neighbors)
         left = log_changes(self.checkpoint, outputs) if self.checkpoint.unrelaxed else found.log_changes
         found.combine(self.checkpoint, outputs)
-        begun = self.decoder.begin(outputs, crystals, found.deformations)
+        begun = self.decoder.begin(outputs, crystals, neighbors, found.deformations)
         table = self.decoder.values(begun)  # (crystals, properties)
         ends = self.decoder.bounds(begun, table, features)
         texts = self.decoder.texts_of(begun)

@@ -9,17 +9,17 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from crystalpredict._files import is_file_at, permissions_of, restore, sync_folder, write_all
-from crystalpredict.errors import OutputError, UsageError
+from crystalpredict.errors import DataError, OutputError, UsageError
 from crystalpredict.io.entries import Entry, Source, start_of
 from crystalpredict.io.sources import TableRow, source_in
-from crystalpredict.prediction.journal import Position, difference, facts_of, line_as
+from crystalpredict.prediction.journal import Position, differ, difference, facts_of, line_as
 from crystalpredict.prediction.rows import Prediction
 from crystalpredict.prediction.shards import JOURNAL, PART, RECORD, last_line
 
@@ -283,7 +283,7 @@ class PartialFile:
             if before.get(name) != value:
                 was, now = (str(each)[:60] for each in (before.get(name), value))
                 what = difference(name, before.get(name), value, RUNS)
-                what = what or f"its {name} differs (it was {was}, now {now})"
+                what = what or f"its {name} {differ(name)} (it was {was}, now {now})"
                 raise UsageError(f"{self.shown}: cannot resume: {what}: give the same command, or delete the file")
 
     def _lock(self) -> None:
@@ -326,6 +326,28 @@ class PartialFile:
         for handle in (self.rows, self.log):
             with suppress(OSError):
                 os.close(handle)
+
+
+def refuse_other_columns(output: Path, columns: Sequence[str]) -> None:
+    """Raise UsageError if a complete output has other columns of values than a command gives.
+
+    Args:
+        output: CSV or JSON lines.
+        columns: Names of the columns of values.
+    """
+    from crystalpredict.io.table_formats import rows_of
+
+    try:
+        names = list(next(rows_of(output)))
+        found = names[names.index("n_atoms") + 1 : names.index("warnings")]
+    except (DataError, StopIteration, ValueError):  # empty, or not written by predict
+        return
+    if found != list(columns):
+        other = ", ".join([name for name in columns if name not in found] or columns)[:200]
+        raise UsageError(
+            f"{output}: complete, but with other columns than this command gives ({other}): name another file with -o, "
+            "or replace it with --force"
+        )
 
 
 def _advice(error: OSError, then: str) -> str:

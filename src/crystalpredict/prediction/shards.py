@@ -19,7 +19,7 @@ from typing import Any
 from crystalpredict._files import resolve_link
 from crystalpredict.errors import DataError, UsageError
 from crystalpredict.io.cell_values import value_of
-from crystalpredict.prediction.journal import Position, Run, Sums, difference, facts_of, line_as, run_of
+from crystalpredict.prediction.journal import Position, Run, Sums, differ, difference, facts_of, line_as, run_of
 
 RECORD = ".shard"  # FILE.shard: a line of facts, one line of positions for each window, a line of sums
 PART = ".part"
@@ -51,6 +51,8 @@ class Shard:
         if not found:
             raise UsageError(f"--shard {text[:60]}: give the number of the shard and the number of shards, as in 3/100")
         number, count = map(int, found.groups())
+        if not count:
+            raise UsageError(f"--shard {text[:60]}: there is at least one shard: give 1/1 or, of more, such as 3/100")
         if not 1 <= number <= count:
             raise UsageError(f"--shard {text[:60]}: give a shard from 1/{count} to {count}/{count}")
         return cls(number, count)
@@ -283,7 +285,7 @@ def _refuse_other_run(first: _Part, part: _Part) -> None:
         if json.dumps(one) != json.dumps(two):  # 1 is not true
             what = "number of shards" if name == "shard" else name
             other = difference(name, one, two, (first.path.name, part.path.name))
-            what = other or f"{what} differs ({str(one)[:60]} and {str(two)[:60]})"
+            what = other or f"{what} {differ(name)} ({str(one)[:60]} and {str(two)[:60]})"
             raise UsageError(f"{first.path} and {part.path}: not of the same run: {what}")
     if (first.sums.inputs, first.sums.names) != (part.sums.inputs, part.sums.names):
         counts = f"{first.sums.inputs} and {part.sums.inputs}"

@@ -16,9 +16,10 @@ import numpy as np
 
 from crystalpredict.checkpoints.registry import REFERENCE_ENERGIES, reference_energies_folder
 from crystalpredict.crystals.composition import MIN_AMOUNT, compositions_of, element_amounts
-from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray
+from crystalpredict.crystals.crystal import ELEMENTS, Crystal, FloatArray, Neighbors
+from crystalpredict.crystals.fingerprint import SCALED_NUMBERS, scaled_fingerprints
 from crystalpredict.prediction.conventions import shifts_of
-from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, PROPERTIES, STABILITY, Property
+from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, NEAREST_KNOWN, PROPERTIES, STABILITY, Property
 from crystalpredict.stability.conventions import Convention
 from crystalpredict.stability.hull import HullPoint, hull_points
 from crystalpredict.stability.reference import Composition, ReferenceEnergies
@@ -31,7 +32,7 @@ MIN_METAL_PROBABILITY = 0.5  # above it a crystal counts as a metal
 # whose PBE gap is as large as this, eV, is none, whatever the probability says: gaps by HSE and measured ones are
 # larger, and measured labels are those of another crystal of the formula at times.
 METALS = {"bandgap_hse": ("metal_probability_hse", 0.1), "bandgap_experiment": ("metal_probability_experiment", 1.0)}
-HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase"})
+HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase", NEAREST_KNOWN})
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,18 @@ class HullComparison:
             predict it, less this is the distance to the hull.
     """
 
-    def __init__(self, hull: Hull, crystals: Sequence[Crystal]) -> None:
+    def __init__(
+        self, hull: Hull, crystals: Sequence[Crystal], neighbors: Sequence[Neighbors] = (), radius: float = 0.0
+    ) -> None:
         """Compare crystals with a hull.
 
         Args:
             hull: known phases.
             crystals: B crystals.
+            neighbors: their neighbour lists; none: they are searched if they are needed.
+            radius: of these lists, Å.
         """
-        self.phases = hull.phases
+        self.phases, self.crystals, self.neighbors, self.radius = hull.phases, crystals, neighbors, radius
         self.compositions = compositions_of(crystals)
         self.points = hull_points(self.phases, self.compositions)
         self.shifts = shifts_of(crystals, hull.convention)
@@ -156,11 +161,49 @@ class HullComparison:
             row: of the crystal.
             energy: its formation energy in the convention of 2018, eV/atom.
         """
-        number = self.phases.find(self.compositions[row])
+        number = self._numbers[row]
         if number is None:
             return ""
         above = energy + self.shifts[row] - self.phases.energies[number]
         return f"{self.phases.identifiers[number]} ({above:+.4f} eV/atom)"
+
+    def nearest_known(self, row: int) -> str:
+        """Return the known crystal of a crystal's composition with the nearest structure, and its distance.
+
+        For instance `mp-149 (distance 0.012)`. A phase of one's own, whose structure is not known, is named too. If no
+        phase of the composition is known, the text says so, and names that of the same elements with the nearest one.
+
+        Args:
+            row: of the crystal.
+        """
+        number = self._numbers[row]
+        if number is None:
+            other, _ = self.phases.nearest_in_composition(self.compositions[row])
+            if other is None:
+                return "no known phase of these elements"
+            phase = self.phases.phase(other)
+            return f"no known phase of this composition; nearest: {formula_of(phase.composition)} ({phase.identifier})"
+        lowest, crystals = self.phases.identifiers[number], self.phases.crystals
+        known = crystals.of_phase(number) if crystals else []
+        parts = [] if lowest in known else [f"{lowest} (no structure)"]  # of a phase of one's own
+        if crystals and known:
+            name, distance = crystals.nearest(number, self._fingerprints[row])
+            parts.insert(0, f"{name} (distance {distance:.3f})" if np.isfinite(distance) else f"{name} (no distance)")
+        return ", ".join(parts)
+
+    @cached_property
+    def _numbers(self) -> list[int | None]:
+        """Number of the known phase of the composition of each crystal (B,)."""
+        return [self.phases.find(composition) for composition in self.compositions]
+
+    @cached_property
+    def _fingerprints(self) -> FloatArray:
+        """Fingerprints of the crystals (B, 4), not a number for one of which no phase of its composition is known."""
+        rows = [row for row, number in enumerate(self._numbers) if number is not None]
+        found = np.full((len(self.crystals), SCALED_NUMBERS), np.nan)
+        lists = [self.neighbors[row] for row in rows] if self.neighbors else []
+        found[rows] = scaled_fingerprints([self.crystals[row] for row in rows], lists, self.radius if lists else 0.0)
+        return found
 
 
 def physical_centres(

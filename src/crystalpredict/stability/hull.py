@@ -22,6 +22,7 @@ from crystalpredict.stability.reference import Composition, ReferenceEnergies
 
 COMPOSITIONS_PER_CHUNK = 250  # solved together: more padding and memory above, more calls below
 MAX_STEPS = 200  # of the simplex method: some ten are usual
+MAX_STEPS_PER_ELEMENT = 20  # if that is more: 87 elements take 300
 ENERGY_TOLERANCE = 1e-9  # eV/atom, by which a phase must lie below the present mixture to enter it
 AMOUNT_TOLERANCE = 1e-9  # of a phase in a mixture, below which it counts as absent
 ON_HULL = 1e-6  # eV/atom, above the hull, that is rounding
@@ -118,13 +119,15 @@ def simplex(fractions: FloatArray, energies: FloatArray, wanted: FloatArray) -> 
     amounts = wanted.copy()
     inverse = np.tile(np.eye(size), (len(wanted), 1, 1))
     active = np.arange(len(wanted))
-    for step in range(MAX_STEPS):
+    steps = max(MAX_STEPS, MAX_STEPS_PER_ELEMENT * size)
+    for step in range(steps):
         potentials = np.einsum(
             "bi,bij->bj", np.take_along_axis(energies[active], basis[active], axis=1), inverse[active]
         )
-        above = energies[active] - np.einsum("bmn,bn->bm", fractions[active], potentials)  # of the present mixture
+        rest = fractions if len(active) == len(fractions) else fractions[active]  # a copy, large for many elements
+        above = energies[active] - np.matmul(rest, potentials[:, :, None])[:, :, 0]  # of the present mixture
         # late, the first that lowers the energy: with this rule (Bland's) no cycle is possible
-        entering = above.argmin(axis=1) if step < MAX_STEPS // 2 else (above < -ENERGY_TOLERANCE).argmax(axis=1)
+        entering = above.argmin(axis=1) if step < steps // 2 else (above < -ENERGY_TOLERANCE).argmax(axis=1)
         lower = above[np.arange(len(active)), entering] < -ENERGY_TOLERANCE
         active, entering = active[lower], entering[lower]
         if not len(active):

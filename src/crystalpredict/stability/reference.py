@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,11 +16,11 @@ from crystalpredict._files import write_atomically
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.errors import DataError
 from crystalpredict.stability.conventions import Convention
+from crystalpredict.stability.identifiers import Identifiers, Picked, numbers_of
+from crystalpredict.stability.known_crystals import CRYSTAL_ARRAYS, KnownCrystals
 
 MAX_ELEMENTS_BY_SUBSETS = 6  # of a system whose subsystems are enumerated; of larger ones all systems are compared
 SAME_COMPOSITION = 1e-5  # largest difference of atomic fractions that is rounding
-PREFIXES = ("mp-", "mvc-")  # of identifiers of the Materials Project; files keep the number and which of these it has
-PREFIX_SHIFT = 30  # bit of an identifier's number from which on the file keeps the prefix
 FILE_ARRAYS = ("systems", "counts", "amounts", "energies", "identifiers")
 SHIFT_PREFIX = "shift_"  # of the name of an array, before that of a convention
 
@@ -48,6 +47,7 @@ class ReferenceEnergies:
         energies: formation energies (N,), eV/atom.
         identifiers: identifier of each phase (N,).
         shifts: formation energies of other conventions less those here (N,), eV/atom; none where they are not known.
+        crystals: known crystals of the compositions of the phases, the higher ones too; None if there are none.
     """
 
     systems: NDArray[np.uint8]
@@ -56,10 +56,15 @@ class ReferenceEnergies:
     energies: FloatArray
     identifiers: Sequence[str]
     shifts: Mapping[Convention, FloatArray] = field(default_factory=dict)
+    crystals: KnownCrystals | None = None
 
     @classmethod
-    def of_phases(cls, phases: Iterable[Phase]) -> ReferenceEnergies:
+    def of_phases(cls, phases: Iterable[Phase], fingerprints: FloatArray | None = None) -> ReferenceEnergies:
         """Return the lowest phase of each composition.
+
+        Args:
+            phases: M phases.
+            fingerprints: of the crystal of each phase, from `scaled_fingerprints` (M, 4); None: not known.
 
         Raises:
             DataError: a phase has no elements, or an energy or an amount that is not a number.
@@ -75,13 +80,20 @@ class ReferenceEnergies:
         amounts = np.array([_padded([amount for _, amount in part], width) for part in parts], dtype=float)
         energies = np.array([phase.energy for phase in phases], dtype=float)
         identifiers = [phase.identifier for phase in phases]
-        return cls._lowest(elements.reshape(-1, width), amounts.reshape(-1, width), energies, identifiers)
+        found, numbers = cls._lowest(elements.reshape(-1, width), amounts.reshape(-1, width), energies, identifiers)
+        if fingerprints is None:
+            return found
+        lowest = found.identifiers.order if isinstance(found.identifiers, Picked) else np.arange(len(found))
+        return replace(found, crystals=KnownCrystals.of(lowest, numbers, identifiers, energies, fingerprints))
 
     @classmethod
     def _lowest(
         cls, elements: NDArray[np.uint8], amounts: FloatArray, energies: FloatArray, *identifiers: Sequence[str]
-    ) -> ReferenceEnergies:
-        """Return the lowest of N phases at each composition; elements (N, K) ascend, 0 pads both arrays."""
+    ) -> tuple[ReferenceEnergies, IntArray]:
+        """Return the lowest of N phases at each composition, and the number that the composition of each has (N,).
+
+        Elements (N, K) ascend; 0 pads both arrays.
+        """
         shares = np.round(amounts / amounts.sum(axis=1, keepdims=True), 6)
         order = np.lexsort((energies, *shares.T[::-1], *elements.T[::-1]))
         elements, amounts, shares = elements[order], amounts[order], shares[order]
@@ -89,10 +101,13 @@ class ReferenceEnergies:
         other_system[1:] = (elements[1:] != elements[:-1]).any(axis=1)
         lowest = other_system.copy()
         lowest[1:] |= (shares[1:] != shares[:-1]).any(axis=1)
+        numbers = np.empty(len(order), dtype=np.int64)
+        numbers[order] = np.cumsum(lowest) - 1
         order, elements, amounts = order[lowest], elements[lowest], amounts[lowest]
         starts = np.flatnonzero(other_system[lowest])
         ends = np.concatenate([starts, [len(order)]]).astype(np.int64)
-        return cls(elements[starts], ends, amounts[elements > 0], energies[order], _Picked(order, *identifiers))
+        found = cls(elements[starts], ends, amounts[elements > 0], energies[order], Picked(order, *identifiers))
+        return found, numbers
 
     @classmethod
     def load(cls, path: Path) -> ReferenceEnergies:
@@ -110,8 +125,9 @@ class ReferenceEnergies:
             shifts = {
                 Convention(name.removeprefix(SHIFT_PREFIX)): array.astype(float)
                 for name, array in arrays.items()
-                if name not in FILE_ARRAYS
+                if name not in (*FILE_ARRAYS, *CRYSTAL_ARRAYS)
             }
+            crystals = KnownCrystals.of_arrays(arrays, identifiers)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise DataError(f"{path}: no file of reference energies ({error}): install crystalpredict again") from None
         sizes = (systems > 0).sum(axis=1)
@@ -120,7 +136,8 @@ class ReferenceEnergies:
         if not (fits and len(amounts) == (sizes * counts).sum()):
             raise DataError(f"{path}: damaged reference energies: install crystalpredict again")
         starts = np.concatenate([[0], np.cumsum(counts.astype(np.int64))])
-        return cls(systems, starts, amounts.astype(float), energies.astype(float), _Identifiers(identifiers), shifts)
+        names = Identifiers(identifiers)
+        return cls(systems, starts, amounts.astype(float), energies.astype(float), names, shifts, crystals)
 
     def in_convention(self, convention: Convention) -> ReferenceEnergies:
         """Return the same phases with formation energies converted from the convention of 2018 to another.
@@ -143,9 +160,10 @@ class ReferenceEnergies:
             "counts": np.diff(self.starts).astype(np.uint32),
             "amounts": self.amounts.astype(np.uint16),
             "energies": self.energies.astype(np.float32),
-            "identifiers": np.array([_number_of(text) for text in self.identifiers], dtype=np.uint32),
+            "identifiers": numbers_of(self.identifiers),
         }
         arrays |= {SHIFT_PREFIX + name: shift.astype(np.float32) for name, shift in self.shifts.items()}
+        arrays |= self.crystals.arrays(len(self)) if self.crystals else {}
         with write_atomically(path) as file:
             file.write(save(arrays))
 
@@ -183,13 +201,15 @@ class ReferenceEnergies:
         return Phase(composition, float(self.energies[number]), self.identifiers[number])
 
     def with_phases(self, phases: Iterable[Phase]) -> ReferenceEnergies:
-        """Return these phases and others, only the lowest of each composition."""
+        """Return these phases and others, only the lowest of each composition; crystals stay known."""
         others = ReferenceEnergies.of_phases(phases)
         width = max(self.systems.shape[1], others.systems.shape[1])
         rows = [own._rows(width) for own in (self, others)]
         elements, amounts = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         energies = np.concatenate([self.energies, others.energies])
-        return self._lowest(elements, amounts, energies, self.identifiers, others.identifiers)
+        found, numbers = self._lowest(elements, amounts, energies, self.identifiers, others.identifiers)
+        crystals = self.crystals.renumbered(numbers[: len(self)]) if self.crystals else None
+        return replace(found, crystals=crystals)
 
     def _rows(self, width: int) -> tuple[NDArray[np.uint8], FloatArray]:
         """Return the elements and amounts of each phase (N, width), padded by 0."""
@@ -206,19 +226,27 @@ class ReferenceEnergies:
 
     def find(self, composition: Composition) -> int | None:
         """Return the number of the phase of a composition; None if there is none."""
+        number, difference = self.nearest_in_composition(composition)
+        return number if difference < SAME_COMPOSITION else None
+
+    def nearest_in_composition(self, composition: Composition) -> tuple[int | None, float]:
+        """Return the number of the phase of the same elements whose composition is nearest; None if there is none.
+
+        The number comes with the largest difference of the atomic fractions.
+        """
         elements = tuple(sorted(composition))
         width = self.systems.shape[1]
         if not len(self.systems) or len(elements) > width:
-            return None
+            return None, np.inf
         key = _as_keys(np.array([_padded(elements, width)], dtype=np.uint8))
         row = int(np.searchsorted(self._keys, key)[0])
         if row == len(self._keys) or self._keys[row] != key[0]:
-            return None
+            return None, np.inf
         own = slice(self.first[self.starts[row]], self.first[self.starts[row + 1]])
         amounts = np.array([composition[z] for z in elements], dtype=float)
         differences = np.abs(self.shares[own].reshape(-1, len(elements)) - amounts / amounts.sum()).max(axis=1)
         best = int(differences.argmin())
-        return int(self.starts[row]) + best if differences[best] < SAME_COMPOSITION else None
+        return int(self.starts[row]) + best, float(differences[best])
 
     def within(self, systems: IntArray) -> tuple[IntArray, IntArray]:
         """Return the phases below the pure elements that consist of elements of each system.
@@ -254,41 +282,6 @@ class ReferenceEnergies:
     @cached_property
     def _keys(self) -> NDArray[np.bytes_]:
         return _as_keys(self.systems)
-
-
-class _Identifiers(Sequence[str]):
-    """Identifiers stored as numbers: creating a hundred thousand texts would take most of the time of loading."""
-
-    def __init__(self, numbers: NDArray[np.uint32]) -> None:
-        self.numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, place: int) -> str:  # type: ignore[override]
-        number = int(self.numbers[place])
-        return f"{PREFIXES[number >> PREFIX_SHIFT]}{number & ((1 << PREFIX_SHIFT) - 1)}"
-
-
-class _Picked(Sequence[str]):
-    """Some of the identifiers of one or two sequences, in another order."""
-
-    def __init__(self, order: IntArray, first: Sequence[str], second: Sequence[str] = ()) -> None:
-        self.order, self.first, self.second = order, first, second
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, place: int) -> str:  # type: ignore[override]
-        number = int(self.order[place])
-        return self.first[number] if number < len(self.first) else self.second[number - len(self.first)]
-
-
-def _number_of(identifier: str) -> int:
-    parts = re.fullmatch(r"(mp-|mvc-)([0-9]{1,9})", identifier)
-    if parts is None:
-        raise DataError(f"{identifier!r} is no identifier of the Materials Project, such as mp-149")
-    return PREFIXES.index(parts[1]) << PREFIX_SHIFT | int(parts[2])
 
 
 def _padded(numbers: Sequence[Any], width: int, empty: int = 0) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalpredict._files import write_json
-from crystalpredict.io.worker_pool import available_cores
+from crystalpredict.io.worker_pool import processes_of
 from crystalpredict.training import distributed
 from crystalpredict.training.finetune import draw_losses, figures_of, finish, mean_of_folds, open_trainings, run_folders
 from crystalpredict.training.model_card import describe_saved_weights
@@ -63,7 +63,7 @@ def finetune(
     """
     chosen = options or FinetuneOptions()
     folder = default_folder(data) if output is None else Path(output)
-    cores = jobs or available_cores()
+    cores = processes_of(jobs)
     with distributed.group(device) as where:
         if not distributed.rank():
             named = repr(str(data)) if isinstance(data, str | PathLike) else type(data).__name__
@@ -90,7 +90,7 @@ def resume_finetuning(
         UsageError: The folder holds no run, or the model that it started from is another one now.
     """
     with distributed.group(device) as where:
-        return train_run(Path(folder), where, jobs or available_cores(), calling(progress))
+        return train_run(Path(folder), where, processes_of(jobs), calling(progress))
 
 
 def default_folder(data: Any) -> Path:
