@@ -31,6 +31,7 @@ from crystalpredict.prediction.decoder import MAX_LOG_RATIO, SEE_UNRELAXED, Outp
 from crystalpredict.prediction.relaxation import Relaxed, log_changes, put_volume_change, relax, scaled
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
+from crystalpredict.prediction.rows import failure_of, isolated_atoms
 from crystalpredict.prediction.stability import Hull
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class Predictor:
             if entry.neighbors:
                 row, numbers = next(rows)
                 edges = neighbors[row]
-                notes += self._isolated(edges)
+                notes += isolated_atoms(edges, self.config.radius)
                 if finite[row]:
                     said, values = texts[row], dict(zip(self.columns, numbers, strict=True))
                     bounds = {column: ends[row, i] for column, i in bounded}
@@ -226,7 +227,7 @@ class Predictor:
                         about_volume = about_volume.removesuffix(SEE_UNRELAXED)
                     notes += tuple(text for text in (domain_warnings[row], about_volume) if text)
                 else:
-                    error = self._failure(edges, row in too_large)
+                    error = failure_of(edges, self.device_name if row in too_large else None)
             own = features[row] if entry.neighbors and not error else None
             yield (
                 Prediction(
@@ -290,27 +291,13 @@ class Predictor:
             if entry.crystal and entry.neighbors:
                 row = next(rows)
                 edges = neighbors[row]
-                notes += self._isolated(edges)
+                notes += isolated_atoms(edges, self.config.radius)
                 found = features.get(row)
                 if found is None or not np.isfinite(found).all():
-                    found, error = None, self._failure(edges, row in too_large)
+                    found, error = None, failure_of(edges, self.device_name if row in too_large else None)
                 elif per_atom:
                     numbers = entry.crystal.main_numbers
             yield Embedding(entry.path, entry.index, entry.formula, entry.n_atoms, found, numbers, notes, error)
-
-    def _failure(self, edges: Neighbors, too_large: bool) -> str:
-        """Return why a crystal that was read has no values."""
-        if too_large:
-            device = self.device_name.partition(":")[0]
-            return f"not enough memory on the {device} device for {edges.size} atoms: try another device"
-        return "the prediction is not a number: the cell is too unlike the training data"
-
-    def _isolated(self, edges: Neighbors) -> tuple[str, ...]:
-        """Return a warning of atoms without neighbours; none if there are none."""
-        if edges.edge_counts.min() > 1:
-            return ()
-        isolated = int(edges.counts[edges.edge_counts == 1].sum())
-        return (f"{isolated} atoms have no neighbour within {self.config.radius:g} Å",)
 
     def _computed(
         self, crystals: list[Crystal], neighbors: list[Neighbors], compute: Callable[[IntArray, Any, Any], None]

@@ -11,7 +11,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 if TYPE_CHECKING:
-    from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray
+    from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
     from crystalpredict.io.entries import Source
     from crystalpredict.properties import Property
 
@@ -190,3 +190,19 @@ def record(
         "error": row.error or None,
         **{name: row.extra.get(name) for name in extra},
     }
+
+
+def failure_of(edges: Neighbors, too_large_for: str | None) -> str:
+    """Return why a crystal that was read has no values, given the device whose memory is too small for it, or None."""
+    if too_large_for:
+        device = too_large_for.partition(":")[0]
+        return f"not enough memory on the {device} device for {edges.size} atoms: try another device"
+    return "the prediction is not a number: the cell is too unlike the training data"
+
+
+def isolated_atoms(edges: Neighbors, radius: float) -> tuple[str, ...]:
+    """Return a warning of atoms without neighbours within a radius, Å; none if there are none."""
+    if edges.edge_counts.min() > 1:
+        return ()
+    isolated = int(edges.counts[edges.edge_counts == 1].sum())
+    return (f"{isolated} atoms have no neighbour within {radius:g} Å",)
