@@ -157,8 +157,8 @@ class OutputDecoder:
             bulk, shear = (10 ** centres[:, self._outputs[name]] for name in PARENTS)
             return derive(prop.name, bulk, shear, found.matter)
         if prop in DEFORMATION:
-            unknown = np.full((len(centres), len(DEFORMATION)), np.nan)
-            return (unknown if found.deformations is None else found.deformations)[:, DEFORMATION.index(prop)]
+            none = np.zeros((len(centres), len(DEFORMATION)))
+            return (none if found.deformations is None else found.deformations)[:, DEFORMATION.index(prop)]
         energies = centres[:, self._outputs[FORMATION_ENERGY]]
         if prop.name == "total_energy":
             return total_energies(found.crystals, energies)

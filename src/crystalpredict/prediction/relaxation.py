@@ -23,6 +23,7 @@ from crystalpredict.properties import VOLUME_CHANGE
 
 MIN_LOG_CHANGE, MAX_LOG_CHANGE = -0.5, 1.0  # of a volume
 MAX_STRAIN = 0.5  # along an axis
+MAX_DISPLACEMENT = 0.5  # Å; heads learnt from smaller ones, and where they say more, only the volume is corrected
 ATOMS_AT_ONCE = 4096  # whose neighbours are found together: it bounds the memory
 NetworkOutputs = Callable[[list[Crystal], list[Neighbors]], FloatArray]
 NetworkStates = Callable[[list[Crystal], list[Neighbors]], tuple[FloatArray, list[FloatArray]]]
@@ -36,8 +37,8 @@ class Relaxed:
         crystals: the crystals; with any other model they are as given.
         neighbors: their neighbour lists.
         log_changes: logarithm of each volume over the given one, (B,).
-        deformations: largest strain, in percent, and largest displacement of an atom, Å, from the given crystals, not a
-            number without a head of relaxation, (B, 2).
+        deformations: predicted largest strain, in percent, and largest displacement of an atom, Å, 0 without a head of
+            relaxation, (B, 2).
         outputs: standardised, of the crystals as given, (B, outputs); None without a head of relaxation.
     """
 
@@ -76,15 +77,14 @@ def relax(
         states_of: returns these, and the states of the listed atoms of each crystal before the first and after each
             block, each (m, (blocks + 1) D).
     """
-    unknown = np.full((len(crystals), 2), np.nan)
     if not checkpoint.unrelaxed or not crystals:
-        return Relaxed(crystals, neighbors, np.zeros(len(crystals)), unknown)
+        return Relaxed(crystals, neighbors, np.zeros(len(crystals)), np.zeros((len(crystals), 2)))
     head = checkpoint.relaxation
     if head is None:
         changes = log_changes(checkpoint, outputs_of(crystals, neighbors))
         wanted = [scaled(crystal, change) for crystal, change in zip(crystals, changes.tolist(), strict=True)]
         new, lists, changed = _at(crystals, neighbors, wanted, checkpoint.config.radius)
-        return Relaxed(new, lists, np.where(changed, changes, 0.0), unknown)
+        return Relaxed(new, lists, np.where(changed, changes, 0.0), np.zeros((len(crystals), 2)))
     parts = [_deformed(checkpoint, head, crystals[some], neighbors[some], states_of) for some in _slices(crystals)]
     outputs = np.concatenate([part.outputs for part in parts if part.outputs is not None])
     return Relaxed(
@@ -111,10 +111,14 @@ def _deformed(
     changes = log_changes(checkpoint, outputs)
     with np.errstate(all="ignore"):  # of a cell that is too unlike crystals; what is not finite is not used
         found = head([each[own] for each, own in zip(states, members, strict=True)], edges)
-    wanted = [deformed(*each) for each in zip(crystals, changes.tolist(), found, strict=True)]
-    new, lists, changed = _at(crystals, neighbors, wanted, radius)
     sizes = np.array([_sizes(each) for each in found])
-    if not changed.all():  # the volume alone
+    trusted = (sizes[:, 1] <= MAX_DISPLACEMENT).tolist()
+    wanted = [
+        deformed(crystal, change, how) if yes else scaled(crystal, change)
+        for crystal, change, how, yes in zip(crystals, changes.tolist(), found, trusted, strict=True)
+    ]
+    new, lists, changed = _at(crystals, neighbors, wanted, radius)
+    if not changed.all():
         rows = np.flatnonzero(~changed).tolist()
         wanted = [scaled(crystals[row], float(changes[row])) for row in rows]
         again = _at([crystals[row] for row in rows], [neighbors[row] for row in rows], wanted, radius)
@@ -122,7 +126,7 @@ def _deformed(
         for row, crystal, own, moved in zip(rows, *again, strict=True):
             new[row], lists[row] = crystal, own
             changes[row] *= moved
-    return Relaxed(new, lists, changes, sizes, outputs)
+    return Relaxed(new, lists, changes, np.nan_to_num(sizes), outputs)
 
 
 def _at(
@@ -150,18 +154,20 @@ def deformed(crystal: Crystal, log_change: float, how: Deformation) -> Crystal:
         log_change: of the volume.
         how: displacements (n, 3), Å, and strain (3, 3).
     """
-    strain = how.strain if np.isfinite(how.strain).all() else np.zeros((3, 3))
-    displacements = how.displacements if np.isfinite(how.displacements).all() else 0.0
-    values, axes = np.linalg.eigh(strain)
+    values, axes = np.linalg.eigh(how.strain)
     stretch = (axes * np.exp(np.clip(values, -MAX_STRAIN, MAX_STRAIN))) @ axes.T
     stretch *= np.exp(log_change / 3) / np.linalg.det(stretch) ** (1 / 3)
-    return replace(crystal, lattice=crystal.lattice @ stretch, positions=(crystal.positions + displacements) @ stretch)
+    return replace(
+        crystal, lattice=crystal.lattice @ stretch, positions=(crystal.positions + how.displacements) @ stretch
+    )
 
 
 def _sizes(how: Deformation) -> tuple[float, float]:
-    """Return the largest strain, in percent, and the largest displacement, Å."""
-    largest = np.abs(np.linalg.eigvalsh(how.strain)).max() if np.isfinite(how.strain).all() else 0.0
-    return 100 * min(float(largest), MAX_STRAIN), float(np.linalg.norm(how.displacements, axis=1).max())
+    """Return the largest strain, in percent, and the largest displacement, Å; not a number if one is not finite."""
+    if not (np.isfinite(how.strain).all() and np.isfinite(how.displacements).all()):
+        return np.nan, np.nan
+    largest = float(np.abs(np.linalg.eigvalsh(how.strain)).max())
+    return 100 * min(largest, MAX_STRAIN), float(np.linalg.norm(how.displacements, axis=1).max())
 
 
 def scaled(crystal: Crystal, log_change: float) -> Crystal:
