@@ -34,7 +34,6 @@ from typing import Any
 
 # eV/atom: energies as learnt by a peer, or formation energies; None: of random weights
 Predict = Callable[[Sequence[Any]], Sequence[float] | None]
-THREADS = 2
 BATCH = 64
 
 
@@ -182,18 +181,27 @@ def structure_of(line: str) -> Any:
     return Structure(Lattice.from_parameters(*row["lattice"]), row["species"], row["frac_coords"])
 
 
-def work(tool: str, only: str, lines: Sequence[str]) -> list[dict[str, Any]]:
+def version_of(tool: str) -> str:
+    """The version that is imported; that of our own checkout may be newer than the installed metadata."""
+    if tool != "crystalpredict":
+        return version(tool)
+    import crystalpredict
+
+    return crystalpredict.__version__
+
+
+def work(tool: str, only: str, threads: int, lines: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each model of a tool whose name has `only` in it, in this interpreter."""
     import torch
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     structures = [structure_of(line) for line in lines]
     rows = []
     for model, weights, predict in MODELS[tool]():
         if only not in model:
             continue
-        row: dict[str, Any] = {"tool": tool, "version": version(tool), "model": model, "weights": weights}
+        row: dict[str, Any] = {"tool": tool, "version": version_of(tool), "model": model, "weights": weights}
         try:
             predict(structures[:5])
             times, spent = [], []
@@ -210,9 +218,9 @@ def work(tool: str, only: str, lines: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def run(tool: str, python: str, only: str, lines: Sequence[str]) -> list[dict[str, Any]]:
+def run(tool: str, python: str, only: str, threads: int, lines: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a tool, by its own interpreter."""
-    command = [python, str(Path(__file__).resolve()), "--worker", tool, only]
+    command = [python, str(Path(__file__).resolve()), "--worker", tool, only, str(threads)]
     try:
         done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
     except OSError as error:
@@ -263,7 +271,7 @@ def lines_of(place: Path, count: int) -> list[str]:
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["--worker"]:
-        print(json.dumps(work(*sys.argv[2:4], sys.stdin.read().split("\n"))))
+        print(json.dumps(work(*sys.argv[2:4], int(sys.argv[4]), sys.stdin.read().split("\n"))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("place", type=Path, metavar="FOLDER|TABLE")
@@ -271,13 +279,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="of structures, evenly chosen")
     parser.add_argument("--only", default="", help="models of peers with this in their names")
     parser.add_argument("--rounds", type=int, default=3, help="through all tools in turn")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of torch; on a busy machine 1, since others wait busily"
+    )
     options = parser.parse_args()
     lines = lines_of(options.place, options.count)
     pythons = {"crystalpredict": sys.executable} | dict(peer.split("=", 1) for peer in options.peer)
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(options.rounds):
         for tool, python in pythons.items():
-            for row in run(tool, python, "" if tool == "crystalpredict" else options.only, lines):
+            for row in run(tool, python, "" if tool == "crystalpredict" else options.only, options.threads, lines):
                 name = (tool, row.get("model", ""))
                 best[name] = min(best.get(name, row), row, key=lambda row: row.get("ms_per_structure", math.inf))
     rows = list(best.values())
@@ -297,11 +308,8 @@ def main() -> None:
         print("", *cells, "", sep=" | ")
     from provenance import provenance
 
-    print(
-        json.dumps(
-            {"structures": len(lines), "rounds": options.rounds, "threads": THREADS, "rows": rows, **provenance()}
-        )
-    )
+    about = {"structures": len(lines), "rounds": options.rounds, "threads": options.threads}
+    print(json.dumps(about | {"rows": rows} | provenance()))
 
 
 if __name__ == "__main__":
