@@ -2,7 +2,8 @@
 
 python benchmarks/speed.py FOLDER_OF_CIFS [--only PART ...] [--figure docs/speed.png]
 
-Ratios are of times taken in one run. Stages and scaling are measured in processor time, which a busy machine changes little. Prints tables, then one line of JSON. The figure, of the scaling, needs matplotlib.
+Ratios are of times taken in one run. Stages and scaling are measured in processor time, which a busy machine changes
+little. Prints tables, then one line of JSON. The figure, of the scaling, needs matplotlib.
 """
 
 from __future__ import annotations
