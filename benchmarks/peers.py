@@ -1,20 +1,26 @@
 """Structures per second of crystalpredict and its peers: neighbours or graph and model, parsing not included.
 
-python benchmarks/peers.py FOLDER_OF_CIFS --peer matgl=PYTHON --peer chgnet=PYTHON --peer alignn=PYTHON [--count 200]
+python benchmarks/peers.py FOLDER_OF_CIFS|TABLE.jsonl.gz --peer matgl=PYTHON --peer chgnet=PYTHON [--count 200]
 
-PYTHON is the interpreter of an environment that has the peer, made with
+PYTHON is the interpreter of an environment that has the peer (matgl, chgnet, sevenn or alignn), made with
 
-    python -m venv peer && peer/bin/pip install -c constraints.txt torch pymatgen PEER  # matgl, chgnet, alignn
+    python -m venv peer && peer/bin/pip install -c constraints.txt torch pymatgen PEER
 
 Each runs in its own environment, on the same structures, read by pymatgen beforehand, with the same number of threads;
-the best of some rounds through all of them counts, for a shared machine is not always equally fast. chgnet comes with
-its weights. matgl and alignn download theirs, so the networks of their default settings are measured with random
-weights; the time does not depend on the values. Prints a table, then one line of JSON.
+the best of some rounds through all of them counts, for a shared machine is not always equally fast. chgnet and sevenn
+come with their weights. matgl and alignn download theirs, so the networks of their default settings are measured with
+random weights; the time does not depend on the values.
+
+Of a table of JSON lines with `lattice` [a, b, c, alpha, beta, gamma], `species`, `frac_coords` and `formation_energy`
+(Materials Project, convention of 2018, eV/atom) errors are measured, too: those of crystalpredict's formation energies,
+and of the peers' energies against those that the labels mean, with the corrections of 2020 where a peer learnt them.
+Prints a table, then one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import math
 import subprocess
@@ -26,8 +32,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-Predict = Callable[[Sequence[Any]], None]
-THREADS = 2
+# eV/atom: energies as learnt by a peer, or formation energies; None: of random weights
+Predict = Callable[[Sequence[Any]], Sequence[float] | None]
 BATCH = 64
 
 
@@ -44,6 +50,9 @@ def crystalpredict_models() -> Iterator[tuple[str, str, Predict]]:
     model = load_model(device="cpu")
     network, radius = model.model, model.model.config.radius
 
+    def rows(structures: Sequence[Any]) -> list[float]:
+        return [row["formation_energy_eV_per_atom"] for row in model.predict(structures)]
+
     def outputs(structures: Sequence[Any]) -> None:
         crystals, neighbors = [], []
         for start in range(0, len(structures), CHUNK_FILES):
@@ -56,7 +65,7 @@ def crystalpredict_models() -> Iterator[tuple[str, str, Predict]]:
             crystals += own
         model._in_batches(crystals, neighbors, lambda rows, batch: network(batch))
 
-    yield "Crystalformer, five properties", "bundled", model.predict
+    yield "Crystalformer, five properties", "bundled", rows
     yield "the same, neighbours and network alone", "bundled", outputs
 
 
@@ -105,11 +114,29 @@ def chgnet_models() -> Iterator[tuple[str, str, Predict]]:
     from chgnet.model import CHGNet
 
     model = CHGNet.load(use_device="cpu", verbose=False)
-    yield (
-        "CHGNet, energy",
-        "pretrained",
-        lambda structures: model.predict_structure(structures, task="e", batch_size=64),
-    )
+
+    def predict(structures: Sequence[Any]) -> list[float]:
+        return [float(found["e"]) for found in model.predict_structure(structures, task="e", batch_size=BATCH)]
+
+    yield "CHGNet, energy", "pretrained, energies corrected as in 2020", predict
+
+
+def sevenn_models() -> Iterator[tuple[str, str, Predict]]:
+    """SevenNet-0, which comes with the package, by its calculator, one structure at a time: forces, too."""
+    from pymatgen.io.ase import AseAtomsAdaptor
+    from sevenn.calculator import SevenNetCalculator
+
+    calculator = SevenNetCalculator("7net-0", device="cpu")
+
+    def predict(structures: Sequence[Any]) -> list[float]:
+        energies = []
+        for structure in structures:
+            atoms = AseAtomsAdaptor.get_atoms(structure)
+            atoms.calc = calculator
+            energies.append(atoms.get_potential_energy() / len(atoms))
+        return energies
+
+    yield "SevenNet-0, energy and forces", "pretrained", predict
 
 
 def alignn_models() -> Iterator[tuple[str, str, Predict]]:
@@ -139,41 +166,63 @@ MODELS = {
     "crystalpredict": crystalpredict_models,
     "matgl": matgl_models,
     "chgnet": chgnet_models,
+    "sevenn": sevenn_models,
     "alignn": alignn_models,
 }
 
 
-def work(tool: str, only: str, paths: Sequence[str]) -> list[dict[str, Any]]:
+def structure_of(line: str) -> Any:
+    """The structure of a row of a table, or of a file."""
+    from pymatgen.core import Lattice, Structure
+
+    if not line.startswith("{"):
+        return Structure.from_file(line)
+    row = json.loads(line)
+    return Structure(Lattice.from_parameters(*row["lattice"]), row["species"], row["frac_coords"])
+
+
+def version_of(tool: str) -> str:
+    """The version that is imported; that of our own checkout may be newer than the installed metadata."""
+    if tool != "crystalpredict":
+        return version(tool)
+    import crystalpredict
+
+    return crystalpredict.__version__
+
+
+def work(tool: str, only: str, threads: int, lines: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each model of a tool whose name has `only` in it, in this interpreter."""
     import torch
-    from pymatgen.core import Structure
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
-    structures = [Structure.from_file(path) for path in paths]
+    structures = [structure_of(line) for line in lines]
     rows = []
     for model, weights, predict in MODELS[tool]():
         if only not in model:
             continue
-        row: dict[str, Any] = {"tool": tool, "version": version(tool), "model": model, "weights": weights}
+        row: dict[str, Any] = {"tool": tool, "version": version_of(tool), "model": model, "weights": weights}
         try:
             predict(structures[:5])
-            times = []
+            times, spent = [], []
             for _ in range(2):
-                start = time.perf_counter()
-                predict(structures)
+                start, before = time.perf_counter(), time.process_time()
+                energies = predict(structures)
                 times.append(time.perf_counter() - start)
-            rows.append({**row, "ms_per_structure": round(min(times) / len(structures) * 1e3, 3)})
+                spent.append(time.process_time() - before)
+            row["ms_per_structure"] = round(min(times) / len(structures) * 1e3, 3)
+            row["cpu_ms_per_structure"] = round(min(spent) / len(structures) * 1e3, 3)
+            rows.append({**row, "energies": energies})
         except Exception as error:  # a peer's own trouble is a row
             rows.append({**row, "failed": f"{type(error).__name__}: {error}".split("\n")[0][:200]})
     return rows
 
 
-def run(tool: str, python: str, only: str, paths: Sequence[str]) -> list[dict[str, Any]]:
+def run(tool: str, python: str, only: str, threads: int, lines: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a tool, by its own interpreter."""
-    command = [python, str(Path(__file__).resolve()), "--worker", tool, only]
+    command = [python, str(Path(__file__).resolve()), "--worker", tool, only, str(threads)]
     try:
-        done = subprocess.run(command, input="\n".join(paths), capture_output=True, text=True)
+        done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
     except OSError as error:
         return [{"tool": tool, "failed": f"{python}: {error.strerror}"}]
     if done.returncode:
@@ -182,46 +231,85 @@ def run(tool: str, python: str, only: str, paths: Sequence[str]) -> list[dict[st
     return rows
 
 
+def add_errors(rows: Sequence[dict[str, Any]], lines: Sequence[str]) -> None:
+    """Replace the energies of each row by their errors against the labels, eV/atom, if there are labels."""
+    import numpy as np
+
+    from crystalpredict.crystals.crystal import Crystal
+    from crystalpredict.prediction.conventions import Convention, shifts_of, total_energies
+
+    labels, crystals = [], []
+    for line in lines:
+        if line.startswith("{"):
+            structure = structure_of(line)
+            sites = structure.lattice.matrix, structure.cart_coords, np.array(structure.atomic_numbers)
+            crystals.append(Crystal.ordered(*sites))
+            labels.append(json.loads(line)["formation_energy"])
+    formation = np.array(labels)
+    total = total_energies(crystals, formation) if crystals else formation
+    for row in rows:
+        if (energies := row.pop("energies", None)) is None or not crystals:
+            continue
+        right = formation if row["tool"] == "crystalpredict" else total
+        if "corrected" in row["weights"]:
+            right = total + shifts_of(crystals, Convention.mp2020) - shifts_of(crystals, Convention.uncorrected)
+        errors = np.abs(np.array(energies) - right)
+        row["mae_eV_per_atom"] = round(float(np.nanmean(errors)), 4)
+        row["median_error_eV_per_atom"] = round(float(np.nanmedian(errors)), 4)
+
+
+def lines_of(place: Path, count: int) -> list[str]:
+    """Paths of the CIFs of a folder, or rows of a table, so many, evenly chosen."""
+    if place.is_dir():
+        lines = sorted(str(path.resolve()) for path in place.glob("*.cif"))
+    else:
+        with gzip.open(place, "rt", encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    return lines[:: max(1, len(lines) // count)][:count]
+
+
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["--worker"]:
-        print(json.dumps(work(*sys.argv[2:4], sys.stdin.read().split("\n"))))
+        print(json.dumps(work(*sys.argv[2:4], int(sys.argv[4]), sys.stdin.read().split("\n"))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("place", type=Path, metavar="FOLDER|TABLE")
     parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON")
-    parser.add_argument("--count", type=int, default=200, help="of structures, evenly chosen from the folder")
+    parser.add_argument("--count", type=int, default=200, help="of structures, evenly chosen")
     parser.add_argument("--only", default="", help="models of peers with this in their names")
     parser.add_argument("--rounds", type=int, default=3, help="through all tools in turn")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of torch; on a busy machine 1, since others wait busily"
+    )
     options = parser.parse_args()
-    files = sorted(str(path.resolve()) for path in options.folder.glob("*.cif"))
-    paths = files[:: max(1, len(files) // options.count)][: options.count]
+    lines = lines_of(options.place, options.count)
     pythons = {"crystalpredict": sys.executable} | dict(peer.split("=", 1) for peer in options.peer)
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(options.rounds):
         for tool, python in pythons.items():
-            for row in run(tool, python, "" if tool == "crystalpredict" else options.only, paths):
+            for row in run(tool, python, "" if tool == "crystalpredict" else options.only, options.threads, lines):
                 name = (tool, row.get("model", ""))
                 best[name] = min(best.get(name, row), row, key=lambda row: row.get("ms_per_structure", math.inf))
     rows = list(best.values())
+    add_errors(rows, lines)
     ours = rows[0].get("ms_per_structure")
-    print("| tool | model | weights | ms a structure | structures a second | crystalpredict is faster |")
-    print("|---|---|---|---|---|---|")
+    heads = ("tool", "model", "weights", "ms", "ms of CPU", "per second", "slower by", "MAE, eV/atom", "median error")
+    print("", *heads, "", sep=" | ")
+    print("|" + "---|" * len(heads))
     for row in rows:
-        name = f"| {row['tool']} {row.get('version', '')} | {row.get('model', '')} | {row.get('weights', '')} |"
-        spent = row.get("ms_per_structure")
-        if spent and ours:
+        cells = [f"{row['tool']} {row.get('version', '')}", row.get("model", ""), row.get("weights", "")]
+        if (spent := row.get("ms_per_structure")) and ours:
             row["times_slower"] = round(spent / ours, 1)
-            print(f"{name} {spent} | {1e3 / spent:.0f} | {row['times_slower']} times |")
+            cells += [spent, row["cpu_ms_per_structure"], f"{1e3 / spent:.0f}", row["times_slower"]]
+            cells += [row.get("mae_eV_per_atom", ""), row.get("median_error_eV_per_atom", "")]
         else:
-            print(f"{name} {row.get('failed')} | | |")
+            cells.append(row.get("failed"))
+        print("", *cells, "", sep=" | ")
     from provenance import provenance
 
-    print(
-        json.dumps(
-            {"structures": len(paths), "rounds": options.rounds, "threads": THREADS, "rows": rows, **provenance()}
-        )
-    )
+    about = {"structures": len(lines), "rounds": options.rounds, "threads": options.threads}
+    print(json.dumps(about | {"rows": rows} | provenance()))
 
 
 if __name__ == "__main__":

@@ -21,17 +21,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import first_answer
-import numpy as np
 import torch
 from provenance import provenance
-from speed import PYMATGEN, cif_of, disordered, run_command, seconds
+from speed import PYMATGEN, cif_of, run_command, seconds, silicate
 
-from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.io.reader import CHUNK_FILES, read_chunk
 from crystalpredict.nn.batch import CrystalBatch, batches_of
 from crystalpredict.prediction.predictor import PART_ATOMS, Predictor, load_model
@@ -67,12 +64,6 @@ def of_files(folder: Path, count: int) -> dict[str, float]:
         ratios.append(elapsed / (parse * count / min(count, PARSED_BY_PYMATGEN)))
         memory.append(peak)
     return {"command / pymatgen's parse": statistics.median(ratios), "memory of the command, GB": max(memory) / 1000}
-
-
-def silicate(atoms: int, seed: int) -> Crystal:
-    """A cell without symmetry of few elements, as real ones have: hulls of many elements take long."""
-    crystal = disordered(atoms, seed)
-    return replace(crystal, numbers=np.random.default_rng(seed).choice([8, 12, 14], (atoms, 1)))
 
 
 def parse_by_pymatgen(paths: list[str]) -> None:

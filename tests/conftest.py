@@ -59,3 +59,17 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Path:
     """A copy of the bundled checkpoint, to be damaged."""
     return Path(shutil.copytree(default_model().folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def picture() -> None:
+    """A test that asks for it gets the picture of the losses in spite of `no_picture`."""
+
+
+@pytest.fixture
+def no_picture(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trainings draw no losses, which is a quarter of the time of a small one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "picture" not in request.fixturenames:
+            patch.setattr("crystalpredict.training.run.draw_losses", lambda *_: None)
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from pathlib import Path
 
 import ase.io
@@ -99,14 +98,6 @@ def test_dictionaries_of_atoms_in_python(tmp_path) -> None:
     assert [bool(row.error) for row in rows] == [False, False, False, True]
     (row,) = crystalpredict.predict(SMALL.todict(), targets=["bandgap"])
     assert row.formula == "CsCl"
-
-
-def test_a_missing_ase_is_named(program, tmp_path, monkeypatch) -> None:
-    for name in [*(name for name in sys.modules if name.partition(".")[0] == "ase"), "ase"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    (tmp_path / "OUTCAR").write_text(outcar())
-    outcome = program("predict", tmp_path / "OUTCAR")
-    assert (outcome.code, outcome.rows[0]["error"]) == (4, "reading this file needs ASE: pip install ase")
 
 
 def test_without_a_network_ids_and_queries_say_so(program, tmp_path, monkeypatch) -> None:

@@ -31,6 +31,7 @@ from crystalpredict.training.finetune import mean_of_folds, with_directions
 from tests.labelled import METALS, PARTNERS, cif, rows, write
 from tests.same import alike
 
+pytestmark = pytest.mark.usefixtures("no_picture")
 Rows = list[dict[str, str]]
 SMALL = ("--scratch", "--epochs", "2", "--patience", "2")
 
@@ -133,7 +134,7 @@ def test_an_ensemble_is_no_start(program, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Path, monkeypatch) -> None:
+def test_a_table_becomes_a_model_that_every_command_takes(program, tmp_path: Path, monkeypatch, picture) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRYSTALPREDICT_MODELS", str(tmp_path / "installed"))
     lines = rows(60)

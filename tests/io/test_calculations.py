@@ -328,6 +328,12 @@ def rows_of_text(text: str) -> list[Crystal]:
     return [crystal_of(read_entries(Inline("x", frame), 5.0)[0]) for frame in frames]
 
 
+def atoms(**changes: Any) -> str:
+    """Atoms as ASE's `todict` has them, but for what is changed."""
+    cell = [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
+    return json.dumps({"numbers": [29], "positions": [[0, 0, 0]], "cell": cell, "pbc": [True] * 3, **changes})
+
+
 TRAJECTORY_TAG = b"- of UlmASE-Trajectory  "
 REFUSED = {
     "a vasprun.xml without a step": (vasprun()[: vasprun().index("<calculation>")], "give its POSCAR"),
@@ -348,12 +354,32 @@ REFUSED = {
     "an input without celldm(3)": (
         "&system\n ibrav=4, nat=1, celldm(1)=9\n/\nATOMIC_POSITIONS alat\nSi 0 0 0\n", "missing or impossible",
     ),
+    "an input without ibrav": ("&system\n nat=1\n/\nATOMIC_POSITIONS alat\nSi 0 0 0\n", "without ibrav and nat"),
+    "an input of two lists of atoms": (
+        "&system\n ibrav=1, nat=1, celldm(1)=9\n/\n" + 2 * "ATOMIC_POSITIONS alat\nSi 0 0 0\n", "with 2 cards",
+    ),
+    "an input in parsec": (
+        "&system\n ibrav=1, nat=1, celldm(1)=9\n/\nATOMIC_POSITIONS parsec\nSi 0 0 0\n", "in 'parsec': give them in",
+    ),
     "an input of two vectors": (
         "&system\n ibrav=0, nat=1\n/\nATOMIC_POSITIONS bohr\nSi 0 0 0\nCELL_PARAMETERS bohr\n1 0 0\n0 1 0\n",
         "broken input",
     ),
     "a geometry.in of a slab": ("lattice_vector 3 0 0\nlattice_vector 0 3 0\natom 0 0 0 Si\n", "with 2 lines"),
     "a geometry.in without elements": (3 * "lattice_vector 3 0 0\n" + "atom 0 0 0\n", "line 4 needs"),
+    "a geometry.in with another word": (3 * "lattice_vector 3 0 0\n" + "atoms 0 0 0 Si\n", "'atoms' on line 4 is"),
+    "a geometry.in of letters": ("lattice_vector 3 0 x\n", "broken geometry.in"),
+    "a .cell without a lattice": (CELL.replace("lattice_abc", "other"), "0 blocks LATTICE_CART or LATTICE_ABC"),
+    "a .cell of two lists of atoms": (
+        f"{CELL}%block positions_abs\n%endblock positions_abs\n", "2 blocks POSITIONS_FRAC or POSITIONS_ABS",
+    ),
+    "a .cell twice": (2 * CELL, "LATTICE_ABC comes twice"),
+    "a .cell without an end of a block": (CELL.replace("%ENDBLOCK lattice_abc", ""), "without %ENDBLOCK"),
+    "a .cell cut off": (CELL[: CELL.index("%endblock")], "%BLOCK POSITIONS_FRAC without %ENDBLOCK"),
+    "a .cell with a vector too many": (CELL.replace("83 97 104", "83 97 104\n1 2 3"), "3 lines instead of 2"),
+    "a .cell with two angles": (CELL.replace("83 97 104", "83 97"), "fewer than 3 numbers"),
+    "a .cell of letters": (CELL.replace("83 97 104", "a b c"), "in LATTICE_ABC"),
+    "a .cell of impossible angles": (CELL.replace("83 97 104", "10 97 170"), "broken .cell"),
     "a .cell of mixed atoms": (CELL.replace("SPIN=1", "MIXTURE:( 1 0.5)"), "MIXTURE"),
     "a .cell in parsec": (CELL.replace("bohr", "parsec"), "no unit of length"),
     "a .cell of ONETEP": (CELL + "%block species\nTi Ti 22 1 8\n%endblock species\n", "ONETEP"),
@@ -366,6 +392,12 @@ REFUSED = {
     "a Python dictionary of arrays": (repr(ATOMS.todict()), "write it as JSON"),
     "a call in a Python dictionary": ("{'lattice': __import__('os').getcwd()}", "broken Python dictionary"),
     "a molecule of ASE": (encode(Atoms("OH", [[0, 0, 0], [0, 0, 1]])), "periodic in all three"),
+    "Atoms in two dimensions": (atoms(cell=[[3, 0, 0], [0, 3, 0]]), "three vectors of three numbers"),
+    "Atoms in a flat cell": (atoms(cell=[[3, 0, 0], [3, 0, 0], [0, 0, 3]]), "lie in a plane"),
+    "Atoms with a place too many": (atoms(positions=[[0, 0, 0], [1, 1, 1]]), "1 elements for coordinates of 2 atoms"),
+    "Atoms at no place": (atoms(positions=[[0, 0, float("nan")]]), "not a number"),
+    "Atoms of an element to come": (atoms(numbers=[200]), "atomic number 200"),
+    "Atoms of half an element": (atoms(numbers=[1.5]), "not whole numbers"),
     "a slab of ASE": (
         encode(Atoms("Cu", [[0, 0, 0]], cell=[3, 3, 9], pbc=(True, True, False))), "periodic in all three",
     ),
@@ -668,6 +700,15 @@ def test_atoms_with_shared_sites_are_refused_in_each_file_of_ase(tmp_path: Path)
         ({"dimension_types": None, "nperiodic_dimensions": 2}, "nperiodic_dimensions=2"),
         ({"nsites": 9}, "nsites is 9, but 4 sites have positions"),
         ({"concentration": [0.7, 0.7]}, "add up to 1.4: they must not exceed 1"),
+        ({"structure_features": ["implicit_atoms"]}, "atoms without positions"),
+        ({"species_at_sites": None}, "ask for them with response_fields"),
+        ({"lattice_vectors": [[3, 0, 0], [3, 0, 0], [0, 0, 3]]}, "lie in a plane"),
+        ({"cartesian_site_positions": [[0, 0, 0]], "nsites": None}, "4 species for coordinates of 1 sites"),
+        ({"species": []}, "is not among `species`"),
+        ({"dimension_types": [1, 1, 0]}, "dimension_types=[1, 1, 0]"),
+        ({"concentration": [0.5, 1.5]}, "concentration 1.5 of K"),
+        ({"concentration": [0.5, 0.5], "chemical_symbols": ["Na", "Qq"]}, "unknown element 'Qq'"),
+        ({"concentration": [0.5, 0.5], "attached": ["H"]}, "attached atoms"),
         ({"concentration": [0.7]}, "1 concentrations for 2 chemical_symbols"),
         ({"site_coordinate_span": "unit_cell", "dimension_types": None, "nperiodic_dimensions": 3}, ""),
     ],
@@ -675,7 +716,7 @@ def test_atoms_with_shared_sites_are_refused_in_each_file_of_ase(tmp_path: Path)
 def test_an_optimade_structure_of_which_a_part_is_missing_is_refused(change: dict[str, Any], message: str) -> None:
     entry = json.loads(json.dumps(OptimadeStructureAdapter.get_optimade_structure(CRYSTAL), default=str))
     if "concentration" in change:
-        entry["attributes"]["species"][0].update(change, chemical_symbols=["Na", "K"])
+        entry["attributes"]["species"][0].update({"chemical_symbols": ["Na", "K"], **change})
     else:
         entry["attributes"].update(change)
     (found,) = read_entries(Inline("x", json.dumps(entry)), 3.0)

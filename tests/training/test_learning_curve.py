@@ -15,6 +15,8 @@ from tests.cli.conftest import Program
 from tests.cli.conftest import program as program
 from tests.labelled import rows, write
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 SMALL = ("--scratch", "--epochs", "1", "-t", "bandgap", "--learning-curve")
 
 

@@ -25,6 +25,8 @@ from tests.cli.conftest import Program
 from tests.cli.conftest import program as program
 from tests.labelled import rows, write
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 QUICK: dict[str, Any] = {"scratch": True, "epochs": 2, "patience": 2}
 
 

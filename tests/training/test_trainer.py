@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -189,6 +189,7 @@ def test_the_number_of_threads_does_not_change_a_step(data, tmp_path: Path, monk
     assert errors[0] == pytest.approx(errors[1], rel=1e-5)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 7))
 def test_balanced_split_is_even_and_uses_each_item_once(weights: list[int], groups: int) -> None:
     shares = balanced_split(np.array(weights, dtype=int), groups)

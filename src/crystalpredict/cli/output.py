@@ -15,12 +15,11 @@ from typing import IO, TYPE_CHECKING, Any
 from crystalpredict._files import resolve_link, write_atomically
 from crystalpredict.cli.prediction_table import TableWriter
 from crystalpredict.errors import OutputError, UsageError
-from crystalpredict.prediction.writers import Format
+from crystalpredict.prediction.rows import NO_EXTRA
+from crystalpredict.prediction.writers import CsvWriter, Format, JsonLinesWriter, JsonWriter, ParquetWriter, Writer
 
 if TYPE_CHECKING:
     from crystalpredict.properties import Property
-
-from crystalpredict.prediction.writers import NO_EXTRA, CsvWriter, JsonLinesWriter, JsonWriter, ParquetWriter, Writer
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF)
 
@@ -115,7 +114,7 @@ def writer_of(
     """
     if kind == Format.parquet:
         return ParquetWriter(stream, properties, intervals, extra)
-    writers: dict[Format, type[CsvWriter | JsonWriter | JsonLinesWriter | TableWriter]] = {
+    writers: dict[Format, Callable[..., Writer]] = {
         Format.csv: CsvWriter,
         Format.json: JsonWriter,
         Format.jsonl: JsonLinesWriter,

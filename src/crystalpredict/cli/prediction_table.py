@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from crystalpredict.cli.terminal import GAP, filled, width_of, wrapped
 from crystalpredict.errors import printable
 from crystalpredict.prediction.rows import written
-from crystalpredict.prediction.writers import NO_EXTRA
+from crystalpredict.prediction.writers import TextWriter
 from crystalpredict.uncertainty import DEFAULT_LEVEL
 
 if TYPE_CHECKING:
@@ -42,23 +42,16 @@ class Column:
         return filled(text, self.width if width is None else width, left=self.left)
 
 
-class TableWriter:
+class TableWriter(TextWriter):
     """Prints a table when it is closed, in the first of three layouts that fits the width.
 
-    One line for each structure; a line of values and one of intervals below its name; one line for each value.
+    One line for each structure; a line of values and one of intervals below its name; one line for each value. It
+    shows none of the `extra` columns.
     """
 
-    def __init__(
-        self,
-        stream: IO[str],
-        properties: Sequence[Property],
-        intervals: bool = False,
-        extra: Mapping[str, str] = NO_EXTRA,
-    ) -> None:
-        """Begin a table; of the `extra` columns it shows only duplicates."""
-        self.stream, self.intervals = stream, intervals
-        self.properties = [prop for prop in properties if not prop.is_text]
-        self.texts = [prop for prop in properties if prop.is_text]
+    def __post_init__(self) -> None:
+        self.texts = [prop for prop in self.properties if prop.is_text]
+        self.properties = [prop for prop in self.properties if not prop.is_text]
         self.rows: list[Prediction] = []
 
     def write(self, row: Prediction) -> None:

@@ -7,12 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from importlib import import_module
 
-from crystalpredict.errors import StructureError
 from crystalpredict.io.ase_trajectory import MAGIC
 
 SEARCHED_CHARACTERS = 2**16  # at the beginning of a file
 ULM = MAGIC.decode()  # of a text that is a binary file, decoded as Latin-1
-NO_ASE = "reading this file needs ASE: pip install ase"
 # kind, how its beginning looks, and its reader; the modules are imported when a file of the kind is read
 _KINDS = (
     ("vasprun.xml", r"<modeling>", "vasp_outputs", "frames_of_vasprun"),
@@ -77,7 +75,7 @@ def calculation_frames(text: str, *, last: bool) -> Iterator[str] | None:
     from crystalpredict.io.vasp_outputs import frames_of_xdatcar, is_xdatcar
 
     reader = frames_of_xdatcar if is_xdatcar(text) else reader_of(text)
-    return _with_ase(reader, text, last=last) if reader else None
+    return reader(text, last=last) if reader else None
 
 
 def last_frame(reader: Reader, text: str) -> str:
@@ -86,14 +84,5 @@ def last_frame(reader: Reader, text: str) -> str:
     Raises:
         StructureError: There is none, or it is broken.
     """
-    (found,) = deque(_with_ase(reader, text, last=True), maxlen=1)
+    (found,) = deque(reader(text, last=True), maxlen=1)
     return found
-
-
-def _with_ase(reader: Reader, text: str, *, last: bool) -> Iterator[str]:
-    try:
-        yield from reader(text, last=last)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "ase":
-            raise
-        raise StructureError(NO_ASE) from None

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
@@ -21,7 +20,6 @@ from crystalpredict.errors import StructureError, UsageError, suppress_warnings
 XYZ_SUFFIXES = (".extxyz", ".xyz")
 DATABASE_SUFFIX = ".db"
 FILE_ENDINGS = ".extxyz, .xyz or .db"  # for messages
-NO_ASE = "an ASE database needs ASE: pip install 'crystalpredict[ase]', or name a folder or .extxyz"
 FILE_SUFFIXES = (".cif", ".vasp", ".poscar", ".json", ".gz", ".zip", ".csv")  # no folder is called so
 MAX_NAME_BYTES = 200  # of a folder or file, before an ending
 MAX_INFO_CHARACTERS = 1000  # of a text beside a crystal
@@ -58,8 +56,6 @@ def refuse_cells(target: Path, *, replace: bool) -> None:
         replace: whether earlier files may be replaced.
     """
     if in_one_file(target):
-        if target.suffix.lower() == DATABASE_SUFFIX and find_spec("ase") is None:
-            raise UsageError(f"{target}: {NO_ASE}")
         if not replace:
             refuse_existing(target)
     elif target.suffix.lower() in FILE_SUFFIXES or (target.exists() and not target.is_dir()):

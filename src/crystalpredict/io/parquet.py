@@ -23,17 +23,9 @@ def rows_of_parquet(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: pyarrow is not installed, or the file cannot be read further.
     """
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(NO_PYARROW.format(path=path)) from None
-    with _unpacked(path) as raw:
-        try:
-            with ParquetFile(raw) as file:
-                for batch in file.iter_batches(BATCH_ROWS):
-                    yield from batch.to_pylist()
-        except Exception:  # pyarrow has many errors of its own
-            raise DataError(f"{path}: {BROKEN_PARQUET}") from None
+    with _opened(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS):
+            yield from batch.to_pylist()
 
 
 def columns_of_parquet(path: Path) -> dict[str, list[Any]]:
@@ -42,16 +34,24 @@ def columns_of_parquet(path: Path) -> dict[str, list[Any]]:
     Raises:
         DataError: pyarrow is not installed, or the file cannot be read.
     """
+    with _opened(path) as file:
+        columns: dict[str, list[Any]] = file.read().to_pydict()
+    return columns
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a table as a `ParquetFile`; what is wrong with it, then or while it is read, is a DataError."""
     try:
-        from pyarrow.parquet import read_table
+        from pyarrow.parquet import ParquetFile
     except ImportError:
         raise DataError(NO_PYARROW.format(path=path)) from None
     with _unpacked(path) as raw:
         try:
-            columns: dict[str, list[Any]] = read_table(raw).to_pydict()
+            with ParquetFile(raw) as file:
+                yield file
         except Exception:  # pyarrow has many errors of its own
             raise DataError(f"{path}: {BROKEN_PARQUET}") from None
-    return columns
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from crystalpredict._files import file_sha256
 from crystalpredict._safe_path import without_working_directory
 from crystalpredict.errors import UsageError, printable, suppress_warnings
 
-NO_ASE = "relaxing needs ASE 3.23 or newer: pip install ase"
 NEEDED_METHODS = ("get_potential_energy", "get_forces", "get_stress")
 MAX_REASON = 160  # characters of a library's message
 
@@ -36,14 +35,12 @@ PACKAGED: dict[str, Callable[[str], Any]] = {"chgnet": _chgnet, "sevenn": _seven
 
 
 def refuse_missing(name: str) -> None:
-    """Raise UsageError if a potential is misnamed, or if ASE or the package of the potential is not installed.
+    """Raise UsageError if a potential is misnamed, or if its package is not installed.
 
     Args:
         name: `chgnet`, `sevenn`, or `module:function`.
     """
     module, _ = _module_and_function(name)
-    if _spec("ase", "ase") is None:
-        raise UsageError(NO_ASE)
     if _spec(name, module) is not None:
         return
     if name in PACKAGED:

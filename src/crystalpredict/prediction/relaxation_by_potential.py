@@ -19,7 +19,6 @@ from crystalpredict.crystals.cell import cell_error
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.errors import StructureError, UsageError, suppress_warnings
 from crystalpredict.prediction.potentials import (
-    NO_ASE,
     calculator_of,
     identity_of_potential,
     reason_of,
@@ -89,10 +88,6 @@ class Relaxer:
         Raises:
             UsageError: The potential cannot be loaded.
         """
-        try:
-            import ase.filters  # noqa: F401
-        except ImportError:
-            raise UsageError(NO_ASE) from None
         self.relaxation, self.config, self.device = relaxation, config, device
         self.cells = RelaxedCells(relaxation.cache, relaxation.settings) if relaxation.cache else None
         self.calculator: Any = calculator_of(relaxation.potential, device)

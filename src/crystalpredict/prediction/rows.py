@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
     from crystalpredict.io.entries import Source
     from crystalpredict.properties import Property
+
+NO_EXTRA: Mapping[str, str] = {}  # columns besides those of predictions
 
 
 @dataclass(frozen=True)

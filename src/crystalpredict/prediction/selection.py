@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from crystalpredict.errors import UsageError, hint_of
 from crystalpredict.io.cell_values import fits, text_of
 from crystalpredict.prediction.composition import ANY_ELEMENTS, Elements
+from crystalpredict.prediction.rows import NO_EXTRA
 from crystalpredict.properties import AUXILIARY, PROPERTIES, REQUESTED, TEXT_COLUMNS, match_property
 
 Row = TypeVar("Row")
@@ -24,7 +25,6 @@ MAX_CONDITION_DEPTH = 100  # nested operations
 TEXT_FIELDS = ("path", "formula", "warnings")
 DUPLICATE_OF = "duplicate_of"  # column of `--duplicates`
 EMPTY_FIELDS = ("warnings", DUPLICATE_OF)  # without a value they are empty texts
-NO_EXTRA: Mapping[str, str] = {}  # columns besides those of predictions
 COUNT_FIELDS = ("index", "n_atoms")
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,

@@ -5,19 +5,17 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from crystalpredict.errors import UsageError
 from crystalpredict.io.cell_values import fits, text_of
-from crystalpredict.prediction.rows import columns_of, record, texts_of
+from crystalpredict.prediction.rows import NO_EXTRA, columns_of, record, texts_of
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.rows import Prediction
     from crystalpredict.properties import Property
-
-
-NO_EXTRA: Mapping[str, str] = {}  # columns besides those of predictions
 
 
 class Format(StrEnum):
@@ -41,23 +39,31 @@ class Writer(Protocol):
         """Complete the document, which is valid only then."""
 
 
-class CsvWriter:
+@dataclass
+class TextWriter:
+    """What the writers of text share; `extra`: what further columns hold, by their names."""
+
+    stream: IO[str]
+    properties: Sequence[Property]
+    intervals: bool = False
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin the document."""
+
+    def close(self) -> None:
+        pass
+
+
+class CsvWriter(TextWriter):
     """Comma-separated values with a header line; warnings joined by `; `."""
 
-    def __init__(
-        self,
-        stream: IO[str],
-        properties: Sequence[Property],
-        intervals: bool = False,
-        extra: Mapping[str, str] = NO_EXTRA,
-    ) -> None:
-        """Write the header; `extra`: what further columns hold, by their names."""
-        self.properties, self.intervals, self.extra = properties, intervals, tuple(extra)
-        names = [name for prop in properties for name in columns_of(prop, intervals)]
-        self.rows = csv.writer(stream, lineterminator="\n")
-        self.quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        header = self.quoted if any("\r" in name for name in extra) else self.rows
-        header.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error", *extra))
+    def __post_init__(self) -> None:
+        names = [name for prop in self.properties for name in columns_of(prop, self.intervals)]
+        self.rows = csv.writer(self.stream, lineterminator="\n")
+        self.quoted = csv.writer(self.stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        header = self.quoted if any("\r" in name for name in self.extra) else self.rows
+        header.writerow(("path", "index", "formula", "n_atoms", *names, "warnings", "error", *self.extra))
 
     def write(self, row: Prediction) -> None:
         cells = [cell for prop in self.properties for cell in texts_of(row, prop, self.intervals)]
@@ -67,30 +73,15 @@ class CsvWriter:
         writer = self.quoted if "\r" in row.path or any("\r" in cell for cell in extra) else self.rows
         writer.writerow((*start, *cells, "; ".join(row.warnings), row.error, *extra))
 
-    def close(self) -> None:
-        pass
 
-
-class JsonLinesWriter:
+class JsonLinesWriter(TextWriter):
     """One JSON object a line."""
-
-    def __init__(
-        self,
-        stream: IO[str],
-        properties: Sequence[Property],
-        intervals: bool = False,
-        extra: Mapping[str, str] = NO_EXTRA,
-    ) -> None:
-        self.stream, self.properties, self.intervals, self.extra = stream, properties, intervals, extra
 
     def json_of(self, row: Prediction) -> str:
         return json.dumps(record(row, self.properties, self.intervals, self.extra), ensure_ascii=False)
 
     def write(self, row: Prediction) -> None:
         self.stream.write(self.json_of(row) + "\n")
-
-    def close(self) -> None:
-        pass
 
 
 class JsonWriter(JsonLinesWriter):
@@ -172,7 +163,6 @@ class ParquetWriter:
         self.rows: list[dict[str, Any]] = []
 
     def write(self, row: Prediction) -> None:
-        """Add a row."""
         self.write_fields(record(row, self.properties, self.intervals, self.extra))
 
     def write_fields(self, fields: dict[str, Any]) -> None:
