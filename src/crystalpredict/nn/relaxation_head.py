@@ -1,4 +1,4 @@
-"""Head of relaxation [M9]: from the states of a network's atoms, how the cell and the atoms move on relaxation; in NumPy.
+"""Head of relaxation [M9]: from the states of a network's atoms, how cell and atoms move on relaxation; in NumPy.
 
 Each edge of length r below 5 Å and direction u gets weights from the states of its atoms and r. In a first step they
 make vectors of each atom, V = sum w u, which turn with the crystal. In a second step the edges see the projections of
