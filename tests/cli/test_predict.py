@@ -212,7 +212,7 @@ def test_a_table_folds_no_number_and_puts_notes_below_their_rows(
         assert f"{rows[1][column]:.{prop.decimals - 1}f}" in values.replace("[", " ").split()
     assert len(re.findall(r"\[-?[0-9.]+\.\.-?[0-9.]+\]", values)) == len(model.properties)
     assert "    error: empty file" in text
-    assert "    warning: 1 atoms have no neighbour" in " ".join(text.split("\n"))
+    assert "    warning: 1 atom has no neighbour" in " ".join(text.split("\n"))
     assert "unlike the training data" in " ".join(text.split())
 
 

@@ -128,6 +128,17 @@ def test_symmetry_remains(network: Crystalformer, torch_head: TorchRelaxationHea
     assert abs(found.strain[2, 2]) > 1e-4
 
 
+def test_a_crystal_has_the_same_digits_beside_others(network: Crystalformer, torch_head: TorchRelaxationHead) -> None:
+    given = crystals()
+    lists = find_neighbors_of_many([(each.lattice, each.positions) for each in given], CONFIG.radius, vectors=True)
+    states = [np.random.default_rng(each.size).normal(size=(each.size, 3 * CONFIG.width)) for each in lists]
+    head = trained(torch_head)
+    for own, edges, found in zip(states, lists, head(states, lists), strict=True):
+        (alone,) = head([own], [edges])
+        assert np.array_equal(alone.displacements, found.displacements)
+        assert np.array_equal(alone.strain, found.strain)
+
+
 def test_pieces_of_the_edges_give_the_same(
     network: Crystalformer, torch_head: TorchRelaxationHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:

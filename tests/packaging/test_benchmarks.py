@@ -30,7 +30,11 @@ def test_the_stages_and_the_scaling_are_timed(speed: ModuleType) -> None:
     (times,) = speed.stages(model).values()
     assert times.keys() == {"read", "neighbours", "model", "write"}
     assert all(value > 0 for value in times.values())
-    assert {name: len(values) for name, values in speed.scaling(model).items()} == {"neighbours": 2, "model": 2}
+    assert {name: len(values) for name, values in speed.scaling(model).items()} == {
+        "neighbours": 2,
+        "model": 2,
+        "memory_GB": 2,
+    }
 
 
 def test_a_training_step_equals_the_direct_sum(speed: ModuleType) -> None:

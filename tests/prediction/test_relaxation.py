@@ -10,6 +10,7 @@ from pymatgen.core import Lattice, Structure
 
 from crystalpredict import Predictor, load_model, predict
 from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.crystals.cell import MIN_DISTANCE
 from crystalpredict.errors import UsageError, suppress_warnings
 from crystalpredict.prediction.decoder import volume_warning
 
@@ -60,6 +61,30 @@ def test_moved_atoms_and_strained_cells_come_back(relaxing: Predictor) -> None:
     assert np.mean(after, axis=0)[0] < 0.6 * np.mean(before, axis=0)[0]  # distances between atoms
     assert np.mean(after, axis=0)[1] < 0.6 * np.mean(before, axis=0)[1]  # shape of the cell
     assert 1 < np.mean(strains) < 5
+
+
+def test_cells_that_are_far_too_large_are_what_they_relax_to(relaxing: Predictor) -> None:
+    structures = [read(path) for path in FILES]
+    rows = relaxing.predict([stretched(each, change) for each in structures for change in (0.0, 0.7, 1.2)])
+    energies = np.array([row[FORMATION] for row in rows]).reshape(len(FILES), -1)
+    assert np.abs(energies[:, 1:] - energies[:, :1]).mean(axis=0).max() < 0.05
+
+
+def test_columns_are_those_of_the_relaxed_cell(relaxing: Predictor) -> None:
+    structures = [stretched(read(path), change) for path in FILES for change in (-0.3, 0.4, 2.0)]
+    for structure, row in zip(structures, relaxing.predict(structures), strict=True):
+        assert row.relaxed is not None
+        assert row.relaxed.volume / structure.volume == pytest.approx(1 + row[CHANGE] / 100, rel=1e-4)
+        low, high = row.interval(CHANGE)
+        assert low <= row[CHANGE] <= high
+
+
+def test_atoms_do_not_get_too_near(relaxing: Predictor) -> None:
+    for bond in (0.51, 0.56, 0.6):
+        hydrogen = Structure(Lattice.cubic(4.0), ["H", "H"], [[0, 0, 0], [bond / 4.0, 0, 0]])
+        (row,) = relaxing.predict([hydrogen])
+        assert row.relaxed is not None
+        assert np.linalg.norm(row.relaxed.positions[1] - row.relaxed.positions[0]) >= MIN_DISTANCE
 
 
 def away(one: Structure, two: Structure) -> tuple[float, float]:

@@ -107,7 +107,7 @@ def read_table(
     from crystalpredict.evaluation.evaluate import rows_of_split
     from crystalpredict.evaluation.run_splits import with_split_of_run
     from crystalpredict.prediction.derived import derivable, find_target
-    from crystalpredict.properties import STABILITY, match_property
+    from crystalpredict.properties import DEFORMATION, STABILITY, match_property
 
     asked: set[str] = set()
     columns: list[str] = []
@@ -118,6 +118,8 @@ def read_table(
             origin = "bulk and shear modulus: evaluate these"
             if found in STABILITY:
                 origin = "the formation energy: evaluate that, or e_above_hull"
+            if found in DEFORMATION:
+                origin = "the way to the relaxed crystal, of which no labels are read: evaluate volume_change"
             raise UsageError(f"--target {name}: derived from {origin}")
         prop = find_target(name, first.properties)
         check_column_unit(column, prop)

@@ -102,8 +102,8 @@ class RelaxRequest:
     method: Annotated[
         Literal["volume", "potential"],
         Meta(
-            description="volume: scale the cell to the relaxed volume that a network predicts; fast, keeps the shape "
-            "and the fractional coordinates. potential: relax cell and atoms by the interatomic potential of this "
+            description="volume: a network predicts volume, shape and positions of the relaxed crystal, whose symmetry "
+            "stays; fast. potential: relax cell and atoms by the interatomic potential of this "
             "server, if it was started with one; seconds to minutes for a structure."
         ),
     ] = "volume"
@@ -247,7 +247,7 @@ class HullResult:
 
 @dataclass(frozen=True)
 class RelaxedStructure:
-    """A structure at its relaxed volume, or relaxed by a potential."""
+    """A structure as it is predicted to relax, or as a potential relaxed it."""
 
     name: NameOfRow
     index: int

@@ -67,8 +67,8 @@ TOOLS = (
     ToolSpec(
         "relax",
         "Relax crystals",
-        "Return crystals at their predicted relaxed volume (Å^3, with a 90 % interval of the change in percent), or "
-        "relaxed in cell and atoms by the interatomic potential of this server, with the cells as CIFs. At most "
+        "Return crystals as a network predicts that they relax (Å^3, with a 90 % interval of the change of the volume "
+        "in percent), or relaxed by the interatomic potential of this server, with the cells as CIFs. At most "
         f"{records.MAX_RELAXED} structures in a call.",
         Tools.relax,
         records.RelaxRequest,

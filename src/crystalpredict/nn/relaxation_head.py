@@ -77,8 +77,12 @@ class RelaxationHead:
             states: of the atoms of each crystal, before the first and after each block, each (n, (blocks + 1) D).
             neighbors: a list of each crystal with all its n atoms, with vectors, and at least up to RADIUS.
         """
-        weights, near = self.weights, edges_within(neighbors)
-        atoms = np.maximum(self._dense("atoms", np.concatenate(states, dtype=np.float32)), 0)
+        # one after the other: in matrix products of all together the last digits would depend on the other crystals
+        return [self._of_crystal(*own) for own in zip(states, neighbors, strict=True)]
+
+    def _of_crystal(self, states: FloatArray, edges: Neighbors) -> Deformation:
+        weights, near = self.weights, edges_within([edges])
+        atoms = np.maximum(self._dense("atoms", states.astype(np.float32)), 0)
         count = len(atoms)
         vectors = np.zeros((count, VECTORS, 3), dtype=np.float32)
         own, other = self._dense("first.atom", atoms), atoms @ weights["first.neighbor.weight"]
@@ -104,8 +108,10 @@ class RelaxationHead:
             part.add(displacements, moves)
             squares = part.units[:, :, None] * part.units[:, None]
             part.add(strains, factors[:, -1, None, None] * squares)
-        ends = np.cumsum([edges.size for edges in neighbors])[:-1]
-        return [_of_crystal(*own) for own in zip(np.split(displacements, ends), np.split(strains, ends), strict=True)]
+        strain = strains.mean(axis=0, dtype=float)
+        return Deformation(
+            displacements - displacements.mean(axis=0, dtype=float), strain - np.eye(3) * np.trace(strain) / 3
+        )
 
     def _dense(self, name: str, values: Floats) -> Floats:
         found: Floats = values @ self.weights[f"{name}.weight"]
@@ -163,11 +169,3 @@ def edges_within(neighbors: Sequence[Neighbors]) -> Edges:
     vectors = np.concatenate([edges.vectors for edges in neighbors if edges.vectors is not None])[kept]
     lengths = distances[kept].astype(np.float32)
     return Edges(atoms, ends[kept], lengths, vectors.astype(np.float32) / lengths[:, None])
-
-
-def _of_crystal(displacements: Floats, strains: Floats) -> Deformation:
-    """Return the deformation of a crystal from what its atoms, (n, 3) and (n, 3, 3), say."""
-    strain = strains.mean(axis=0, dtype=float)
-    return Deformation(
-        displacements - displacements.mean(axis=0, dtype=float), strain - np.eye(3) * np.trace(strain) / 3
-    )

@@ -68,6 +68,10 @@ def find_target(name: str, among: Sequence[Property]) -> Property:
     """
     if not match_property(name, among) and (others := _bundled_models_with(name)):
         raise UsageError(f"this model does not predict {name!r}; bundled models that do: {', '.join(others)}")
+    if not match_property(name, among) and match_property(name, DEFORMATION):
+        raise UsageError(
+            f"this model does not predict {name!r}, the model for unrelaxed structures does: use --unrelaxed"
+        )
     return find_property(name, among)
 
 

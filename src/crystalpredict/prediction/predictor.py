@@ -28,7 +28,7 @@ from crystalpredict.nn.devices import (
 from crystalpredict.nn.first_answers import FirstAnswers, quick_imports
 from crystalpredict.nn.terms import bytes_per_edge
 from crystalpredict.prediction.decoder import MAX_LOG_RATIO, SEE_UNRELAXED, OutputDecoder
-from crystalpredict.prediction.relaxation import Relaxed, log_changes, put_volume_change, relax, scaled
+from crystalpredict.prediction.relaxation import Relaxed, put_volume_change, relax, scaled
 from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
 from crystalpredict.prediction.rows import failure_of, isolated_atoms
@@ -192,8 +192,7 @@ class Predictor:
         found = self._crystals_of(entries)
         crystals, neighbors = found.crystals, found.neighbors
         outputs, features, too_large = self._outputs(crystals, neighbors)
-        left = log_changes(self.checkpoint, outputs) if self.checkpoint.unrelaxed else found.log_changes
-        found.combine(self.checkpoint, outputs)
+        left = found.combine(self.checkpoint, outputs)
         begun = self.decoder.begin(outputs, crystals, neighbors, found.deformations)
         table = self.decoder.values(begun)  # (crystals, properties)
         ends = self.decoder.bounds(begun, table, features)

@@ -3,7 +3,7 @@
 The network learnt from perturbed cells, labelled with the properties of the relaxed crystals. It errs least where the
 cell is nearly right, so volume, shape and positions are corrected first: the volume by an output of the network, the
 others by its head of relaxation, if it has one. With a head, properties are the mean of those predicted for the cell as
-given and for the corrected one, whose errors differ.
+given and for the corrected one, whose errors differ, unless the given one is much too large.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ from crystalpredict.nn.relaxation_head import Deformation, RelaxationHead
 from crystalpredict.properties import VOLUME_CHANGE
 
 MIN_LOG_CHANGE, MAX_LOG_CHANGE = -0.5, 1.0  # of a volume
+LONG = 100.0  # Å, for a crystal without edges
+ROUNDING = 1e-6  # of a logarithm: a written cell is read again
 MAX_STRAIN = 0.5  # along an axis
 MAX_DISPLACEMENT = 0.5  # Å; heads learnt from smaller ones, and where they say more, only the volume is corrected
 ATOMS_AT_ONCE = 4096  # whose neighbours are found together: it bounds the memory
+# logarithms of the volume change below which the head is not used, and the given cell has no weight: few training cells
+# were so much too large
+MIN_LOG_CHANGE_HEAD, MIN_LOG_CHANGE_GIVEN = -0.3, -0.5
 NetworkOutputs = Callable[[list[Crystal], list[Neighbors]], FloatArray]
 NetworkStates = Callable[[list[Crystal], list[Neighbors]], tuple[FloatArray, list[FloatArray]]]
 
@@ -48,16 +53,25 @@ class Relaxed:
     deformations: FloatArray
     outputs: FloatArray | None = None
 
-    def combine(self, checkpoint: Checkpoint, outputs: FloatArray) -> None:
-        """Make standardised outputs (B, outputs) at the relaxed cells those of the given crystals."""
+    def combine(self, checkpoint: Checkpoint, outputs: FloatArray) -> FloatArray:
+        """Make standardised outputs (B, outputs) at the relaxed cells those of the given crystals.
+
+        Returns:
+            Logarithms of the changes of the volumes that are left, after which no atoms are too near, (B,).
+        """
         if not checkpoint.unrelaxed:
-            return
-        column = _column(checkpoint)
-        total = outputs[:, column] + self.log_changes / checkpoint.deviation[column]
+            return self.log_changes
+        nearest = np.array([min(shortest_edge(edges)[1], LONG) for edges in self.neighbors])
+        left = np.maximum(
+            log_changes(checkpoint, outputs), np.minimum(3 * np.log(MIN_DISTANCE / nearest) + ROUNDING, 0)
+        )
         if self.outputs is not None:
-            outputs += self.outputs
-            outputs /= 2
-        outputs[:, column] = total
+            span = MIN_LOG_CHANGE_HEAD - MIN_LOG_CHANGE_GIVEN
+            weights = np.clip((self.log_changes - MIN_LOG_CHANGE_GIVEN) / span, 0, 1)[:, None] / 2
+            outputs += weights * (self.outputs - outputs)
+        column = _column(checkpoint)
+        outputs[:, column] = (self.log_changes + left - checkpoint.mean[column]) / checkpoint.deviation[column]
+        return left
 
 
 def relax(
@@ -112,7 +126,7 @@ def _deformed(
     with np.errstate(all="ignore"):  # of a cell that is too unlike crystals; what is not finite is not used
         found = head([each[own] for each, own in zip(states, members, strict=True)], edges)
     sizes = np.array([_sizes(each) for each in found])
-    trusted = (sizes[:, 1] <= MAX_DISPLACEMENT).tolist()
+    trusted = ((sizes[:, 1] <= MAX_DISPLACEMENT) & (changes > MIN_LOG_CHANGE_HEAD)).tolist()
     wanted = [
         deformed(crystal, change, how) if yes else scaled(crystal, change)
         for crystal, change, how, yes in zip(crystals, changes.tolist(), found, trusted, strict=True)

@@ -207,4 +207,4 @@ def isolated_atoms(edges: Neighbors, radius: float) -> tuple[str, ...]:
     if edges.edge_counts.min() > 1:
         return ()
     isolated = int(edges.counts[edges.edge_counts == 1].sum())
-    return (f"{isolated} atoms have no neighbour within {radius:g} Å",)
+    return (f"{isolated} {'atom has' if isolated == 1 else 'atoms have'} no neighbour within {radius:g} Å",)

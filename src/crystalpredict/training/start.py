@@ -109,7 +109,7 @@ def _load_base(folder: Path) -> Checkpoint:
         raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
     if base.unrelaxed:
         raise UsageError(
-            f"{base.name} is for unrelaxed structures, which it scales before it predicts: start from another"
+            f"{base.name} is for unrelaxed structures, which it relaxes before it predicts: start from another"
         )
     return base
 
