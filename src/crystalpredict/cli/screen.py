@@ -86,7 +86,7 @@ class Screen:
             refuse_copies(self.copies, replace=replaced)
 
     def refuse_cached(self, folder: Path, *, cached: bool, relax: bool) -> None:
-        """Raise UsageError if cells at relaxed volumes are needed, which rows from the cache do not have.
+        """Raise UsageError if relaxed cells are needed, which rows from the cache do not have.
 
         Args:
             folder: of the model.

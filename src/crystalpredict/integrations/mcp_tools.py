@@ -109,7 +109,7 @@ class Tools:
         )
 
     def relax(self, request: records.RelaxRequest) -> records.RelaxResult:
-        """Return structures at their relaxed volumes, or relaxed by the potential."""
+        """Return structures as they are predicted to relax, or relaxed by the potential."""
         sources = self._sources(request.structures, request.paths, records.MAX_RELAXED)
         if request.method == "volume":
             predictor = self._predictor(self._folder("", unrelaxed=True))
