@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from provenance import provenance
 from scipy.stats import spearmanr
-from unrelaxed import crystal_of, predicted
+from unrelaxed import predicted
 
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.crystals.primitive import primitive_sizes
-from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.data.dataset import crystal_of_row, read_jsonl
 from crystalpredict.prediction.rows import Prediction
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
@@ -121,7 +121,7 @@ def main() -> None:
     for name, properties in SETS.items():
         rows = list(read_jsonl(options.data / f"{name}/{options.part}.jsonl.gz"))
         predictor = load_model(find_model(options.model), targets=properties)
-        crystals = [crystal_of(row) for row in rows]
+        crystals = [crystal_of_row(row) for row in rows]
         found = list(zip(rows, crystals, predicted(predictor, crystals), strict=True))
         for prop, column in zip(properties, predictor.columns, strict=True):
             result[prop] = scores(found, prop, column, systems, counts)

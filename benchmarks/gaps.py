@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from provenance import provenance
-from unrelaxed import crystal_of, predicted
+from unrelaxed import predicted
 
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import FloatArray
-from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.data.dataset import crystal_of_row, read_jsonl
 from crystalpredict.prediction.predictor import Predictor
 
 GAP, METAL = "bandgap", "metal_probability"
@@ -54,7 +54,7 @@ def area_under_curve(scores: FloatArray, positive: FloatArray) -> float:
 
 def values_of(predictor: Predictor, rows: Sequence[Row]) -> dict[str, FloatArray]:
     """Predictions of the gap and the probability of a metal, each (R,)."""
-    found = predicted(predictor, [crystal_of(row) for row in rows])
+    found = predicted(predictor, [crystal_of_row(row) for row in rows])
     return {
         name: np.array([each.values[column] for each in found])
         for name, column in zip((GAP, METAL), predictor.columns, strict=True)

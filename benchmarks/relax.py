@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from provenance import provenance
-from unrelaxed import COLUMN, crystal_of
+from unrelaxed import COLUMN
 
 from crystalpredict import Predictor, Relaxation, load_model
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import Crystal
-from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.data.dataset import crystal_of_row, read_jsonl
 from crystalpredict.errors import StructureError
 from crystalpredict.io.to_ase import atoms_of_crystal
 from crystalpredict.prediction.relaxation import scaled
@@ -33,8 +33,8 @@ SEED = 0
 def start_of(row: dict[str, Any], number: int) -> Crystal:
     """The crystal that a relaxation starts from."""
     if "unrelaxed" in row:
-        return crystal_of(row["unrelaxed"])
-    return scaled(crystal_of(row), float(np.log(0.9 if number % 2 else 1.1)))
+        return crystal_of_row(row["unrelaxed"])
+    return scaled(crystal_of_row(row), float(np.log(0.9 if number % 2 else 1.1)))
 
 
 def energy(model: Predictor, crystal: Crystal) -> float:

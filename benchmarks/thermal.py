@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from provenance import provenance
 from scipy.stats import spearmanr
-from unrelaxed import crystal_of, predicted
+from unrelaxed import predicted
 
 from crystalpredict import load_model
 from crystalpredict.crystals.crystal import FloatArray
-from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.data.dataset import crystal_of_row, read_jsonl
 from crystalpredict.prediction.derived import derive
 from crystalpredict.prediction.thermal import matter_of
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--part", default="val", choices=("val", "test"))
     options = parser.parse_args()
     rows = list(read_jsonl(options.data / f"more/aflow_thermal/{options.part}.jsonl.gz"))
-    crystals = [crystal_of(row) for row in rows]
+    crystals = [crystal_of_row(row) for row in rows]
     predictor = load_model(targets=list(LABELS))
     predictions = predicted(predictor, crystals)
     result: dict[str, Any] = provenance()

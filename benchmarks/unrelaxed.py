@@ -22,10 +22,10 @@ from provenance import provenance
 
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
-from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, lattice_from_parameters
+from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.crystals.equivalence import merge_equivalent
 from crystalpredict.crystals.neighbors import find_neighbors_of_many
-from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.data.dataset import crystal_of_row, read_jsonl
 from crystalpredict.data.perturb import EV_PER_GPA_A3
 from crystalpredict.data.substitute import substituted
 from crystalpredict.io.entries import Entry
@@ -37,13 +37,6 @@ COLUMN = "formation_energy_eV_per_atom"
 MAX_ATOMS = 40
 SUBSTITUTED = 300
 Row = dict[str, Any]
-
-
-def crystal_of(row: Row) -> Crystal:
-    """The crystal of a row of the data."""
-    lattice = lattice_from_parameters(row["lattice"])
-    numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in row["species"]])
-    return Crystal.ordered(lattice, np.array(row["frac_coords"], dtype=float) @ lattice, numbers)
 
 
 def predicted(predictor: Predictor, crystals: Sequence[Crystal]) -> list[Prediction]:
@@ -94,7 +87,7 @@ def displaced(crystal: Crystal, random: np.random.Generator, size: float) -> Cry
 def sets(data: Path, part: str) -> dict[str, tuple[list[Crystal], FloatArray]]:
     """Crystals and labels of each kind."""
     rows = [row for row in read_jsonl(data / f"mp2018/{part}.jsonl.gz") if len(row["species"]) <= MAX_ATOMS]
-    relaxed = [crystal_of(row) for row in rows]
+    relaxed = [crystal_of_row(row) for row in rows]
     labels = np.array([row["formation_energy"] for row in rows])
     random = np.random.default_rng(1)
     ways: dict[str, Callable[[Crystal], Crystal]] = {
@@ -114,13 +107,13 @@ def sets(data: Path, part: str) -> dict[str, tuple[list[Crystal], FloatArray]]:
         own = list(read_jsonl(data / f"more/{name}/{part}.jsonl.gz"))
         for kind in ("relaxed", "unrelaxed"):
             some = [row for row in own if kind == "relaxed" or row.get("unrelaxed")]
-            cells = [crystal_of(row["unrelaxed"] if kind == "unrelaxed" else row) for row in some]
+            cells = [crystal_of_row(row["unrelaxed"] if kind == "unrelaxed" else row) for row in some]
             found[f"{name}/{part}, {kind}"] = (cells, np.array([row["formation_energy"] for row in some]))
     known = [row for name in ("mp2018", "mp2019") for row in read_jsonl(data / f"{name}/train.jsonl.gz")]
     pairs = substituted(rows, [row for row in known if len(row["species"]) <= MAX_ATOMS], np.random.default_rng(3))
     made = list(islice(pairs, SUBSTITUTED))
     found[f"mp2018/{part}, substituted"] = (
-        [crystal_of(cell) for _, cell in made], np.array([row["formation_energy"] for row, _ in made])
+        [crystal_of_row(cell) for _, cell in made], np.array([row["formation_energy"] for row, _ in made])
     )  # fmt: skip
     return found
 
@@ -128,12 +121,12 @@ def sets(data: Path, part: str) -> dict[str, tuple[list[Crystal], FloatArray]]:
 def as_given(predictor: Predictor, data: Path, part: str) -> dict[str, Any]:
     """How formation energies change with the volume, by a model of crystals as they stand."""
     rows = [row for row in read_jsonl(data / f"mp2018/{part}.jsonl.gz") if len(row["species"]) <= MAX_ATOMS]
-    crystals = [crystal_of(row) for row in rows]
+    crystals = [crystal_of_row(row) for row in rows]
     steps = np.linspace(-0.1, 0.1, 21)
     energies = np.stack([energies_of(predictor, [scaled(each, np.log1p(step)) for each in crystals]) for step in steps])
     lowest = np.abs(steps[energies.argmin(axis=0)])
     moduli = [row for row in read_jsonl(data / f"elastic/{part}.jsonl.gz") if len(row["species"]) <= MAX_ATOMS]
-    stiff = [crystal_of(row) for row in moduli]
+    stiff = [crystal_of_row(row) for row in moduli]
     wide = 0.05
     three = [energies_of(predictor, [scaled(each, np.log1p(step)) for each in stiff]) for step in (-wide, 0, wide)]
     curvature = (three[0] + three[2] - 2 * three[1]) / wide**2  # K V0 of an atom

@@ -25,10 +25,10 @@ import numpy as np
 
 from crystalpredict._files import file_sha256, write_atomically
 from crystalpredict.checkpoints.registry import ELEMENT_ENERGIES, REFERENCE_ENERGIES
-from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, FloatArray, lattice_from_parameters
+from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, FloatArray
 from crystalpredict.crystals.fingerprint import scaled_fingerprints
 from crystalpredict.crystals.oxides import OxideType, oxide_types
-from crystalpredict.data.dataset import read_jsonl
+from crystalpredict.data.dataset import crystal_of_row, read_jsonl
 from crystalpredict.io.mp2020 import are_sulfates
 from crystalpredict.prediction.conventions import shift_to
 from crystalpredict.stability.conventions import Convention
@@ -91,7 +91,7 @@ def fingerprints_in(paths: Sequence[Path]) -> FloatArray:
 
 
 def _fingerprints(rows: list[dict[str, Any]]) -> FloatArray:
-    return scaled_fingerprints([_crystal(row) for row in rows])
+    return scaled_fingerprints([crystal_of_row(row) for row in rows])
 
 
 def kinds_in(paths: Sequence[Path], identifiers: Iterable[str]) -> dict[str, tuple[OxideType, bool]]:
@@ -100,16 +100,10 @@ def kinds_in(paths: Sequence[Path], identifiers: Iterable[str]) -> dict[str, tup
     rows = (row for path in paths for row in read_jsonl(path) if row["id"] in wanted and {"O", "S"} & {*row["species"]})
     found: dict[str, tuple[OxideType, bool]] = {}
     while some := list(islice(rows, 1000)):
-        crystals = [_crystal(row) for row in some]
+        crystals = [crystal_of_row(row) for row in some]
         kinds = zip(oxide_types(crystals), are_sulfates(crystals), strict=True)
         found |= dict(zip([str(row["id"]) for row in some], kinds, strict=True))
     return found
-
-
-def _crystal(row: dict[str, Any]) -> Crystal:
-    lattice = lattice_from_parameters(row["lattice"])
-    numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in row["species"]])
-    return Crystal.ordered(lattice, np.array(row["frac_coords"]) @ lattice, numbers)
 
 
 def with_shifts(

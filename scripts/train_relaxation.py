@@ -13,14 +13,12 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from crystalpredict.checkpoints.checkpoint import load_checkpoint, save_relaxation
-from crystalpredict.crystals.crystal import ATOMIC_NUMBERS, Crystal, lattice_from_parameters
-from crystalpredict.data.dataset import TRAIN, CrystalTable, read_jsonl
+from crystalpredict.data.dataset import TRAIN, CrystalTable, crystal_of_row, read_jsonl
 from crystalpredict.data.perturb import Perturbation, perturbed
 from crystalpredict.errors import CrystalPredictError
 from crystalpredict.nn.crystalformer import Crystalformer
@@ -98,18 +96,11 @@ def pairs_of(path: Path, atoms: int) -> list[Pair]:
     for row in read_jsonl(path):
         start = row.get("unrelaxed")
         if start and start["species"] == row["species"] and len(row["species"]) <= atoms:
-            pair = crystal_of(start), crystal_of(row)
+            pair = crystal_of_row(start), crystal_of_row(row)
             way = deformation_of(*pair)
             if np.abs(way.displacements).max() < MAX_DISPLACEMENT and np.abs(way.strain).max() < MAX_STRAIN:
                 found.append(pair)
     return found
-
-
-def crystal_of(row: dict[str, Any]) -> Crystal:
-    """The crystal of a row of the data."""
-    lattice = lattice_from_parameters(row["lattice"])
-    numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in row["species"]])
-    return Crystal.ordered(lattice, np.array(row["frac_coords"], dtype=float) @ lattice, numbers)
 
 
 if __name__ == "__main__":

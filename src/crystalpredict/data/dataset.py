@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
@@ -160,6 +160,16 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     yield json.loads(line)
                 except ValueError as error:
                     raise DataError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def crystal_of_row(row: Mapping[str, Any]) -> Crystal:
+    """Return the ordered crystal of a row of a JSONL file, with the keys `lattice`, `species` and `frac_coords`.
+
+    They are as for `table_from_rows`, which checks them; here they are those of checked data.
+    """
+    lattice = lattice_from_parameters(row["lattice"])
+    numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol in row["species"]])
+    return Crystal.ordered(lattice, np.array(row["frac_coords"], dtype=float) @ lattice, numbers)
 
 
 def table_from_rows(rows: Iterable[tuple[dict[str, Any], int]]) -> CrystalTable:
