@@ -61,6 +61,8 @@ def main() -> None:
     column = [prop.identity for prop in table.properties].index(VOLUME_CHANGE.identity)
     relaxed = (table.splits == TRAIN) & (table.labels[:, column] == 0) & (table.sizes <= options.atoms)
     rows = np.flatnonzero(relaxed)
+    if not len(rows):
+        parser.error(f"{options.table}: no relaxed training crystals of at most {options.atoms} atoms")
     pairs = [pair for path in options.pairs for pair in pairs_of(path, options.atoms)]
     count = min(options.crystals, len(rows))
     atoms = count * table.sizes[rows].mean() + sum(given.n_atoms for given, _ in pairs)
