@@ -3,8 +3,8 @@
 python scripts/calibrate.py models/crystalformer-mp crystals.npz --cache neighbors --reference others.safetensors
 
 Writes calibration.safetensors, names it in config.json and, for a bundled model, in models/index.json. To be run
-again whenever the weights change. It ends in figures from within the validation part, in JSON: ten times a tenth of
-it is left out, the rest calibrates, and the intervals are held against the labels of that tenth.
+again whenever the weights change. It ends in figures from within the validation part, in JSON: ten times a tenth of its
+chemical systems is left out, the rest calibrates, and the intervals are held against the labels of that tenth.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from crystalpredict.prediction.derived import PARENTS, derivable, derive
 from crystalpredict.prediction.stability import Hull, HullComparison, physical_centres
 from crystalpredict.properties import ELASTIC, Property
 from crystalpredict.stability.reference import ReferenceEnergies
-from crystalpredict.training.calibrate import binned_by_prediction, calibrate, outputs_and_features
+from crystalpredict.training.calibrate import binned_by_prediction, calibrate, chemical_systems, outputs_and_features
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.applicability import Domain
 from crystalpredict.uncertainty.calibration import Calibration
-from crystalpredict.uncertainty.intervals import conformal_quantile, fit_errors
+from crystalpredict.uncertainty.intervals import conformal_quantile, fit_errors, folds_by_system
 
 FOLDS = 10
 
@@ -147,14 +147,15 @@ def in_turns(
     standard = [(values - checkpoint.mean) / scale for values in (centres, labels)]
     sizes = primitive_sizes(crystals)
     targets = [prop.name for prop in (*checkpoint.properties, *elastic(checkpoint))]
-    folds = np.random.default_rng(1).permutation(len(crystals)) % FOLDS
+    systems = chemical_systems(crystals)
+    folds = folds_by_system(systems, FOLDS, seed=1)
     ends = np.empty((len(crystals), len(targets), len(LEVELS), 2))
     constant = np.empty((*centres.shape, 2))
     for fold in range(FOLDS):
         out, own = np.flatnonzero(folds == fold), folds != fold
         errors = fit_errors(
             *(values[own] for values in standard), sizes[own], features[own], checkpoint.minima,
-            binned_by_prediction(checkpoint),
+            binned_by_prediction(checkpoint), systems[own],
         )  # fmt: skip
         decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets, hull=hull)
         begun = decoder.begin(outputs[out], [crystals[row] for row in out])

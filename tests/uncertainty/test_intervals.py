@@ -65,6 +65,34 @@ def test_intervals_hold_whatever_is_predicted_and_end_where_physics_does() -> No
     assert inside[bins == 0, AT].mean() >= 0.88
 
 
+def test_crystals_of_chemical_systems_that_nothing_was_fitted_to_lie_in_their_intervals() -> None:
+    def by_system(count: int, seed: int) -> tuple[np.ndarray, ...]:
+        """Systems of 20 crystals with equal features, which say nothing of how large the errors of a system are."""
+        rng = np.random.default_rng(seed)
+        systems = np.repeat(np.arange(count), 20)
+        features, scale = rng.normal(size=(count, 60))[systems], np.exp(rng.normal(size=(count, 1)))[systems]
+        outputs = rng.normal(size=(len(systems), 1))
+        labels = outputs + scale * rng.normal(size=outputs.shape)
+        return outputs, labels, rng.integers(1, 60, len(systems)), features, systems
+
+    *known, systems = by_system(120, 0)
+    outputs, labels, sizes, features, _ = by_system(1000, 1)
+
+    def inside(**how: np.ndarray) -> float:
+        model = fit_errors(*known, NO_FLOOR, **how)
+        return float(np.mean(np.abs(labels - outputs) <= model.halfwidths(outputs, sizes, features)[:, 0, [AT]]))
+
+    held = inside(systems=systems)
+    assert held == pytest.approx(0.9, abs=0.03)
+    assert inside() < held - 0.03  # a scale that knows others of a system is too sure of it
+
+
+def test_crystals_of_one_chemical_system_are_divided_to_fit_a_scale() -> None:
+    one = fit_errors(*noisy(400), NO_FLOOR, systems=np.zeros(400, dtype=int))
+    each = fit_errors(*noisy(400), NO_FLOOR)
+    assert np.array_equal(one.quantiles, each.quantiles)
+
+
 def test_few_labels_give_one_width_and_too_few_none() -> None:
     outputs, labels, sizes, features = noisy(400)
     labels[60:] = np.nan

@@ -60,6 +60,7 @@ def calibrate(
         features,
         checkpoint.minima,
         binned_by_prediction(checkpoint),
+        chemical_systems(crystals),
     )
     if not domain:
         return Calibration(errors)
@@ -74,6 +75,13 @@ def binned_by_prediction(checkpoint: Checkpoint) -> list[bool]:
     Not those of volume changes: how many cells change by how much is a choice of those who perturb them.
     """
     return [prop.identity != VOLUME_CHANGE.identity for prop in checkpoint.properties]
+
+
+def chemical_systems(crystals: Sequence[Crystal]) -> IntArray:
+    """Return a number for the set of elements of each of B crystals, (B,)."""
+    found: dict[frozenset[int], int] = {}
+    elements = (frozenset(each.numbers[each.occupancies > 0].tolist()) for each in crystals)
+    return np.array([found.setdefault(system, len(found)) for system in elements])
 
 
 def domain_of_training(table: CrystalTable, neighbors: NeighborTable, base: Domain | None) -> Domain:

@@ -1,11 +1,11 @@
 """Prediction intervals: normalised split-conformal intervals (Lei et al., JASA 113, 1094, 2018).
 
 On the trained scale, a prediction p for a crystal x has the interval p ± q s(x). The logarithm of the error scale s is
-linear in p (with knots), in the logarithm of the crystal's size, and in its network features. Calibration crystals, to
-which s was not fitted, are divided into bins by p and into thirds by size. For each level, q is a factor of the bin
-times a factor of the third. The factors are chosen such that the share of crystals with |label - p| <= q s is the level
-in each bin and in each third (Mondrian conformal prediction, Vovk et al., 2003, along two margins). So the intervals
-also hold for crystals that are selected by their predictions.
+linear in p (with knots), in the logarithm of the crystal's size, and in its network features. Calibration crystals of
+chemical systems to which s was not fitted are divided into bins by p and into thirds by size. For each level, q is a
+factor of the bin times a factor of the third. The factors are chosen such that the share of crystals with
+|label - p| <= q s is the level in each bin and in each third (Mondrian conformal prediction, Vovk et al., 2003, along
+two margins). So the intervals also hold for crystals that are selected by their predictions.
 """
 
 from __future__ import annotations
@@ -115,13 +115,14 @@ class ErrorModel:
 
 def fit_errors(
     outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minima: FloatArray,
-    binned: Sequence[bool] = (),
+    binned: Sequence[bool] = (), systems: IntArray | None = None,
 ) -> ErrorModel:  # fmt: skip
     """Return the error model of V calibration crystals that the network was not trained on.
 
     The scale is fitted to nine tenths of the crystals in turn, and the quantiles are taken over the tenths left out
     (cross-conformal prediction, Vovk, Ann. Math. Artif. Intell. 74, 9, 2015). The scale of the error model is fitted to
-    all crystals.
+    all crystals. Crystals of one chemical system err alike, so they are left out together: a scale that knows others of
+    the system would be too sure of it, and crystals to predict are of new ones.
 
     Args:
         outputs: standardised predictions, (V, P).
@@ -130,12 +131,16 @@ def fit_errors(
         features: of the network, (V, D).
         minima: smallest possible standardised value of each property, or minus infinity, (P,).
         binned: whether the intervals of each property depend on the bin of the prediction, (P,); empty: all do.
+        systems: number of the chemical system of each crystal, (V,); None: each is of its own.
 
     Raises:
         ValueError: a property has fewer than MIN_CALIBRATION_LABELS labels.
     """
+    systems = np.arange(len(outputs)) if systems is None else systems
     columns = [
-        _fit_property(outputs[:, i], labels[:, i], sizes, features, minima[i], binned=not len(binned) or binned[i])
+        _fit_property(
+            outputs[:, i], labels[:, i], sizes, features, minima[i], systems, binned=not len(binned) or binned[i]
+        )
         for i in range(outputs.shape[1])
     ]
     scaled = np.stack([column[-1] for column in columns], axis=1)
@@ -144,8 +149,9 @@ def fit_errors(
 
 
 def _fit_property(
-    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minimum: float, *, binned: bool
-) -> tuple[FloatArray, ...]:
+    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minimum: float, systems: IntArray,
+    *, binned: bool,
+) -> tuple[FloatArray, ...]:  # fmt: skip
     """Return knots, weights, limits, sizes, bins and quantiles of a property, and its errors over their scales (V,)."""
     known = np.flatnonzero(np.isfinite(labels))
     if len(known) < MIN_CALIBRATION_LABELS:
@@ -162,7 +168,7 @@ def _fit_property(
         bins = _bins_of(outputs[known], minimum) if binned else bins
     groups = np.searchsorted(bins, outputs[known]), _size_groups(sizes[known], ends)
     if len(known) >= MIN_LABELS_SCALE_FIT:
-        scaling = _fit_scale(design, np.abs(errors), groups, reach)
+        scaling = _fit_scale(design, np.abs(errors), groups, reach, systems[known])
     weights, limits, scale = scaling
     ratios = np.abs(errors) / scale
     quantiles = np.stack([_quantiles(ratios, groups, level / 100, N_ROUNDS) for level in LEVELS], axis=-1)
@@ -217,7 +223,11 @@ def _quantiles(ratios: FloatArray, groups: tuple[IntArray, IntArray], level: flo
 
 
 def _fit_scale(
-    design: FloatArray, abs_errors: FloatArray, groups: tuple[IntArray, IntArray], reach: FloatArray
+    design: FloatArray,
+    abs_errors: FloatArray,
+    groups: tuple[IntArray, IntArray],
+    reach: FloatArray,
+    systems: IntArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return weights, limits and, for each crystal, the scale of its error as fitted to other crystals, (n,).
 
@@ -226,8 +236,9 @@ def _fit_scale(
         abs_errors: absolute errors, (n,).
         groups: bin and size group of each crystal, (n,) each.
         reach: distance of each prediction from the smallest possible value, where its interval ends, (n,).
+        systems: number of the chemical system of each crystal, (n,).
     """
-    folds = np.random.default_rng(0).permutation(len(abs_errors)) % N_FOLDS
+    folds = folds_by_system(systems, N_FOLDS, seed=0)
     targets = np.log(abs_errors[:, None] + np.array(ERROR_OFFSETS) * np.median(abs_errors) + 1e-6)
     logarithms = np.empty_like(targets)
     for fold in range(N_FOLDS):
@@ -240,6 +251,18 @@ def _fit_scale(
     column, power = choices[int(np.argmin(widths))]
     weights, limits = _ridge(design, targets[:, [column]])
     return power * weights[:, 0], power * limits[:, 0], np.exp(power * logarithms[:, column])
+
+
+def folds_by_system(systems: IntArray, count: int, seed: int) -> IntArray:
+    """Return one of `count` folds for each crystal, (n,); crystals of one chemical system (n,) are in one fold.
+
+    Unless a fold had more than a third of them, so that too few are left to fit to: then systems are divided.
+    """
+    names, number = np.unique(systems, return_inverse=True)
+    folds = (np.random.default_rng(seed).permutation(len(names)) % count)[number]
+    if np.bincount(folds).max() > len(systems) / 3:
+        return folds_by_system(np.arange(len(systems)), count, seed)
+    return np.asarray(folds)
 
 
 def _design(outputs: FloatArray, sizes: IntArray, features: FloatArray, knots: FloatArray) -> FloatArray:
