@@ -27,7 +27,7 @@ from crystalpredict.prediction.derived import PARENTS, derivable, derive
 from crystalpredict.prediction.stability import Hull, HullComparison, physical_centres
 from crystalpredict.properties import ELASTIC, Property
 from crystalpredict.stability.reference import ReferenceEnergies
-from crystalpredict.training.calibrate import binned_by_prediction, calibrate, chemical_systems, outputs_and_features
+from crystalpredict.training.calibrate import calibrate, chemical_systems, grouping_of, outputs_and_features
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.applicability import Domain
 from crystalpredict.uncertainty.calibration import Calibration
@@ -147,15 +147,14 @@ def in_turns(
     standard = [(values - checkpoint.mean) / scale for values in (centres, labels)]
     sizes = primitive_sizes(crystals)
     targets = [prop.name for prop in (*checkpoint.properties, *elastic(checkpoint))]
-    systems = chemical_systems(crystals)
-    folds = folds_by_system(systems, FOLDS, seed=1)
+    folds = folds_by_system(chemical_systems(crystals), FOLDS, seed=1)
     ends = np.empty((len(crystals), len(targets), len(LEVELS), 2))
     constant = np.empty((*centres.shape, 2))
     for fold in range(FOLDS):
         out, own = np.flatnonzero(folds == fold), folds != fold
         errors = fit_errors(
             *(values[own] for values in standard), sizes[own], features[own], checkpoint.minima,
-            binned_by_prediction(checkpoint), systems[own],
+            grouping_of(checkpoint, outputs[own], [crystals[row] for row in np.flatnonzero(own)]),
         )  # fmt: skip
         decoder = OutputDecoder(replace(checkpoint, calibration=Calibration(errors)), targets, hull=hull)
         begun = decoder.begin(outputs[out], [crystals[row] for row in out])

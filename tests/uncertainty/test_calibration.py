@@ -62,20 +62,28 @@ def test_predictions_at_the_minimum_have_the_same_intervals_from_a_file(minimum)
     assert halves[1] == pytest.approx(halves[0], rel=1e-4)
 
 
-def test_a_calibration_without_bins_of_predictions_is_read() -> None:
+def test_calibrations_without_bins_of_predictions_or_thirds_by_stability_are_read() -> None:
     found = load_checkpoint(default_model().folder).calibration
     assert found is not None
+    count, own = len(found.errors.weights), found.errors.quantiles
     tensors = safetensors.numpy.load(Calibration(found.errors).to_bytes())
+    outputs = np.linspace(-3, 3, 50)[:, None] + np.zeros(count)
+    crystals = np.full(50, 4), np.zeros((50, 128)), np.linspace(-3, 3, 50)
+
+    def check(quantiles: np.ndarray) -> None:
+        older = Calibration.from_bytes(safetensors.numpy.save(tensors), count, 128).errors
+        same = replace(found.errors, quantiles=quantiles)
+        assert older.halfwidths(outputs, *crystals) == pytest.approx(same.halfwidths(outputs, *crystals))
+
+    del tensors["errors.stability"]
+    tensors["errors.quantiles"] = np.ascontiguousarray(own[..., 1, :])
+    check(np.repeat(own[..., 1:2, :], 3, axis=3))
     del tensors["errors.bins"]
-    tensors["errors.quantiles"] = np.ascontiguousarray(tensors["errors.quantiles"][:, 2])
-    older = Calibration.from_bytes(safetensors.numpy.save(tensors), len(found.errors.weights), 128).errors
-    outputs = np.linspace(-3, 3, 50)[:, None] + np.zeros(len(found.errors.weights))
-    crystals = np.full(50, 4), np.zeros((50, 128))
-    same = replace(found.errors, quantiles=np.repeat(found.errors.quantiles[:, 2:3], 8, axis=1))
-    assert older.halfwidths(outputs, *crystals) == pytest.approx(same.halfwidths(outputs, *crystals))
+    tensors["errors.quantiles"] = np.ascontiguousarray(own[:, 2, :, 1])
+    check(np.repeat(np.repeat(own[:, 2:3, :, 1:2], 3, axis=3), 8, axis=1))
     tensors["errors.quantiles"] = tensors["errors.quantiles"][0]
     with pytest.raises(ValueError, match="quantiles"):
-        Calibration.from_bytes(safetensors.numpy.save(tensors), len(found.errors.weights), 128)
+        Calibration.from_bytes(safetensors.numpy.save(tensors), count, 128)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"x" * 5000])

@@ -3,7 +3,7 @@ import pytest
 
 from crystalpredict.properties import find_property
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
-from crystalpredict.uncertainty.intervals import ErrorModel, conformal_quantile, fit_errors, interval_bounds
+from crystalpredict.uncertainty.intervals import ErrorModel, Grouping, conformal_quantile, fit_errors, interval_bounds
 
 AT = LEVELS.index(DEFAULT_LEVEL)
 NO_FLOOR = np.array([-np.inf])
@@ -78,17 +78,39 @@ def test_crystals_of_chemical_systems_that_nothing_was_fitted_to_lie_in_their_in
     *known, systems = by_system(120, 0)
     outputs, labels, sizes, features, _ = by_system(1000, 1)
 
-    def inside(**how: np.ndarray) -> float:
-        model = fit_errors(*known, NO_FLOOR, **how)
+    def inside(grouping: Grouping | None = None) -> float:
+        model = fit_errors(*known, NO_FLOOR, grouping)
         return float(np.mean(np.abs(labels - outputs) <= model.halfwidths(outputs, sizes, features)[:, 0, [AT]]))
 
-    held = inside(systems=systems)
+    held = inside(Grouping(systems=systems))
     assert held == pytest.approx(0.9, abs=0.03)
     assert inside() < held - 0.03  # a scale that knows others of a system is too sure of it
 
 
+def test_intervals_hold_for_unstable_crystals_and_for_stable_ones() -> None:
+    def graded(count: int, seed: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Errors grow with something that neither features nor predictions show."""
+        *crystals, sizes, features = noisy(count, seed)
+        stability = np.random.default_rng(seed + 9).normal(size=count)
+        labels = crystals[0] + (crystals[1] - crystals[0]) * np.exp(stability)[:, None]
+        return (crystals[0], labels, sizes, features), stability
+
+    known, stability = graded(4000, 0)
+    (outputs, labels, sizes, features), new = graded(8000, 1)
+    thirds = np.searchsorted(np.quantile(new, [1 / 3, 2 / 3]), new)
+
+    def inside(used: bool) -> list[float]:
+        model = fit_errors(*known, NO_FLOOR, Grouping(graded=[used], stability=stability))
+        held = np.abs(labels - outputs)[:, 0] <= model.halfwidths(outputs, sizes, features, new)[:, 0, AT]
+        return [float(held[thirds == third].mean()) for third in range(3)]
+
+    assert inside(used=True) == pytest.approx([0.9] * 3, abs=0.025)
+    assert max(inside(used=False)) > 0.96
+    assert min(inside(used=False)) < 0.82
+
+
 def test_crystals_of_one_chemical_system_are_divided_to_fit_a_scale() -> None:
-    one = fit_errors(*noisy(400), NO_FLOOR, systems=np.zeros(400, dtype=int))
+    one = fit_errors(*noisy(400), NO_FLOOR, Grouping(systems=np.zeros(400, dtype=int)))
     each = fit_errors(*noisy(400), NO_FLOOR)
     assert np.array_equal(one.quantiles, each.quantiles)
 

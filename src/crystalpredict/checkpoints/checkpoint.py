@@ -44,7 +44,7 @@ from crystalpredict.errors import CheckpointError
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.relaxation_head import RelaxationHead, head_shapes
 from crystalpredict.nn.weights import Weights, shapes_of
-from crystalpredict.properties import Property
+from crystalpredict.properties import E_ABOVE_HULL, Property
 from crystalpredict.uncertainty.applicability import Domain
 from crystalpredict.uncertainty.calibration import (
     CALIBRATION_FILE,
@@ -130,6 +130,11 @@ class Checkpoint:
         """Return values on the trained scale, not below the minima, from standardised outputs (B, outputs)."""
         values = outputs * self.deviation + self.mean
         return np.stack([prop.clip(values[:, i]) for i, prop in enumerate(self.properties)], axis=1)
+
+    def stability(self, outputs: FloatArray) -> FloatArray | None:
+        """Return standardised energies above hull by the network (B,), from its outputs (B, outputs), if it has any."""
+        names = [prop.name for prop in self.properties]
+        return outputs[:, names.index(E_ABOVE_HULL)] if E_ABOVE_HULL in names else None
 
     def decode(self, outputs: FloatArray) -> dict[str, FloatArray]:
         """Return values in the unit of each property, by property name, from standardised outputs (B, outputs)."""

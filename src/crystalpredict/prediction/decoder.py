@@ -45,6 +45,7 @@ class Outputs:
         comparison: the hull at their compositions; None if no property needs it.
         plain: raised to what is physically possible, (B, outputs).
         centres: the same, in agreement with the hull, (B, outputs).
+        stability: standardised energies above hull by the network, (B,), or None.
         deformations: strain, in percent, and displacement, Å, of the crystals on relaxation, (B, 2), or None.
     """
 
@@ -52,6 +53,7 @@ class Outputs:
     comparison: HullComparison | None
     plain: FloatArray
     centres: FloatArray
+    stability: FloatArray | None = None
     deformations: FloatArray | None = None
 
     @cached_property
@@ -136,7 +138,7 @@ class OutputDecoder:
         comparison = HullComparison(self._hull, crystals, neighbors, radius) if self._hull else None
         plain = self.checkpoint.interval_centres(outputs)
         centres = physical_centres(self.checkpoint, plain, crystals, comparison)
-        return Outputs(crystals, comparison, plain, centres, deformations)
+        return Outputs(crystals, comparison, plain, centres, self.checkpoint.stability(outputs), deformations)
 
     def values(self, found: Outputs) -> FloatArray:
         """Return values (B, properties) in their units.
@@ -192,9 +194,10 @@ class OutputDecoder:
         """Return half the widths of the intervals of R crystals, (R, outputs, levels), on the trained scale."""
         assert self.errors is not None
         checkpoint = self.checkpoint
-        sizes = found.sizes[rows]
+        stability = None if found.stability is None else found.stability[rows]
         standardised = (found.centres[rows] - checkpoint.mean) / checkpoint.deviation
-        return self.errors.halfwidths(standardised, sizes, features[rows], columns) * checkpoint.deviation[:, None]
+        halves = self.errors.halfwidths(standardised, found.sizes[rows], features[rows], stability, columns)
+        return halves * checkpoint.deviation[:, None]
 
     def _ends(
         self, prop: Property, values: FloatArray, found: Outputs, widths: FloatArray, ends: FloatArray

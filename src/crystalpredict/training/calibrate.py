@@ -19,10 +19,10 @@ from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.relaxation import relax
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
-from crystalpredict.properties import VOLUME_CHANGE
+from crystalpredict.properties import FORMATION_ENERGY, VOLUME_CHANGE
 from crystalpredict.uncertainty.applicability import Domain, fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
-from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, fit_errors
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, Grouping, fit_errors
 
 BATCH_ATOMS = 2000  # listed atoms of a batch
 MIN_CRYSTALS_DOMAIN = 1000  # limits of bonds and volumes leave out one in a thousand
@@ -59,8 +59,7 @@ def calibrate(
         sizes,
         features,
         checkpoint.minima,
-        binned_by_prediction(checkpoint),
-        chemical_systems(crystals),
+        grouping_of(checkpoint, outputs, crystals),
     )
     if not domain:
         return Calibration(errors)
@@ -69,12 +68,23 @@ def calibrate(
     return Calibration(errors, fit_domain(crystals, edges, features))
 
 
-def binned_by_prediction(checkpoint: Checkpoint) -> list[bool]:
-    """Return whether the intervals of each property are to hold given the prediction, (P,).
+def grouping_of(checkpoint: Checkpoint, outputs: FloatArray, crystals: Sequence[Crystal]) -> Grouping:
+    """Return what the intervals of the properties of a checkpoint depend on.
 
-    Not those of volume changes: how many cells change by how much is a choice of those who perturb them.
+    Those of volume changes not on the prediction: how many cells change by how much is a choice of those who perturb
+    them. Those of formation energies on stability too: the less stable a crystal, the rarer its kind.
+
+    Args:
+        checkpoint: of P properties.
+        outputs: standardised, of V crystals, (V, outputs).
+        crystals: the V crystals.
     """
-    return [prop.identity != VOLUME_CHANGE.identity for prop in checkpoint.properties]
+    return Grouping(
+        binned=[prop.identity != VOLUME_CHANGE.identity for prop in checkpoint.properties],
+        graded=[prop.name == FORMATION_ENERGY for prop in checkpoint.properties],
+        stability=checkpoint.stability(outputs),
+        systems=chemical_systems(crystals),
+    )
 
 
 def chemical_systems(crystals: Sequence[Crystal]) -> IntArray:

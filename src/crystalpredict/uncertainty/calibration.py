@@ -9,12 +9,12 @@ import numpy as np
 import safetensors.numpy
 
 from crystalpredict.uncertainty.applicability import Domain
-from crystalpredict.uncertainty.intervals import N_BINS, UNUSED, ErrorModel
+from crystalpredict.uncertainty.intervals import N_BINS, N_STABILITY_GROUPS, UNUSED, ErrorModel
 
 CALIBRATION_FILE = "calibration.safetensors"
 DOMAIN_FILE = "domain.safetensors"  # of a fine-tuned model
 KINDS: tuple[type[ErrorModel], type[Domain]] = (ErrorModel, Domain)
-BINS, QUANTILES = "errors.bins", "errors.quantiles"
+BINS, STABILITY, QUANTILES = "errors.bins", "errors.stability", "errors.quantiles"
 DTYPES = {"elements": np.int32, "pairs": np.uint8}  # all other tensors are float32
 
 
@@ -33,13 +33,12 @@ class Calibration:
     def from_bytes(cls, content: bytes, properties: int, features: int) -> Calibration:
         """The calibration of a model of so many properties and features; ValueError if it is none."""
         wanted = [{_key(kind, field.name) for field in fields(kind)} for kind in KINDS]
-        older = wanted[0] - {BINS}
-        tensors = _tensors_of(content, [older, older | wanted[1], wanted[0], wanted[0] | wanted[1]])
-        if BINS not in tensors:
-            _add_bins(tensors)
+        ages = [wanted[0] - {BINS, STABILITY}, wanted[0] - {STABILITY}, wanted[0]]
+        tensors = _tensors_of(content, [own | more for own in ages for more in (set(), wanted[1])])
+        _add_groups(tensors)
         errors = ErrorModel(*(tensors[_key(ErrorModel, field.name)] for field in fields(ErrorModel)))
         domain = None
-        if set(tensors) != wanted[0]:
+        if tensors.keys() & wanted[1]:
             domain = Domain(*(tensors[_key(Domain, field.name)] for field in fields(Domain)))
         width = features if domain is None else _width_of(domain, features)
         if (len(errors.weights), errors.features, width) != (properties, features, features):
@@ -47,13 +46,15 @@ class Calibration:
         return cls(errors, domain)
 
 
-def _add_bins(tensors: dict[str, np.ndarray]) -> None:
-    """Add to the tensors of an older file, whose intervals depend on no bins of predictions, one bin for all."""
-    quantiles = tensors[QUANTILES]
-    if quantiles.ndim != 3:
-        raise ValueError(f"{QUANTILES} is not of three dimensions")
-    tensors[BINS] = np.full((len(quantiles), N_BINS - 1), UNUSED, dtype=np.float32)
-    tensors[QUANTILES] = np.repeat(quantiles[:, None], N_BINS, axis=1)
+def _add_groups(tensors: dict[str, np.ndarray]) -> None:
+    """Add to the tensors of an older file one bin and one group for all, where its intervals depend on none."""
+    for name, count, axis, dimensions in ((BINS, N_BINS, 1, 3), (STABILITY, N_STABILITY_GROUPS, 3, 4)):
+        if name not in tensors:
+            quantiles = tensors[QUANTILES]
+            if quantiles.ndim != dimensions:
+                raise ValueError(f"{QUANTILES} is not of {dimensions} dimensions")
+            tensors[name] = np.full((len(quantiles), count - 1), UNUSED, dtype=np.float32)
+            tensors[QUANTILES] = np.repeat(np.expand_dims(quantiles, axis), count, axis=axis)
 
 
 def domain_to_bytes(domain: Domain) -> bytes:

@@ -2,10 +2,11 @@
 
 On the trained scale, a prediction p for a crystal x has the interval p ± q s(x). The logarithm of the error scale s is
 linear in p (with knots), in the logarithm of the crystal's size, and in its network features. Calibration crystals of
-chemical systems to which s was not fitted are divided into bins by p and into thirds by size. For each level, q is a
-factor of the bin times a factor of the third. The factors are chosen such that the share of crystals with
-|label - p| <= q s is the level in each bin and in each third (Mondrian conformal prediction, Vovk et al., 2003, along
-two margins). So the intervals also hold for crystals that are selected by their predictions.
+chemical systems to which s was not fitted are divided into bins by p, into thirds by size, and, for the formation
+energy, into thirds by how far above the hull the network says that they are. For each level, q is a factor of the bin
+times a factor of each third. The factors are chosen such that the share of crystals with |label - p| <= q s is the
+level in each bin and in each third (Mondrian conformal prediction, Vovk et al., 2003, along these margins). So the
+intervals also hold for crystals that are selected by their predictions, and for unstable ones, as new crystals are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 
 MIN_CALIBRATION_LABELS = 50  # of a property; with fewer there are no intervals
 MIN_LABELS_SCALE_FIT = 150  # of a property; with fewer the scale is constant and all sizes are one group
-N_SIZE_GROUPS = 3  # of crystals
+N_SIZE_GROUPS = N_STABILITY_GROUPS = 3  # of crystals
 N_BINS = 8  # of predictions, at most
 MIN_BIN_LABELS = 60  # in a bin
 NEAR_MINIMUM = 0.01  # standard deviations of the labels: predictions so near to the smallest value are one bin
@@ -38,6 +39,9 @@ N_FOLDS = 10
 MAX_LOG_ERROR = 40.0  # of an error over the standard deviation of the labels
 
 
+Groups = tuple[IntArray, IntArray, IntArray]  # numbers of bins, size groups and stability groups, (n,) each
+
+
 @dataclass(frozen=True)
 class ErrorModel:
     """Scales and quantiles of the errors of P properties, in standard deviations of their training labels.
@@ -49,7 +53,8 @@ class ErrorModel:
         limits: lowest and highest logarithm of the scale, (P, 2).
         sizes: largest size in the groups of small and of medium crystals, (P, 2).
         bins: highest prediction in each bin but the last, (P, 7).
-        quantiles: of errors over their scales, by bin, size group and level, (P, 8, 3, 5).
+        stability: largest standardised energy above hull in the two groups of the most stable crystals, (P, 2).
+        quantiles: of errors over their scales, by bin, size group, stability group and level, (P, 8, 3, 3, 5).
         correlation: of errors over their scales, not a number where unknown, (P, P).
     """
 
@@ -58,6 +63,7 @@ class ErrorModel:
     limits: FloatArray
     sizes: FloatArray
     bins: FloatArray
+    stability: FloatArray
     quantiles: FloatArray
     correlation: FloatArray
 
@@ -72,7 +78,8 @@ class ErrorModel:
         count = len(self.weights)
         shapes = (
             (count, len(KNOT_QUANTILES)), (count, self.weights.shape[-1]), (count, 2), (count, N_SIZE_GROUPS - 1),
-            (count, N_BINS - 1), (count, N_BINS, N_SIZE_GROUPS, len(LEVELS)), (count, count),
+            (count, N_BINS - 1), (count, N_STABILITY_GROUPS - 1),
+            (count, N_BINS, N_SIZE_GROUPS, N_STABILITY_GROUPS, len(LEVELS)), (count, count),
         )  # fmt: skip
         for field, shape in zip(fields(self), shapes, strict=True):
             values = getattr(self, field.name)
@@ -80,7 +87,7 @@ class ErrorModel:
                 raise ValueError(f"{field.name} is not an array of finite numbers of shape {shape}")
         if (self.quantiles < 0).any() or (np.diff(self.quantiles) < 0).any():
             raise ValueError("quantiles are negative, or do not ascend with the level")
-        for name in ("knots", "limits", "sizes", "bins"):
+        for name in ("knots", "limits", "sizes", "bins", "stability"):
             if (np.diff(getattr(self, name)) < 0).any():
                 raise ValueError(f"{name} do not ascend")
         if (np.abs(self.limits) > MAX_LOG_ERROR).any() or (self.quantiles > np.exp(MAX_LOG_ERROR)).any():
@@ -94,7 +101,12 @@ class ErrorModel:
         return int(self.weights.shape[1]) - len(KNOT_QUANTILES) - 3
 
     def halfwidths(
-        self, outputs: FloatArray, sizes: IntArray, features: FloatArray, columns: Iterable[int] | None = None
+        self,
+        outputs: FloatArray,
+        sizes: IntArray,
+        features: FloatArray,
+        stability: FloatArray | None = None,
+        columns: Iterable[int] | None = None,
     ) -> FloatArray:
         """Return half the widths of the intervals, standardised, (B, P, levels).
 
@@ -102,20 +114,39 @@ class ErrorModel:
             outputs: standardised predictions, (B, P).
             sizes: atoms of the primitive cell of each crystal, (B,).
             features: of the network, (B, D).
+            stability: standardised energy above hull by the network, (B,); None: it has no such output.
             columns: of the properties that are needed, the others are not a number; None: all.
         """
         halves = np.full((*outputs.shape, len(LEVELS)), np.nan)
         for column in range(outputs.shape[1]) if columns is None else columns:
             design = _design(outputs[:, column], sizes, features, self.knots[column])
             scale = np.exp(np.clip(design @ self.weights[column], *self.limits[column]))
-            groups = np.searchsorted(self.bins[column], outputs[:, column]), _size_groups(sizes, self.sizes[column])
+            ends = self.bins[column], self.sizes[column], self.stability[column]
+            groups = _groups_of(ends, outputs[:, column], sizes, stability)
             halves[:, column] = scale[:, None] * self.quantiles[column][groups]
         return halves
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """How V calibration crystals are divided; what is None divides none.
+
+    Attributes:
+        binned: whether the intervals of each property depend on the bin of the prediction, (P,); None: all do.
+        graded: whether they depend on the third by stability, (P,).
+        stability: standardised energy above hull by the network, (V,).
+        systems: number of the chemical system of each crystal, (V,).
+    """
+
+    binned: Sequence[bool] | None = None
+    graded: Sequence[bool] | None = None
+    stability: FloatArray | None = None
+    systems: IntArray | None = None
+
+
 def fit_errors(
     outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minima: FloatArray,
-    binned: Sequence[bool] = (), systems: IntArray | None = None,
+    grouping: Grouping | None = None,
 ) -> ErrorModel:  # fmt: skip
     """Return the error model of V calibration crystals that the network was not trained on.
 
@@ -130,43 +161,45 @@ def fit_errors(
         sizes: atoms of the primitive cell of each crystal, (V,).
         features: of the network, (V, D).
         minima: smallest possible standardised value of each property, or minus infinity, (P,).
-        binned: whether the intervals of each property depend on the bin of the prediction, (P,); empty: all do.
-        systems: number of the chemical system of each crystal, (V,); None: each is of its own.
+        grouping: of the crystals.
 
     Raises:
         ValueError: a property has fewer than MIN_CALIBRATION_LABELS labels.
     """
-    systems = np.arange(len(outputs)) if systems is None else systems
-    columns = [
-        _fit_property(
-            outputs[:, i], labels[:, i], sizes, features, minima[i], systems, binned=not len(binned) or binned[i]
-        )
-        for i in range(outputs.shape[1])
-    ]
+    how = grouping or Grouping()
+    systems = np.arange(len(outputs)) if how.systems is None else how.systems
+    columns = []
+    for column in range(outputs.shape[1]):
+        binned = how.binned is None or how.binned[column]
+        stability = how.stability if how.graded is not None and how.graded[column] else None
+        own = outputs[:, column], labels[:, column], sizes, features, systems, stability
+        columns.append(_fit_property(*own, minimum=minima[column], binned=binned))
     scaled = np.stack([column[-1] for column in columns], axis=1)
-    knots, weights, limits, ends, bins, quantiles = (np.array([column[i] for column in columns]) for i in range(6))
-    return ErrorModel(knots, weights, limits, ends, bins, quantiles, _correlation(scaled))
+    knots, weights, limits, ends, bins, thirds, quantiles = (np.array([own[i] for own in columns]) for i in range(7))
+    return ErrorModel(knots, weights, limits, ends, bins, thirds, quantiles, _correlation(scaled))
 
 
 def _fit_property(
-    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, minimum: float, systems: IntArray,
-    *, binned: bool,
+    outputs: FloatArray, labels: FloatArray, sizes: IntArray, features: FloatArray, systems: IntArray,
+    stability: FloatArray | None, *, minimum: float, binned: bool,
 ) -> tuple[FloatArray, ...]:  # fmt: skip
-    """Return knots, weights, limits, sizes, bins and quantiles of a property, and its errors over their scales (V,)."""
+    """Return the fields of an ErrorModel up to the quantiles for a property, and its errors over their scales (V,)."""
     known = np.flatnonzero(np.isfinite(labels))
     if len(known) < MIN_CALIBRATION_LABELS:
         raise ValueError(f"{len(known)} labels are too few to calibrate: at least {MIN_CALIBRATION_LABELS} are needed")
     errors = labels[known] - outputs[known]
     knots = np.quantile(outputs[known], KNOT_QUANTILES)
     design = _design(outputs[known], sizes[known], features[known], knots)
-    ends: FloatArray = np.full(N_SIZE_GROUPS - 1, UNUSED)  # all crystals are in the first group
-    bins: FloatArray = np.full(N_BINS - 1, UNUSED)
+    own = None if stability is None else stability[known]
+    # all crystals are in the first groups
+    bins, ends, thirds = (np.full(n - 1, UNUSED) for n in (N_BINS, N_SIZE_GROUPS, N_STABILITY_GROUPS))
     scaling: tuple[FloatArray, FloatArray, FloatArray] = (np.zeros(design.shape[1]), np.zeros(2), np.ones(len(known)))
     reach = outputs[known] - minimum
     if len(known) >= MIN_LABELS_SCALE_FIT:
         ends = np.quantile(sizes[known], np.arange(1, N_SIZE_GROUPS) / N_SIZE_GROUPS)
+        thirds = thirds if own is None else np.quantile(own, np.arange(1, N_STABILITY_GROUPS) / N_STABILITY_GROUPS)
         bins = _bins_of(outputs[known], minimum) if binned else bins
-    groups = np.searchsorted(bins, outputs[known]), _size_groups(sizes[known], ends)
+    groups = _groups_of((bins, ends, thirds), outputs[known], sizes[known], own)
     if len(known) >= MIN_LABELS_SCALE_FIT:
         scaling = _fit_scale(design, np.abs(errors), groups, reach, systems[known])
     weights, limits, scale = scaling
@@ -174,7 +207,7 @@ def _fit_property(
     quantiles = np.stack([_quantiles(ratios, groups, level / 100, N_ROUNDS) for level in LEVELS], axis=-1)
     scaled = np.full(len(labels), np.nan)
     scaled[known] = errors / scale
-    return knots, weights, limits, ends, bins, np.maximum.accumulate(quantiles, axis=-1), scaled
+    return knots, weights, limits, ends, bins, thirds, np.maximum.accumulate(quantiles, axis=-1), scaled
 
 
 def _bins_of(outputs: FloatArray, minimum: float) -> FloatArray:
@@ -196,36 +229,37 @@ def _bins_of(outputs: FloatArray, minimum: float) -> FloatArray:
     return bins
 
 
-def _quantiles(ratios: FloatArray, groups: tuple[IntArray, IntArray], level: float, rounds: int) -> FloatArray:
-    """Return a quantile of ratios for each bin and size group, (8, 3): a factor of the bin times one of the group.
+def _quantiles(ratios: FloatArray, groups: Groups, level: float, rounds: int) -> FloatArray:
+    """Return a quantile of ratios for each bin and group, (8, 3, 3): the product of a factor of each.
 
-    The factor of a bin or size group with few crystals is not adjusted.
+    The factor of a bin or group with few crystals is not adjusted.
 
     Args:
         ratios: absolute errors over their scales, (n,).
-        groups: bin and size group of each crystal, (n,) each.
+        groups: bin and groups of each crystal, (n,) each.
         level: share of the ratios in each bin, and in each group, that are at most the quantile.
         rounds: number of times that all factors are adjusted.
     """
-    factors = [np.ones(N_BINS), np.full(N_SIZE_GROUPS, conformal_quantile(ratios, level))]
+    first, *others = (np.ones(count) for count in (N_BINS, N_SIZE_GROUPS, N_STABILITY_GROUPS))
+    factors = [first * conformal_quantile(ratios, level), *others]
     members = [
         [found for number in range(len(factors[way])) if len(found := np.flatnonzero(groups[way] == number))]
-        for way in (0, 1)
+        for way in range(len(factors))
     ]
     for _ in range(rounds):
-        for way in (0, 1):
+        for way in range(len(factors)):
             for own in members[way]:
                 if len(own) >= MIN_CALIBRATION_LABELS:
-                    product = factors[0][groups[0][own]] * factors[1][groups[1][own]]
+                    product = np.prod([each[found[own]] for each, found in zip(factors, groups, strict=True)], axis=0)
                     number = groups[way][own[0]]
                     factors[way][number] *= conformal_quantile(ratios[own] / np.maximum(product, TINY), level)
-    return np.outer(*factors)
+    return factors[0][:, None, None] * factors[1][:, None] * factors[2]
 
 
 def _fit_scale(
     design: FloatArray,
     abs_errors: FloatArray,
-    groups: tuple[IntArray, IntArray],
+    groups: Groups,
     reach: FloatArray,
     systems: IntArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -234,7 +268,7 @@ def _fit_scale(
     Args:
         design: variables of the scale, (n, F).
         abs_errors: absolute errors, (n,).
-        groups: bin and size group of each crystal, (n,) each.
+        groups: bin and groups of each crystal, (n,) each.
         reach: distance of each prediction from the smallest possible value, where its interval ends, (n,).
         systems: number of the chemical system of each crystal, (n,).
     """
@@ -286,17 +320,25 @@ def _ridge(design: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatAr
     return weights, np.stack([fitted.min(axis=0), fitted.max(axis=0)])
 
 
-def _mean_width(
-    abs_errors: FloatArray, scale: FloatArray, groups: tuple[IntArray, IntArray], reach: FloatArray
-) -> float:
+def _mean_width(abs_errors: FloatArray, scale: FloatArray, groups: Groups, reach: FloatArray) -> float:
     """Return the mean width of the intervals of DEFAULT_LEVEL; arguments as of `_fit_scale`, scale (n,)."""
     halves = scale * _quantiles(abs_errors / scale, groups, DEFAULT_LEVEL / 100, N_ROUNDS_CHOICE)[groups]
     return float((halves + np.minimum(halves, reach)).mean())
 
 
-def _size_groups(sizes: IntArray, ends: FloatArray) -> IntArray:
-    """Return the group of each size, (B,): 0 up to the first of the ends, and so on."""
-    return np.searchsorted(ends, sizes, side="left")
+def _groups_of(
+    ends: tuple[FloatArray, FloatArray, FloatArray], outputs: FloatArray, sizes: IntArray, stability: FloatArray | None
+) -> Groups:
+    """Return bin, size group and stability group of each crystal, (B,) each: 0 up to the first of the ends, and so on.
+
+    Args:
+        ends: of the bins (7,), the size groups (2,) and the stability groups (2,).
+        outputs: predictions, (B,).
+        sizes: of the crystals, (B,).
+        stability: standardised energies above hull by the network, (B,); None: all are in the first group.
+    """
+    last = np.zeros(len(outputs), dtype=np.intp) if stability is None else np.searchsorted(ends[2], stability)
+    return np.searchsorted(ends[0], outputs), np.searchsorted(ends[1], sizes), last
 
 
 def conformal_quantile(scores: FloatArray, level: float) -> float:
