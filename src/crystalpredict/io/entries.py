@@ -240,7 +240,7 @@ def _entries_of_one(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator
     close = False
     for plain, crystal, neighbors in zip(parsed.plain, crystals, lists, strict=False):
         close |= _are_close(neighbors)
-        counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
+        counts = _counts_of(plain.numbers.tolist())
         formula = plain.stated_formula
         differs = formula and elements_of(formula) != counts and differs_from_formula(Composition(counts), formula)
         notes = (OTHER_FORMULA,) if differs else ()
@@ -268,9 +268,12 @@ def entries_of_structures(
     """
     structures = [structure_of_ase(each) if hasattr(each, "get_cell") else each for each in structures]
     valid = have_valid_cells(structures, radius)
+    # one step for all before the next: in turn for each, their codes would drive each other out of the caches
+    elements = [ordered_elements(each) if isinstance(each, SiteCollection) else [] for each in structures]
+    formulas = [_formula_of(*each) for each in zip(structures, elements, strict=True)]
     entries = [
-        _entry_of_structure(structure, path, index, valid=sound)
-        for index, (structure, sound) in enumerate(zip(structures, valid, strict=True), start=first)
+        _entry_of_structure(*each, path, index)
+        for index, each in enumerate(zip(structures, elements, formulas, valid, strict=True), start=first)
     ]
     small = [
         entry.crystal if sound and entry.crystal and entry.crystal.n_atoms <= MAX_ATOMS_DENSE_SEARCH else None
@@ -296,7 +299,26 @@ def _are_close(neighbors: Neighbors) -> bool:
     return int(np.count_nonzero(neighbors.distances < MIN_DISTANCE)) > neighbors.size
 
 
-def _entry_of_structure(structure: Structure | StructureError, path: str, index: int, *, valid: bool) -> Entry:
+def _formula_of(structure: Any, elements: Sequence[int]) -> str:
+    """Return the reduced formula of a structure; empty for anything else."""
+    if elements:
+        return reduced_formula(_counts_of(elements))
+    if not isinstance(structure, SiteCollection):
+        return ""
+    try:  # symbols of dummies may be of any length
+        return str(structure.composition.element_composition.reduced_formula)[:MAX_FORMULA_CHARACTERS]
+    except OverflowError:  # infinite occupancies, which are an error below
+        return ""
+
+
+def _counts_of(numbers: Sequence[int]) -> dict[str, int]:
+    """Return the number of atoms of each element."""
+    return {ELEMENTS[number - 1]: count for number, count in Counter(numbers).items()}
+
+
+def _entry_of_structure(
+    structure: Structure | StructureError, elements: Sequence[int], formula: str, valid: bool, path: str, index: int
+) -> Entry:
     """Return the entry of a structure, without its neighbours; `valid`: whether its cell is known to be possible."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
@@ -304,13 +326,7 @@ def _entry_of_structure(structure: Structure | StructureError, path: str, index:
         what = type(structure).__name__
         hint = "give a pymatgen Structure, ASE's Atoms or a file's name"
         return Entry(path, index, error=f"a {what} is no structure: {hint}")
-    elements, n_atoms = ordered_elements(structure), len(structure)
-    counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
-    try:
-        formula = reduced_formula(counts) if counts else structure.composition.element_composition.reduced_formula
-        formula = formula[:MAX_FORMULA_CHARACTERS]  # symbols of dummies may be of any length
-    except OverflowError:  # infinite occupancies, which are an error below
-        formula = ""
+    n_atoms = len(structure)
     try:
         crystal, notes = crystal_of_structure(structure, elements, valid=valid)
     except StructureError as error:
