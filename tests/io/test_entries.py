@@ -502,6 +502,29 @@ def test_a_molecule_from_python_is_an_entry_with_an_error() -> None:
     assert "molecule without a lattice" in error_of(entry)
 
 
+def test_sound_and_broken_structures_together_give_the_entries_of_each_alone() -> None:
+    def box(*vectors, places=(0.0, 0.5)) -> Structure:
+        return Structure(Lattice(vectors), ["Cs", "Cl"][: len(places)], [[place] * 3 for place in places])
+
+    cube = box([4.1, 0, 0], [0, 4.1, 0], [0, 0, 4.1])
+    skewed = box([4.1, 0, 0], [20.5, 4.1, 0], [0, 0, 4.1])
+    tiny = box([0.6, 0, 0], [0, 0.6, 0], [0, 0, 0.6])  # Å: too little volume
+    thin = box([60.0, 0, 0], [0, 60.0, 0], [0, 0, 0.3], places=(0.0,))
+    close = box([4.1, 0, 0], [0, 4.1, 0], [0, 0, 4.1], places=(0.0, 0.05))
+    supercell = cube * (4, 4, 4)
+    given = [cube, tiny, Molecule(["O"], [[0, 0, 0]]), 7, skewed, thin, close, supercell, cube]
+    together = entries_of_structures(given, RADIUS)
+    for number, (entry, each) in enumerate(zip(together, given, strict=True)):
+        (alone,) = entries_of_structures([each], RADIUS, first=number)
+        assert (entry.index, entry.error, entry.formula) == (alone.index, alone.error, alone.formula)
+        if alone.neighbors:
+            np.testing.assert_array_equal(entry.neighbors.first, alone.neighbors.first)
+            np.testing.assert_allclose(entry.neighbors.distances, alone.neighbors.distances, atol=1e-10)
+    reasons = ["", "Å^3 for 2", "molecule", "no structure", "", "periodic image", "apart", "", ""]
+    assert all(reason in entry.error for entry, reason in zip(together, reasons, strict=True))
+    assert [bool(entry.error) for entry in together] == [bool(reason) for reason in reasons]
+
+
 def test_a_molecule_alone_is_one_row() -> None:
     (row,) = load_model(device="cpu", targets="bandgap").predict(Molecule(["O", "H"], [[0, 0, 0], [0, 0, 1]]))
     assert "molecule without a lattice" in row.error

@@ -17,7 +17,6 @@ from crystalpredict.crystals.neighbors import (
     MAX_ATOMS_DENSE_SEARCH,
     find_neighbors_of_many,
     is_too_dense,
-    shortest_edge,
 )
 from crystalpredict.errors import StructureError
 from crystalpredict.io.cif import items_of_cif, may_be_cif, plain_of
@@ -28,7 +27,7 @@ from crystalpredict.io.from_pymatgen import (
     OTHER_FORMULA,
     crystal_of_structure,
     differs_from_formula,
-    is_small,
+    have_valid_cells,
     neighbors_of_structure,
     ordered_elements,
     reduced_formula,
@@ -240,9 +239,8 @@ def _entries_of_one(parsed: Parsed, crystals: Sequence[Crystal], lists: Iterator
     entries: list[Entry] = []
     close = False
     for plain, crystal, neighbors in zip(parsed.plain, crystals, lists, strict=False):
-        # besides the self edges, of which there is one for each atom
-        close |= int(np.count_nonzero(neighbors.distances < MIN_DISTANCE)) > neighbors.size
-        counts = {ELEMENTS[number - 1]: count for number, count in Counter(plain.numbers.tolist()).items()}
+        close |= _are_close(neighbors)
+        counts = _counts_of(plain.numbers.tolist())
         formula = plain.stated_formula
         differs = formula and elements_of(formula) != counts and differs_from_formula(Composition(counts), formula)
         notes = (OTHER_FORMULA,) if differs else ()
@@ -269,18 +267,26 @@ def entries_of_structures(
         vectors: Whether the neighbour lists have the vectors of their edges.
     """
     structures = [structure_of_ase(each) if hasattr(each, "get_cell") else each for each in structures]
-    entries = [_entry_of_structure(structure, path, index) for index, structure in enumerate(structures, start=first)]
-    small = {
-        number: each.crystal for number, each in enumerate(entries) if each.crystal and is_small(each.crystal, radius)
-    }
-    cells = [(crystal.lattice, crystal.positions) for crystal in small.values()]
+    valid = have_valid_cells(structures, radius)
+    # one step for all before the next: in turn for each, their codes would drive each other out of the caches
+    elements = [ordered_elements(each) if isinstance(each, SiteCollection) else [] for each in structures]
+    formulas = [_formula_of(*each) for each in zip(structures, elements, strict=True)]
+    entries = [
+        _entry_of_structure(*each, path, index)
+        for index, each in enumerate(zip(structures, elements, formulas, valid, strict=True), start=first)
+    ]
+    small = [
+        entry.crystal if sound and entry.crystal and entry.crystal.n_atoms <= MAX_ATOMS_DENSE_SEARCH else None
+        for entry, sound in zip(entries, valid, strict=True)
+    ]
+    cells = [(crystal.lattice, crystal.positions) for crystal in small if crystal]
     lists = iter(find_neighbors_of_many(cells, radius, vectors=vectors))
     for number, (entry, structure) in enumerate(zip(entries, structures, strict=True)):
         if entry.crystal is None or isinstance(structure, StructureError):
             continue
-        neighbors = next(lists) if is_small(entry.crystal, radius) else None
+        neighbors = next(lists) if small[number] else None
         try:
-            if neighbors is None or shortest_edge(neighbors)[1] < MIN_DISTANCE:
+            if neighbors is None or _are_close(neighbors):
                 neighbors = neighbors_of_structure(structure, entry.crystal, radius, vectors=vectors)
             entries[number] = replace(entry, neighbors=neighbors)
         except StructureError as error:
@@ -288,23 +294,41 @@ def entries_of_structures(
     return entries
 
 
-def _entry_of_structure(structure: Structure | StructureError, path: str, index: int) -> Entry:
-    """Return the entry of a structure, without its neighbours."""
+def _are_close(neighbors: Neighbors) -> bool:
+    """Whether two atoms are too close; besides their edges, there is a self edge for each atom."""
+    return int(np.count_nonzero(neighbors.distances < MIN_DISTANCE)) > neighbors.size
+
+
+def _formula_of(structure: Any, elements: Sequence[int]) -> str:
+    """Return the reduced formula of a structure; empty for anything else."""
+    if elements:
+        return reduced_formula(_counts_of(elements))
+    if not isinstance(structure, SiteCollection):
+        return ""
+    try:  # symbols of dummies may be of any length
+        return str(structure.composition.element_composition.reduced_formula)[:MAX_FORMULA_CHARACTERS]
+    except OverflowError:  # infinite occupancies, which are an error below
+        return ""
+
+
+def _counts_of(numbers: Sequence[int]) -> dict[str, int]:
+    """Return the number of atoms of each element."""
+    return {ELEMENTS[number - 1]: count for number, count in Counter(numbers).items()}
+
+
+def _entry_of_structure(
+    structure: Structure | StructureError, elements: Sequence[int], formula: str, valid: bool, path: str, index: int
+) -> Entry:
+    """Return the entry of a structure, without its neighbours; `valid`: whether its cell is known to be possible."""
     if isinstance(structure, StructureError):
         return Entry(path, index, error=str(structure))
     if not isinstance(structure, SiteCollection):  # callers from Python may give anything
         what = type(structure).__name__
         hint = "give a pymatgen Structure, ASE's Atoms or a file's name"
         return Entry(path, index, error=f"a {what} is no structure: {hint}")
-    elements, n_atoms = ordered_elements(structure), len(structure)
-    counts = {ELEMENTS[number - 1]: count for number, count in Counter(elements).items()}
+    n_atoms = len(structure)
     try:
-        formula = reduced_formula(counts) if counts else structure.composition.element_composition.reduced_formula
-        formula = formula[:MAX_FORMULA_CHARACTERS]  # symbols of dummies may be of any length
-    except OverflowError:  # infinite occupancies, which are an error below
-        formula = ""
-    try:
-        crystal, notes = crystal_of_structure(structure, elements)
+        crystal, notes = crystal_of_structure(structure, elements, valid=valid)
     except StructureError as error:
         return Entry(path, index, formula, n_atoms, error=str(error))
     return Entry(path, index, formula, n_atoms, crystal, warnings=tuple(notes))

@@ -9,7 +9,7 @@ import numpy as np
 from pymatgen.core.composition import Composition, reduce_formula
 from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import DummySpecies, Element, Species
-from pymatgen.core.structure import Structure
+from pymatgen.core.structure import IStructure, Structure
 
 from crystalpredict.crystals.cell import (
     MAX_CELLS_AWAY,
@@ -101,7 +101,9 @@ def composition_of_formula(formula: str) -> dict[int, float]:
     return amounts
 
 
-def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> tuple[Crystal, list[str]]:
+def crystal_of_structure(
+    structure: Structure, elements: Sequence[int] = (), *, valid: bool = False
+) -> tuple[Crystal, list[str]]:
     """Return the crystal of a pymatgen structure, and warnings.
 
     Oxidation states, spins and isotopes are dropped. A site shared by several elements, or partly vacant, keeps its
@@ -110,6 +112,7 @@ def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> 
     Args:
         structure: The structure.
         elements: Atomic number of each site, if each is fully occupied by one element.
+        valid: Whether the cell is known to be possible.
 
     Raises:
         StructureError: It is not a crystal, or an element, a coordinate or an occupancy is impossible.
@@ -121,7 +124,7 @@ def crystal_of_structure(structure: Structure, elements: Sequence[int] = ()) -> 
     if not all(structure.lattice.pbc):
         raise StructureError(f"pbc={structure.lattice.pbc}: a cell that is periodic in all three directions is needed")
     lattice = np.array(structure.lattice.matrix, dtype=float)
-    if error := cell_error(lattice, len(structure)):
+    if not valid and (error := cell_error(lattice, len(structure))):
         raise StructureError(error)
     fractional = np.array(structure.frac_coords, dtype=float)
     if not np.abs(fractional).max() < MAX_CELLS_AWAY:  # false for not-a-number too
@@ -184,10 +187,13 @@ def _occupants(site: PeriodicSite, name: str) -> dict[int, float]:
     return {z: occupancy * scale for z, occupancy in occupants.items() if occupancy > 0}
 
 
-def is_small(crystal: Crystal, radius: float) -> bool:
-    """Whether the neighbours of a crystal can be searched in one batch with others, without further checks."""
-    valid = bool(valid_cells(crystal.lattice[None], [crystal.n_atoms], radius)[0])
-    return crystal.n_atoms <= MAX_ATOMS_DENSE_SEARCH and valid
+def have_valid_cells(structures: Sequence[Any], radius: float) -> list[bool]:
+    """Return which of many are structures with a cell that is certainly valid, as `valid_cells`."""
+    lattices, sizes = np.zeros((len(structures), 3, 3)), [0] * len(structures)
+    for row, structure in enumerate(structures):
+        if isinstance(structure, IStructure):
+            lattices[row], sizes[row] = structure.lattice.matrix, len(structure)
+    return list(valid_cells(lattices, sizes, radius).tolist())
 
 
 def neighbors_of_structure(structure: Structure, crystal: Crystal, radius: float, *, vectors: bool) -> Neighbors:

@@ -31,7 +31,7 @@ from crystalpredict.io.entries import (
     start_of,
     with_plain,
 )
-from crystalpredict.io.time_limit import TimeLimitExceeded, time_limit
+from crystalpredict.io.time_limit import TimeLimitExceeded, time_limits
 from crystalpredict.io.worker_pool import Limits, Stage, Workers, through, within_memory
 
 CHUNK_FILES = 64  # most files that a worker reads at a time
@@ -287,13 +287,14 @@ def in_time(stages: Sequence[Stage], sources: Sequence[Source], limits: Limits) 
 
     def alone(work: Callable[[Any], Any], number: int, each: Any) -> Any:
         try:
-            with time_limit(limits.seconds):
+            with limit():
                 return work(each)
         except TimeLimitExceeded:
             path, index = start_of(sources[number])
             return [Entry(path, index, error=limits.exceeded)]
 
-    return through(stages, sources, alone)
+    with time_limits(limits.seconds) as limit:
+        return through(stages, sources, alone)
 
 
 def found_in(entries: Sequence[Entry]) -> tuple[list[Crystal], list[Neighbors]]:
