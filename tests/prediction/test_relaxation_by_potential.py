@@ -182,7 +182,7 @@ def test_a_volume_that_is_predicted_is_a_better_start(tmp_path: Path) -> None:
     (entry,) = load_model(device="cpu")._entries([start], True)
     assert entry.crystal
     steps = [
-        Relaxer(Relaxation(EMT, predicted_volume=predicted), config, "cpu").relaxed(entry.crystal).steps
+        Relaxer(Relaxation(EMT, predicted_start=predicted), config, "cpu").relaxed(entry.crystal).steps
         for predicted in (False, True)
     ]
     assert steps[1] < steps[0]
@@ -233,7 +233,7 @@ def test_relaxed_structures_are_kept(tmp_path: Path, computed: list[Any], defaul
         assert len(computed) == 3
     assert not any(converged for *_, converged in relaxed(Relaxation(EMT, steps=4)))
     assert len(computed) == 1
-    assert relaxed(Relaxation(EMT, predicted_volume=True)) != first
+    assert relaxed(Relaxation(EMT, predicted_start=True)) != first
     late = Relaxation(EMT, force=0.01, seconds=1e-6)
     assert [len(relaxed(late)), len(computed), len(relaxed(late)), len(computed)] == [2, 3, 2, 3]  # a later run may end
 
