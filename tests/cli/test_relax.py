@@ -7,9 +7,11 @@ import inspect
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+import crystalpredict
 from crystalpredict import Relaxation
 from crystalpredict.cli.predict import predict
 from crystalpredict.errors import suppress_warnings
@@ -120,18 +122,22 @@ def test_a_table_a_resumed_run_shards_and_the_cache_give_the_same_rows(
     assert program("merge", tmp_path / "1.csv", tmp_path / "2.csv", "-o", tmp_path / "mixed.csv").code == 2
 
 
-def test_with_unrelaxed_the_default_model_predicts_what_starts_at_the_predicted_volume(
-    program, cells: Path, monkeypatch: pytest.MonkeyPatch
+def test_with_unrelaxed_the_default_model_predicts_what_starts_from_the_predicted_crystal(
+    program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts = []
     real = Relaxer._relax
-    monkeypatch.setattr(Relaxer, "_relax", lambda self, start: starts.append(start.volume) or real(self, start))
-    copper(3.9).to(str(cells / "2.vasp"), "poscar")
+    monkeypatch.setattr(Relaxer, "_relax", lambda self, start: starts.append(start) or real(self, start))
+    cell = tmp_path / "sheared.vasp"
+    Structure(Lattice([[2.1, 1.9, 0], [1.8, 0, 1.8], [0, 1.9, 2.0]]), ["Cu"], [[0, 0, 0]]).to(str(cell), "poscar")
+    (row,) = crystalpredict.predict([cell], unrelaxed=True)
+    assert row["strain_percent"] > 2
     monkeypatch.setenv("CRYSTALPREDICT_MODEL", "crystalformer-mp-ensemble")
-    outcome = program("predict", cells / "2.vasp", *RELAX, "--unrelaxed")
+    outcome = program("predict", cell, *RELAX, "--unrelaxed")
     assert CHANGE not in outcome.rows[0]
     assert "model crystalformer-mp-ensemble" in outcome.stderr
-    assert 11.0 < starts[0] < 13.0 < 3.9**3 / 4  # PBE gives 11.9 Å^3
+    assert row.relaxed is not None
+    np.testing.assert_allclose(starts[0].lattice, row.relaxed.lattice, atol=1e-4)
 
 
 def test_what_a_potential_prints_is_not_among_the_rows(

@@ -28,6 +28,9 @@ from tests.disordered import rock_salt
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NACL, SILICON = ((EXAMPLES / name).read_text() for name in ("NaCl.cif", "Si.vasp"))
+DEFORMED = "sheared, an atom moved\n1.0\n5.9 0.2 0\n0 5.6 0\n0.1 0 5.5\nNa Cl\n4 4\nDirect\n" + "\n".join(
+    ["0.03 0 0", "0 .5 .5", ".5 0 .5", ".5 .5 0", ".5 .5 .5", ".5 0 0", "0 .5 0", "0 0 .5"]
+)
 LARGE = "large\n100.0\n1 0 0\n0 1 0\n0 0 1\nH\n{count}\nDirect\n{places}"
 
 
@@ -49,6 +52,11 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a hull": ("hull", {"system": "Na-Cl", "paths": ["NaCl.cif"], "within_eV_per_atom": 0.02}),
     "a hull of structures": ("hull", {"structures": [NACL, SILICON], "system": "NaCl"}),
     "volumes": ("relax", {"structures": [NACL.replace("5.64", "6.2")]}),
+    "a deformed cell": ("relax", {"structures": [DEFORMED]}),
+    "a deformed cell, predicted": (
+        "predict",
+        {"structures": [DEFORMED], "unrelaxed": True, "properties": ["volume_change", "strain", "displacement"]},
+    ),
     "a potential": ("relax", {"paths": ["NiAl.vasp"], "method": "potential", "force_eV_per_A": 0.01}),
     "a potential in one step": ("relax", {"paths": ["NiAl.vasp", "NaCl.cif"], "method": "potential", "steps": 1}),
     "scores": ("evaluate", {"data": "labels.jsonl"}),
@@ -201,7 +209,15 @@ def test_relaxed_cells(answers: dict[str, Any]) -> None:
     assert salt["volume_A3"] == pytest.approx(6.2**3, abs=0.01)
     assert -30 < salt["volume_change_low90"] < salt["volume_change_percent"] < salt["volume_change_high90"] < -15
     assert "data_NaCl" in salt["cif"]
+    assert (salt["strain_percent"], salt["displacement_A"]) == (0, 0)  # its symmetry allows neither
+    (deformed,) = answers["a deformed cell"].structured_content["results"]
+    names = ("volume_change_percent", "strain_percent", "displacement_A")
+    (row,) = answers["a deformed cell, predicted"].structured_content["results"]
+    assert [deformed[name] for name in names] == [each["value"] for each in row["values"]]
+    assert deformed["strain_percent"] > 1
+    assert deformed["displacement_A"] > 0.03
     found = answers["a potential"].structured_content
+    assert (found["results"][0]["strain_percent"], found["results"][0]["displacement_A"]) == (None, None)
     assert found["method"] == "ase.calculators.emt:EMT"
     assert (found["results"][0]["error"], found["results"][0]["warnings"]) == (None, [])
     nickel, refused = answers["a potential in one step"].structured_content["results"]

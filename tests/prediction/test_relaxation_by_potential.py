@@ -17,9 +17,11 @@ from crystalpredict import Predictor, Relaxation, load_model, predict
 from crystalpredict.checkpoints.registry import default_model, find_model
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.errors import StructureError, UsageError
-from crystalpredict.prediction.potentials import identity_of_potential
+from crystalpredict.io.to_ase import atoms_of_crystal
+from crystalpredict.nn.config import ModelConfig
+from crystalpredict.prediction.potentials import calculator_of, identity_of_potential
 from crystalpredict.prediction.relaxation_by_potential import Relaxer
-from crystalpredict.prediction.relaxed_cells import FILE
+from crystalpredict.prediction.relaxed_cells import FILE, RelaxedCells
 
 bulk = pytest.importorskip("ase.build").bulk
 
@@ -176,20 +178,104 @@ def test_after_a_failure_the_next_structure_gets_a_new_calculator(module: str) -
     assert __import__(module).Second.made == 2
 
 
-def test_a_volume_that_is_predicted_is_a_better_start(tmp_path: Path) -> None:
+def steps_and_energy(start: Crystal, *, predicted: bool) -> tuple[int, float]:
+    """Steps of a relaxation by EMT, and the energy at its end, eV/atom."""
+    found = Relaxer(Relaxation(EMT, predicted_start=predicted), default_config(), "cpu").relaxed(start)
+    atoms = atoms_of_crystal(found.crystal)
+    atoms.calc = calculator_of(EMT, "cpu")
+    return found.steps, float(atoms.get_potential_energy()) / len(atoms)
+
+
+def default_config() -> ModelConfig:
+    return load_model(device="cpu").config
+
+
+def gold_copper() -> Crystal:
+    """Cu3Au, whose atoms are sorted neither by element nor by position."""
+    atoms = bulk("Cu", cubic=True, a=3.75)[[2, 0, 3, 1]]
+    atoms.numbers = np.where(np.linalg.norm(atoms.positions, axis=1) < 0.1, 79, 29)
+    return Crystal.ordered(atoms.cell.array, atoms.positions, atoms.numbers)
+
+
+def deformed(crystal: Crystal, stretch: Any, displacement: float) -> Crystal:
+    """A crystal whose atoms are moved, and whose cell is then deformed by a matrix (3, 3)."""
+    shifts = np.random.default_rng(2).normal(size=crystal.positions.shape)
+    moved = crystal.positions + displacement * shifts / np.linalg.norm(shifts, axis=1, keepdims=True)
+    return replace(crystal, lattice=crystal.lattice @ stretch, positions=moved @ stretch)
+
+
+@pytest.mark.parametrize(
+    ("stretch", "displacement"),
+    [
+        (1.25 ** (1 / 3) * np.eye(3), 0.0),
+        (np.array([[1.05, 0.04, 0.0], [0.04, 0.97, 0.02], [0.0, 0.02, 0.98]]), 0.0),
+        (np.eye(3), 0.25),
+    ],
+    ids=["volume", "strain", "moved atoms"],
+)
+def test_a_crystal_that_is_predicted_is_a_better_start(stretch: Any, displacement: float) -> None:
+    start = deformed(gold_copper(), stretch, displacement)
+    steps, energy = steps_and_energy(start, predicted=False)
+    fewer, same = steps_and_energy(start, predicted=True)
+    assert fewer < steps
+    assert same == pytest.approx(energy, abs=2e-3)
+
+
+def test_relaxations_start_from_the_predicted_crystal_with_the_atoms_as_given() -> None:
+    cubic = deformed(gold_copper(), np.diag([1.04, 0.98, 1.0]), 0.1)
+    twice = np.diag([2.0, 1.0, 1.0]) @ cubic.lattice
+    supercell = Crystal.ordered(
+        twice, np.concatenate([cubic.positions, cubic.positions + cubic.lattice[0]]), np.tile(cubic.main_numbers, 2)
+    )
+    outside = replace(cubic, positions=cubic.positions + [[3], [-2], [0], [5]] @ cubic.lattice[None, 1])
+    left_handed = replace(cubic, lattice=cubic.lattice[[1, 0, 2]])
+    relaxer = Relaxer(Relaxation(EMT, predicted_start=True), default_config(), "cpu")
+    quick = load_model(find_model(unrelaxed=True), "cpu", uncertainty=False)
+    for given in (cubic, supercell, outside, left_handed, *crystals()):
+        start = relaxer._start(given)
+        (row,) = quick.predict([atoms_of_crystal(given)])
+        assert row.relaxed is not None
+        np.testing.assert_array_equal(start.numbers, given.numbers)
+        np.testing.assert_array_equal(start.occupancies, given.occupancies)
+        np.testing.assert_allclose(start.lattice, row.relaxed.lattice, atol=1e-4)
+        apart = (start.positions - row.relaxed.positions) @ np.linalg.inv(start.lattice)
+        np.testing.assert_allclose(apart, np.rint(apart), atol=1e-4)
+        moved = start.positions @ np.linalg.inv(start.lattice) - given.positions @ np.linalg.inv(given.lattice)
+        assert np.linalg.norm(moved @ given.lattice, axis=1).max() == pytest.approx(row["displacement_A"], abs=0.01)
+    disordered = replace(cubic, occupancies=np.full((4, 1), 0.5))
+    with pytest.raises(StructureError, match="shared by elements or partly occupied"):
+        relaxer.relaxed(disordered)
+
+
+def test_without_a_predicted_crystal_the_given_one_is_the_start() -> None:
+    given, relaxer = gold_copper(), Relaxer(Relaxation(EMT, predicted_start=True), default_config(), "cpu")
+    assert relaxer._start(given) is not given
+    for weights in relaxer._predictor.model.parameters():
+        weights.data.fill_(np.nan)
+    relaxer._predictor.first_answers.weights = relaxer._predictor.first_answers.network = None
+    assert relaxer._start(given) is given
+
+
+def test_unrelaxed_in_python_starts_from_the_predicted_crystal() -> None:
     start = copper(3.6 * 1.25 ** (1 / 3))
-    config = load_model(device="cpu").model.config
-    (entry,) = load_model(device="cpu")._entries([start], True)
-    assert entry.crystal
-    steps = [
-        Relaxer(Relaxation(EMT, predicted_volume=predicted), config, "cpu").relaxed(entry.crystal).steps
-        for predicted in (False, True)
-    ]
-    assert steps[1] < steps[0]
     (row,) = predict([start], targets=["formation_energy"], unrelaxed=True, relax=EMT)
     (plain,) = predict([start], targets=["formation_energy"], relax=EMT)
     assert row[FORMATION] == pytest.approx(plain[FORMATION], abs=2e-3)
     assert row != plain  # it ends elsewhere within the tolerance
+
+
+def test_relaxations_from_predicted_volumes_are_not_taken_from_the_cache(tmp_path: Path, computed: list[Any]) -> None:
+    given, now = gold_copper(), Relaxation(EMT, predicted_start=True, cache=tmp_path)
+    before = now.settings.replace("from the crystal of", "from the volume of")
+    assert before not in (now.settings, Relaxation(EMT).settings)
+    plain = Relaxer(Relaxation(EMT), default_config(), "cpu").relaxed(given)
+    RelaxedCells(tmp_path, before).add(given, replace(plain, steps=499))
+    computed.clear()
+    relaxer = Relaxer(now, default_config(), "cpu")
+    assert relaxer.relaxed(given).steps < 499
+    assert len(computed) == 1
+    assert relaxer.relaxed(given).steps < 499
+    assert len(computed) == 1
 
 
 @pytest.fixture
@@ -233,7 +319,7 @@ def test_relaxed_structures_are_kept(tmp_path: Path, computed: list[Any], defaul
         assert len(computed) == 3
     assert not any(converged for *_, converged in relaxed(Relaxation(EMT, steps=4)))
     assert len(computed) == 1
-    assert relaxed(Relaxation(EMT, predicted_volume=True)) != first
+    assert relaxed(Relaxation(EMT, predicted_start=True)) != first
     late = Relaxation(EMT, force=0.01, seconds=1e-6)
     assert [len(relaxed(late)), len(computed), len(relaxed(late)), len(computed)] == [2, 3, 2, 3]  # a later run may end
 

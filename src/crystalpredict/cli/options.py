@@ -117,7 +117,7 @@ Relax = Annotated[
         show_default=False,
         rich_help_panel=RELAXATION,
         help="Relax cells and atoms before they are predicted, by chgnet, sevenn, or module:function, a function of an "
-        "installed module that returns an ASE calculator; with --unrelaxed from the volume that it predicts.",
+        "installed module that returns an ASE calculator; with --unrelaxed from the crystal that it predicts.",
     ),
 ]
 RelaxForce = Annotated[

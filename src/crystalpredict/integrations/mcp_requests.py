@@ -257,6 +257,12 @@ class RelaxedStructure:
     volume_change_percent: float | None
     volume_change_low90: End
     volume_change_high90: End
+    strain_percent: Annotated[
+        float | None, Meta(description="Predicted, largest along any axis, apart from the volume; null by a potential.")
+    ]
+    displacement_A: Annotated[
+        float | None, Meta(description="Predicted, of the atom that moves most, Å; null by a potential.")
+    ]
     cif: Annotated[str | None, Meta(description="The relaxed cell as a CIF without symmetry, if asked for.")]
     warnings: Warnings
     error: Error

@@ -68,8 +68,8 @@ TOOLS = (
         "relax",
         "Relax crystals",
         "Return crystals as a network predicts that they relax (Å^3, with a 90 % interval of the change of the volume "
-        "in percent), or relaxed by the interatomic potential of this server, with the cells as CIFs. At most "
-        f"{records.MAX_RELAXED} structures in a call.",
+        "in percent, strain in percent, and displacement in Å), or relaxed by the interatomic potential of this "
+        f"server, with the cells as CIFs. At most {records.MAX_RELAXED} structures in a call.",
         Tools.relax,
         records.RelaxRequest,
         records.RelaxResult,

@@ -14,6 +14,7 @@ from crystalpredict.errors import CrystalPredictError, StructureError, UsageErro
 from crystalpredict.integrations import mcp_requests as records
 from crystalpredict.integrations.root_folder import RootFolder
 from crystalpredict.io.entries import Inline, Source
+from crystalpredict.properties import DEFORMATION, VOLUME_CHANGE
 
 if TYPE_CHECKING:
     from crystalpredict.crystals.crystal import Crystal
@@ -114,7 +115,7 @@ class Tools:
         if request.method == "volume":
             predictor = self._predictor(self._folder("", unrelaxed=True))
             entries = self._entries(predictor, sources)
-            relaxed = [_at_relaxed_volume(row) for row in predictor.stream(entries)]
+            relaxed = [_as_predicted(row) for row in predictor.stream(entries)]
             return records.RelaxResult("volume", self._relaxed(entries, relaxed, write_cif=request.write_cif))
         if self.potential is None:
             raise UsageError("this server has no potential: start it with --relax chgnet, or use the method volume")
@@ -258,8 +259,8 @@ class Tools:
                 records.RelaxedStructure(
                     entry.path, entry.index, entry.formula or None, _number(given.volume if given else None, 3),
                     _number(new.volume if new else None, 3), _number(change, 2), _number(found.low, 2),
-                    _number(found.high, 2), cif(new) if new and write_cif else None, found.warnings,
-                    found.error or None,
+                    _number(found.high, 2), _number(found.strain, 2), _number(found.displacement, 3),
+                    cif(new) if new and write_cif else None, found.warnings, found.error or None,
                 )
             )  # fmt: skip
         return results
@@ -267,11 +268,23 @@ class Tools:
 
 @dataclass(frozen=True)
 class _Relaxed:
-    """A relaxed crystal, with the interval of the change of its volume in percent."""
+    """A relaxed crystal.
+
+    Attributes:
+        crystal: The crystal; None if there is an error.
+        low: Lower end of the interval of the change of its volume, in percent; None by a potential.
+        high: Its upper end.
+        strain: Predicted largest strain, in percent; None by a potential, or by a model that does not predict it.
+        displacement: Predicted largest displacement of an atom, Å; None as for the strain.
+        warnings: About the structure, and about the relaxation.
+        error: Why there is no crystal.
+    """
 
     crystal: Crystal | None = None
     low: float | None = None
     high: float | None = None
+    strain: float | None = None
+    displacement: float | None = None
     warnings: list[str] = field(default_factory=list)
     error: str = ""
 
@@ -289,9 +302,10 @@ def _refused(entry: Entry) -> Entry:
     return replace(entry, crystal=None, neighbors=None, error=entry.error or reason)
 
 
-def _at_relaxed_volume(row: Prediction) -> _Relaxed:
-    low, high = row.intervals.get("volume_change_percent", (None, None))
-    return _Relaxed(row.relaxed, low, high, list(row.warnings), row.error)
+def _as_predicted(row: Prediction) -> _Relaxed:
+    low, high = row.intervals.get(VOLUME_CHANGE.column, (None, None))
+    strain, displacement = (row.values.get(prop.column) for prop in DEFORMATION)
+    return _Relaxed(row.relaxed, low, high, strain, displacement, list(row.warnings), row.error)
 
 
 def _number(value: float | None, digits: int) -> float | None:

@@ -117,7 +117,7 @@ def predict(  # noqa: PLR0913 - a keyword for each option of the command
         convention: Of formation energies and hulls: that of the Materials Project of 2018 or 2020, `mp2018` or
             `mp2020`, or `uncorrected`.
         relax: Potential, or Relaxation, by which structures are relaxed before they are predicted; with `unrelaxed`
-            from the volumes that it predicts. `cache` then keeps the relaxed structures, not the rows.
+            from the crystals that it predicts. `cache` then keeps the relaxed structures, not the rows.
         frames: Whether a trajectory, or the steps of a calculation, gives its `last` structure or `all`.
         calculations: Whether directories give the outputs of calculations too, one file for each calculation.
         orderings: Number of ordered supercells of each disordered crystal that are predicted beside the average site, 1
@@ -167,7 +167,7 @@ def _relaxation(relax: str | Relaxation | None, cache: str | None, *, unrelaxed:
 
     own = Relaxation(relax) if isinstance(relax, str) else relax
     folder = cache_folder(cache) if cache else own.cache
-    return replace(own, predicted_volume=own.predicted_volume or unrelaxed, cache=folder)
+    return replace(own, predicted_start=own.predicted_start or unrelaxed, cache=folder)
 
 
 class _FrameRow(NamedTuple):

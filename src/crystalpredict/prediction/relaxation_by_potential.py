@@ -17,6 +17,8 @@ import numpy as np
 from crystalpredict.checkpoints.registry import find_model, weights_sha256
 from crystalpredict.crystals.cell import cell_error
 from crystalpredict.crystals.crystal import Crystal
+from crystalpredict.crystals.equivalence import merge_equivalent
+from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import StructureError, UsageError, suppress_warnings
 from crystalpredict.prediction.potentials import (
     calculator_of,
@@ -24,7 +26,6 @@ from crystalpredict.prediction.potentials import (
     reason_of,
     refuse_missing,
 )
-from crystalpredict.prediction.relaxation import scaled
 from crystalpredict.prediction.relaxed_cells import RelaxedCells, RelaxedCrystal
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Relaxation:
         force: A structure is relaxed if no force on an atom or on the cell exceeds this, eV/Å.
         steps: Steps for a structure, at most.
         seconds: Time for a structure, at most; it is checked after each step. 0: no limit.
-        predicted_volume: Whether to start from the volume that the model for unrelaxed structures predicts.
+        predicted_start: Whether to start from the crystal that the model for unrelaxed structures predicts.
         cache: Folder where relaxed structures are kept and looked up; None: they are not kept.
     """
 
@@ -53,7 +54,7 @@ class Relaxation:
     force: float = DEFAULT_FORCE
     steps: int = DEFAULT_STEPS
     seconds: float = 0.0
-    predicted_volume: bool = False
+    predicted_start: bool = False
     cache: Path | None = None
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class Relaxation:
     @cached_property
     def settings(self) -> str:
         """What a relaxed structure depends on, except the structure and the time limit."""
-        start = f", from the volume of {weights_sha256(find_model(unrelaxed=True))}" if self.predicted_volume else ""
+        start = f", from the crystal of {weights_sha256(find_model(unrelaxed=True))}" if self.predicted_start else ""
         return f"{identity_of_potential(self.potential)}, {self.force!r} eV/Å, {self.steps} steps{start}"
 
     @property
@@ -83,7 +84,7 @@ class Relaxer:
         Args:
             relaxation: How to relax.
             config: Of the model that predicts the relaxed crystals, for their neighbour lists.
-            device: Of the potential, and of the model that predicts volumes.
+            device: Of the potential, and of the model that predicts where relaxations start.
 
         Raises:
             UsageError: The potential cannot be loaded.
@@ -134,22 +135,31 @@ class Relaxer:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        """The model that predicts volumes."""
+        """The model that predicts where relaxations start."""
         from crystalpredict.prediction.predictor import load_model
 
         return load_model(find_model(unrelaxed=True), self.device, uncertainty=False)
 
     def _start(self, given: Crystal) -> Crystal:
-        """Return the crystal that a relaxation starts from."""
+        """Return the crystal that a relaxation starts from, with the atoms of the given one in their order.
+
+        Raises:
+            StructureError: The crystal is disordered.
+        """
+        from crystalpredict.io.entries import Entry
         from crystalpredict.io.to_ase import atoms_of_crystal
 
-        atoms = atoms_of_crystal(given)  # raises StructureError for a disordered crystal
-        if not self.relaxation.predicted_volume:
+        atoms_of_crystal(given)  # raises the error before a model is loaded
+        if not self.relaxation.predicted_start:
             return given
-        (row,) = self._predictor.predict([atoms])
-        if row.relaxed is None:
+        radius = self._predictor.config.radius
+        try:
+            edges = find_neighbors(given.lattice, given.positions, radius)
+        except ValueError:  # too many for the model
             return given
-        return scaled(given, float(np.log(row.relaxed.volume / given.volume)))
+        (merged,) = merge_equivalent([given], [edges], radius)
+        (row,) = self._predictor.predictions([Entry("", 0, n_atoms=given.n_atoms, crystal=given, neighbors=merged)])
+        return row.relaxed or given
 
     def _relax(self, start: Crystal) -> RelaxedCrystal:
         with suppress_warnings(), redirect_stdout(io.StringIO()):  # stdout is for rows
