@@ -115,6 +115,14 @@ def test_crystals_of_one_chemical_system_are_divided_to_fit_a_scale() -> None:
     assert np.array_equal(one.quantiles, each.quantiles)
 
 
+def test_labels_that_are_mostly_zero_and_predicted_so_give_finite_intervals() -> None:
+    rng = np.random.default_rng(3)
+    outputs = np.where(rng.random((700, 1)) < 0.55, 0.0, rng.exponential(1, (700, 1)))
+    labels = outputs + np.where(outputs > 0, 0.1, 0.0) * rng.normal(size=(700, 1))
+    model = fit_errors(outputs, labels, rng.integers(1, 60, 700), rng.normal(size=(700, 4)), np.array([0.0]))
+    assert model.quantiles.max() < 100
+
+
 def test_few_labels_give_one_width_and_too_few_none() -> None:
     outputs, labels, sizes, features = noisy(400)
     labels[60:] = np.nan

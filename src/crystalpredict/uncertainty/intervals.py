@@ -246,8 +246,9 @@ def _quantiles(ratios: FloatArray, groups: Groups, level: float, rounds: int) ->
         [found for number in range(len(factors[way])) if len(found := np.flatnonzero(groups[way] == number))]
         for way in range(len(factors))
     ]
+    ways = [way for way in range(len(factors)) if len(members[way]) > 1]  # one group has the common factor
     for _ in range(rounds):
-        for way in range(len(factors)):
+        for way in ways:
             for own in members[way]:
                 if len(own) >= MIN_CALIBRATION_LABELS:
                     product = np.prod([each[found[own]] for each, found in zip(factors, groups, strict=True)], axis=0)
