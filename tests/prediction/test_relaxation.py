@@ -146,6 +146,12 @@ def test_a_relaxed_model_warns_of_a_cell_that_is_not_relaxed(default: Predictor)
     assert len(quiet) >= len(structures) - 1
 
 
+@pytest.mark.parametrize("change", [-0.5, 0.6, 1.0])
+def test_cells_that_are_far_off_have_the_warning_however_wide_the_interval(default: Predictor, change: float) -> None:
+    rows = default.predict([stretched(read(path), change) for path in FILES])
+    assert all(any("than it would relax to" in text for text in row.warnings) for row in rows)
+
+
 def test_what_the_warning_says() -> None:
     assert volume_warning(np.log(1.09), np.log(1.07), np.log(1.11)) == (
         "cell is 9 % (7 to 11) larger than it would relax to: see --unrelaxed"

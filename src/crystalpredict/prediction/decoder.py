@@ -29,8 +29,9 @@ from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
 # of the logarithm of a cell's volume over the relaxed one, the end of its interval that is nearer to 0; 98 % of relaxed
-# crystals stay below (mp2018/val), and measured cells of semiconductors, which PBE makes 5 % larger
+# crystals stay below (mp2018/val), and most measured cells, which PBE makes up to 5 % larger
 MAX_SURE_LOG_RATIO = 0.018
+MAX_HALFWIDTH = 0.08  # of the interval that counts: far from training cells they are so wide that nothing would be sure
 MAX_LOG_RATIO = 0.055  # of this logarithm, for a model without intervals
 SEE_UNRELAXED = ": see --unrelaxed"
 MODULI = {prop.name for prop in DERIVED}
@@ -253,7 +254,7 @@ class OutputDecoder:
         if self.errors and len(rows):
             half = self._halfwidths(found, features, rows, [column])[:, column, LEVELS.index(DEFAULT_LEVEL)]
         for row, log_ratio, width in zip(rows.tolist(), logs[rows].tolist(), half.tolist(), strict=True):
-            if abs(log_ratio) - width > MAX_SURE_LOG_RATIO:
+            if abs(log_ratio) - min(width, MAX_HALFWIDTH) > MAX_SURE_LOG_RATIO:
                 texts[row] = volume_warning(log_ratio, log_ratio - width, log_ratio + width)
         return texts
 

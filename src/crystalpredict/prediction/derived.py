@@ -70,7 +70,7 @@ def find_target(name: str, among: Sequence[Property]) -> Property:
         raise UsageError(f"this model does not predict {name!r}; bundled models that do: {', '.join(others)}")
     if not match_property(name, among) and match_property(name, DEFORMATION):
         raise UsageError(
-            f"this model does not predict {name!r}, the model for unrelaxed structures does: use --unrelaxed"
+            f"this model does not predict {name!r}, that for unrelaxed structures does: --unrelaxed, without --relax"
         )
     return find_property(name, among)
 
