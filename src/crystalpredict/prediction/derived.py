@@ -66,12 +66,12 @@ def find_target(name: str, among: Sequence[Property]) -> Property:
     Raises:
         UsageError: The model has no such property. The message names the bundled models that have it, if any.
     """
-    if not match_property(name, among) and (others := _bundled_models_with(name)):
-        raise UsageError(f"this model does not predict {name!r}; bundled models that do: {', '.join(others)}")
-    if not match_property(name, among) and match_property(name, DEFORMATION):
-        raise UsageError(
-            f"this model does not predict {name!r}, that for unrelaxed structures does: --unrelaxed, without --relax"
-        )
+    if not match_property(name, among):
+        if others := _bundled_models_with(name):
+            raise UsageError(f"this model does not predict {name!r}; bundled models that do: {', '.join(others)}")
+        if match_property(name, DEFORMATION):
+            hint = "that for unrelaxed structures does: --unrelaxed, without --relax"
+            raise UsageError(f"this model does not predict {name!r}, {hint}")
     return find_property(name, among)
 
 

@@ -294,10 +294,10 @@ def folds_by_system(systems: IntArray, count: int, seed: int) -> IntArray:
     Unless a fold had more than a third of them, so that too few are left to fit to: then systems are divided.
     """
     names, number = np.unique(systems, return_inverse=True)
-    folds = (np.random.default_rng(seed).permutation(len(names)) % count)[number]
+    folds: IntArray = (np.random.default_rng(seed).permutation(len(names)) % count)[number]
     if np.bincount(folds).max() > len(systems) / 3:
-        return folds_by_system(np.arange(len(systems)), count, seed)
-    return np.asarray(folds)
+        folds = np.random.default_rng(seed).permutation(len(systems)) % count
+    return folds
 
 
 def _design(outputs: FloatArray, sizes: IntArray, features: FloatArray, knots: FloatArray) -> FloatArray:
