@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from crystalpredict.checkpoints.registry import default_model, identity_of
-from crystalpredict.errors import CheckpointError
+from crystalpredict.errors import CheckpointError, UsageError
 from crystalpredict.prediction.resume import PartialFile
 from tests.same import alike
 
@@ -141,3 +142,17 @@ def test_what_is_no_cluster_is_one_line(program, inputs, monkeypatch, options, s
     assert (outcome.code, outcome.stdout) == (2, "")
     (line,) = outcome.stderr.splitlines()
     assert said in line
+
+
+def test_schedulers_that_do_not_answer_leave_no_thread() -> None:
+    """A client that failed was closed whenever its memory was, which could be while the next one started."""
+    from crystalpredict.prediction.dask_cluster import Job, connected
+
+    def loops() -> int:
+        return sum(thread.name == "IO loop" for thread in threading.enumerate())
+
+    before, job = loops(), Job("", None, (), "")
+    for _ in range(20):
+        with pytest.raises(UsageError, match="no Dask scheduler answers"), connected("inf", job, print):
+            pass
+        assert loops() == before

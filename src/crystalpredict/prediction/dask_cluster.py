@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import sys
 import threading
@@ -110,8 +111,10 @@ def connected(address: str, job: Job, report: Callable[[str], None]) -> Iterator
         place = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
         client = Client(**place, timeout=CONNECT_TIMEOUT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise UsageError(f"--scheduler {address}: no Dask scheduler answers ({reason[:160]})") from None
+        client, reason = None, str(error).split("\n")[0] or type(error).__name__
+    if client is None:
+        gc.collect()  # else a client that failed may be closed while the next one starts: both need one lock
+        raise UsageError(f"--scheduler {address}: no Dask scheduler answers ({reason[:160]})")
     try:
         if not client.nthreads():
             report(f"{address} has no workers yet: waiting for the first")
