@@ -23,12 +23,10 @@ from provenance import provenance
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import Crystal, FloatArray
-from crystalpredict.crystals.equivalence import merge_equivalent
-from crystalpredict.crystals.neighbors import find_neighbors_of_many
 from crystalpredict.data.dataset import crystal_of_row, read_jsonl
 from crystalpredict.data.perturb import EV_PER_GPA_A3
 from crystalpredict.data.substitute import substituted
-from crystalpredict.io.entries import Entry
+from crystalpredict.io.reader import entries_of_crystals
 from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.prediction.relaxation import scaled
 from crystalpredict.prediction.rows import Prediction
@@ -44,14 +42,7 @@ def predicted(predictor: Predictor, crystals: Sequence[Crystal]) -> list[Predict
     found: list[Prediction] = []
     radius = predictor.model.config.radius
     for start in range(0, len(crystals), 500):
-        some = list(crystals[start : start + 500])
-        lists = find_neighbors_of_many([(each.lattice, each.positions) for each in some], radius)
-        lists = merge_equivalent(some, lists, radius)
-        entries = [
-            Entry(str(start + n), 0, n_atoms=each.n_atoms, crystal=each, neighbors=edges)
-            for n, (each, edges) in enumerate(zip(some, lists, strict=True))
-        ]
-        found += predictor.predictions(entries)
+        found += predictor.predictions(entries_of_crystals(crystals[start : start + 500], radius))
     return found
 
 

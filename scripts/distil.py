@@ -41,9 +41,9 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", type=Path, default=[], metavar="FILE", help="crystals to keep unknown")
     options = parser.parse_args()
     table, teacher = CrystalTable.load(options.table), load_checkpoint(find_model(options.teacher))
-    if missing := set(teacher.properties) - set(table.properties):
-        parser.exit(2, f"{options.table}: no column for {', '.join(prop.name for prop in missing)}\n")
     wanted = [prop for prop in teacher.properties if prop.name in (options.properties or [prop.name])]
+    if missing := set(wanted) - set(table.properties):
+        parser.exit(2, f"{options.table}: no column for {', '.join(prop.name for prop in missing)}\n")
     columns = [table.properties.index(prop) for prop in wanted]
     labels = table.labels.copy()
     known = np.isfinite(labels[:, columns]).any(axis=1)

@@ -16,6 +16,7 @@ from typing import Any
 
 from crystalpredict.crystals.crystal import Crystal, Neighbors
 from crystalpredict.crystals.equivalence import merge_equivalent
+from crystalpredict.crystals.neighbors import find_neighbors_of_many
 from crystalpredict.io.entries import (
     MAX_ATOMS_READ_TOGETHER,
     Entry,
@@ -312,6 +313,24 @@ def merge_entries(entries: list[Entry], radius: float) -> list[Entry]:
     """
     merged = iter(merge_equivalent(*found_in(entries), radius))
     return [replace(entry, neighbors=next(merged)) if entry.crystal and entry.neighbors else entry for entry in entries]
+
+
+def entries_of_crystals(crystals: Sequence[Crystal], radius: float, *, vectors: bool = False) -> list[Entry]:
+    """Return the entries of crystals that come from no file, in order, with equivalent atoms merged.
+
+    Args:
+        crystals: The crystals.
+        radius: Of the neighbour lists, Å.
+        vectors: Whether these lists have vectors; atoms are not merged then.
+
+    Raises:
+        ValueError: One has too many neighbours.
+    """
+    lists = find_neighbors_of_many([(each.lattice, each.positions) for each in crystals], radius, vectors=vectors)
+    return [
+        Entry("", number, n_atoms=crystal.n_atoms, crystal=crystal, neighbors=edges)
+        for number, (crystal, edges) in enumerate(zip(crystals, merge_equivalent(crystals, lists, radius), strict=True))
+    ]
 
 
 def _unchanged(entries: list[Entry]) -> list[Entry]:

@@ -140,21 +140,15 @@ class Orderer:
         Raises:
             StructureError: There are no orderings.
         """
-        from crystalpredict.crystals.neighbors import find_neighbors_of_many
         from crystalpredict.crystals.orderings import orderings_of
-        from crystalpredict.io.entries import Entry
+        from crystalpredict.io.reader import entries_of_crystals
 
         config = self.predictor.config
         found = orderings_of(crystal, self.count)
-        cells = [(each.crystal.lattice, each.crystal.positions) for each in found]
         try:
-            lists = find_neighbors_of_many(cells, config.radius, vectors=config.vectors)
+            entries = entries_of_crystals([each.crystal for each in found], config.radius, vectors=config.vectors)
         except ValueError as error:
             raise StructureError(f"no ordered supercells: {error}") from None
-        entries = [
-            Entry("", number, n_atoms=each.crystal.n_atoms, crystal=each.crystal, neighbors=edges)
-            for number, (each, edges) in enumerate(zip(found, lists, strict=True))
-        ]
         rows = list(self.predictor.predictions(entries))
         good = [number for number, row in enumerate(rows) if not row.error]
         if not good:

@@ -17,8 +17,6 @@ import numpy as np
 from crystalpredict.checkpoints.registry import find_model, weights_sha256
 from crystalpredict.crystals.cell import cell_error
 from crystalpredict.crystals.crystal import Crystal
-from crystalpredict.crystals.equivalence import merge_equivalent
-from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.errors import StructureError, UsageError, suppress_warnings
 from crystalpredict.prediction.potentials import (
     calculator_of,
@@ -146,19 +144,17 @@ class Relaxer:
         Raises:
             StructureError: The crystal is disordered.
         """
-        from crystalpredict.io.entries import Entry
+        from crystalpredict.io.reader import entries_of_crystals
         from crystalpredict.io.to_ase import atoms_of_crystal
 
         atoms_of_crystal(given)  # raises the error before a model is loaded
         if not self.relaxation.predicted_start:
             return given
-        radius = self._predictor.config.radius
         try:
-            edges = find_neighbors(given.lattice, given.positions, radius)
-        except ValueError:  # too many for the model
+            entries = entries_of_crystals([given], self._predictor.config.radius)
+        except ValueError:  # too many neighbours for the model
             return given
-        (merged,) = merge_equivalent([given], [edges], radius)
-        (row,) = self._predictor.predictions([Entry("", 0, n_atoms=given.n_atoms, crystal=given, neighbors=merged)])
+        (row,) = self._predictor.predictions(entries)
         return row.relaxed or given
 
     def _relax(self, start: Crystal) -> RelaxedCrystal:
