@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, read_js
 from crystalpredict.data.perturb import joined
 from crystalpredict.io.reader import entries_of_crystals
 from crystalpredict.prediction.predictor import Predictor
-from crystalpredict.properties import FORMATION_ENERGY
+from crystalpredict.properties import FORMATION_ENERGY, VOLUME_CHANGE
 
 NUMBERS = 119  # atomic numbers, 0 for none
 SECOND = 0.4  # of the crystals have a second element exchanged
@@ -47,6 +48,8 @@ def main() -> None:
     options = parser.parse_args()
     table, random = CrystalTable.load(options.table), np.random.default_rng(options.seed)
     teacher = load_model(find_model(options.teacher), targets=[FORMATION_ENERGY], uncertainty=False)
+    if not teacher.checkpoint.unrelaxed:
+        parser.error(f"{options.teacher} is no model for unrelaxed structures")
     formulas = [formula(table, row) for row in range(len(table))]
     hidden = {formulas[row] for row in np.flatnonzero(table.splits == VALIDATION)}
     for path in options.without:
@@ -56,7 +59,7 @@ def main() -> None:
     chosen = table.take(random.choice(train[table.sizes[train] <= options.atoms], options.count))
     new = exchanged(chosen, alike([formulas[row] for row in train]), log_volumes(table, train), random)
     rows = np.flatnonzero(np.logical_or.reduceat(new.numbers != chosen.numbers, new.first[:-1]))
-    new = new.take(np.array([row for row in rows if formula(new, row) not in hidden]))
+    new = new.take(np.array([row for row in rows if formula(new, row) not in hidden], dtype=int))
     new = relaxed(teacher, new)
     joined([table, new]).save(options.output)
     print(f"{options.output}: {len(table):,} crystals, and {len(new):,} with exchanged elements")
@@ -70,7 +73,7 @@ def formula(table: CrystalTable, row: int) -> Formula:
 
 
 def alike(formulas: Sequence[Formula]) -> FloatArray:
-    """How many pairs of formulas differ only in having one element for the other, (119, 119)."""
+    """How often formulas differ only in having one element for the other, (119, 119)."""
     places: dict[tuple[int, frozenset[tuple[int, int]]], set[int]] = defaultdict(set)
     for each in formulas:
         for number, count in each:
@@ -116,11 +119,14 @@ def exchanged(table: CrystalTable, pairs: FloatArray, volume: FloatArray, random
         lattices[row] *= np.exp((volume[numbers[atoms]] - volume[old]).mean() / 3)
     labels = np.full_like(table.labels, np.nan)
     ids = np.array([f"{name}~exchanged" for name in table.ids])
-    return CrystalTable(ids, table.splits, table.first, lattices, table.fractional, numbers, labels, table.properties)
+    return replace(table, ids=ids, lattices=lattices, numbers=numbers, labels=labels)
 
 
 def relaxed(teacher: Predictor, table: CrystalTable) -> CrystalTable:
-    """The crystals as a model says that they relax, with its formation energies; without those that it cannot relax."""
+    """The crystals as a model says that they relax, with its formation energies, and no change of the volume left.
+
+    Those that it cannot relax are left out.
+    """
     (column,) = teacher.columns
     lattices, fractional, labels = table.lattices.copy(), table.fractional.astype(float), table.labels.copy()
     energies = labels[:, [prop.name for prop in table.properties].index(FORMATION_ENERGY)]
@@ -132,9 +138,9 @@ def relaxed(teacher: Predictor, table: CrystalTable) -> CrystalTable:
                 lattices[row], energies[row] = found.relaxed.lattice, found.values[column]
                 places = np.linalg.solve(found.relaxed.lattice.T, found.relaxed.positions.T).T
                 fractional[table.first[row] : table.first[row + 1]] = places - np.floor(places)
-    new = CrystalTable(
-        table.ids, table.splits, table.first, lattices, fractional, table.numbers, labels, table.properties
-    )
+    if VOLUME_CHANGE in table.properties:
+        labels[:, table.properties.index(VOLUME_CHANGE)] = 0.0
+    new = replace(table, lattices=lattices, fractional=fractional, labels=labels)
     return new.take(np.flatnonzero(np.isfinite(energies)))
 
 

@@ -75,6 +75,9 @@ def main() -> None:
         "--unrelaxed", nargs="+", default=[], metavar="FILE[:ATOMS][*TIMES]", help="train on their starting cells"
     )
     parser.add_argument("--unrelaxed-validation", nargs="+", default=[], metavar="FILE", help="the same for validation")
+    parser.add_argument(
+        "--relaxed", nargs="+", default=[], metavar="FILE[:ATOMS]", help="train on relaxed crystals without labels"
+    )
     parser.add_argument("--elements", type=int, default=1, metavar="N", help="repeat training crystals of one element")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -82,6 +85,10 @@ def main() -> None:
     def rows() -> Iterator[tuple[dict[str, Any], int]]:
         for name in options.train:
             yield from ((with_derived_labels(row), TRAIN) for row in rows_of(name, options.elements))
+        for name in options.relaxed:
+            yield from (
+                ({**{key: row[key] for key in ("id", *CELL)}, "volume_change": 0.0}, TRAIN) for row in rows_of(name)
+            )
         for names, split in ((options.unrelaxed, TRAIN), (options.unrelaxed_validation, VALIDATION)):
             for name in names:
                 yield from ((unrelaxed(row), split) for row in rows_of(name) if row.get("unrelaxed"))

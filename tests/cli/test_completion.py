@@ -17,7 +17,7 @@ MODELS = [
 TARGETS = ["bandgap", "formation_energy", "e_above_hull", "bulk_modulus", "shear_modulus"]
 REQUESTED = [
     "volume_change", "metal_probability", "bandgap_hse", "metal_probability_hse", "bandgap_gllbsc",
-    "bandgap_experiment", "metal_probability_experiment", "refractive_index",
+    "bandgap_experiment", "metal_probability_experiment", "refractive_index", "bandgap_nonmetal", "volume_correction",
 ]  # fmt: skip
 DERIVED = [
     *REQUESTED,
@@ -73,6 +73,7 @@ def test_bash_completes_commands_options_and_values_once_installed(surroundings,
             "bandgap,bandgap_hse",
             "bandgap,bandgap_gllbsc",
             "bandgap,bandgap_experiment",
+            "bandgap,bandgap_nonmetal",
         ],
         ("crystalpredict", "predict", "--format", "js"): ["json", "jsonl"],
         ("crystalpredict", "evaluate", "--model", "cry"): MODELS,
@@ -100,7 +101,7 @@ def test_zsh_completes(surroundings, tmp_path) -> None:
     ask = "words=(crystalpredict predict --target b); CURRENT=4; _crystalpredict_completion"
     (line,) = run("zsh", f"{stubs}source ~/.zfunc/_crystalpredict; {ask}", surroundings)
     assert [word for word in (*TARGETS, *DERIVED) if f'"{word}"' in line] == [
-        "bandgap", "bulk_modulus", "bandgap_hse", "bandgap_gllbsc", "bandgap_experiment",
+        "bandgap", "bulk_modulus", "bandgap_hse", "bandgap_gllbsc", "bandgap_experiment", "bandgap_nonmetal",
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pymatgen.core import Lattice, Structure
 
 from crystalpredict import Predictor, load_model
 from crystalpredict.crystals.crystal import Crystal
@@ -71,3 +72,26 @@ def test_what_has_a_clear_gap_by_pbe_is_no_metal_by_measurement(predictor: Predi
     plain[:, columns] = [[2.0, 0.9, 3.0], [0.4, 0.9, 3.0]]
     salt = Crystal.ordered(np.eye(3) * 4, np.array([[0, 0, 0], [2.0, 2, 2]]), np.array([55, 17]))
     assert physical_centres(checkpoint, plain, [salt, salt], None)[:, columns[2]].tolist() == [3, 0]
+
+
+def test_what_is_probably_no_metal_has_a_gap(predictor: Predictor) -> None:
+    """Among look-alikes that are mostly metals the median gap, which the network learnt, is 0."""
+    checkpoint = predictor.checkpoint
+    names = [prop.name for prop in checkpoint.properties]
+    columns = [names.index(name) for name in ("bandgap", "metal_probability", "bandgap_nonmetal")]
+    plain = checkpoint.interval_centres(np.zeros((4, len(names))))
+    plain[:, columns] = [[0.0, 0.4, 0.8], [0.0, 0.6, 0.8], [0.3, 0.4, 0.8], [0.06, 0.1, 0.02]]
+    salt = Crystal.ordered(np.eye(3) * 4, np.array([[0, 0, 0], [2.0, 2, 2]]), np.array([55, 17]))
+    assert physical_centres(checkpoint, plain, [salt] * 4, None)[:, columns[0]].tolist() == [0.8, 0, 0.3, 0.06]
+
+
+@pytest.mark.parametrize(("metal", "length"), [("Ti", 5.88), ("Zr", 6.07), ("Hf", 6.04)])
+def test_half_heuslers_of_eighteen_electrons_are_semiconductors(
+    predictor: Predictor, metal: str, length: float
+) -> None:
+    """TiCoSb, ZrCoSb and HfCoSb: 1.0 to 1.1 eV by PBE; most of their look-alikes are metals."""
+    cell = Structure.from_spacegroup(
+        "F-43m", Lattice.cubic(length), [metal, "Co", "Sb"], [[0] * 3, [0.25] * 3, [0.5] * 3]
+    )
+    (row,) = predictor.predict(cell)
+    assert row["bandgap_eV"] > 0.3

@@ -87,24 +87,35 @@ def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int)
 def add_strain_energy(table: CrystalTable, bulk_moduli: FloatArray) -> CrystalTable:
     """Return a table of crystals off their volume, labelled as relaxed, with the energies that they have as they stand.
 
-    The equation of state of Birch and Murnaghan with a pressure derivative of 4, E = 9/2 K V0 f^2 with the Eulerian
-    strain f = ((V0 / V)^(2/3) - 1) / 2 (F. Birch, Phys. Rev. 71 (1947) 809). Labels of other properties are removed.
+    Labels of other properties are removed.
 
     Args:
         table: C crystals that differ from relaxed ones by their volume only.
         bulk_moduli: of the relaxed crystals, GPa, (C,).
     """
     names = [prop.name for prop in table.properties]
-    changes = table.labels[:, names.index(VOLUME_CHANGE.name)]
-    logs = -VOLUME_CHANGE.encode(changes)  # of the volume over the relaxed one
-    volumes = np.abs(np.linalg.det(table.lattices.astype(float))) / table.sizes / np.exp(logs)
-    strain = np.expm1(-2 / 3 * logs) / 2
-    energies = 4.5 * bulk_moduli * EV_PER_GPA_A3 * volumes * strain**2
+    energies = strain_energies(table, bulk_moduli)
     labels = np.full_like(table.labels, np.nan)
     for name in (FORMATION_ENERGY, E_ABOVE_HULL):
         labels[:, names.index(name)] = table.labels[:, names.index(name)] + energies
-    labels[:, names.index(VOLUME_CHANGE.name)] = changes
+    labels[:, names.index(VOLUME_CHANGE.name)] = table.labels[:, names.index(VOLUME_CHANGE.name)]
     return replace(table, labels=labels)
+
+
+def strain_energies(table: CrystalTable, bulk_moduli: FloatArray) -> FloatArray:
+    """Return by how much the energies of crystals off their volume exceed those of the relaxed ones, eV/atom, (C,).
+
+    The equation of state of Birch and Murnaghan with a pressure derivative of 4, E = 9/2 K V0 f^2 with the Eulerian
+    strain f = ((V0 / V)^(2/3) - 1) / 2 (F. Birch, Phys. Rev. 71 (1947) 809).
+
+    Args:
+        table: C crystals that differ from relaxed ones by their volume only, with labels of `volume_change`.
+        bulk_moduli: of the relaxed crystals, GPa, (C,).
+    """
+    logs = -VOLUME_CHANGE.encode(table.labels[:, table.properties.index(VOLUME_CHANGE)])  # volume over the relaxed one
+    volumes = np.abs(np.linalg.det(table.lattices.astype(float))) / table.sizes / np.exp(logs)
+    strain = np.expm1(-2 / 3 * logs) / 2
+    return np.asarray(4.5 * bulk_moduli * EV_PER_GPA_A3 * volumes * strain**2)
 
 
 def joined(tables: Sequence[CrystalTable]) -> CrystalTable:

@@ -13,6 +13,7 @@ from crystalpredict.crystals.equivalence import Merging
 # a config from anywhere must not make a network, or lists of neighbours, that fill the memory
 MOST_WEIGHTS = 2**27
 Size = Annotated[int, Meta(ge=1, le=4096)]
+ReadoutSize = Annotated[int, Meta(ge=1, le=2**14)]  # heads of other outputs are a part of it
 SizeOrNone = Annotated[int, Meta(ge=0, le=4096)]
 Length = Annotated[float, Meta(gt=0, le=1000)]
 Factor = Annotated[float, Meta(ge=-1000, le=1000)]
@@ -33,7 +34,7 @@ class ModelConfig:
     feedforward: Size = 512
     radial_basis: SizeOrNone = 64
     """K, Gaussians in the distance; 0 is the paper's simplified model, without value encoding."""
-    readout: Size = 128
+    readout: ReadoutSize = 128
     """Hidden width of the readout."""
     outputs: Size = 1
     r0: Length = 1.4

@@ -113,7 +113,9 @@ def connected(address: str, job: Job, report: Callable[[str], None]) -> Iterator
     except (OSError, ValueError, TypeError) as error:
         client, reason = None, str(error).split("\n")[0] or type(error).__name__
     if client is None:
-        gc.collect()  # else a client that failed may be closed while the next one starts: both need one lock
+        # not in the `except`, whose exception keeps the failed client: closed by the collector while the next client
+        # starts, it would wait for a lock of that one
+        gc.collect()
         raise UsageError(f"--scheduler {address}: no Dask scheduler answers ({reason[:160]})")
     try:
         if not client.nthreads():

@@ -38,13 +38,11 @@ def describe_changes(base: Checkpoint, folder: Path, tuned: Checkpoint) -> list[
     if not shared or not examples:
         return []
     crystals = [golden_crystal(number, example) for number, example in enumerate(examples)]
-    before = np.array([example.outputs for example in examples])
-    after = network_outputs(tuned.model, crystals)
+    before = base.values(np.array([example.outputs for example in examples]))
+    after = tuned.values(network_outputs(tuned.model, crystals))
     changes = []
     for column, prop in shared:
-        own = numbers[prop.identity]
-        was = before[:, own] * base.deviation[own] + base.mean[own]
-        now = after[:, column] * tuned.deviation[column] + tuned.mean[column]
-        changes.append(f"{prop.name} {np.abs(now - was).mean():.2g} {prop.trained_unit}".rstrip())
+        moved = np.abs(after[:, column] - before[:, numbers[prop.identity]]).mean()
+        changes.append(f"{prop.name} {moved:.2g} {prop.trained_unit}".rstrip())
     where = f"the {len(crystals)} reference crystals of {base.name}"
     return [f"mean change of the predictions on {where}, which have no labels: {', '.join(changes)}"]
