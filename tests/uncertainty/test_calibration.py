@@ -10,7 +10,7 @@ from pymatgen.core import Lattice, Structure
 
 import crystalpredict
 from crystalpredict.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from crystalpredict.checkpoints.registry import default_model
+from crystalpredict.checkpoints.registry import bundled_models, default_model
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbor_table
 from crystalpredict.errors import CheckpointError, UsageError
 from crystalpredict.io.structure_text import parse_text
@@ -291,3 +291,10 @@ def one_batch(table: CrystalTable, neighbors):
 
     rows = range(20)
     return collate([table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows])
+
+
+@pytest.mark.parametrize("name", list(bundled_models()))
+def test_no_interval_of_a_bundled_model_is_absurdly_wide(name: str) -> None:
+    """Factors of bins and groups, fitted in turn, once ran away to 1e12 and 1e-12."""
+    errors = load_checkpoint(bundled_models()[name].folder).calibration.errors
+    assert errors.quantiles.max() < 20  # of the scale of an error

@@ -123,6 +123,17 @@ def test_labels_that_are_mostly_zero_and_predicted_so_give_finite_intervals() ->
     assert model.quantiles.max() < 100
 
 
+def test_zeros_that_are_missed_in_small_crystals_do_not_widen_other_intervals() -> None:
+    """Nine of ten zeros are right, so that their interval is 0; no other factor can be wide enough for the tenth."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 61, 2000)
+    zero = rng.random(2000) < np.where(sizes <= 20, 0.8, 0.5)
+    outputs = np.where(zero, 0.0, rng.exponential(1, 2000))[:, None]
+    errors = np.where(zero, rng.random(2000) < np.where(sizes <= 20, 0.16, 0.005), 0.1 * rng.normal(size=2000))
+    model = fit_errors(outputs, outputs + errors[:, None], sizes, rng.normal(size=(2000, 4)), np.array([0.0]))
+    assert model.quantiles.max() < 100
+
+
 def test_few_labels_give_one_width_and_too_few_none() -> None:
     outputs, labels, sizes, features = noisy(400)
     labels[60:] = np.nan

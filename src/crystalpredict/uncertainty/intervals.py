@@ -29,7 +29,8 @@ MIN_BIN_LABELS = 60  # in a bin
 NEAR_MINIMUM = 0.01  # standard deviations of the labels: predictions so near to the smallest value are one bin
 N_ROUNDS, N_ROUNDS_CHOICE = 20, 3  # adjustments of all factors: of the result, and while the scale is chosen
 UNUSED = 1e9  # the end of a group that is not used
-TINY = 1e-12
+TINY = 1e-6  # of an error over its scale: rounding
+MAX_FACTOR = 4.0  # of a group by size or stability: where zeros are missed, it may not stand in for that of their bin
 KNOT_QUANTILES = (0.25, 0.5, 0.75)  # of the predictions, where the slope of the logarithm of the scale may change
 RIDGE_PENALTY = 100.0  # on standardised coefficients
 # in median errors, added to an error before its logarithm is fitted, so that small errors differ little
@@ -232,7 +233,8 @@ def _bins_of(outputs: FloatArray, minimum: float) -> FloatArray:
 def _quantiles(ratios: FloatArray, groups: Groups, level: float, rounds: int) -> FloatArray:
     """Return a quantile of ratios for each bin and group, (8, 3, 3): the product of a factor of each.
 
-    The factor of a bin or group with few crystals is not adjusted.
+    The factor of a bin or group with few crystals is not adjusted. Where enough errors of a bin are 0, as of gaps of
+    metals, its factor is 0; its other crystals are missed, and do not count for the factors of the groups.
 
     Args:
         ratios: absolute errors over their scales, (n,).
@@ -250,10 +252,12 @@ def _quantiles(ratios: FloatArray, groups: Groups, level: float, rounds: int) ->
     for _ in range(rounds):
         for way in ways:
             for own in members[way]:
-                if len(own) >= MIN_CALIBRATION_LABELS:
-                    product = np.prod([each[found[own]] for each, found in zip(factors, groups, strict=True)], axis=0)
+                product = np.prod([each[found[own]] for each, found in zip(factors, groups, strict=True)], axis=0)
+                left = product > TINY
+                if left.sum() >= MIN_CALIBRATION_LABELS:
                     number = groups[way][own[0]]
-                    factors[way][number] *= conformal_quantile(ratios[own] / np.maximum(product, TINY), level)
+                    factor = factors[way][number] * conformal_quantile(ratios[own][left] / product[left], level)
+                    factors[way][number] = np.clip(factor, 1 / MAX_FACTOR, MAX_FACTOR) if way else factor
     return factors[0][:, None, None] * factors[1][:, None] * factors[2]
 
 
