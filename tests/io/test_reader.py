@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -223,10 +224,10 @@ def test_what_dies_after_the_reading_is_tried_alone(paths: list[str]) -> None:
 
 
 def test_a_file_that_takes_too_long_is_stopped_in_this_process_too(paths: list[str], tmp_path: Path) -> None:
-    count = 200_000
-    plain = {"lattice": [300] * 3 + [90] * 3, "species": ["Cs"] * count}
+    places = [(i / 70, j / 70, k / 70) for i, j, k in product(range(70), repeat=3)]  # 5 Å apart: seconds of neighbours
+    plain = {"lattice": [350] * 3 + [90] * 3, "species": ["Cs"] * len(places), "frac_coords": places}
     large = tmp_path / "large.json"
-    large.write_text(json.dumps({**plain, "frac_coords": [[n / count, 0, 0] for n in range(count)]}))
+    large.write_text(json.dumps(plain))
     paths = [paths[0], str(large), paths[1]]
     one, slow, two = read_chunk(paths, RADIUS, merge=True, limits=Limits(1.0))
     assert [one.error, slow.error, two.error] == ["", Limits(1.0).exceeded, ""]
