@@ -79,13 +79,15 @@ def test_what_is_probably_no_metal_has_a_gap(predictor: Predictor) -> None:
     checkpoint = predictor.checkpoint
     names = [prop.name for prop in checkpoint.properties]
     columns = [names.index(name) for name in ("bandgap", "metal_probability", "bandgap_nonmetal")]
-    plain = checkpoint.interval_centres(np.zeros((4, len(names))))
-    plain[:, columns] = [[0.0, 0.4, 0.8], [0.0, 0.6, 0.8], [0.3, 0.4, 0.8], [0.06, 0.1, 0.02]]
+    plain = checkpoint.interval_centres(np.zeros((6, len(names))))
+    plain[:, columns] = [
+        [0.0, 0.4, 0.8], [0.0, 0.6, 0.8], [0.3, 0.4, 0.8], [0.06, 0.1, 0.02], [0.3, 0.9, 0.8], [0.6, 0.9, 0.8],
+    ]  # fmt: skip
     salt = Crystal.ordered(np.eye(3) * 4, np.array([[0, 0, 0], [2.0, 2, 2]]), np.array([55, 17]))
     plain[:, [names.index("metal_probability_hse"), names.index("bandgap_hse")]] = [0.9, 1.1]
-    centres = physical_centres(checkpoint, plain, [salt] * 4, None)
-    assert centres[:, columns[0]].tolist() == [0.8, 0, 0.3, 0.06]
-    assert centres[:, names.index("bandgap_hse")].tolist() == [1.1, 0, 1.1, 0]  # with the PBE gap as it is then
+    centres = physical_centres(checkpoint, plain, [salt] * 6, None)
+    assert centres[:, columns[0]].tolist() == [0.8, 0, 0.3, 0.06, 0, 0.6]
+    assert centres[:, names.index("bandgap_hse")].tolist() == [1.1, 0, 1.1, 0, 0, 1.1]  # with the PBE gap as it is then
 
 
 @pytest.mark.parametrize(("metal", "length"), [("Ti", 5.88), ("Zr", 6.07), ("Hf", 6.04)])

@@ -33,8 +33,9 @@ MIN_METAL_PROBABILITY = 0.5  # above it a crystal counts as a metal
 # larger, and measured labels are those of another crystal of the formula at times.
 METALS = {"bandgap_hse": ("metal_probability_hse", 0.1), "bandgap_experiment": ("metal_probability_experiment", 1.0)}
 # The absolute error teaches the median, which is 0 for semiconductors among look-alikes that are mostly metals. A gap
-# below this, eV, of a crystal that is probably no metal is replaced by the gap that such a crystal has if it is none.
-MIN_GAP_NONMETAL = 0.1
+# below the first, eV, of a crystal that is probably no metal is replaced by the gap that it has if it is none; one
+# below the second is 0 where a metal is as probable as the third (mp2018/val).
+MIN_GAP_NONMETAL, MAX_GAP_METAL, SURE_METAL = 0.1, 0.5, 0.8
 HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase", NEAREST_KNOWN})
 
 
@@ -245,12 +246,13 @@ def _set_gaps(centres: FloatArray, plain: FloatArray, columns: Mapping[str, int]
         columns: of the outputs by name.
     """
     if {"bandgap", "metal_probability", "bandgap_nonmetal"} <= columns.keys():
-        gaps = plain[:, columns["bandgap"]]
-        missed = (plain[:, columns["metal_probability"]] < MIN_METAL_PROBABILITY) & (gaps < MIN_GAP_NONMETAL)
-        centres[missed, columns["bandgap"]] = np.maximum(gaps, plain[:, columns["bandgap_nonmetal"]])[missed]
-    for gap, (metal, least) in METALS.items():
-        if gap in columns and metal in columns:
-            metals = plain[:, columns[metal]] > MIN_METAL_PROBABILITY
+        gaps, metal = centres[:, columns["bandgap"]], plain[:, columns["metal_probability"]]  # the first a view
+        missed = (metal < MIN_METAL_PROBABILITY) & (gaps < MIN_GAP_NONMETAL)
+        gaps[missed] = np.maximum(gaps, plain[:, columns["bandgap_nonmetal"]])[missed]
+        gaps[(metal > SURE_METAL) & (gaps < MAX_GAP_METAL)] = 0
+    for gap, (probability, least) in METALS.items():
+        if gap in columns and probability in columns:
+            metals = plain[:, columns[probability]] > MIN_METAL_PROBABILITY
             if "bandgap" in columns:
                 metals &= centres[:, columns["bandgap"]] < least
             centres[metals, columns[gap]] = 0

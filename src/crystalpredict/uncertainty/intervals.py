@@ -30,7 +30,6 @@ NEAR_MINIMUM = 0.01  # standard deviations of the labels: predictions so near to
 N_ROUNDS, N_ROUNDS_CHOICE = 20, 3  # adjustments of all factors: of the result, and while the scale is chosen
 UNUSED = 1e9  # the end of a group that is not used
 TINY = 1e-6  # of an error over its scale: rounding
-MAX_FACTOR = 4.0  # of a group by size or stability: where zeros are missed, it may not stand in for that of their bin
 KNOT_QUANTILES = (0.25, 0.5, 0.75)  # of the predictions, where the slope of the logarithm of the scale may change
 RIDGE_PENALTY = 100.0  # on standardised coefficients
 # in median errors, added to an error before its logarithm is fitted, so that small errors differ little
@@ -233,8 +232,9 @@ def _bins_of(outputs: FloatArray, minimum: float) -> FloatArray:
 def _quantiles(ratios: FloatArray, groups: Groups, level: float, rounds: int) -> FloatArray:
     """Return a quantile of ratios for each bin and group, (8, 3, 3): the product of a factor of each.
 
-    The factor of a bin or group with few crystals is not adjusted. Where enough errors of a bin are 0, as of gaps of
-    metals, its factor is 0; its other crystals are missed, and do not count for the factors of the groups.
+    The factor of a bin or group with few crystals is not adjusted. A bin most of whose errors are 0, as of metals that
+    are predicted to have no gap, does not count for the factors of the groups: they would grow without end for what is
+    missed there, whose factor is 0.
 
     Args:
         ratios: absolute errors over their scales, (n,).
@@ -249,16 +249,22 @@ def _quantiles(ratios: FloatArray, groups: Groups, level: float, rounds: int) ->
         for way in range(len(factors))
     ]
     ways = [way for way in range(len(factors)) if len(members[way]) > 1]  # one group has the common factor
+    exact = [number for number in range(N_BINS) if _median(ratios[groups[0] == number]) <= TINY]
+    counted = ~np.isin(groups[0], exact)
     for _ in range(rounds):
         for way in ways:
-            for own in members[way]:
-                product = np.prod([each[found[own]] for each, found in zip(factors, groups, strict=True)], axis=0)
-                left = product > TINY
-                if left.sum() >= MIN_CALIBRATION_LABELS:
-                    number = groups[way][own[0]]
-                    factor = factors[way][number] * conformal_quantile(ratios[own][left] / product[left], level)
-                    factors[way][number] = np.clip(factor, 1 / MAX_FACTOR, MAX_FACTOR) if way else factor
+            for found in members[way]:
+                own = found[counted[found]] if way else found
+                if len(own) >= MIN_CALIBRATION_LABELS:
+                    product = np.prod([each[kind[own]] for each, kind in zip(factors, groups, strict=True)], axis=0)
+                    quantile = conformal_quantile(ratios[own] / np.maximum(product, TINY), level)
+                    factors[way][groups[way][own[0]]] *= quantile
     return factors[0][:, None, None] * factors[1][:, None] * factors[2]
+
+
+def _median(values: FloatArray) -> float:
+    """Return the median of values (n,), 1 if there are none."""
+    return float(np.median(values)) if len(values) else 1.0
 
 
 def _fit_scale(
