@@ -28,8 +28,8 @@ from crystalpredict.properties import (
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
-# of the logarithm of a cell's volume over the relaxed one, the end of its interval that is nearer to 0; 98 % of relaxed
-# crystals stay below (mp2018/val), and most measured cells, which PBE makes up to 5 % larger
+# of the logarithm of a cell's volume over the relaxed one, the end of its interval that is nearer to 0; 97.7 % of the
+# crystals of mp2018/val stay below, and most measured cells, which PBE makes up to 5 % larger
 MAX_SURE_LOG_RATIO = 0.012
 MAX_HALFWIDTH = 0.08  # of the interval that counts: far from training cells they are so wide that nothing would be sure
 MAX_LOG_RATIO = 0.055  # of this logarithm, for a model without intervals
