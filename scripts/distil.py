@@ -48,9 +48,7 @@ def main() -> None:
     labels = table.labels.copy()
     known = np.isfinite(labels[:, columns]).any(axis=1)
     hidden = compositions(table, np.flatnonzero(known & (table.splits == VALIDATION)))
-    for path in options.without:
-        others = table_from_rows((row, VALIDATION) for row in read_jsonl(path))
-        hidden |= compositions(others, np.arange(len(others)))
+    hidden |= compositions_of_files(options.without)
     rows = np.flatnonzero((table.splits == TRAIN) & ~known & (table.sizes <= options.atoms))
     rows = np.array([row for row in rows if composition(table, row) not in hidden])
     measured = {table.ids[row]: labels[row, columns] for row in np.flatnonzero(known & (table.splits == TRAIN))}
@@ -74,6 +72,12 @@ def composition(table: CrystalTable, row: int) -> Composition:
 def compositions(table: CrystalTable, rows: IntArray) -> set[Composition]:
     """Those of some rows."""
     return {composition(table, row) for row in rows}
+
+
+def compositions_of_files(paths: Sequence[Path]) -> set[Composition]:
+    """Those of all crystals of some JSONL files."""
+    tables = [table_from_rows((row, VALIDATION) for row in read_jsonl(path)) for path in paths]
+    return {found for table in tables for found in compositions(table, np.arange(len(table)))}
 
 
 def predicted(teacher: Checkpoint, table: CrystalTable, wanted: Sequence[Property]) -> FloatArray:

@@ -19,11 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from distil import composition, compositions, compositions_of_files
 
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import FloatArray, IntArray
-from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, read_jsonl, table_from_rows
+from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable
 from crystalpredict.data.perturb import joined
 from crystalpredict.io.reader import entries_of_crystals
 from crystalpredict.prediction.predictor import Predictor
@@ -50,16 +51,12 @@ def main() -> None:
     teacher = load_model(find_model(options.teacher), targets=[FORMATION_ENERGY], uncertainty=False)
     if not teacher.checkpoint.unrelaxed:
         parser.error(f"{options.teacher} is no model for unrelaxed structures")
-    formulas = [formula(table, row) for row in range(len(table))]
-    hidden = {formulas[row] for row in np.flatnonzero(table.splits == VALIDATION)}
-    for path in options.without:
-        others = table_from_rows((row, VALIDATION) for row in read_jsonl(path))
-        hidden |= {formula(others, row) for row in range(len(others))}
+    hidden = compositions(table, np.flatnonzero(table.splits == VALIDATION)) | compositions_of_files(options.without)
     train = np.flatnonzero(table.splits == TRAIN)
     chosen = table.take(random.choice(train[table.sizes[train] <= options.atoms], options.count))
-    new = exchanged(chosen, alike([formulas[row] for row in train]), log_volumes(table, train), random)
+    new = exchanged(chosen, alike([formula(table, row) for row in train]), log_volumes(table, train), random)
     rows = np.flatnonzero(np.logical_or.reduceat(new.numbers != chosen.numbers, new.first[:-1]))
-    new = new.take(np.array([row for row in rows if formula(new, row) not in hidden], dtype=int))
+    new = new.take(np.array([row for row in rows if composition(new, row) not in hidden], dtype=int))
     new = relaxed(teacher, new)
     joined([table, new]).save(options.output)
     print(f"{options.output}: {len(table):,} crystals, and {len(new):,} with exchanged elements")

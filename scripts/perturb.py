@@ -39,7 +39,7 @@ def main() -> None:
     energies_of.add_argument(
         "--as-given", type=Path, metavar="MODEL", help="checkpoint folder that predicts bulk moduli"
     )
-    parser.add_argument(
+    energies_of.add_argument(
         "--correction", type=Path, metavar="MODEL", help="checkpoint folder whose energies are corrected"
     )
     parser.add_argument("--of", choices=("train", "validation"), default="train", help="part whose crystals are copied")

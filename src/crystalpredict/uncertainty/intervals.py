@@ -249,8 +249,9 @@ def _quantiles(ratios: FloatArray, groups: Groups, level: float, rounds: int) ->
         for way in range(len(factors))
     ]
     ways = [way for way in range(len(factors)) if len(members[way]) > 1]  # one group has the common factor
-    exact = [number for number in range(N_BINS) if _median(ratios[groups[0] == number]) <= TINY]
-    counted = ~np.isin(groups[0], exact)
+    counted = np.ones(len(ratios), dtype=bool)
+    for own in members[0]:
+        counted[own] = np.median(ratios[own]) > TINY
     for _ in range(rounds):
         for way in ways:
             for found in members[way]:
@@ -260,11 +261,6 @@ def _quantiles(ratios: FloatArray, groups: Groups, level: float, rounds: int) ->
                     quantile = conformal_quantile(ratios[own] / np.maximum(product, TINY), level)
                     factors[way][groups[way][own[0]]] *= quantile
     return factors[0][:, None, None] * factors[1][:, None] * factors[2]
-
-
-def _median(values: FloatArray) -> float:
-    """Return the median of values (n,), 1 if there are none."""
-    return float(np.median(values)) if len(values) else 1.0
 
 
 def _fit_scale(
