@@ -81,19 +81,18 @@ def write_atomically(
         final_path: called when the block succeeds; returns another path in the same folder, to be written instead.
         follow: whether the target of a symbolic link is replaced, rather than the link.
     """
-    import tempfile  # slow, and not needed by most programs
-
     path = (resolve_link(path) if follow else path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:TEMPORARY_PREFIX_LENGTH]}.")
-    temporary = Path(name)
+    # named before it exists, unlike by tempfile.mkstemp, so that an interrupt in between leaves no file
+    temporary = path.with_name(f".{path.name[:TEMPORARY_PREFIX_LENGTH]}.{os.urandom(8).hex()}")
     try:
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(handle)
             restore(handle, temporary)
-        temporary.chmod(permissions_of(path))  # mkstemp allows the owner only
+        temporary.chmod(permissions_of(path))  # until now the owner's only
         temporary.replace(resolve_link(final_path()).absolute() if final_path else path)
         sync_folder(path.parent)
     except BaseException:
