@@ -33,8 +33,9 @@ MIN_METAL_PROBABILITY = 0.5  # above it a crystal counts as a metal
 # larger, and measured labels are those of another crystal of the formula at times.
 METALS = {"bandgap_hse": ("metal_probability_hse", 0.1), "bandgap_experiment": ("metal_probability_experiment", 1.0)}
 # The absolute error teaches the median, which is 0 for semiconductors among look-alikes that are mostly metals. A gap
-# below the first, eV, of a crystal that is probably no metal is replaced by the gap that it has if it is none; one
-# below the second is 0 where a metal is as probable as the third (mp2018/val).
+# below the first, eV, of a crystal that is probably no metal is replaced by the gap that it has if it is none; that of
+# another by the expected gap, the probability of a semiconductor times that gap, unless a metal is as probable as the
+# third; where it is, a gap below the second is 0 (mp2018/val).
 MIN_GAP_NONMETAL, MAX_GAP_METAL, SURE_METAL = 0.1, 0.5, 0.8
 HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase", NEAREST_KNOWN})
 
@@ -247,8 +248,9 @@ def _set_gaps(centres: FloatArray, plain: FloatArray, columns: Mapping[str, int]
     """
     if {"bandgap", "metal_probability", "bandgap_nonmetal"} <= columns.keys():
         gaps, metal = centres[:, columns["bandgap"]], plain[:, columns["metal_probability"]]  # the first a view
-        missed = (metal < MIN_METAL_PROBABILITY) & (gaps < MIN_GAP_NONMETAL)
-        gaps[missed] = np.maximum(gaps, plain[:, columns["bandgap_nonmetal"]])[missed]
+        missed = (metal < SURE_METAL) & (gaps < MIN_GAP_NONMETAL)
+        shares = np.where(metal < MIN_METAL_PROBABILITY, 1, 1 - metal)
+        gaps[missed] = np.maximum(gaps, shares * plain[:, columns["bandgap_nonmetal"]])[missed]
         gaps[(metal > SURE_METAL) & (gaps < MAX_GAP_METAL)] = 0
     for gap, (probability, least) in METALS.items():
         if gap in columns and probability in columns:
