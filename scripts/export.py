@@ -23,6 +23,7 @@ from crystalpredict.data.dataset import CrystalTable
 from crystalpredict.io.entries import read_entries
 from crystalpredict.nn import Crystalformer, ModelConfig, ensemble_of
 from crystalpredict.training.run_folder import kept_state
+from crystalpredict.training.trainer import LAST_LAYERS
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -91,7 +92,7 @@ def golden_crystals(config: ModelConfig) -> list[Crystal]:
 def with_outputs(model: Crystalformer, rows: list[int]) -> Crystalformer:
     """The network with some of its outputs only."""
     state = model.state_dict()
-    for name in ("readout.2.weight", "readout.2.bias"):
+    for name in [name for name in state if name.startswith(LAST_LAYERS)]:
         state[name] = state[name][rows]
     new = Crystalformer(replace(model.config, outputs=len(rows)))
     new.load_state_dict(state)

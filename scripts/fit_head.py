@@ -4,6 +4,8 @@ python scripts/fit_head.py models/crystalformer-mp perturbed.npz volume_change
 python scripts/fit_head.py models/crystalformer-mp gaps.npz bandgap_hse --base bandgap --units 32 --members 4
 
 The hidden layer of the readout grows by units that only one new output sees; all other outputs stay as they are. With
+--states it is that of the readout of the states before the first and after each block, which know more of the geometry
+than the features. With
 --base a head learns what the best linear combination of other outputs leaves of the labels: a gap by HSE is most of
 all a larger gap by PBE, of which there are a hundred times as many labels. --bend gives the line another slope beyond a
 value, where labels are too few for a head to find it; hidden units learn the bend from all crystals of the table. With
@@ -30,6 +32,7 @@ from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, encoded
 from crystalpredict.nn import Crystalformer
 from crystalpredict.properties import Property, find_property
 from crystalpredict.training.calibrate import outputs_and_features
+from crystalpredict.training.trainer import LAST_LAYERS
 
 MAX_BATCH, STEPS_PER_EPOCH = 512, 10
 BEND_UNITS, BEND_EPOCHS = 128, 60
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("properties", nargs="+", metavar="property")
     parser.add_argument("--cache", type=Path, help="folder of the neighbour lists [default: beside the table]")
     parser.add_argument("--units", type=int, default=256, help="new hidden units of each member")
+    parser.add_argument("--states", action="store_true", help="see the mean states of atoms in all blocks")
     parser.add_argument("--members", type=int, default=1, help="heads that are averaged")
     parser.add_argument("--correct", action="store_true", help="keep the outputs, and add what is left of the labels")
     parser.add_argument("--base", nargs="+", default=[], metavar="NAME", help="outputs that the new ones begin with")
@@ -65,7 +69,7 @@ def main() -> None:
     config = checkpoint.model.config
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, config.radius, cache, os.cpu_count() or 1, merging=config.merging)
-    outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist())
+    outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist(), every=options.states)
     training, bends = table.splits[rows] == TRAIN, []
     if options.bend is not None:
         bends = [bend_of(options.bend, checkpoint, outputs[training], torch.from_numpy(features[training]))]
@@ -92,7 +96,8 @@ def main() -> None:
             errors = np.abs(head(inputs[1])[:, 0].numpy() - rest[parts[1]]) * checkpoint.deviation[column]
         head = sum_of([*bends, head], [*slopes[: len(bends)], 1.0])
         straight = dict(zip(bases, slopes[len(bends) : -1], strict=True))
-        model = with_head(checkpoint.model, head, column, straight, slopes[-1])
+        readout = "readout_of_states" if options.states else "readout"
+        model = with_head(checkpoint.model, head, column, straight, slopes[-1], readout)
         checkpoint = replace(checkpoint, source=model)
         print(f"{names[column]}: error {errors.mean():.4f}, {before:.4f} without the head, on the trained scale")
     save_changed(checkpoint, options.folder)
@@ -105,7 +110,7 @@ def with_output(checkpoint: Checkpoint, prop: Property, table: CrystalTable) -> 
     labels = encoded_labels(table, [prop])[table.splits == TRAIN]
     mean, deviation = scale_of_labels(labels, [prop])
     state = dict(checkpoint.model.state_dict())
-    for name in ("readout.2.weight", "readout.2.bias"):
+    for name in [name for name in state if name.startswith(LAST_LAYERS)]:
         state[name] = torch.cat([state[name], torch.zeros_like(state[name][:1])])
     model = Crystalformer(replace(checkpoint.model.config, outputs=len(checkpoint.properties) + 1)).eval()
     model.load_state_dict(state)
@@ -121,7 +126,7 @@ def fitted(
     """A head with one hidden layer, by AdamW and one cycle.
 
     Args:
-        inputs: features of training crystals, (R, D).
+        inputs: features, or mean states, of training crystals, (R, inputs).
         labels: what it is to learn, (R,).
         units: of the hidden layer.
         epochs: of training.
@@ -142,7 +147,7 @@ def fitted(
             loss(head(train[some])[:, 0], labels[some]).backward()
             optimiser.step()
             schedule.step()
-    with torch.no_grad():  # features as they are
+    with torch.no_grad():  # inputs as they are
         first.bias -= first.weight @ (mean / scale)
         first.weight /= scale
     return head
@@ -155,7 +160,7 @@ def bend_of(text: str, checkpoint: Checkpoint, outputs: NDArray[np.floating], fe
         text: NAME=VALUE.
         checkpoint: whose output it is.
         outputs: standardised, of any crystals, (R, outputs).
-        features: theirs, (R, D).
+        features: theirs, or their mean states, (R, inputs).
     """
     name, _, value = text.partition("=")
     column = [prop.name for prop in checkpoint.properties].index(name)
@@ -183,7 +188,7 @@ def sum_of(heads: Sequence[nn.Sequential], shares: Sequence[float]) -> nn.Sequen
 
 
 def with_head(
-    model: nn.Module, head: nn.Sequential, column: int, slopes: dict[int, float], shift: float
+    model: nn.Module, head: nn.Sequential, column: int, slopes: dict[int, float], shift: float, readout: str
 ) -> Crystalformer:
     """The network with a head's hidden units beside its own, and one output that is made of these and other outputs.
 
@@ -193,23 +198,33 @@ def with_head(
         column: of the output.
         slopes: weights of other outputs, by their columns.
         shift: what is added to them.
+        readout: that has the units, `readout` or `readout_of_states`.
     """
     state, added = dict(model.state_dict()), head.state_dict()
-    state["readout.0.weight"] = torch.cat([state["readout.0.weight"], added["0.weight"]])
-    state["readout.0.bias"] = torch.cat([state["readout.0.bias"], added["0.bias"]])
-    old, biases = state["readout.2.weight"], state["readout.2.bias"].clone()
-    last = torch.cat([old, old.new_zeros(len(old), len(added["0.bias"]))], dim=1)
-    bases = sum((slope * old[base] for base, slope in slopes.items()), torch.zeros_like(old[column]))
-    last[column] = torch.cat([bases, added["2.weight"][0]])
-    biases[column] = added["2.bias"][0] + shift + sum(slope * float(biases[base]) for base, slope in slopes.items())
-    used = (last != 0).any(dim=0)  # units of a former head are not
-    for name in ("readout.0.weight", "readout.0.bias"):
-        state[name] = state[name][used]
-    state["readout.2.weight"], state["readout.2.bias"] = last[:, used], biases
-    config = replace(model.config, readout=len(state["readout.0.bias"]))
-    new = Crystalformer(config).eval()
-    new.load_state_dict(state)
-    return new
+    outputs = len(state["readout.2.bias"])
+    if f"{readout}.0.weight" not in state:
+        state |= {f"{readout}.0.weight": added["0.weight"][:0], f"{readout}.0.bias": added["0.bias"][:0]}
+        state |= {f"{readout}.2.weight": torch.zeros(outputs, 0), f"{readout}.2.bias": torch.zeros(outputs)}
+    sizes = {}
+    for name in [name for name in ("readout", "readout_of_states") if f"{name}.0.weight" in state]:
+        first = {kind: state[f"{name}.0.{kind}"] for kind in ("weight", "bias")}
+        last, biases = state[f"{name}.2.weight"].clone(), state[f"{name}.2.bias"].clone()
+        old = last.clone(), biases.clone()
+        last[column] = sum((slope * old[0][base] for base, slope in slopes.items()), torch.zeros_like(last[column]))
+        biases[column] = sum(slope * float(old[1][base]) for base, slope in slopes.items())
+        if name == readout:
+            first = {kind: torch.cat([value, added[f"0.{kind}"]]) for kind, value in first.items()}
+            last = torch.cat([last, last.new_zeros(outputs, len(added["0.bias"]))], dim=1)
+            last[column, -len(added["0.bias"]) :] = added["2.weight"][0]
+            biases[column] += added["2.bias"][0] + shift
+        used = (last != 0).any(dim=0)  # units of a former head are not
+        state |= {f"{name}.0.{kind}": value[used] for kind, value in first.items()}
+        state |= {f"{name}.2.weight": last[:, used], f"{name}.2.bias": biases}
+        sizes[name] = int(used.sum())
+        state = {key: value for key, value in state.items() if sizes[name] or not key.startswith(f"{name}.")}
+    found = Crystalformer(replace(model.config, **sizes)).eval()
+    found.load_state_dict(state)
+    return found
 
 
 if __name__ == "__main__":

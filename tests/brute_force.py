@@ -29,6 +29,7 @@ def network(
     """
     reciprocal = [reciprocal_head_names(config, block) for block in range(config.blocks)]
     state = mix @ weights["embedding.weight"]
+    means = [state.mean(0)]
     images = torch.tensor(list(itertools.product(range(-reach, reach + 1), repeat=3)), dtype=lattice.dtype)
     vectors = positions[None, :, None] - positions[:, None, None] + (images @ lattice)[None, None]  # (n, n, I, 3)
     squared = (vectors**2).sum(-1)
@@ -39,8 +40,13 @@ def network(
         state = state + attention(part, config, state, squared, waves, vectors)
         hidden = torch.relu(state @ part["feedforward.0.weight"].T + part["feedforward.0.bias"])
         state = state + hidden @ part["feedforward.2.weight"].T + part["feedforward.2.bias"]
-    hidden = torch.relu(state.mean(0) @ weights["readout.0.weight"].T + weights["readout.0.bias"])
-    return hidden @ weights["readout.2.weight"].T + weights["readout.2.bias"]
+        means.append(state.mean(0))
+    readouts = {"readout": means[-1], "readout_of_states": torch.cat(means)}
+    outputs = []
+    for name in [name for name in readouts if f"{name}.0.weight" in weights]:
+        hidden = torch.relu(readouts[name] @ weights[f"{name}.0.weight"].T + weights[f"{name}.0.bias"])
+        outputs.append(hidden @ weights[f"{name}.2.weight"].T + weights[f"{name}.2.bias"])
+    return torch.stack(outputs).sum(0)
 
 
 def reciprocal_head_names(config: ModelConfig, block: int) -> set[int]:

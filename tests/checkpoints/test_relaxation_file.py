@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save
 
 from crystalpredict.checkpoints.checkpoint import (
@@ -18,13 +19,19 @@ from crystalpredict.checkpoints.checkpoint import (
     load_checkpoint,
     save_checkpoint,
     save_relaxation,
+    verify_golden,
 )
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.errors import CheckpointError
 from crystalpredict.nn.config import ModelConfig
+from crystalpredict.nn.crystalformer import Crystalformer
+from crystalpredict.nn.ensemble import Stages
 from crystalpredict.nn.relaxation_head import RelaxationHead, head_shapes
+from crystalpredict.prediction.predictor import Predictor
 from tests.sample_crystals import rock_salt
 
+NACL = str(Path(__file__).resolve().parents[2] / "examples" / "NaCl.cif")
+SECOND_SHARE = 0.5  # of the answer at the corrected crystal
 Arrays = dict[str, np.ndarray]
 
 
@@ -102,6 +109,32 @@ def test_a_file_that_is_altered_missing_or_not_named_is_refused(folder: Path) ->
     del config["training"]["relaxation_sha256"]
     (folder / "config.json").write_text(json.dumps(config))
     refused(folder, RELAXATION_FILE, "does not name it")
+
+
+def test_two_stages_are_loaded_as_saved_and_the_second_sees_corrected_crystals(folder: Path, tmp_path: Path) -> None:
+    """One network relaxes, the other predicts; both answers count as much."""
+    checkpoint = load_checkpoint(folder)
+    first = checkpoint.model.first
+    second = Crystalformer(first.config)
+    second.load_state_dict(first.state_dict())
+    row = [prop.name for prop in checkpoint.properties].index("formation_energy")
+    with torch.no_grad():
+        second.readout[2].bias[row] += 1.0
+    save_checkpoint(replace(checkpoint, source=Stages([first, second])), tmp_path / "both", [rock_salt()], "card")
+    both = load_checkpoint(tmp_path / "both")
+    assert json.loads((tmp_path / "both" / "config.json").read_text())["format_version"] == 6
+    assert verify_golden(both, tmp_path / "both") < 1e-6
+    (before,), (after,) = (Predictor(each, "cpu", ["formation_energy"]).predict(NACL) for each in (checkpoint, both))
+    column, scale = "formation_energy_eV_per_atom", checkpoint.deviation
+    assert after[column] - before[column] == pytest.approx(SECOND_SHARE * scale[row], abs=1e-4)
+    assert after.relaxed is not None
+    assert np.array_equal(after.relaxed.lattice, before.relaxed.lattice)
+    config = json.loads((tmp_path / "both" / "config.json").read_text())
+    (tmp_path / "both" / "config.json").write_text(json.dumps(config | {"format_version": 5}))
+    refused(tmp_path / "both", "format 5 has no such networks")
+    del config["training"]["relaxation_sha256"]
+    (tmp_path / "both" / "config.json").write_text(json.dumps(config))
+    refused(tmp_path / "both", "two stages need a head of relaxation")
 
 
 def test_older_formats_and_other_models_have_no_head(folder: Path, tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def test_direction_weights_begin_small() -> None:
         ({"direction_width": -1.0}, "expected a number > 0.0"),
         ({"members": 0}, "expected an integer >= 1"),
         ({"members": 2000}, "expected an integer <= 100"),
+        ({"stages": 3}, "expected an integer <= 2"),
+        ({"stages": 2, "members": 2}, "2 stages and 2 members"),
         ({"blocks": 4000, "width": 512}, "weights or more"),
     ],
     ids=str,
@@ -99,7 +101,11 @@ def test_impossible_members_are_refused(change: dict[str, Any], message: str) ->
         record(change, ModelConfig)
 
 
-@pytest.mark.parametrize("change", [*FAMILY.values(), {"members": 3}, {"radial_basis": 0}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [*FAMILY.values(), {"members": 3}, {"stages": 2}, {"readout_of_states": 300}, {"radial_basis": 0}],
+    ids=str,
+)
 def test_the_lower_bound_on_the_number_of_weights_holds(change: dict[str, Any]) -> None:
     config = ModelConfig(outputs=5, **change)
     weights = sum(value.numel() for value in network_of(config).state_dict().values())

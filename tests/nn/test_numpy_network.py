@@ -62,14 +62,16 @@ def assert_same(checkpoint: Checkpoint, found: list[Crystal], *, merge: bool) ->
     edges = lists_of(found, checkpoint.config, merge=merge)
     arrays, tensors = arrays_of(found, edges), collate(found, edges)
     with torch.no_grad():
-        states, features = checkpoint.model.encode(tensors).numpy(), checkpoint.model.features(tensors)
-        outputs = checkpoint.model.readout(features).numpy()
+        states = checkpoint.model.encode(tensors).numpy()
+        features, outputs = (found.numpy() for found in checkpoint.model.answer(tensors))
+        assert np.abs(checkpoint.model.features(tensors).numpy() - features).max() < TOLERANCE
     kept = arrays.counts > 0  # slots
     assert np.abs(network.encode(arrays) - states)[kept].max() < TOLERANCE * np.abs(states).max()
-    own = network.features(arrays)
-    assert own.dtype == np.float32
-    assert np.abs(own - features.numpy()).max() < TOLERANCE
-    assert np.abs(network.readout(own) - outputs).max() < TOLERANCE
+    own, theirs = network.answer(arrays)
+    assert own.dtype == theirs.dtype == np.float32
+    assert np.array_equal(own, network.features(arrays))
+    assert np.abs(own - features).max() < TOLERANCE
+    assert np.abs(theirs - outputs).max() < TOLERANCE
     assert np.ptp(outputs, axis=0).min() > 0.1  # crystals differ by more
 
 
@@ -94,7 +96,7 @@ def test_numpy_repeats_golden_outputs(name: str) -> None:
     checkpoint, examples = load_checkpoint(folder), read_golden(folder).crystals
     found = [Crystal.ordered(*(np.array(part) for part in (e.lattice, e.positions, e.numbers))) for e in examples]
     network = NumpyNetwork(checkpoint.source)
-    outputs = network.readout(network.features(arrays_of(found, lists_of(found, checkpoint.config, merge=False))))
+    _, outputs = network.answer(arrays_of(found, lists_of(found, checkpoint.config, merge=False)))
     assert np.abs(outputs - [e.outputs for e in examples]).max() < GOLDEN_TOLERANCE
 
 
@@ -104,6 +106,8 @@ def test_numpy_repeats_golden_outputs(name: str) -> None:
         {},
         {"radial_basis": 0},
         {"members": 3},
+        {"stages": 2},
+        {"readout_of_states": 12},
         {"rho_bound": 0.3, "rho_slope": 0.7, "r0": 1.1, "radius": 4.0},
         {"attention": "framed", "radius": 5.0, "radial_factor": 0.7, "direction_factor": 1.3},
         {"attention": "framed", "radial_basis": 0, "direction_basis": 12, "direction_width": 2.0, "radius": 5.0},
@@ -121,12 +125,18 @@ def test_numpy_repeats_networks_of_other_shapes(change: dict[str, Any], monkeypa
     weights = Weights(config, {name: value.numpy() for name, value in network.state_dict().items()})
     checkpoint = Checkpoint("new", weights, (), np.zeros(3), np.ones(3), {})
     assert_same(checkpoint, crystals(), merge=False)
+    if config.stages > 1:
+        first = replace(checkpoint, source=weights.stages[0])
+        assert_same(first, crystals(), merge=False)
+        assert NumpyNetwork(weights).first.config == first.config
     monkeypatch.setattr(numpy_network, "PRODUCTS_PER_CHUNK", 5000)  # a few slots of a bin at a time
     assert_same(checkpoint, crystals(), merge=True)
 
 
 @pytest.mark.parametrize("attention", ["real", "dual", "alternating", "reciprocal", "framed"])
-@pytest.mark.parametrize("change", [{}, {"radial_basis": 0}, {"members": 2}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{}, {"radial_basis": 0}, {"members": 2}, {"stages": 2}, {"readout_of_states": 12}], ids=str
+)
 def test_the_shapes_of_weights_are_those_of_the_network(attention: Any, change: dict[str, Any]) -> None:
     config = replace(SMALL, heads=4, attention=attention, **change)
     state = network_of(config).state_dict()

@@ -74,7 +74,8 @@ def test_numpy_computes_what_torch_does(network: Crystalformer, torch_head: Torc
     batch = collate(given, lists)
     sizes = [each.size for each in lists]
     with torch.inference_mode():
-        features, states = network.all_states(batch)
+        outputs, states = network.all_states(batch)
+        assert torch.allclose(outputs, network(batch), atol=1e-6)
         own = split_by_crystal(states.numpy(), batch.crystals, sizes)
         displacements, strains = torch_head(torch.from_numpy(np.concatenate(own)), edges_of(lists))
     found = trained(torch_head)(own, lists)
@@ -84,7 +85,7 @@ def test_numpy_computes_what_torch_does(network: Crystalformer, torch_head: Torc
     assert strains.abs().max() > 1e-3
     arrays = {name: array.numpy() for name, array in network.state_dict().items()}
     again = NumpyNetwork(Weights(CONFIG, arrays)).all_states(arrays_of(given, lists))
-    assert np.abs(again[0] - features.numpy()).max() < 1e-4
+    assert np.abs(again[0] - outputs.numpy()).max() < 1e-4
     assert np.abs(again[1] - states.numpy()).max() < 1e-4
 
 

@@ -21,10 +21,10 @@ BENT = Structure(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["bundled", "dual", "framed"])
+@pytest.fixture(scope="module", params=["crystalframer-mp", "dual", "framed"])
 def predictor(request: pytest.FixtureRequest) -> Predictor:
-    if request.param == "bundled":
-        return load_model(device="cpu")
+    if request.param == "crystalframer-mp":
+        return load_model(request.param, "cpu")
     checkpoint: Checkpoint = checkpoint_of(FAMILY[request.param])
     return Predictor(checkpoint, device="cpu")
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from crystalpredict.checkpoints.checkpoint import load_checkpoint
+from crystalpredict.checkpoints.registry import find_model
+from tests.sample_crystals import batch_of, random_crystal, rock_salt
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "crystalformer-mp"
@@ -60,3 +62,34 @@ def test_a_sum_of_heads_is_the_sum_of_their_outputs() -> None:
     with torch.inference_mode():
         wanted = 0.5 * heads[0](inputs) - 2 * heads[1](inputs)
         assert torch.allclose(fit_head.sum_of(heads, [0.5, -2.0])(inputs), wanted, atol=1e-6)
+
+
+def test_heads_in_either_readout_change_one_output_by_what_they_say() -> None:
+    import fit_head
+
+    checkpoint = load_checkpoint(find_model(unrelaxed=True))
+    network, batch = (
+        checkpoint.model.first,
+        batch_of(rock_salt(), random_crystal(4), radius=6.0).to("cpu", torch.float32),
+    )
+    torch.manual_seed(4)
+    heads = {
+        name: nn.Sequential(nn.Linear(inputs, 9), nn.ReLU(), nn.Linear(9, 1))
+        for name, inputs in (("readout", network.config.width), ("readout_of_states", network.config.states))
+    }
+    with torch.inference_mode():
+        means, before = network.means(batch), network(batch)
+        added = {"readout": heads["readout"](means[:, -network.config.width :])[:, 0]}
+        added["readout_of_states"] = heads["readout_of_states"](means)[:, 0]
+        model = network
+        for name, head in heads.items():
+            model = fit_head.with_head(model, head, 1, {1: 1.0, 0: 0.5}, 0.25, name)
+            changed = model(batch)
+            expected = before[:, 1] + 0.5 * before[:, 0] + 0.25 + added[name]
+            assert torch.allclose(changed[:, 1], expected, atol=1e-4)
+            assert torch.allclose(changed[:, [0, 2, 3, 4, 5]], before[:, [0, 2, 3, 4, 5]], atol=1e-4)
+            before = changed
+        assert model.config.readout_of_states == 9
+        again = fit_head.with_head(model, heads["readout"], 1, {}, 0.0, "readout")
+        assert again.config.readout_of_states == 0
+        assert torch.allclose(again(batch)[:, 1], added["readout"], atol=1e-4)

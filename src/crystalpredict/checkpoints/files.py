@@ -96,10 +96,13 @@ class CheckpointConfig:
         head = self.training.get("relaxation_sha256") is not None
         if head and not (self.unrelaxed and self.model.members == 1 and self.model.attention == "real"):
             raise ValueError("a head of relaxation needs a single network of distances for unrelaxed structures")
+        if self.model.stages > 1 and not head:
+            raise ValueError("two stages need a head of relaxation")
         needed = format_version(self.model, self.properties, unrelaxed=self.unrelaxed, head=head)
         if needed > self.format_version:
-            missing = {2: f"{self.model.attention} attention", 3: "ensembles", 4: "such properties or models"}
-            raise ValueError(f"format {self.format_version} has no {missing.get(needed, 'heads of relaxation')}")
+            missing = ["", f"{self.model.attention} attention", "ensembles", "such properties or models"]
+            missing += ["heads of relaxation", "such networks"]
+            raise ValueError(f"format {self.format_version} has no {missing[needed - 1]}")
         if self.unrelaxed and VOLUME_CHANGE.identity not in [prop.identity for prop in self.properties]:
             raise ValueError("a model for unrelaxed structures must predict the volume change")
         for names in ([prop.name for prop in self.properties], [prop.column for prop in self.properties]):
@@ -148,6 +151,8 @@ def format_version(
     config: ModelConfig, properties: Iterable[Property] = (), *, unrelaxed: bool = False, head: bool = False
 ) -> int:
     """Return the oldest checkpoint format that can describe a network, so that older versions can read it."""
+    if config.stages > 1 or config.readout_of_states:
+        return 6
     if head:
         return 5
     if unrelaxed or any(

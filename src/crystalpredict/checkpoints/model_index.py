@@ -10,8 +10,9 @@ from msgspec import Meta
 from crystalpredict._schema import Count, FileName, Sha256, Summary, Word
 
 # of checkpoints; 2 added attention other than that of the paper, 3 ensembles, 4 models for unrelaxed structures and
-# properties on request, with a maximum, without intervals or in percent of change, 5 heads of relaxation
-FORMAT_VERSION = 5
+# properties on request, with a maximum, without intervals or in percent of change, 5 heads of relaxation, 6 stages and
+# a readout of the states of all blocks
+FORMAT_VERSION = 6
 FormatVersion = Annotated[int, Meta(ge=1, le=FORMAT_VERSION)]
 
 

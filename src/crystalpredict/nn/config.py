@@ -36,6 +36,9 @@ class ModelConfig:
     """K, Gaussians in the distance; 0 is the paper's simplified model, without value encoding."""
     readout: ReadoutSize = 128
     """Hidden width of the readout."""
+    readout_of_states: Annotated[int, Meta(ge=0, le=2**14)] = 0
+    """Hidden width of a second readout, whose outputs are added to those of the first. It sees the mean states of atoms
+    before the first and after each block, of which early ones know more of the geometry. 0: there is none."""
     outputs: Size = 1
     r0: Length = 1.4
     """Width of the spatial Gaussian at rho = 1, Å."""
@@ -47,6 +50,8 @@ class ModelConfig:
     """Length beyond which an edge is left out of the lattice sums, Å."""
     members: Annotated[int, Meta(ge=1, le=100)] = 1
     """Networks of this shape whose outputs are averaged."""
+    stages: Annotated[int, Meta(ge=1, le=2)] = 1
+    """2: a network for unrelaxed crystals as given, and one for them as the first relaxes them."""
     attention: Attention = "real"
     reciprocal_r0: Length = 2.2
     """Width of the reciprocal heads' Gaussian at rho = 1, Å."""
@@ -68,6 +73,8 @@ class ModelConfig:
             raise ValueError(f"heads is {self.heads}, but must be even for half of them to be reciprocal")
         if self.attention == "framed" and self.direction_basis < 2:
             raise ValueError(f"direction_basis is {self.direction_basis}, but must be at least 2")
+        if self.stages > 1 and self.members > 1:
+            raise ValueError(f"{self.stages} stages and {self.members} members: a network has one of these")
         if self.width % self.heads:
             raise ValueError(f"width is {self.width}, but must be a multiple of heads, {self.heads}")
         if self.least_weights > MOST_WEIGHTS:
@@ -90,8 +97,13 @@ class ModelConfig:
 
     @property
     def features(self) -> int:
-        """Number of features of a crystal, the input of the readout."""
+        """Number of features of a crystal, the input of the readout: the mean state of its atoms."""
         return self.members * self.width
+
+    @property
+    def states(self) -> int:
+        """Number of mean states of a crystal's atoms before the first and after each block."""
+        return (self.blocks + 1) * self.width
 
     @property
     def least_weights(self) -> int:
@@ -100,20 +112,19 @@ class ModelConfig:
         if self.attention == "framed":
             basis += 3 * self.direction_basis
         block = width * (4 * width + 2 * self.feedforward + basis)
-        readout = self.readout * (width + self.outputs)
-        return self.members * (self.blocks * block + len(ELEMENTS) * width + readout)
+        readout = self.readout * (width + self.outputs) + self.readout_of_states * (self.states + self.outputs)
+        return self.members * self.stages * (self.blocks * block + len(ELEMENTS) * width + readout)
 
     @property
     def least_tensors(self) -> int:
         """Lower bound on the number of tensors that hold the weights."""
-        return self.members * self.blocks
+        return self.members * self.stages * self.blocks
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as a JSON object; keys of other attentions are left out if the attention is `real`."""
         values = {name: value for name, value in asdict(self).items() if self.vectors or name not in _OF_VARIANTS}
-        if self.members == 1:
-            del values["members"]
-        return values
+        return {name: value for name, value in values.items() if _OMITTED.get(name) != value}
 
 
+_OMITTED = {"members": 1, "stages": 1, "readout_of_states": 0}  # which older versions do not know
 _OF_VARIANTS = [f.name for f in fields(ModelConfig)][[f.name for f in fields(ModelConfig)].index("attention") :]

@@ -44,17 +44,37 @@ class Crystalformer(nn.Module):
         self.config = config or ModelConfig()
         self.embedding = nn.Embedding(len(ELEMENTS), self.config.width)
         self.blocks = nn.ModuleList(Block(self.config, number) for number in range(self.config.blocks))
-        self.readout = nn.Sequential(
-            nn.Linear(self.config.width, self.config.readout),
-            nn.ReLU(),
-            nn.Linear(self.config.readout, self.config.outputs),
-        )
+        self.readout = _two_layers(self.config.width, self.config.readout, self.config.outputs)
+        hidden, outputs = self.config.readout_of_states, self.config.outputs
+        self.readout_of_states = _two_layers(self.config.states, hidden, outputs) if hidden else None
         initialise(self)
+
+    @property
+    def first(self) -> Crystalformer:
+        """The network for crystals as they are given: this one, alone."""
+        return self
 
     def forward(self, batch: CrystalBatch) -> Tensor:
         """Return standardised properties (B, outputs) of a batch."""
-        out: Tensor = self.readout(self.features(batch))
-        return out
+        return self.answer(batch)[1]
+
+    def answer(self, batch: CrystalBatch, geometry: Sequence[Geometry] | None = None) -> tuple[Tensor, Tensor]:
+        """Return the features (B, D) and standardised properties (B, outputs); `geometry` as for `encode`."""
+        if self.readout_of_states is None:
+            features = mean_over_atoms(self.encode(batch, geometry), batch)
+            return features, self.readout(features)
+        means = self.means(batch, geometry)
+        return means[:, -self.config.width :], self.outputs(means)
+
+    def outputs(self, means: Tensor) -> Tensor:
+        """Return standardised properties (B, outputs) of what `means` returns."""
+        out: Tensor = self.readout(means[:, -self.config.width :])
+        return out if self.readout_of_states is None else out + self.readout_of_states(means)
+
+    def means(self, batch: CrystalBatch, geometry: Sequence[Geometry] | None = None) -> Tensor:
+        """Return the mean states of atoms before the first and after each block, (B, (blocks + 1) D)."""
+        states = self._states(batch, geometry or geometry_of_family(batch, self.config))
+        return torch.cat([mean_over_atoms(state, batch) for state in states], dim=1)
 
     def features(self, batch: CrystalBatch) -> Tensor:
         """Return the input of the readout: the mean state of each crystal's atoms after the last block (B, D)."""
@@ -67,9 +87,9 @@ class Crystalformer(nn.Module):
         return state
 
     def all_states(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
-        """Return the features, and the states before the first and after each block, (N, (blocks + 1) D)."""
-        states = list(self._states(batch, geometry_of_family(batch, self.config)))
-        return mean_over_atoms(states[-1], batch), torch.cat(states, dim=1)
+        """Return the outputs, and the states before the first and after each block, (N, (blocks + 1) D)."""
+        states = torch.cat(list(self._states(batch, geometry_of_family(batch, self.config))), dim=1)
+        return self.outputs(mean_over_atoms(states, batch)), states
 
     def _states(self, batch: CrystalBatch, geometry: Sequence[Geometry]) -> Iterator[Tensor]:
         """Yield the states of the atoms (N, D) before the first and after each block."""
@@ -93,6 +113,10 @@ class Crystalformer(nn.Module):
             assert isinstance(block, Block)
             block.attention.fit_width_norm(state, batch.counts)
             state = block(state, geometry)
+
+
+def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
 def mean_over_atoms(state: Tensor, batch: CrystalBatch) -> Tensor:

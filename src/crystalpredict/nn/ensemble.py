@@ -1,4 +1,4 @@
-"""Ensembles: the mean of several networks, whose error is smaller if the errors of the members differ."""
+"""Several networks as one: ensembles, whose mean errs less if the members' errors differ, and stages."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Ensemble(nn.Module):
 
     def forward(self, batch: CrystalBatch) -> Tensor:
         """Return standardised properties (B, outputs) of a batch."""
-        return self.readout(self.features(batch))
+        return self.answer(batch)[1]
 
-    def readout(self, features: Tensor) -> Tensor:
-        """Return standardised properties (B, outputs) of features (B, members D)."""
-        parts = torch.split(features, self.config.width, dim=1)
-        outputs = [member.readout(own) for member, own in zip(self.networks, parts, strict=True)]
-        return torch.stack(outputs).mean(dim=0)
+    def answer(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
+        """Return the features (B, members D) and standardised properties (B, outputs) of a batch."""
+        geometry = geometry_of_family(batch, self.config)
+        features, outputs = zip(*(member.answer(batch, geometry) for member in self.networks), strict=True)
+        return torch.cat(features, dim=1), torch.stack(outputs).mean(dim=0)
 
     def features(self, batch: CrystalBatch) -> Tensor:
-        """Return the inputs of the readouts for each crystal (B, members D)."""
+        """Return the mean states of each crystal's atoms after the last blocks (B, members D)."""
         return mean_over_atoms(self.encode(batch), batch)
 
     def encode(self, batch: CrystalBatch) -> Tensor:
@@ -47,11 +47,51 @@ class Ensemble(nn.Module):
         return torch.cat([member.encode(batch, geometry) for member in self.networks], dim=1)
 
 
-Network = Crystalformer | Ensemble
+class Stages(nn.Module):
+    """Two networks of one shape: the first sees unrelaxed crystals, the second sees them as the first relaxes them.
+
+    What is not said to be of the first network is of the second.
+    """
+
+    def __init__(self, networks: Sequence[Crystalformer]) -> None:
+        super().__init__()
+        self.config = replace(networks[0].config, stages=len(networks))
+        self.stages = nn.ModuleList(networks)
+
+    @property
+    def networks(self) -> list[Crystalformer]:
+        """Both networks."""
+        return [stage for stage in self.stages if isinstance(stage, Crystalformer)]
+
+    @property
+    def first(self) -> Crystalformer:
+        """The network for crystals as they are given."""
+        return self.networks[0]
+
+    def forward(self, batch: CrystalBatch) -> Tensor:
+        """Return standardised properties (B, outputs) of a batch."""
+        return self.answer(batch)[1]
+
+    def answer(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
+        """Return the features (B, D) and standardised properties (B, outputs) of a batch."""
+        return self.networks[1].answer(batch)
+
+    def features(self, batch: CrystalBatch) -> Tensor:
+        """Return the mean state of each crystal's atoms after the last block (B, D)."""
+        return self.networks[1].features(batch)
+
+    def encode(self, batch: CrystalBatch) -> Tensor:
+        """Return the states of the atoms after the last block (N, D)."""
+        return self.networks[1].encode(batch)
+
+
+Network = Crystalformer | Ensemble | Stages
 
 
 def network_of(config: ModelConfig) -> Network:
-    """Return a new network, or ensemble, of the shape that a config describes."""
+    """Return a new network of the shape that a config describes."""
+    if config.stages > 1:
+        return Stages([Crystalformer(replace(config, stages=1)) for _ in range(config.stages)])
     return ensemble_of([Crystalformer(replace(config, members=1)) for _ in range(config.members)])
 
 

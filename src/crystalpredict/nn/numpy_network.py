@@ -53,31 +53,42 @@ class Geometry(NamedTuple):
 
 
 class NumpyNetwork:
-    """A network, or ensemble, that computes what `Crystalformer` or `Ensemble` does, in single precision."""
+    """A network that computes what `Crystalformer`, `Ensemble` or `Stages` does, in single precision.
+
+    Attributes:
+        first: of two stages, the first; otherwise the network itself.
+    """
 
     def __init__(self, weights: Weights) -> None:
         """Take the weights of a network whose attention is in real space, with directions or without."""
         self.config = weights.config
         if not can_compute(self.config):
             raise ValueError(f"NumPy does not compute networks with {self.config.attention} attention")
-        self.members = [_Member(each) for each in weights.members]
+        *others, own = weights.stages
+        self.first = NumpyNetwork(others[0]) if others else self
+        self.members = [_Member(each) for each in own.members]
 
     def features(self, batch: Arrays) -> Floats:
-        """Return the inputs of the readouts for each crystal: mean states of its atoms, (B, members D) [M6]."""
+        """Return the mean states of each crystal's atoms after the last block, (B, members D) [M6]."""
         return _mean_over_atoms(self.encode(batch), batch)
 
     def all_states(self, batch: Arrays) -> tuple[Floats, Floats]:
-        """Return the features, and the states before the first and after each block, (N, (blocks + 1) D)."""
+        """Return the outputs, and the states before the first and after each block, (N, (blocks + 1) D)."""
         (member,) = self.members
-        states = list(member.states(batch, geometry_of(batch, self.config)))
-        return _mean_over_atoms(states[-1], batch), np.concatenate(states, axis=1)
+        states = np.concatenate(list(member.states(batch, geometry_of(batch, self.config))), axis=1)
+        return member.outputs(_mean_over_atoms(states, batch)), states
 
-    def readout(self, features: Floats) -> Floats:
-        """Return standardised properties (B, outputs) of features (B, members D)."""
-        parts = np.split(features, len(self.members), axis=1)
-        outputs = [member.readout(own) for member, own in zip(self.members, parts, strict=True)]
+    def answer(self, batch: Arrays) -> tuple[Floats, Floats]:
+        """Return the features (B, members D) and standardised properties (B, outputs) of a batch."""
+        geometry, features, outputs = geometry_of(batch, self.config), [], []
+        for member in self.members:
+            states = list(member.states(batch, geometry))
+            needed = states if self.config.readout_of_states else states[-1:]
+            means = [_mean_over_atoms(state, batch) for state in needed]
+            features.append(means[-1])
+            outputs.append(member.outputs(np.concatenate(means, axis=1)))
         mean: Floats = np.stack(outputs).mean(axis=0)
-        return mean
+        return np.concatenate(features, axis=1), mean
 
     def encode(self, batch: Arrays) -> Floats:
         """Return the states of the atoms after the last block (N, members D)."""
@@ -163,8 +174,10 @@ class _Member:
             found[:, columns:] = weights.transpose(1, 0, 3, 2).reshape(config.heads, -1, found.shape[2])
         return found
 
-    def readout(self, features: Floats) -> Floats:
-        return self._two_layers("readout", features)
+    def outputs(self, means: Floats) -> Floats:
+        """Return standardised properties (B, outputs) of mean states, or of the last ones if these suffice."""
+        found = self._two_layers("readout", means[:, -self.config.width :])
+        return found + self._two_layers("readout_of_states", means) if self.config.readout_of_states else found
 
     def encode(self, batch: Arrays, geometry: Sequence[Geometry]) -> Floats:
         """Return the states of the atoms after the last block (N, D) [M1]."""

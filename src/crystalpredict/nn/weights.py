@@ -29,11 +29,19 @@ class Weights:
     @property
     def members(self) -> list[Weights]:
         """Weights of each network of an ensemble; those of a network alone."""
-        if self.config.members == 1:
+        return self._parts("members", self.config.members)
+
+    @property
+    def stages(self) -> list[Weights]:
+        """Weights of the networks for given and relaxed crystals; those of a network, or ensemble, for both."""
+        return self._parts("stages", self.config.stages)
+
+    def _parts(self, kind: str, count: int) -> list[Weights]:
+        if count == 1:
             return [self]
-        one = replace(self.config, members=1)
+        one = replace(self.config, members=1, stages=1)
         found: list[Weights] = []
-        for own in (f"members.{number}." for number in range(self.config.members)):
+        for own in (f"{kind}.{number}." for number in range(count)):
             mine = {name.removeprefix(own): self.arrays[name] for name in self.arrays if name.startswith(own)}
             found.append(Weights(one, mine))
         return found
@@ -52,9 +60,10 @@ class Weights:
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the weights of a config's network by their names in its `state_dict()`."""
-    if config.members > 1:
-        one = shapes_of(replace(config, members=1))
-        return {f"members.{number}.{name}": shape for number in range(config.members) for name, shape in one.items()}
+    for kind, count in (("stages", config.stages), ("members", config.members)):
+        if count > 1:
+            one = shapes_of(replace(config, members=1, stages=1)).items()
+            return {f"{kind}.{number}.{name}": shape for number in range(count) for name, shape in one}
     width = config.width
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (len(ELEMENTS), width)}
     for number in range(config.blocks):
@@ -62,7 +71,11 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         shapes |= _shapes_of_attention(config, f"{block}.attention", config.real_heads(number))
         shapes |= _linear(f"{block}.feedforward.0", width, config.feedforward)
         shapes |= _linear(f"{block}.feedforward.2", config.feedforward, width)
-    return shapes | _linear("readout.0", width, config.readout) | _linear("readout.2", config.readout, config.outputs)
+    shapes |= _linear("readout.0", width, config.readout) | _linear("readout.2", config.readout, config.outputs)
+    if hidden := config.readout_of_states:
+        shapes |= _linear("readout_of_states.0", config.states, hidden)
+        shapes |= _linear("readout_of_states.2", hidden, config.outputs)
+    return shapes
 
 
 def _shapes_of_attention(config: ModelConfig, name: str, real_heads: int) -> dict[str, tuple[int, ...]]:

@@ -189,7 +189,7 @@ class Predictor:
 
     def _predictions_with_features(self, entries: Sequence[Entry]) -> Iterator[tuple[Prediction, FloatArray | None]]:
         """Yield the predictions of some entries with their features (D,); None beside an error."""
-        found = self._crystals_of(entries)
+        found = self.relaxed(entries)
         crystals, neighbors = found.crystals, found.neighbors
         outputs, features, too_large = self._outputs(crystals, neighbors)
         left = found.combine(self.checkpoint, outputs)
@@ -235,8 +235,8 @@ class Predictor:
                 own,
             )
 
-    def _crystals_of(self, entries: Sequence[Entry]) -> Relaxed:
-        """Return the crystals that are predicted and their neighbour lists."""
+    def relaxed(self, entries: Sequence[Entry]) -> Relaxed:
+        """Return the crystals that are predicted: with a model for unrelaxed structures, what they relax to."""
         crystals, neighbors = found_in(entries)
         return relax(self.checkpoint, crystals, neighbors, lambda *found: self._outputs(*found)[0], self._states)
 
@@ -246,8 +246,8 @@ class Predictor:
         states = [np.full((edges.size, (self.config.blocks + 1) * self.config.width), np.nan) for edges in neighbors]
 
         def compute(rows: IntArray, network: Any, batch: Any) -> None:
-            features, every = network.all_states(batch)
-            outputs[rows] = _array(network.readout(features))
+            found, every = network.first.all_states(batch)
+            outputs[rows] = _array(found)
             sizes = [neighbors[row].size for row in rows]
             for row, own in zip(rows, split_by_crystal(_array(every), batch.crystals, sizes), strict=True):
                 states[row] = own
@@ -264,14 +264,13 @@ class Predictor:
         features = np.full((len(crystals), self.config.features), np.nan)
 
         def compute(rows: IntArray, network: Any, batch: Any) -> None:
-            found = network.features(batch)
-            features[rows], outputs[rows] = _array(found), _array(network.readout(found))
+            features[rows], outputs[rows] = map(_array, network.answer(batch))
 
         too_large = self._computed(crystals, neighbors, compute)
         return outputs, features, too_large
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
-        relaxed = self._crystals_of(entries)
+        relaxed = self.relaxed(entries)
         crystals, neighbors = relaxed.crystals, relaxed.neighbors
         features: dict[int, FloatArray] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from crystalpredict.errors import DataError
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.bins import PART_ATOMS, split_by_crystal
 from crystalpredict.nn.crystalformer import Crystalformer
+from crystalpredict.nn.ensemble import Ensemble
 from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.relaxation import relax
@@ -23,6 +25,9 @@ from crystalpredict.properties import FORMATION_ENERGY, VOLUME_CHANGE
 from crystalpredict.uncertainty.applicability import Domain, fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
 from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, Grouping, fit_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH_ATOMS = 2000  # listed atoms of a batch
 MIN_CRYSTALS_DOMAIN = 1000  # limits of bonds and volumes leave out one in a thousand
@@ -117,7 +122,7 @@ def domain_of_training(table: CrystalTable, neighbors: NeighborTable, base: Doma
 
 
 def outputs_and_features(
-    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, rows: Sequence[int]
+    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, rows: Sequence[int], *, every: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Return standardised outputs (R, outputs) and network features (R, D) of some crystals.
 
@@ -128,6 +133,8 @@ def outputs_and_features(
         table: of crystals.
         neighbors: neighbour lists of the crystals of the table.
         rows: of the table, R of them.
+        every: whether the features are the mean states before the first and after each block, (R, (blocks + 1) D), as
+            a single network has them.
 
     Raises:
         DataError: a crystal does not fit into memory.
@@ -145,12 +152,18 @@ def outputs_and_features(
 
     def of(crystals: list[Crystal], lists: list[Neighbors]) -> tuple[FloatArray, FloatArray]:
         outputs = np.empty((len(crystals), model.config.outputs), dtype=np.float32)
-        features = np.empty((len(crystals), model.config.features), dtype=np.float32)
+        width = (model.config.blocks + 1) * model.config.width if every else model.config.features
+        features = np.empty((len(crystals), width), dtype=np.float32)
+
+        def answer(batch: CrystalBatch) -> tuple[Tensor, Tensor]:
+            if not every:
+                return model.answer(batch)
+            assert isinstance(model, Crystalformer)
+            means = model.means(batch)
+            return means, model.outputs(means)
 
         def compute(some: IntArray, batch: CrystalBatch) -> None:
-            found = model.features(batch)
-            features[some] = found.cpu().numpy()
-            outputs[some] = model.readout(found).cpu().numpy()
+            features[some], outputs[some] = (found.cpu().numpy() for found in answer(batch))
 
         run(crystals, lists, compute)
         return outputs, features
@@ -160,9 +173,9 @@ def outputs_and_features(
         states: dict[int, FloatArray] = {}
 
         def compute(some: IntArray, batch: CrystalBatch) -> None:
-            assert isinstance(model, Crystalformer)  # only such networks have a head
-            found, every = model.all_states(batch)
-            outputs[some] = model.readout(found).cpu().numpy()
+            assert not isinstance(model, Ensemble)  # has no head
+            found, every = model.first.all_states(batch)
+            outputs[some] = found.cpu().numpy()
             sizes = [lists[row].size for row in some]
             own = split_by_crystal(every.cpu().numpy(), batch.crystals, sizes)
             states.update(zip(some.tolist(), own, strict=True))

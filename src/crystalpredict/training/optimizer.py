@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from crystalpredict.nn import Crystalformer
 from crystalpredict.training.config import TrainingConfig
 
-READOUT = "readout."  # prefix of the parameters of the readout
+READOUTS = ("readout.", "readout_of_states.")  # prefixes of the parameters of the readouts
 
 
 def uses_muon(name: str, parameter: nn.Parameter) -> bool:
@@ -94,7 +94,7 @@ class Optimiser:
             if config.muon_rate and uses_muon(name, parameter):
                 matrices.append(parameter)
             else:
-                groups.setdefault((name.startswith(READOUT), name.endswith("bias")), []).append(parameter)
+                groups.setdefault((name.startswith(READOUTS), name.endswith("bias")), []).append(parameter)
         self.named = dict(model.named_parameters())
         self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(

@@ -33,7 +33,7 @@ from crystalpredict.training.config import TrainingConfig, learning_rate
 from crystalpredict.training.cuda_graph import CapturedStep, FixedBatches
 from crystalpredict.training.epochs import TrainingData
 from crystalpredict.training.losses import summed_loss
-from crystalpredict.training.optimizer import READOUT, Optimiser, move_towards
+from crystalpredict.training.optimizer import READOUTS, Optimiser, move_towards
 from crystalpredict.training.run_folder import DATA, Progress, log_epoch, reading_state, refuse_another_run, write_state
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MIN_SPLIT_ATOMS = 32  # if a batch of these does not fit into memory, a smaller one does not help
 MIN_THREAD_ATOMS = 80  # listed atoms of a step for each thread: with fewer, the operations are too short
 MIN_SAVE_INTERVAL = 10.0  # seconds: an epoch that ends sooner after the last state does not save another
-LAST_LAYER = f"{READOUT}2."  # prefix of its parameters, which have a row for each property
+LAST_LAYERS = tuple(f"{readout}2." for readout in READOUTS)  # prefixes of parameters with a row for each property
 
 
 class Interrupted(Exception):
@@ -100,8 +100,8 @@ class Trainer:
         if start:
             self._load_start(start)
         if config.freeze_encoder:
-            self.model.requires_grad_(False)
-            self.model.readout.requires_grad_(True)
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(name.startswith(READOUTS))
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser = Optimiser(self.model, config)
         self.epoch, self.step, self.position = 0, 0, 0
@@ -138,7 +138,7 @@ class Trainer:
         known = {prop.identity: row for row, prop in enumerate(start.properties)}
         rows = [known.get(prop.identity) for prop in self.properties]
         state = start.model.state_dict()
-        for name in (f"{LAST_LAYER}weight", f"{LAST_LAYER}bias"):
+        for name in [name for name in state if name.startswith(LAST_LAYERS)]:
             old = state[name]
             state[name] = torch.stack([torch.zeros_like(old[0]) if row is None else old[row] for row in rows])
         for name, value in self.model.state_dict().items():
