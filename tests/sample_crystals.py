@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from crystalpredict.crystals.crystal import Crystal
 from crystalpredict.crystals.neighbors import find_neighbors
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable
 from crystalpredict.nn.batch import CrystalBatch, collate
-from crystalpredict.properties import find_property
+from crystalpredict.properties import Property, find_property
 
 FCC = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
 
@@ -29,16 +32,22 @@ def random_table(count: int) -> CrystalTable:
     crystals = [random_crystal(seed, n_atoms=1 + seed % 5) for seed in range(count)]
     energies = np.array([crystal.numbers.mean() / 50 - 1 for crystal in crystals])
     moduli = np.where(np.arange(count) % 10 == 3, 100.0 + energies, np.nan)
-    sizes = [crystal.n_atoms for crystal in crystals]
+    labels = np.stack([energies, moduli], axis=1)
+    table = table_of(crystals, labels, find_property("formation_energy"), find_property("bulk_modulus"))
+    return replace(table, splits=np.where(np.arange(count) < count * 0.85, TRAIN, VALIDATION))
+
+
+def table_of(crystals: Sequence[Crystal], labels: np.ndarray, *properties: Property) -> CrystalTable:
+    """Ordered crystals to train on, with labels of some properties, (C, properties)."""
     return CrystalTable(
-        ids=np.array([str(i) for i in range(count)]),
-        splits=np.where(np.arange(count) < count * 0.85, TRAIN, VALIDATION),
-        first=np.concatenate([[0], np.cumsum(sizes)]),
+        ids=np.arange(len(crystals)).astype(str),
+        splits=np.full(len(crystals), TRAIN),
+        first=np.cumsum([0, *(crystal.n_atoms for crystal in crystals)]),
         lattices=np.array([crystal.lattice for crystal in crystals]),
         fractional=np.concatenate([crystal.positions @ np.linalg.inv(crystal.lattice) for crystal in crystals]),
         numbers=np.concatenate([crystal.numbers[:, 0] for crystal in crystals]),
-        labels=np.stack([energies, moduli], axis=1),
-        properties=(find_property("formation_energy"), find_property("bulk_modulus")),
+        labels=labels,
+        properties=properties,
     )
 
 

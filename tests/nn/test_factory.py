@@ -26,7 +26,7 @@ from crystalpredict.properties import find_property
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.trainer import Trainer
 from tests.in_process import run_script
-from tests.sample_crystals import random_crystal, rock_salt
+from tests.sample_crystals import random_crystal, rock_salt, table_of
 
 FAMILY: dict[str, dict[str, Any]] = {
     "real": {},
@@ -203,17 +203,9 @@ def test_weights_of_another_member_are_refused(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def table() -> CrystalTable:
     crystals = [random_crystal(seed, n_atoms=1 + seed % 4) for seed in range(30)]
-    sizes = [crystal.n_atoms for crystal in crystals]
-    return CrystalTable(
-        ids=np.arange(30).astype(str),
-        splits=np.where(np.arange(30) < 26, TRAIN, VALIDATION),
-        first=np.concatenate([[0], np.cumsum(sizes)]),
-        lattices=np.array([crystal.lattice for crystal in crystals]),
-        fractional=np.concatenate([crystal.positions @ np.linalg.inv(crystal.lattice) for crystal in crystals]),
-        numbers=np.concatenate([crystal.numbers[:, 0] for crystal in crystals]),
-        labels=np.array([[crystal.numbers.mean() / 50 - 1] for crystal in crystals]),
-        properties=(find_property("formation_energy"),),
-    )
+    labels = np.array([[crystal.numbers.mean() / 50 - 1] for crystal in crystals])
+    table = table_of(crystals, labels, find_property("formation_energy"))
+    return replace(table, splits=np.where(np.arange(30) < 26, TRAIN, VALIDATION))
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, "simplified"])

@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from crystalpredict import load_model
 from crystalpredict.checkpoints.checkpoint import load_checkpoint
 from crystalpredict.checkpoints.registry import find_model
-from tests.sample_crystals import batch_of, random_crystal, rock_salt
+from crystalpredict.nn import Crystalformer
+from crystalpredict.properties import VOLUME_CHANGE
+from tests.sample_crystals import batch_of, random_crystal, rock_salt, table_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "crystalformer-mp"
@@ -93,3 +96,34 @@ def test_heads_in_either_readout_change_one_output_by_what_they_say() -> None:
         again = fit_head.with_head(model, heads["readout"], 1, {}, 0.0, "readout")
         assert again.config.readout_of_states == 0
         assert torch.allclose(again(batch)[:, 1], added["readout"], atol=1e-4)
+
+
+def test_a_second_network_is_joined_and_sees_what_the_first_relaxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import correct
+    import stages
+    from export import save_changed
+
+    folder, second = (shutil.copytree(find_model(unrelaxed=True), tmp_path / name) for name in ("model", "second"))
+    checkpoint = load_checkpoint(second)
+    network = Crystalformer(checkpoint.model.first.config)
+    network.load_state_dict({name: 2 * value for name, value in checkpoint.model.first.state_dict().items()})
+    save_changed(replace(checkpoint, source=network, relaxation=None), second)
+    monkeypatch.setattr(sys, "argv", ["stages.py", str(folder), str(second)])
+    stages.main()
+    joined = load_checkpoint(folder).model
+    assert torch.equal(joined.networks[0].embedding.weight, checkpoint.model.first.embedding.weight)
+    assert torch.equal(joined.networks[1].embedding.weight, network.embedding.weight)
+    monkeypatch.setattr(sys, "argv", ["stages.py", str(folder), str(MODEL)])
+    with pytest.raises(SystemExit):
+        stages.main()
+
+    salt = rock_salt()
+    wide = replace(salt, lattice=salt.lattice * 1.04, positions=salt.positions * 1.04)
+    table = table_of([salt, wide], np.array([[0.0], [100 * (1.04**-3 - 1)]]), VOLUME_CHANGE)
+    found = correct.corrected(load_model(find_model(unrelaxed=True), "cpu", ["formation_energy"]), table)
+    left = np.log1p(found.labels[:, 0] / 100)
+    volumes = np.log(np.abs(np.linalg.det(found.lattices)) / salt.volume)
+    assert np.abs(volumes + left).max() < 1e-5  # what is left leads back to the relaxed volume
+    assert abs(left[1]) < 0.04 < np.log(1.04**3) / 2

@@ -20,7 +20,7 @@ from crystalpredict.properties import find_property
 from crystalpredict.training.calibrate import calibrate
 from crystalpredict.uncertainty.calibration import CALIBRATION_FILE, Calibration
 from crystalpredict.uncertainty.intervals import fit_errors
-from tests.sample_crystals import random_crystal, rock_salt
+from tests.sample_crystals import random_crystal, rock_salt, table_of
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").iterdir())
 
@@ -246,16 +246,8 @@ def test_most_lattices_of_random_elements_have_a_warning(predictor) -> None:
 def labelled_table(count: int) -> CrystalTable:
     """Crystals of two atoms, half of them for validation, with band gaps at random."""
     crystals = [random_crystal(seed, 2) for seed in range(count)]
-    return CrystalTable(
-        ids=np.arange(count).astype(str),
-        splits=np.arange(count) % 2 * (VALIDATION - TRAIN) + TRAIN,
-        first=2 * np.arange(count + 1),
-        lattices=np.array([crystal.lattice for crystal in crystals]),
-        fractional=np.concatenate([crystal.positions @ np.linalg.inv(crystal.lattice) for crystal in crystals]),
-        numbers=np.concatenate([crystal.numbers[:, 0] for crystal in crystals]),
-        labels=np.random.default_rng(0).uniform(0, 3, (count, 1)),
-        properties=(find_property("bandgap"),),
-    )
+    table = table_of(crystals, np.random.default_rng(0).uniform(0, 3, (count, 1)), find_property("bandgap"))
+    return replace(table, splits=np.arange(count) % 2 * (VALIDATION - TRAIN) + TRAIN)
 
 
 @pytest.mark.parametrize(("count", "calibrated"), [(98, False), (120, True)])
