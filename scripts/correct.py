@@ -1,4 +1,4 @@
-"""Bring training crystals to the cells that a model says they relax to, for the second network of that model.
+"""Bring training crystals to the cells that a model predicts they relax to, for the second network of that model.
 
 python scripts/correct.py perturbed.npz crystalformer-mp-unrelaxed -o corrected.npz --share 0.6
 
@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from crystalpredict import load_model
-from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.data.dataset import TRAIN, CrystalTable
 from crystalpredict.io.reader import entries_of_crystals
 from crystalpredict.prediction.predictor import Predictor
@@ -34,9 +33,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     table, random = CrystalTable.load(options.table), np.random.default_rng(options.seed)
-    model = load_model(find_model(options.model), targets=[FORMATION_ENERGY], uncertainty=False)
+    model = load_model(options.model, targets=[FORMATION_ENERGY], uncertainty=False)
     if model.checkpoint.relaxation is None:
         parser.error(f"{options.model} has no head of relaxation")
+    if VOLUME_CHANGE not in table.properties:
+        parser.error(f"{options.table} has no column volume_change")
     chosen = (random.random(len(table)) < options.share) | (table.splits != TRAIN)
     new = corrected(model, table.take(np.flatnonzero(chosen)))
     new.save(options.output)
@@ -51,7 +52,7 @@ def corrected(model: Predictor, table: CrystalTable) -> CrystalTable:
         crystals = [table.crystal(row) for row in range(start, min(start + WINDOW, len(table)))]
         entries = list(entries_of_crystals(crystals, model.config.radius))
         rows = [start + number for number, entry in enumerate(entries) if entry.neighbors]
-        relaxed = model.relaxed(entries)
+        relaxed = model.relaxed_by_network(entries)
         for row, crystal, change in zip(rows, relaxed.crystals, relaxed.log_changes, strict=True):
             lattices[row], found[row] = crystal.lattice, True
             places = np.linalg.solve(crystal.lattice.T, crystal.positions.T).T

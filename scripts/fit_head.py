@@ -4,7 +4,7 @@ python scripts/fit_head.py models/crystalformer-mp perturbed.npz volume_change
 python scripts/fit_head.py models/crystalformer-mp gaps.npz bandgap_hse --base bandgap --units 32 --members 4
 
 The hidden layer of the readout grows by units that only one new output sees; all other outputs stay as they are. With
---states it is that of the readout of the states before the first and after each block, which know more of the geometry
+--states it is that of the readout of the states before the first and after each block, which hold more of the geometry
 than the features. With
 --base a head learns what the best linear combination of other outputs leaves of the labels: a gap by HSE is most of
 all a larger gap by PBE, of which there are a hundred times as many labels. --bend gives the line another slope beyond a
@@ -58,6 +58,8 @@ def main() -> None:
     checkpoint, table = load_checkpoint(options.folder), CrystalTable.load(options.table)
     if checkpoint.unrelaxed:
         parser.error(f"{options.folder}: a model for unrelaxed structures, whose features are those of scaled cells")
+    if not isinstance(checkpoint.model, Crystalformer):
+        parser.error(f"{options.folder}: not a single network")
     wanted = [find_property(name, table.properties) for name in options.properties]
     for prop in wanted:
         checkpoint = with_output(checkpoint, prop, table)
@@ -69,7 +71,7 @@ def main() -> None:
     config = checkpoint.model.config
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, config.radius, cache, os.cpu_count() or 1, merging=config.merging)
-    outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist(), every=options.states)
+    outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist(), all_blocks=options.states)
     training, bends = table.splits[rows] == TRAIN, []
     if options.bend is not None:
         bends = [bend_of(options.bend, checkpoint, outputs[training], torch.from_numpy(features[training]))]
@@ -216,8 +218,10 @@ def with_head(
             first = {kind: torch.cat([value, added[f"0.{kind}"]]) for kind, value in first.items()}
             last = torch.cat([last, last.new_zeros(outputs, len(added["0.bias"]))], dim=1)
             last[column, -len(added["0.bias"]) :] = added["2.weight"][0]
+        if name == "readout":  # which has all biases, and always a unit
             biases[column] += added["2.bias"][0] + shift
         used = (last != 0).any(dim=0)  # units of a former head are not
+        used[:1] |= name == "readout"
         state |= {f"{name}.0.{kind}": value[used] for kind, value in first.items()}
         state |= {f"{name}.2.weight": last[:, used], f"{name}.2.bias": biases}
         sizes[name] = int(used.sum())

@@ -27,6 +27,8 @@ def main() -> None:
     options = parser.parse_args()
     own, other = load_checkpoint(options.folder), load_checkpoint(options.other)
     scales = [(own.mean, other.mean), (own.deviation, other.deviation)]
+    if own.config != other.config:
+        parser.error(f"{options.other}: a network of another shape than {options.folder}")
     if own.properties != other.properties or not all(np.array_equal(*pair) for pair in scales):
         parser.error(f"{options.other}: other properties, or another scale, than {options.folder}")
     weights, others = own.model.state_dict(), other.model.state_dict()

@@ -36,7 +36,8 @@ def main() -> None:
     if not same or not isinstance(second, Crystalformer):
         parser.error(f"{options.second}: another network, other properties, or another scale, than {options.folder}")
     facts = {name: other.training[name] for name in ("settings", "crystals") if name in other.training}
-    training = own.training | {"second": facts}
+    elements = {element for each in (own, other) for element in each.training.get("elements_seen", ())}
+    training = own.training | {"second": facts, "elements_seen": sorted(elements)}
     save_changed(replace(own, source=Stages([first, second]), training=training), options.folder)
 
 

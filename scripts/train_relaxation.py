@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     checkpoint = load_checkpoint(options.folder)
-    network = checkpoint.model
+    network = getattr(checkpoint.model, "first", None)
     if not (checkpoint.unrelaxed and isinstance(network, Crystalformer) and checkpoint.config.attention == "real"):
         parser.error(f"{options.folder}: a head needs a single network of distances for unrelaxed structures")
     head = TorchRelaxationHead(checkpoint.config)

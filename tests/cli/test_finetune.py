@@ -28,6 +28,7 @@ from crystalpredict.nn.batch import collate
 from crystalpredict.prediction.predictor import load_model
 from crystalpredict.properties import find_property
 from crystalpredict.training.finetune import mean_of_folds, with_directions
+from crystalpredict.training.optimizer import READOUTS
 from tests.labelled import METALS, PARTNERS, cif, rows, write
 from tests.same import alike
 
@@ -208,7 +209,7 @@ def test_a_property_of_ones_own_with_its_unit_and_logarithm(program, tmp_path: P
     old = safetensors.numpy.load_file(Path(base["folder"]) / "model.safetensors")
     changed = {name for name in new if new[name].shape != old[name].shape or not np.array_equal(new[name], old[name])}
     assert changed
-    assert all(name.startswith("readout.") for name in changed)
+    assert all(name.startswith(READOUTS) for name in changed)
 
 
 @pytest.mark.parametrize(("scale", "unit"), [("none", 1e-6), ("log", 1e-6), ("log", 1e-28)])

@@ -47,7 +47,11 @@ def brute_force(model: Crystalformer, crystal: Crystal, positions: torch.Tensor 
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("change", [{}, {"radial_basis": 0}, {"blocks": 1}, {"blocks": 7, "width": 8}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"radial_basis": 0}, {"blocks": 1}, {"blocks": 7, "width": 8}, {"readout_of_states": 6}],
+    ids=str,
+)
 def test_outputs_equal_the_double_sum(seed: int, change: dict[str, int]) -> None:
     model = small_model(replace(SMALL, **change), seed)
     crystal = random_crystal(seed + 10, n_atoms=1 + seed % 3)

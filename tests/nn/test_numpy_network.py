@@ -96,7 +96,8 @@ def test_numpy_repeats_golden_outputs(name: str) -> None:
     checkpoint, examples = load_checkpoint(folder), read_golden(folder).crystals
     found = [Crystal.ordered(*(np.array(part) for part in (e.lattice, e.positions, e.numbers))) for e in examples]
     network = NumpyNetwork(checkpoint.source)
-    _, outputs = network.answer(arrays_of(found, lists_of(found, checkpoint.config, merge=False)))
+    arrays = arrays_of(found, lists_of(found, checkpoint.config, merge=False))
+    outputs = (network.first.answer(arrays)[1] + network.answer(arrays)[1]) / 2  # of two stages, both
     assert np.abs(outputs - [e.outputs for e in examples]).max() < GOLDEN_TOLERANCE
 
 

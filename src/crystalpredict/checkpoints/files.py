@@ -101,7 +101,7 @@ class CheckpointConfig:
         needed = format_version(self.model, self.properties, unrelaxed=self.unrelaxed, head=head)
         if needed > self.format_version:
             missing = ["", f"{self.model.attention} attention", "ensembles", "such properties or models"]
-            missing += ["heads of relaxation", "such networks"]
+            missing += ["heads of relaxation", "stages or readout_of_states"]
             raise ValueError(f"format {self.format_version} has no {missing[needed - 1]}")
         if self.unrelaxed and VOLUME_CHANGE.identity not in [prop.identity for prop in self.properties]:
             raise ValueError("a model for unrelaxed structures must predict the volume change")

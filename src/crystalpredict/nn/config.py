@@ -38,7 +38,7 @@ class ModelConfig:
     """Hidden width of the readout."""
     readout_of_states: Annotated[int, Meta(ge=0, le=2**14)] = 0
     """Hidden width of a second readout, whose outputs are added to those of the first. It sees the mean states of atoms
-    before the first and after each block, of which early ones know more of the geometry. 0: there is none."""
+    before the first and after each block, of which early ones hold more of the geometry. 0: there is none."""
     outputs: Size = 1
     r0: Length = 1.4
     """Width of the spatial Gaussian at rho = 1, Å."""
@@ -102,7 +102,7 @@ class ModelConfig:
 
     @property
     def states(self) -> int:
-        """Number of mean states of a crystal's atoms before the first and after each block."""
+        """Number of channels of an atom's states before the first and after each block together."""
         return (self.blocks + 1) * self.width
 
     @property

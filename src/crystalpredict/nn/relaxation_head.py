@@ -44,8 +44,7 @@ class Deformation(NamedTuple):
 
 def head_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the weights of the head of a config's network by their names."""
-    states = (config.blocks + 1) * config.width
-    shapes = _linear("atoms", states, ATOM_HIDDEN) | _linear("mix", ATOM_HIDDEN + VECTORS, ATOM_HIDDEN)
+    shapes = _linear("atoms", config.states, ATOM_HIDDEN) | _linear("mix", ATOM_HIDDEN + VECTORS, ATOM_HIDDEN)
     for step in ("first", "second"):
         shapes |= _linear(f"{step}.atom", ATOM_HIDDEN, HIDDEN)
         shapes[f"{step}.neighbor.weight"] = (HIDDEN, ATOM_HIDDEN)

@@ -189,7 +189,7 @@ class Predictor:
 
     def _predictions_with_features(self, entries: Sequence[Entry]) -> Iterator[tuple[Prediction, FloatArray | None]]:
         """Yield the predictions of some entries with their features (D,); None beside an error."""
-        found = self.relaxed(entries)
+        found = self.relaxed_by_network(entries)
         crystals, neighbors = found.crystals, found.neighbors
         outputs, features, too_large = self._outputs(crystals, neighbors)
         left = found.combine(self.checkpoint, outputs)
@@ -235,7 +235,7 @@ class Predictor:
                 own,
             )
 
-    def relaxed(self, entries: Sequence[Entry]) -> Relaxed:
+    def relaxed_by_network(self, entries: Sequence[Entry]) -> Relaxed:
         """Return the crystals that are predicted: with a model for unrelaxed structures, what they relax to."""
         crystals, neighbors = found_in(entries)
         return relax(self.checkpoint, crystals, neighbors, lambda *found: self._outputs(*found)[0], self._states)
@@ -243,7 +243,7 @@ class Predictor:
     def _states(self, crystals: list[Crystal], neighbors: list[Neighbors]) -> tuple[FloatArray, list[FloatArray]]:
         """Return outputs as `_outputs`, and states of the listed atoms of each crystal, as `relax` needs them."""
         outputs = np.full((len(crystals), self.config.outputs), np.nan)
-        states = [np.full((edges.size, (self.config.blocks + 1) * self.config.width), np.nan) for edges in neighbors]
+        states = [np.full((edges.size, self.config.states), np.nan) for edges in neighbors]
 
         def compute(rows: IntArray, network: Any, batch: Any) -> None:
             found, every = network.first.all_states(batch)
@@ -270,7 +270,7 @@ class Predictor:
         return outputs, features, too_large
 
     def _embeddings(self, entries: list[Entry], per_atom: bool) -> Iterator[Embedding]:
-        relaxed = self.relaxed(entries)
+        relaxed = self.relaxed_by_network(entries)
         crystals, neighbors = relaxed.crystals, relaxed.neighbors
         features: dict[int, FloatArray] = {}
 

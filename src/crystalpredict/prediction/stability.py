@@ -246,15 +246,18 @@ def _set_gaps(centres: FloatArray, plain: FloatArray, columns: Mapping[str, int]
         plain: as the network gives them.
         columns: of the outputs by name.
     """
+    gaps = centres[:, columns["bandgap"]] if "bandgap" in columns else np.zeros(len(centres))  # a view
+    clear = gaps.copy()
     if {"bandgap", "metal_probability", "bandgap_nonmetal"} <= columns.keys():
-        gaps, metal = centres[:, columns["bandgap"]], plain[:, columns["metal_probability"]]  # the first a view
+        metal = plain[:, columns["metal_probability"]]
         missed = (metal < SURE_METAL) & (gaps < MIN_GAP_NONMETAL)
         shares = np.where(metal < MIN_METAL_PROBABILITY, 1, 1 - metal)
         gaps[missed] = np.maximum(gaps, shares * plain[:, columns["bandgap_nonmetal"]])[missed]
         gaps[(metal > SURE_METAL) & (gaps < MAX_GAP_METAL)] = 0
+        clear = np.where(
+            missed & (metal >= MIN_METAL_PROBABILITY), clear, gaps
+        )  # expected gaps are those of metals too
     for gap, (probability, least) in METALS.items():
         if gap in columns and probability in columns:
-            metals = plain[:, columns[probability]] > MIN_METAL_PROBABILITY
-            if "bandgap" in columns:
-                metals &= centres[:, columns["bandgap"]] < least
+            metals = (plain[:, columns[probability]] > MIN_METAL_PROBABILITY) & (clear < least)
             centres[metals, columns[gap]] = 0

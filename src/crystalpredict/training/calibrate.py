@@ -122,7 +122,12 @@ def domain_of_training(table: CrystalTable, neighbors: NeighborTable, base: Doma
 
 
 def outputs_and_features(
-    checkpoint: Checkpoint, table: CrystalTable, neighbors: NeighborTable, rows: Sequence[int], *, every: bool = False
+    checkpoint: Checkpoint,
+    table: CrystalTable,
+    neighbors: NeighborTable,
+    rows: Sequence[int],
+    *,
+    all_blocks: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
     """Return standardised outputs (R, outputs) and network features (R, D) of some crystals.
 
@@ -133,8 +138,8 @@ def outputs_and_features(
         table: of crystals.
         neighbors: neighbour lists of the crystals of the table.
         rows: of the table, R of them.
-        every: whether the features are the mean states before the first and after each block, (R, (blocks + 1) D), as
-            a single network has them.
+        all_blocks: whether the features are the mean states before the first and after each block, (R, states), which
+            a single network has.
 
     Raises:
         DataError: a crystal does not fit into memory.
@@ -152,11 +157,11 @@ def outputs_and_features(
 
     def of(crystals: list[Crystal], lists: list[Neighbors]) -> tuple[FloatArray, FloatArray]:
         outputs = np.empty((len(crystals), model.config.outputs), dtype=np.float32)
-        width = (model.config.blocks + 1) * model.config.width if every else model.config.features
+        width = model.config.states if all_blocks else model.config.features
         features = np.empty((len(crystals), width), dtype=np.float32)
 
         def answer(batch: CrystalBatch) -> tuple[Tensor, Tensor]:
-            if not every:
+            if not all_blocks:
                 return model.answer(batch)
             assert isinstance(model, Crystalformer)
             means = model.means(batch)

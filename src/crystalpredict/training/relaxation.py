@@ -46,7 +46,7 @@ class TorchRelaxationHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.atoms = nn.Linear((config.blocks + 1) * config.width, ATOM_HIDDEN)
+        self.atoms = nn.Linear(config.states, ATOM_HIDDEN)
         self.mix = nn.Linear(ATOM_HIDDEN + VECTORS, ATOM_HIDDEN)
         self.own = nn.Linear(ATOM_HIDDEN, VECTORS)
         self.first = _step(VECTORS)
