@@ -25,11 +25,11 @@ from crystalpredict.properties import Property
 from crystalpredict.training.config import TrainingConfig, learning_rate
 from crystalpredict.training.cuda_graph import CapturedStep, FixedBatches
 from crystalpredict.training.losses import summed_loss
-from crystalpredict.training.optimizer import Muon
+from crystalpredict.training.optimizer import READOUTS, Muon
 from crystalpredict.training.run_folder import Progress, kept_state, log_epoch
 from crystalpredict.training.trainer import Interrupted, Trainer
 from tests.in_process import SCRIPTS, run_script
-from tests.sample_crystals import random_table
+from tests.sample_crystals import batch_of, random_crystal, random_table
 
 MODEL = ModelConfig(blocks=2, width=32, heads=4, feedforward=64, readout=32)
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -511,6 +511,29 @@ def test_directions_added_to_a_checkpoint_change_nothing_at_first_and_then_learn
     assert min(learnt) > 1e-4
     with pytest.raises(RuntimeError, match="Missing key"):
         Trainer(tmp_path / "more", *data, replace(start.model.config, blocks=3), CONFIG, start=start)
+
+
+def test_two_stages_are_not_trained_as_one_network(data, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="train each, and join them"):
+        Trainer(tmp_path, *data, replace(MODEL, stages=2), CONFIG)
+
+
+def test_a_run_begins_with_both_readouts_of_its_base_and_both_are_learnt(data, start, tmp_path: Path) -> None:
+    """Of the base's outputs those that are trained are kept."""
+    torch.manual_seed(8)
+    network = Crystalformer(replace(start.model.config, readout_of_states=7)).eval()
+    network.load_state_dict(network.state_dict() | start.model.state_dict())
+    base = replace(start, source=network)
+    config = replace(CONFIG, properties=("formation_energy",), freeze_encoder=True, epochs=1)
+    training = Trainer(tmp_path, *data, network.config, config, start=base)
+    batch = batch_of(random_crystal(3), radius=MODEL.radius).to("cpu", torch.float32)
+    column = [prop.name for prop in base.properties].index("formation_energy")
+    with torch.no_grad():
+        assert torch.allclose(training.model(batch)[:, 0], network(batch)[:, column], atol=1e-6)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    training.run(lambda progress: None)
+    for name, value in training.model.state_dict().items():
+        assert torch.equal(value, before[name]) != name.startswith(READOUTS), name
 
 
 def test_a_frozen_encoder_stays_as_it_was(data, start, tmp_path: Path) -> None:
