@@ -178,10 +178,10 @@ def test_json_that_is_none_is_named(folder, name, content) -> None:
     refused(folder, name)
 
 
-@pytest.mark.parametrize("version", [0, 6, 99, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 7, 99, "1", None, 1.5])
 def test_another_format_version_is_refused(folder, version) -> None:
     edit(folder / "config.json", lambda config: config.update(format_version=version))
-    refused(folder, f"format {version!r}", "reads 1 to 5")
+    refused(folder, f"format {version!r}", "reads 1 to 6")
 
 
 CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
@@ -205,11 +205,18 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "mean not a number": (lambda c: c["properties"][0].update(mean=float("nan")), ("NaN is not a finite number",)),
     "deviation 0": (lambda c: c["properties"][0].update(deviation=0), ("deviation",)),
     "unknown transform": (lambda c: c["properties"][0].update(transform="ln"), ("transform",)),
-    "properties of a later format": (lambda c: c.update(format_version=3), ("format 3 has no such properties",)),
+    "properties of a later format": (
+        lambda c: (c.update(format_version=3), c["model"].pop("readout_of_states")),
+        ("format 3 has no such properties",),
+    ),
+    "readout of a later format": (
+        lambda c: c.update(format_version=5),
+        ("format 5 has no stages or readout_of_states",),
+    ),
     "attention of a later format": (
         lambda c: (
             c.update(format_version=1, properties=c["properties"][:5]),
-            c["model"].update(attention="framed", outputs=5),
+            c["model"].update(attention="framed", outputs=5, readout_of_states=0),
         ),
         ("format 1 has no framed",),
     ),

@@ -28,10 +28,10 @@ from crystalpredict.nn.crystalformer import Crystalformer
 from crystalpredict.nn.ensemble import Stages
 from crystalpredict.nn.relaxation_head import RelaxationHead, head_shapes
 from crystalpredict.prediction.predictor import Predictor
+from crystalpredict.prediction.relaxation import GIVEN_SHARE
 from tests.sample_crystals import rock_salt
 
 NACL = str(Path(__file__).resolve().parents[2] / "examples" / "NaCl.cif")
-SECOND_SHARE = 0.5  # of the answer at the corrected crystal
 Arrays = dict[str, np.ndarray]
 
 
@@ -112,7 +112,7 @@ def test_a_file_that_is_altered_missing_or_not_named_is_refused(folder: Path) ->
 
 
 def test_two_stages_are_loaded_as_saved_and_the_second_sees_corrected_crystals(folder: Path, tmp_path: Path) -> None:
-    """One network relaxes, the other predicts; both answers count as much."""
+    """One network relaxes, the other predicts, and what both predict is averaged."""
     checkpoint = load_checkpoint(folder)
     first = checkpoint.model.first
     second = Crystalformer(first.config)
@@ -126,7 +126,7 @@ def test_two_stages_are_loaded_as_saved_and_the_second_sees_corrected_crystals(f
     assert verify_golden(both, tmp_path / "both") < 1e-6
     (before,), (after,) = (Predictor(each, "cpu", ["formation_energy"]).predict(NACL) for each in (checkpoint, both))
     column, scale = "formation_energy_eV_per_atom", checkpoint.deviation
-    assert after[column] - before[column] == pytest.approx(SECOND_SHARE * scale[row], abs=1e-4)
+    assert after[column] - before[column] == pytest.approx((1 - GIVEN_SHARE) * scale[row], abs=1e-4)
     assert after.relaxed is not None
     assert np.array_equal(after.relaxed.lattice, before.relaxed.lattice)
     config = json.loads((tmp_path / "both" / "config.json").read_text())

@@ -2,8 +2,9 @@
 
 The network learnt from perturbed cells, labelled with the properties of the relaxed crystals. It errs least where the
 cell is nearly right, so volume, shape and positions are corrected first: the volume by an output of the network, the
-others by its head of relaxation, if it has one. With a head, properties are the mean of those predicted for the cell as
-given and for the corrected one, whose errors differ, unless the given one is much too large.
+others by its head of relaxation, if it has one. With a head, properties are a mean of those predicted for the cell as
+given and for the corrected one, whose errors differ, unless the given one is much too large. A model may have a second
+network, for corrected cells.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ ATOMS_AT_ONCE = 4096  # whose neighbours are found together: it bounds the memor
 # logarithms of the volume change below which the head is not used, and the given cell has no weight: few training cells
 # were so much too large
 MIN_LOG_CHANGE_HEAD, MIN_LOG_CHANGE_GIVEN = -0.3, -0.5
+GIVEN_SHARE = 0.4  # weight of what is predicted for the cell as given, if it is not much too large
 NetworkOutputs = Callable[[list[Crystal], list[Neighbors]], FloatArray]
 NetworkStates = Callable[[list[Crystal], list[Neighbors]], tuple[FloatArray, list[FloatArray]]]
 
@@ -67,7 +69,7 @@ class Relaxed:
         )
         if self.outputs is not None:
             span = MIN_LOG_CHANGE_HEAD - MIN_LOG_CHANGE_GIVEN
-            weights = np.clip((self.log_changes - MIN_LOG_CHANGE_GIVEN) / span, 0, 1)[:, None] / 2
+            weights = GIVEN_SHARE * np.clip((self.log_changes - MIN_LOG_CHANGE_GIVEN) / span, 0, 1)[:, None]
             outputs += weights * (self.outputs - outputs)
         column = _column(checkpoint)
         outputs[:, column] = (self.log_changes + left - checkpoint.mean[column]) / checkpoint.deviation[column]
