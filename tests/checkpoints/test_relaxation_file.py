@@ -45,8 +45,9 @@ def random_head(seed: int = 0) -> Arrays:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    copy = tmp_path / "model"
-    shutil.copytree(find_model(unrelaxed=True), copy)
+    """Of a model with one network."""
+    copy, checkpoint = tmp_path / "model", load_checkpoint(find_model(unrelaxed=True))
+    save_checkpoint(replace(checkpoint, source=checkpoint.model.first, relaxation=None), copy, [rock_salt()], "card")
     save_relaxation(RelaxationHead(random_head()), copy)
     return copy
 

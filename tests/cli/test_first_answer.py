@@ -124,8 +124,8 @@ def test_torch_takes_over_between_windows() -> None:
     """With little time for NumPy and windows of three: the rows of both networks agree."""
     less = "from crystalpredict.nn import first_answers; first_answers.MOST_EDGES = 400\n"
     less += "from crystalpredict.io import reader; reader.WINDOW_ENTRIES = 3\n"
-    less += "from crystalpredict.nn import numpy_network as n; features = n.NumpyNetwork.features\n"
-    less += "n.NumpyNetwork.features = lambda *a: print('by NumPy', file=__import__('sys').stderr) or features(*a)\n"
+    less += "from crystalpredict.nn import numpy_network as n; answer = n.NumpyNetwork.answer\n"
+    less += "n.NumpyNetwork.answer = lambda *a: print('by NumPy', file=__import__('sys').stderr) or answer(*a)\n"
     paths = [f"examples/{name}.cif" for name in ("NaCl", "MgO", "GaAs", "CsPbBr3", "TiO2_rutile", "MoS2", "ZnO")]
     call = [sys.executable, "-c", less + CODE, "predict", "-f", "csv", "-q", *paths]
     done = subprocess.run(call, capture_output=True, text=True, timeout=600, cwd=ROOT)

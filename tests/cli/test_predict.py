@@ -78,7 +78,9 @@ def test_examples_are_rows_in_order_with_the_values_each_has_alone(program, exam
     assert outcome.stdout.split("\n")[0] == ",".join(COLUMNS)
     assert [row["path"] for row in outcome.rows] == examples[::-1]
     for row in outcome.rows:
-        assert (row["index"], row["warnings"], row["error"]) == ("0", "", "")
+        assert (row["index"], row["error"]) == ("0", "")
+        soft = "CsPbBr3" in row["path"]  # PBE's cell is larger than the measured one by 6 %
+        assert row["warnings"].startswith("cell is ") if soft else row["warnings"] == ""
         assert int(row["n_atoms"]) >= 2
         assert all(float(row[column]) >= 0 for column in VALUES if column != "formation_energy_eV_per_atom")
         assert [len(row[column].split(".")[1]) for column in VALUES] == [4, 4, 4, 2, 2]
@@ -355,7 +357,7 @@ def test_lines_of_a_list_are_paths_and_no_patterns(program, tmp_path) -> None:
 
 def test_isolated_atoms_are_a_warning(program, tmp_path) -> None:
     outcome = program("predict", written(tmp_path / "gas.vasp", CSCL.replace("4.1", "30.0")))
-    first, second = outcome.rows[0]["warnings"].split("; ")
+    first, second, _ = outcome.rows[0]["warnings"].split("; ")  # the last: of the volume
     assert first == "2 atoms have no neighbour within 6 Å"
     assert second.startswith("unlike the training data: ")
     assert "a layer of 15 Å without atoms" in second

@@ -65,7 +65,7 @@ def test_moved_atoms_and_strained_cells_come_back(relaxing: Predictor) -> None:
 
 def test_cells_that_are_far_too_large_are_what_they_relax_to(relaxing: Predictor) -> None:
     structures = [read(path) for path in FILES]
-    rows = relaxing.predict([stretched(each, change) for each in structures for change in (0.0, 0.7, 1.2)])
+    rows = relaxing.predict([stretched(each, change) for each in structures for change in (0.0, 0.7, 1.0)])
     energies = np.array([row[FORMATION] for row in rows]).reshape(len(FILES), -1)
     assert np.abs(energies[:, 1:] - energies[:, :1]).mean(axis=0).max() < 0.05
 
