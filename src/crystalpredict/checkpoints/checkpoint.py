@@ -78,7 +78,7 @@ class Checkpoint:
 
     Attributes:
         name: of the folder.
-        source: network, or ensemble, or the weights that make one.
+        source: network, or several as one, or the weights that make one.
         properties: of the outputs.
         mean: of the training labels on the trained scale, (outputs,).
         deviation: standard deviation of the training labels on the trained scale, (outputs,).
@@ -105,7 +105,7 @@ class Checkpoint:
 
     @cached_property
     def model(self) -> Network:
-        """Network, or ensemble, which is made of its weights when it is first asked for; that imports torch."""
+        """Network, or several as one, made of the weights when it is first asked for; that imports torch."""
         return self.source.network() if isinstance(self.source, Weights) else self.source
 
     @property
