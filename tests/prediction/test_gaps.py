@@ -11,7 +11,7 @@ from pymatgen.core import Lattice, Structure
 
 from crystalpredict import Predictor, load_model
 from crystalpredict.crystals.crystal import Crystal
-from crystalpredict.prediction.stability import physical_centres
+from crystalpredict.prediction.stability import hold_metals_too, physical_centres
 from crystalpredict.properties import find_property
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +88,16 @@ def test_what_is_probably_no_metal_has_a_gap(predictor: Predictor) -> None:
     centres = physical_centres(checkpoint, plain, [salt] * 6, None)
     assert centres[:, columns[0]] == pytest.approx([0.8, 0.4 * 0.8, 0.3, 0.06, 0, 0.6])
     assert centres[:, names.index("bandgap_hse")].tolist() == [1.1, 0, 1.1, 0, 0, 1.1]  # with these PBE gaps
+
+
+def test_intervals_of_expected_gaps_hold_metals_and_semiconductors() -> None:
+    columns = {"bandgap": 0, "metal_probability": 1, "bandgap_nonmetal": 2}
+    plain = np.array([[0.0, 0.7, 0.5], [0.0, 0.4, 0.5], [0.0, 0.9, 0.5], [0.3, 0.7, 0.5]])
+    low, high = np.full((4, 3, 2), 0.1), np.full((4, 3, 2), [0.2, 0.6])
+    hold_metals_too(low, high, plain, columns)
+    assert low[:, 0].tolist() == [[0, 0], *[[0.1, 0.1]] * 3]
+    assert high[:, 0].tolist() == [[0.5, 0.6], *[[0.2, 0.6]] * 3]
+    assert (low[:, 1:] == 0.1).all()
 
 
 @pytest.mark.parametrize(("metal", "length"), [("Ti", 5.88), ("Zr", 6.07), ("Hf", 6.04)])

@@ -70,6 +70,15 @@ def test_cells_that_are_far_too_large_are_what_they_relax_to(relaxing: Predictor
     assert np.abs(energies[:, 1:] - energies[:, :1]).mean(axis=0).max() < 0.05
 
 
+def test_cells_further_off_than_those_in_training_have_a_warning(relaxing: Predictor) -> None:
+    changes = (-0.6, -0.3, 0.0, 0.3, 1.0)
+    for path in FILES:
+        rows = relaxing.predict([stretched(read(path), change) for change in changes])
+        said = ["further than this model learnt: relax it by other means" in "".join(row.warnings) for row in rows]
+        assert said == [True, False, False, False, True], path
+        assert rows[-1]["strain_percent"] == rows[-1]["displacement_A"] == 0  # only the volume is corrected
+
+
 def test_columns_are_those_of_the_relaxed_cell(relaxing: Predictor) -> None:
     structures = [stretched(read(path), change) for path in FILES for change in (-0.3, 0.4, 2.0)]
     for structure, row in zip(structures, relaxing.predict(structures), strict=True):

@@ -356,7 +356,9 @@ def _read_weights(path: Path, expected: str, config: ModelConfig) -> Weights:
     tensors = _tensors(path, content)
     # before a table of all names is made, which a config from anywhere can make long
     if sum(prod(t["shape"]) for t in tensors.values()) < config.least_weights or len(tensors) < config.least_tensors:
-        raise CheckpointError(f"{path}: does not fit the model in config.json, which has more weights")
+        raise CheckpointError(
+            f"{path}: does not fit the model in config.json, which has more weights; fetch both again"
+        )
     return Weights(config, _arrays(path, tensors, shapes_of(config)))
 
 
@@ -375,7 +377,7 @@ def _arrays(
     found = {name: tuple(tensor["shape"]) for name, tensor in tensors.items()}
     if wanted != found:
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}")
+        raise CheckpointError(f"{path}: does not fit the model in config.json, first at {names[0]!r}; fetch both again")
     arrays: dict[str, NDArray[Any]] = {}
     for name, tensor in tensors.items():
         kind = tensor["dtype"]

@@ -14,7 +14,13 @@ from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neigh
 from crystalpredict.crystals.primitive import primitive_sizes
 from crystalpredict.prediction.conventions import total_energies
 from crystalpredict.prediction.derived import PARENTS, asked_for, derive, derived_bounds
-from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
+from crystalpredict.prediction.stability import (
+    Hull,
+    HullComparison,
+    hold_metals_too,
+    needs_hull,
+    physical_centres,
+)
 from crystalpredict.prediction.thermal import Matter, matter_of
 from crystalpredict.properties import (
     DEFORMATION,
@@ -35,6 +41,9 @@ MAX_SURE_LOG_RATIO_ELEMENT = 0.04  # of an element: measured cells of soft metal
 MAX_HALFWIDTH = 0.08  # of the interval that counts: far from training cells they are so wide that nothing would be sure
 MAX_LOG_RATIO = 0.055  # of this logarithm, for a model without intervals
 SEE_UNRELAXED = ": see --unrelaxed"
+# with a model for unrelaxed structures, few of whose training cells are beyond these
+MIN_LEARNT_LOG_RATIO, MAX_LEARNT_LOG_RATIO = -0.7, 0.5
+FURTHER = ", further than this model learnt: relax it by other means"
 MODULI = {prop.name for prop in DERIVED}
 
 
@@ -69,18 +78,19 @@ class Outputs:
         return matter_of(self.crystals)
 
 
-def volume_warning(log_ratio: float, low: float, high: float) -> str:
+def volume_warning(log_ratio: float, low: float, high: float, hint: str = SEE_UNRELAXED) -> str:
     """Return the warning about a cell that is not relaxed.
 
     Args:
         log_ratio: logarithm of its volume over the relaxed one.
         low: lower end of the interval of this logarithm.
         high: its upper end; the same as the lower one if there is no interval.
+        hint: end of the text.
     """
     sign = 1 if log_ratio > 0 else -1
     size, *ends = (sign * 100 * expm1(value) for value in (log_ratio, *sorted((low, high), key=lambda end: sign * end)))
     span = f" ({max(ends[0], 0):.0f} to {ends[1]:.0f})" if low < high else ""
-    return f"cell is {size:.0f} %{span} {'larger' if sign > 0 else 'smaller'} than it would relax to{SEE_UNRELAXED}"
+    return f"cell is {size:.0f} %{span} {'larger' if sign > 0 else 'smaller'} than it would relax to{hint}"
 
 
 class OutputDecoder:
@@ -187,6 +197,7 @@ class OutputDecoder:
             return np.empty((len(crystals), 0, 0, 2))
         widths = self._halfwidths(found, features, np.arange(len(crystals)), self._sources)
         ends = interval_bounds(self.checkpoint.properties, centres, widths)
+        hold_metals_too(ends[:, :, :, 0], ends[:, :, :, 1], found.plain, self._outputs)
         if found.comparison is not None and FORMATION_ENERGY in self._outputs:
             ends[:, self._outputs[FORMATION_ENERGY]] += found.comparison.shifts[:, None, None]
         columns = [self._ends(prop, values[:, i], found, widths, ends) for i, prop in enumerate(self.properties)]
@@ -247,9 +258,12 @@ class OutputDecoder:
         """
         texts = [""] * len(found.crystals)
         column = self._outputs.get(VOLUME_CHANGE.name)
-        if column is None or self.checkpoint.unrelaxed:
+        if column is None:
             return texts
         logs = -found.centres[:, column]  # of the volume over the relaxed one
+        if self.checkpoint.unrelaxed:
+            far = (logs < MIN_LEARNT_LOG_RATIO) | (logs > MAX_LEARNT_LOG_RATIO)
+            return [volume_warning(log, log, log, FURTHER) if yes else "" for log, yes in zip(logs, far, strict=True)]
         rows = np.flatnonzero(np.abs(logs) > (MAX_SURE_LOG_RATIO if self.errors else MAX_LOG_RATIO))
         half: FloatArray = np.zeros(len(rows))
         if self.errors and len(rows):

@@ -128,6 +128,7 @@ def _deformed(
     with np.errstate(all="ignore"):  # of a cell that is too unlike crystals; what is not finite is not used
         found = head([each[own] for each, own in zip(states, members, strict=True)], edges)
     sizes = np.array([_sizes(each) for each in found])
+    sizes[changes <= MIN_LOG_CHANGE_HEAD] = 0
     trusted = ((sizes[:, 1] <= MAX_DISPLACEMENT) & (changes > MIN_LOG_CHANGE_HEAD)).tolist()
     wanted = [
         deformed(crystal, change, how) if yes else scaled(crystal, change)

@@ -238,6 +238,22 @@ def physical_centres(
     return centres
 
 
+def hold_metals_too(low: FloatArray, high: FloatArray, plain: FloatArray, columns: Mapping[str, int]) -> None:
+    """Make intervals of expected gaps hold 0, the gap of a metal, and the gap of a semiconductor.
+
+    Args:
+        low: lower ends of the intervals, to be changed, (B, outputs, levels).
+        high: their upper ends.
+        plain: predictions as the network gives them, (B, outputs).
+        columns: of the outputs by name.
+    """
+    if {"bandgap", "metal_probability", "bandgap_nonmetal"} <= columns.keys():
+        metal, gap = plain[:, columns["metal_probability"]], columns["bandgap"]
+        rows = (metal >= MIN_METAL_PROBABILITY) & (metal < SURE_METAL) & (plain[:, gap] < MIN_GAP_NONMETAL)
+        low[rows, gap] = 0
+        high[rows, gap] = np.maximum(high[rows, gap], plain[rows, columns["bandgap_nonmetal"], None])
+
+
 def _set_gaps(centres: FloatArray, plain: FloatArray, columns: Mapping[str, int]) -> None:
     """Make the gaps among predictions (B, outputs) agree with the probabilities of a metal [M10].
 
