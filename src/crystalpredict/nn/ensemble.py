@@ -50,7 +50,7 @@ class Ensemble(nn.Module):
 class Stages(nn.Module):
     """Two networks of one shape: the first sees unrelaxed crystals, the second sees them as the first relaxes them.
 
-    Methods use the second network, whose answer `first` has no part in, but a call returns the mean of both outputs.
+    Methods are those of the second network. A call returns the mean of both outputs, so that golden outputs show both.
     """
 
     def __init__(self, networks: Sequence[Crystalformer]) -> None:
@@ -74,7 +74,7 @@ class Stages(nn.Module):
         return self.networks[1]
 
     def forward(self, batch: CrystalBatch) -> Tensor:
-        """Return standardised properties (B, outputs) of a batch: the mean of both networks, so that it shows both."""
+        """Return standardised properties (B, outputs) of a batch: the mean of both networks."""
         out: Tensor = (self.first(batch) + self.second(batch)) / 2
         return out
 

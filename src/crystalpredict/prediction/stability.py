@@ -270,9 +270,8 @@ def _set_gaps(centres: FloatArray, plain: FloatArray, columns: Mapping[str, int]
         shares = np.where(metal < MIN_METAL_PROBABILITY, 1, 1 - metal)
         gaps[missed] = np.maximum(gaps, shares * plain[:, columns["bandgap_nonmetal"]])[missed]
         gaps[(metal > SURE_METAL) & (gaps < MAX_GAP_METAL)] = 0
-        clear = np.where(
-            missed & (metal >= MIN_METAL_PROBABILITY), clear, gaps
-        )  # expected gaps are those of metals too
+        expected = missed & (metal >= MIN_METAL_PROBABILITY)  # which are those of metals too
+        clear = np.where(expected, clear, gaps)
     for gap, (probability, least) in METALS.items():
         if gap in columns and probability in columns:
             metals = (plain[:, columns[probability]] > MIN_METAL_PROBABILITY) & (clear < least)
