@@ -46,19 +46,17 @@ def main() -> None:
 
 def corrected(model: Predictor, table: CrystalTable) -> CrystalTable:
     """The crystals as a model relaxes them, with the changes of the volume that are left; others are left out."""
-    lattices, fractional, labels = table.lattices.copy(), table.fractional.astype(float), table.labels.copy()
-    changes, found = labels[:, table.properties.index(VOLUME_CHANGE)], np.zeros(len(table), dtype=bool)
+    crystals_now, labels = {}, table.labels.copy()
+    changes = labels[:, table.properties.index(VOLUME_CHANGE)]  # a view
     for start in range(0, len(table), WINDOW):
         crystals = [table.crystal(row) for row in range(start, min(start + WINDOW, len(table)))]
         entries = list(entries_of_crystals(crystals, model.config.radius))
         rows = [start + number for number, entry in enumerate(entries) if entry.neighbors]
         relaxed = model.relaxed_by_network(entries)
         for row, crystal, change in zip(rows, relaxed.crystals, relaxed.log_changes, strict=True):
-            lattices[row], found[row] = crystal.lattice, True
-            places = np.linalg.solve(crystal.lattice.T, crystal.positions.T).T
-            fractional[table.first[row] : table.first[row + 1]] = places - np.floor(places)
+            crystals_now[row] = crystal
             changes[row] = VOLUME_CHANGE.in_unit(VOLUME_CHANGE.encode(changes[row]) - change)
-    return replace(table, lattices=lattices, fractional=fractional, labels=labels).take(np.flatnonzero(found))
+    return replace(table.moved(crystals_now), labels=labels).take(np.array(list(crystals_now)))
 
 
 if __name__ == "__main__":

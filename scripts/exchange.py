@@ -125,19 +125,17 @@ def relaxed(teacher: Predictor, table: CrystalTable) -> CrystalTable:
     Those that it cannot relax are left out.
     """
     (column,) = teacher.columns
-    lattices, fractional, labels = table.lattices.copy(), table.fractional.astype(float), table.labels.copy()
+    crystals_now, labels = {}, table.labels.copy()
     energies = labels[:, [prop.name for prop in table.properties].index(FORMATION_ENERGY)]
     for start in range(0, len(table), WINDOW):
         crystals = [table.crystal(row) for row in range(start, min(start + WINDOW, len(table)))]
         entries = entries_of_crystals(crystals, teacher.config.radius)
         for row, found in enumerate(teacher.predictions(entries), start=start):
             if found.relaxed is not None:
-                lattices[row], energies[row] = found.relaxed.lattice, found.values[column]
-                places = np.linalg.solve(found.relaxed.lattice.T, found.relaxed.positions.T).T
-                fractional[table.first[row] : table.first[row + 1]] = places - np.floor(places)
+                crystals_now[row], energies[row] = found.relaxed, found.values[column]
     if VOLUME_CHANGE in table.properties:
         labels[:, table.properties.index(VOLUME_CHANGE)] = 0.0
-    new = replace(table, lattices=lattices, fractional=fractional, labels=labels)
+    new = replace(table.moved(crystals_now), labels=labels)
     return new.take(np.flatnonzero(np.isfinite(energies)))
 
 

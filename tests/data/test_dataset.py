@@ -18,6 +18,7 @@ from crystalpredict.data.dataset import (
 )
 from crystalpredict.errors import DataError
 from crystalpredict.properties import find_property
+from tests.sample_crystals import random_crystal, random_table
 
 ROCK_SALT = {
     "id": "a", "lattice": [3.99, 3.99, 3.99, 60, 60, 60], "species": ["Na", "Cl"],
@@ -131,3 +132,14 @@ def test_numbers_of_a_cell_of_very_many_atoms_are_kept() -> None:
     ]
     found = neighbor_table(table_from_rows([({**row, "bandgap": 0.0}, TRAIN) for row in rows]), 3.5)
     assert found.counts.tolist() == [edge**3, 1]
+
+
+def test_crystals_of_a_table_are_moved_into_other_cells() -> None:
+    table, wide = random_table(3), random_crystal(11, n_atoms=2)
+    moved = table.moved({1: wide})
+    shifts = (moved.crystal(1).positions - wide.positions) @ np.linalg.inv(wide.lattice)
+    assert np.abs(shifts - np.round(shifts)).max() < 1e-6  # whole cells
+    assert np.allclose(moved.crystal(1).lattice, wide.lattice)
+    for row in (0, 2):
+        assert np.array_equal(moved.crystal(row).positions, table.crystal(row).positions)
+    assert not np.allclose(table.crystal(1).lattice, wide.lattice)  # the old table stays as it is

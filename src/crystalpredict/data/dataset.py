@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from itertools import repeat
 from multiprocessing import get_context
@@ -84,6 +84,15 @@ class CrystalTable:
         atoms = slice(self.first[index], self.first[index + 1])
         lattice = self.lattices[index].astype(float)
         return Crystal.ordered(lattice, self.fractional[atoms].astype(float) @ lattice, self.numbers[atoms])
+
+    def moved(self, crystals: Mapping[int, Crystal]) -> CrystalTable:
+        """Return the table with the cells and positions that crystals have now, by their rows."""
+        lattices, fractional = self.lattices.copy(), self.fractional.astype(float)
+        for row, crystal in crystals.items():
+            lattices[row] = crystal.lattice
+            places = np.linalg.solve(crystal.lattice.T, crystal.positions.T).T
+            fractional[self.first[row] : self.first[row + 1]] = places - np.floor(places)
+        return replace(self, lattices=lattices, fractional=fractional)
 
     def take(self, rows: IntArray) -> CrystalTable:
         """Return the table of some rows (R,), in their order."""

@@ -13,6 +13,7 @@ from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crystalpredict.checkpoints.registry import REFERENCE_ENERGIES, reference_energies_folder
 from crystalpredict.crystals.composition import MIN_AMOUNT, compositions_of, element_amounts
@@ -37,6 +38,7 @@ METALS = {"bandgap_hse": ("metal_probability_hse", 0.1), "bandgap_experiment": (
 # another by the expected gap, the probability of a semiconductor times that gap, unless a metal is as probable as the
 # third; where it is, a gap below the second is 0 (mp2018/val).
 MIN_GAP_NONMETAL, MAX_GAP_METAL, SURE_METAL = 0.1, 0.5, 0.8
+TWO_STAGE_GAP = {"bandgap", "metal_probability", "bandgap_nonmetal"}
 HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase", NEAREST_KNOWN})
 
 
@@ -247,11 +249,16 @@ def hold_metals_too(low: FloatArray, high: FloatArray, plain: FloatArray, column
         plain: predictions as the network gives them, (B, outputs).
         columns: of the outputs by name.
     """
-    if {"bandgap", "metal_probability", "bandgap_nonmetal"} <= columns.keys():
-        metal, gap = plain[:, columns["metal_probability"]], columns["bandgap"]
-        rows = (metal >= MIN_METAL_PROBABILITY) & (metal < SURE_METAL) & (plain[:, gap] < MIN_GAP_NONMETAL)
+    if columns.keys() >= TWO_STAGE_GAP:
+        rows, gap = _have_expected_gaps(plain, columns), columns["bandgap"]
         low[rows, gap] = 0
         high[rows, gap] = np.maximum(high[rows, gap], plain[rows, columns["bandgap_nonmetal"], None])
+
+
+def _have_expected_gaps(plain: FloatArray, columns: Mapping[str, int]) -> NDArray[np.bool_]:
+    """Return which of B crystals are likely metals whose gap becomes the expected one, (B,)."""
+    metal = plain[:, columns["metal_probability"]]
+    return (metal >= MIN_METAL_PROBABILITY) & (metal < SURE_METAL) & (plain[:, columns["bandgap"]] < MIN_GAP_NONMETAL)
 
 
 def _set_gaps(centres: FloatArray, plain: FloatArray, columns: Mapping[str, int]) -> None:
@@ -264,14 +271,13 @@ def _set_gaps(centres: FloatArray, plain: FloatArray, columns: Mapping[str, int]
     """
     gaps = centres[:, columns["bandgap"]] if "bandgap" in columns else np.zeros(len(centres))  # a view
     clear = gaps.copy()
-    if {"bandgap", "metal_probability", "bandgap_nonmetal"} <= columns.keys():
+    if columns.keys() >= TWO_STAGE_GAP:
         metal = plain[:, columns["metal_probability"]]
         missed = (metal < SURE_METAL) & (gaps < MIN_GAP_NONMETAL)
         shares = np.where(metal < MIN_METAL_PROBABILITY, 1, 1 - metal)
         gaps[missed] = np.maximum(gaps, shares * plain[:, columns["bandgap_nonmetal"]])[missed]
         gaps[(metal > SURE_METAL) & (gaps < MAX_GAP_METAL)] = 0
-        expected = missed & (metal >= MIN_METAL_PROBABILITY)  # which are those of metals too
-        clear = np.where(expected, clear, gaps)
+        clear = np.where(_have_expected_gaps(plain, columns), clear, gaps)  # those are of metals too
     for gap, (probability, least) in METALS.items():
         if gap in columns and probability in columns:
             metals = (plain[:, columns[probability]] > MIN_METAL_PROBABILITY) & (clear < least)
