@@ -24,12 +24,12 @@ from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
 from crystalpredict.crystals.crystal import Crystal, FloatArray
 from crystalpredict.data.dataset import crystal_of_row, read_jsonl
-from crystalpredict.data.perturb import EV_PER_GPA_A3
 from crystalpredict.data.substitute import substituted
 from crystalpredict.io.reader import entries_of_crystals
 from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.prediction.relaxation import scaled
 from crystalpredict.prediction.rows import Prediction
+from crystalpredict.prediction.strain_energy import EV_PER_GPA_A3
 
 COLUMN = "formation_energy_eV_per_atom"
 MAX_ATOMS = 40

@@ -71,7 +71,9 @@ def main() -> None:
     config = checkpoint.model.config
     cache = options.cache or options.table.parent / "neighbors"
     neighbors = neighbor_table(table, config.radius, cache, os.cpu_count() or 1, merging=config.merging)
-    outputs, features = outputs_and_features(checkpoint, table, neighbors, rows.tolist(), all_blocks=options.states)
+    outputs, features = outputs_and_features(
+        checkpoint, table, neighbors, rows.tolist(), all_blocks=options.states, strained=False
+    )
     training, bends = table.splits[rows] == TRAIN, []
     if options.bend is not None:
         bends = [bend_of(options.bend, checkpoint, outputs[training], torch.from_numpy(features[training]))]

@@ -144,11 +144,6 @@ VOLUME_CHANGE = Property(
     minimum=-100.0, decimals=2, on_request=True,
 )  # fmt: skip
 
-# of a network that learnt relaxed crystals alone (`Checkpoint.values`)
-VOLUME_CORRECTION = Property(
-    "volume_correction", "correction of the formation energy for the volume", "eV/atom", "eV_per_atom", on_request=True,
-)  # fmt: skip
-
 # of a model for unrelaxed structures with a head of relaxation (crystalpredict.prediction.relaxation)
 DEFORMATION = (
     Property(
@@ -176,7 +171,6 @@ def _gap(name: str, label: str, *aliases: str) -> Property:
 # learnt beside PROPERTIES where the training data have them
 AUXILIARY = (
     VOLUME_CHANGE,
-    VOLUME_CORRECTION,
     _metal_probability("metal_probability", "PBE", "metal", "is_metal"),
     _gap("bandgap_nonmetal", "band gap if not a metal (PBE)"),
     _gap("bandgap_hse", "band gap (HSE)", "gap_hse", "hse"),

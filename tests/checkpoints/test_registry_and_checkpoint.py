@@ -196,7 +196,7 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "no model": (lambda c: c.pop("model"), ("model",)),
     "no properties": (lambda c: c.pop("properties"), ("properties",)),
     "no checksum": (lambda c: c.pop("weights_sha256"), ("weights_sha256",)),
-    "a property too few": (lambda c: c["properties"].pop(), ("14 properties for 15 outputs",)),
+    "a property too few": (lambda c: c["properties"].pop(), ("13 properties for 14 outputs",)),
     "property with unknown key": (lambda c: c["properties"][0].update(colour="red"), ("properties[0]", "'colour'")),
     "property without unit": (lambda c: c["properties"][0].pop("unit"), ("unit",)),
     "property without mean": (lambda c: c["properties"][0].pop("mean"), ("mean",)),

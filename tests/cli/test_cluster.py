@@ -85,7 +85,7 @@ def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluste
 
     wanted = ["predict", *inputs, "--where", "n_atoms == 2 and index != 1"]
     assert program(*wanted, "-q", "--jobs", "1", "-o", "plain.jsonl").code == 3
-    real, windows = Predictor._in_batches, []
+    real, windows = Predictor.predictions, []
 
     def twice(self, *arguments):
         windows.append(1)
@@ -94,7 +94,7 @@ def test_a_run_that_was_begun_without_a_cluster_goes_on_with_one(program, cluste
         return real(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "_in_batches", twice)
+        patch.setattr(Predictor, "predictions", twice)
         assert program(*wanted, "-q", "--jobs", "1", "-o", "out.jsonl").code == 130
     outcome = program(*wanted, "-o", "out.jsonl", "--resume", "--scheduler", cluster.scheduler_address)
     assert "resuming after 200 rows" in outcome.stderr

@@ -17,7 +17,7 @@ MODELS = [
 TARGETS = ["bandgap", "formation_energy", "e_above_hull", "bulk_modulus", "shear_modulus"]
 REQUESTED = [
     "volume_change", "metal_probability", "bandgap_hse", "metal_probability_hse", "bandgap_gllbsc",
-    "bandgap_experiment", "metal_probability_experiment", "refractive_index", "bandgap_nonmetal", "volume_correction",
+    "bandgap_experiment", "metal_probability_experiment", "refractive_index", "bandgap_nonmetal",
 ]  # fmt: skip
 DERIVED = [
     *REQUESTED,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, read_jsonl, table_from_rows
-from crystalpredict.data.perturb import EV_PER_GPA_A3, Perturbation, add_strain_energy, joined, perturbed
+from crystalpredict.data.perturb import Perturbation, joined, perturbed
 
 SPINEL: dict[str, Any] = {
     "id": "a", "lattice": [5.0, 5.5, 6.0, 80, 95, 110], "species": ["Na", "Cl", "Cl"],
@@ -71,23 +71,6 @@ def test_copies_depend_on_the_seed_and_impossible_ones_are_left_out() -> None:
     left, places = perturbed(dense, np.arange(COPIES), Perturbation(volume=0.3), seed=1)
     assert 0 < len(left) == len(places) < COPIES
     assert (volumes(left) >= 1.5).all()
-
-
-def test_the_curvature_of_the_strain_energy_is_the_bulk_modulus() -> None:
-    changes = 100 * np.expm1([-0.01, 0.0, 0.01, -0.3, 0.3])
-    table = table_from_rows([({**SPINEL, "volume_change": change}, TRAIN) for change in changes])
-    # all cells are equal: what they relax to differs
-    found = add_strain_energy(table, np.full(5, 80.0))
-    energies = column(found, "formation_energy") + 2.1
-    relaxed = volumes(table)[0] / 3 * (1 + changes / 100)
-    assert energies[1] == 0
-    for row in (0, 2):
-        strain = 1 / (1 + changes[row] / 100) - 1
-        assert energies[row] == pytest.approx(40.0 * EV_PER_GPA_A3 * relaxed[row] * strain**2, rel=0.05)
-    assert energies[4] > energies[3] > 0.1  # to press costs more than to stretch
-    assert column(found, "e_above_hull") == pytest.approx(energies)
-    assert np.isnan(column(found, "bandgap")).all()
-    assert column(found, "volume_change") == pytest.approx(changes)
 
 
 def test_tables_are_joined_in_their_order() -> None:

@@ -44,7 +44,7 @@ from crystalpredict.errors import CheckpointError
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.relaxation_head import RelaxationHead, head_shapes
 from crystalpredict.nn.weights import Weights, shapes_of
-from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE, VOLUME_CORRECTION, Property
+from crystalpredict.properties import E_ABOVE_HULL, Property
 from crystalpredict.uncertainty.applicability import Domain
 from crystalpredict.uncertainty.calibration import (
     CALIBRATION_FILE,
@@ -66,9 +66,6 @@ MAX_WEIGHT_BYTES = 8
 MAX_HEADER_BYTES = 2**20  # names and shapes in a file of tensors
 MAX_CALIBRATION_BYTES = 2**26
 MAX_GOLDEN_NUMBERS = 2**28  # estimated, of the edges of golden.json; 1 GiB
-# |ln(relaxed / given volume)| as predicted: up to the first a crystal counts as relaxed, from the second on the
-# correction of its formation energy is added whole; per unit of it, eV/atom, the largest correction that is believed
-MAX_RELAXED_CHANGE, MIN_CHANGED, MAX_CORRECTION = 0.02, 0.04, 1.0
 GOLDEN_TOLERANCE = 1e-4  # of standardised outputs in float32, across CPUs and CUDA
 
 
@@ -130,20 +127,8 @@ class Checkpoint:
         return (minima - self.mean) / self.deviation
 
     def values(self, outputs: FloatArray) -> FloatArray:
-        """Return values on the trained scale from standardised outputs, each (B, outputs).
-
-        A network that learnt relaxed crystals gives a cell of another volume nearly the energy of the relaxed one.
-        Where it predicts that the volume would change, the formation energy gets the predicted correction [M10].
-        """
-        values = np.asarray(outputs * self.deviation + self.mean)
-        columns = {prop.name: column for column, prop in enumerate(self.properties)}
-        if not self.unrelaxed and {FORMATION_ENERGY, VOLUME_CHANGE.name, VOLUME_CORRECTION.name} <= columns.keys():
-            change = np.abs(values[:, columns[VOLUME_CHANGE.name]])
-            share = np.clip((change - MAX_RELAXED_CHANGE) / (MIN_CHANGED - MAX_RELAXED_CHANGE), 0, 1)
-            correction = values[:, columns[VOLUME_CORRECTION.name]]
-            limit = MAX_CORRECTION * change
-            values[:, columns[FORMATION_ENERGY]] += share * np.clip(correction, -limit, limit)
-        return values
+        """Return values on the trained scale from standardised outputs, each (B, outputs)."""
+        return np.asarray(outputs * self.deviation + self.mean)
 
     def interval_centres(self, outputs: FloatArray) -> FloatArray:
         """Return values on the trained scale, not below the minima, from standardised outputs (B, outputs)."""

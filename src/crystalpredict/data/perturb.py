@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crystalpredict.crystals.cell import MIN_DISTANCE, valid_cells
-from crystalpredict.crystals.crystal import FloatArray, IntArray
+from crystalpredict.crystals.crystal import IntArray
 from crystalpredict.data.dataset import CrystalTable
-from crystalpredict.properties import E_ABOVE_HULL, FORMATION_ENERGY, VOLUME_CHANGE
+from crystalpredict.properties import VOLUME_CHANGE
 
-EV_PER_GPA_A3 = 1 / 160.21766
 MIN_LOG_VOLUME, MAX_LOG_VOLUME = -0.95, 0.40
 
 
@@ -82,40 +81,6 @@ def perturbed(table: CrystalTable, rows: IntArray, how: Perturbation, seed: int)
     copies = replace(copies, ids=ids, lattices=lattices, fractional=fractional, labels=labels)
     possible = np.flatnonzero(valid_cells(lattices, copies.sizes.tolist(), MIN_DISTANCE))
     return copies.take(possible), possible
-
-
-def add_strain_energy(table: CrystalTable, bulk_moduli: FloatArray) -> CrystalTable:
-    """Return a table of crystals off their volume, labelled as relaxed, with the energies that they have as they stand.
-
-    Labels of other properties are removed.
-
-    Args:
-        table: C crystals that differ from relaxed ones by their volume only.
-        bulk_moduli: of the relaxed crystals, GPa, (C,).
-    """
-    names = [prop.name for prop in table.properties]
-    energies = strain_energies(table, bulk_moduli)
-    labels = np.full_like(table.labels, np.nan)
-    for name in (FORMATION_ENERGY, E_ABOVE_HULL):
-        labels[:, names.index(name)] = table.labels[:, names.index(name)] + energies
-    labels[:, names.index(VOLUME_CHANGE.name)] = table.labels[:, names.index(VOLUME_CHANGE.name)]
-    return replace(table, labels=labels)
-
-
-def strain_energies(table: CrystalTable, bulk_moduli: FloatArray) -> FloatArray:
-    """Return by how much the energies of crystals off their volume exceed those of the relaxed ones, eV/atom, (C,).
-
-    The equation of state of Birch and Murnaghan with a pressure derivative of 4, E = 9/2 K V0 f^2 with the Eulerian
-    strain f = ((V0 / V)^(2/3) - 1) / 2 (F. Birch, Phys. Rev. 71 (1947) 809).
-
-    Args:
-        table: C crystals that differ from relaxed ones by their volume only, with labels of `volume_change`.
-        bulk_moduli: of the relaxed crystals, GPa, (C,).
-    """
-    logs = -VOLUME_CHANGE.encode(table.labels[:, table.properties.index(VOLUME_CHANGE)])  # volume over the relaxed one
-    volumes = np.abs(np.linalg.det(table.lattices.astype(float))) / table.sizes / np.exp(logs)
-    strain = np.expm1(-2 / 3 * logs) / 2
-    return np.asarray(4.5 * bulk_moduli * EV_PER_GPA_A3 * volumes * strain**2)
 
 
 def joined(tables: Sequence[CrystalTable]) -> CrystalTable:

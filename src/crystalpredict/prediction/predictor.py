@@ -33,6 +33,7 @@ from crystalpredict.prediction.rows import Embedding as Embedding
 from crystalpredict.prediction.rows import Prediction as Prediction
 from crystalpredict.prediction.rows import failure_of, isolated_atoms
 from crystalpredict.prediction.stability import Hull
+from crystalpredict.prediction.strain_energy import add_strain_energies
 
 if TYPE_CHECKING:
     import torch
@@ -192,6 +193,9 @@ class Predictor:
         found = self.relaxed_by_network(entries)
         crystals, neighbors = found.crystals, found.neighbors
         outputs, features, too_large = self._outputs(crystals, neighbors)
+        too_large |= add_strain_energies(
+            self.checkpoint, crystals, neighbors, outputs, lambda *of: self._outputs(*of)[::2]
+        )
         left = found.combine(self.checkpoint, outputs)
         begun = self.decoder.begin(outputs, crystals, neighbors, found.deformations)
         table = self.decoder.values(begun)  # (crystals, properties)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crystalpredict.checkpoints.checkpoint import Checkpoint
 from crystalpredict.crystals.cell import MIN_DISTANCE
-from crystalpredict.crystals.crystal import Crystal, FloatArray, IntArray, Neighbors
+from crystalpredict.crystals.crystal import Crystal, FloatArray, Neighbors
 from crystalpredict.crystals.equivalence import merge_equivalent, merge_with_members
 from crystalpredict.crystals.neighbors import find_neighbors_of_many, shortest_edge
 from crystalpredict.nn.relaxation_head import Deformation, RelaxationHead
@@ -99,7 +100,7 @@ def relax(
     if head is None:
         changes = log_changes(checkpoint, outputs_of(crystals, neighbors))
         wanted = [scaled(crystal, change) for crystal, change in zip(crystals, changes.tolist(), strict=True)]
-        new, lists, changed = _at(crystals, neighbors, wanted, checkpoint.config.radius)
+        new, lists, changed = brought_to(crystals, neighbors, wanted, checkpoint.config.radius)
         return Relaxed(new, lists, np.where(changed, changes, 0.0), np.zeros((len(crystals), 2)))
     parts = [_deformed(checkpoint, head, crystals[some], neighbors[some], states_of) for some in _slices(crystals)]
     outputs = np.concatenate([part.outputs for part in parts if part.outputs is not None])
@@ -134,11 +135,11 @@ def _deformed(
         deformed(crystal, change, how) if yes else scaled(crystal, change)
         for crystal, change, how, yes in zip(crystals, changes.tolist(), found, trusted, strict=True)
     ]
-    new, lists, changed = _at(crystals, neighbors, wanted, radius)
+    new, lists, changed = brought_to(crystals, neighbors, wanted, radius)
     if not changed.all():
         rows = np.flatnonzero(~changed).tolist()
         wanted = [scaled(crystals[row], float(changes[row])) for row in rows]
-        again = _at([crystals[row] for row in rows], [neighbors[row] for row in rows], wanted, radius)
+        again = brought_to([crystals[row] for row in rows], [neighbors[row] for row in rows], wanted, radius)
         sizes[rows] = 0.0
         for row, crystal, own, moved in zip(rows, *again, strict=True):
             new[row], lists[row] = crystal, own
@@ -146,10 +147,10 @@ def _deformed(
     return Relaxed(new, lists, changes, np.nan_to_num(sizes), outputs)
 
 
-def _at(
+def brought_to(
     crystals: list[Crystal], neighbors: list[Neighbors], wanted: list[Crystal], radius: float
-) -> tuple[list[Crystal], list[Neighbors], IntArray]:
-    """Return crystals and neighbour lists where crystals are wanted, and which could be brought there, (B,) of bool.
+) -> tuple[list[Crystal], list[Neighbors], NDArray[np.bool_]]:
+    """Return crystals and neighbour lists where crystals are wanted, and which could be brought there, (B,).
 
     A crystal stays as it is if atoms would have too many neighbours there, or be too near to each other.
     """
@@ -227,8 +228,9 @@ def _slices(crystals: Sequence[Crystal]) -> Iterator[slice]:
 
 def _neighbors_of(crystals: list[Crystal], before: list[Neighbors], radius: float) -> list[Neighbors]:
     """Return the neighbour lists of scaled crystals, merged as before; the old list of one that has too many."""
+    vectors = any(edges.vectors is not None for edges in before)
     try:
-        lists = find_neighbors_of_many([(each.lattice, each.positions) for each in crystals], radius)
+        lists = find_neighbors_of_many([(each.lattice, each.positions) for each in crystals], radius, vectors=vectors)
     except ValueError:
         if len(crystals) == 1:
             return before

@@ -21,6 +21,7 @@ from crystalpredict.nn.inference import run_in_batches
 from crystalpredict.nn.threads import BatchThreads
 from crystalpredict.prediction.relaxation import relax
 from crystalpredict.prediction.stability import Hull, HullComparison, needs_hull, physical_centres
+from crystalpredict.prediction.strain_energy import add_strain_energies
 from crystalpredict.properties import FORMATION_ENERGY, VOLUME_CHANGE
 from crystalpredict.uncertainty.applicability import Domain, fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
@@ -128,6 +129,7 @@ def outputs_and_features(
     rows: Sequence[int],
     *,
     all_blocks: bool = False,
+    strained: bool = True,
 ) -> tuple[FloatArray, FloatArray]:
     """Return standardised outputs (R, outputs) and network features (R, D) of some crystals.
 
@@ -140,6 +142,7 @@ def outputs_and_features(
         rows: of the table, R of them.
         all_blocks: whether the features are the mean states before the first and after each block, (R, states), which
             a single network has.
+        strained: whether formation energies are those of crystals as they stand, as in predictions.
 
     Raises:
         DataError: a crystal does not fit into memory.
@@ -191,5 +194,7 @@ def outputs_and_features(
     given = [table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows]
     found = relax(checkpoint, *given, lambda *some: of(*some)[0], states_of)
     outputs, features = of(found.crystals, found.neighbors)
+    if strained:
+        add_strain_energies(checkpoint, *given, outputs, lambda *some: (of(*some)[0], set()))
     found.combine(checkpoint, outputs)
     return outputs, features
