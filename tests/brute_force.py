@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from crystalpredict.crystals.masses import ATOMIC_MASSES
 from crystalpredict.nn import ModelConfig
 
 
@@ -41,12 +42,39 @@ def network(
         hidden = torch.relu(state @ part["feedforward.0.weight"].T + part["feedforward.0.bias"])
         state = state + hidden @ part["feedforward.2.weight"].T + part["feedforward.2.bias"]
         means.append(state.mean(0))
+    if "kernel.points" in weights:
+        inputs = torch.cat([*means, bonds(squared, mix, config.radius)])
+        far = 5**0.5 * ((inputs - weights["kernel.shift"]) * weights["kernel.scale"] - weights["kernel.points"]).norm(
+            dim=1
+        )
+        compared = weights["kernel.weights"] @ ((1 + far + far**2 / 3) * torch.exp(-far))
+    else:
+        compared = torch.zeros(config.outputs, dtype=lattice.dtype)
     readouts = {"readout": means[-1], "readout_of_states": torch.cat(means)}
     outputs = []
     for name in [name for name in readouts if f"{name}.0.weight" in weights]:
         hidden = torch.relu(readouts[name] @ weights[f"{name}.0.weight"].T + weights[f"{name}.0.bias"])
         outputs.append(hidden @ weights[f"{name}.2.weight"].T + weights[f"{name}.2.bias"])
-    return torch.stack(outputs).sum(0)
+    return torch.stack(outputs).sum(0) + compared
+
+
+def bonds(squared: Tensor, mix: Tensor, radius: float) -> Tensor:
+    """Logarithms of masses, distances and stiffness, (6,); squared (n, n, I), |r_n|^2 of every pair and image."""
+    mass = (mix * torch.tensor(ATOMIC_MASSES[1:99])).sum(1) / mix.sum(1)
+    nearest, stiff = [], {3: [], 6: []}
+    for i in range(len(mass)):
+        lengths, inverse = [radius], [2 / mass[i]]
+        for j, image in zip(
+            *torch.nonzero((squared[i] > 1e-6) & (squared[i] <= radius**2), as_tuple=True), strict=True
+        ):
+            lengths.append(float(squared[i, j, image].sqrt()))
+            inverse.append(1 / mass[i] + 1 / mass[j])
+        nearest.append(min(lengths))
+        for power, values in stiff.items():
+            values.append(max(float(each / length**power) for each, length in zip(inverse, lengths, strict=True)))
+    near = torch.tensor(nearest, dtype=mass.dtype)
+    most = torch.tensor([max(values) for values in stiff.values()], dtype=mass.dtype)
+    return torch.cat([torch.stack([mass.min(), mass.mean(), near.min(), near.mean()]), most]).log()
 
 
 def reciprocal_head_names(config: ModelConfig, block: int) -> set[int]:

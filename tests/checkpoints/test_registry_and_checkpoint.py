@@ -211,7 +211,7 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     ),
     "readout of a later format": (
         lambda c: c.update(format_version=5),
-        ("format 5 has no stages or readout_of_states",),
+        ("format 5 has no stages, readout_of_states or kernel_points",),
     ),
     "attention of a later format": (
         lambda c: (

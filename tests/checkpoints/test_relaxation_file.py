@@ -132,7 +132,7 @@ def test_two_stages_are_loaded_as_saved_and_the_second_sees_corrected_crystals(f
     assert np.array_equal(after.relaxed.lattice, before.relaxed.lattice)
     config = json.loads((tmp_path / "both" / "config.json").read_text())
     (tmp_path / "both" / "config.json").write_text(json.dumps(config | {"format_version": 5}))
-    refused(tmp_path / "both", "format 5 has no stages or readout_of_states")
+    refused(tmp_path / "both", "format 5 has no stages, readout_of_states or kernel_points")
     del config["training"]["relaxation_sha256"]
     (tmp_path / "both" / "config.json").write_text(json.dumps(config))
     refused(tmp_path / "both", "two stages need a head of relaxation")

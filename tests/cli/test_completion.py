@@ -12,7 +12,7 @@ import pytest
 
 MODELS = [
     "crystalformer-mp", "crystalframer-elastic", "crystalformer-mp-ensemble", "crystalframer-mp",
-    "crystalformer-mp-unrelaxed",
+    "crystalformer-mp-unrelaxed", "crystalformer-mp-vibrations",
 ]  # fmt: skip
 TARGETS = ["bandgap", "formation_energy", "e_above_hull", "bulk_modulus", "shear_modulus"]
 REQUESTED = [

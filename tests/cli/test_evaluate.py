@@ -209,7 +209,9 @@ def test_models_side_by_side(program, table, shifted, tmp_path, predicted) -> No
     ]  # fmt: skip
     assert scores[1]["mae_difference"] == 0
     values = np.array([row["formation_energy_eV_per_atom"] for row in predicted])
-    others = np.array([row["formation_energy_eV_per_atom"] for row in crystalpredict.load_model(shifted).predict(FILES)])
+    others = np.array(
+        [row["formation_energy_eV_per_atom"] for row in crystalpredict.load_model(shifted).predict(FILES)]
+    )
     label = np.array([labels[1] for labels in LABELS])
     change = np.abs(others - label) - np.abs(values - label)
     assert scores[3]["mae_difference"] == pytest.approx(change.mean(), abs=2e-5)

@@ -49,7 +49,7 @@ def brute_force(model: Crystalformer, crystal: Crystal, positions: torch.Tensor 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "change",
-    [{}, {"radial_basis": 0}, {"blocks": 1}, {"blocks": 7, "width": 8}, {"readout_of_states": 6}],
+    [{}, {"radial_basis": 0}, {"blocks": 1}, {"blocks": 7, "width": 8}, {"readout_of_states": 6}, {"kernel_points": 4}],
     ids=str,
 )
 def test_outputs_equal_the_double_sum(seed: int, change: dict[str, int]) -> None:

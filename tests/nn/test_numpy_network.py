@@ -109,6 +109,7 @@ def test_numpy_repeats_golden_outputs(name: str) -> None:
         {"members": 3},
         {"stages": 2},
         {"readout_of_states": 12},
+        {"kernel_points": 7},
         {"rho_bound": 0.3, "rho_slope": 0.7, "r0": 1.1, "radius": 4.0},
         {"attention": "framed", "radius": 5.0, "radial_factor": 0.7, "direction_factor": 1.3},
         {"attention": "framed", "radial_basis": 0, "direction_basis": 12, "direction_width": 2.0, "radius": 5.0},
@@ -136,7 +137,9 @@ def test_numpy_repeats_networks_of_other_shapes(change: dict[str, Any], monkeypa
 
 @pytest.mark.parametrize("attention", ["real", "dual", "alternating", "reciprocal", "framed"])
 @pytest.mark.parametrize(
-    "change", [{}, {"radial_basis": 0}, {"members": 2}, {"stages": 2}, {"readout_of_states": 12}], ids=str
+    "change",
+    [{}, {"radial_basis": 0}, {"members": 2}, {"stages": 2}, {"readout_of_states": 12}, {"kernel_points": 5}],
+    ids=str,
 )
 def test_the_shapes_of_weights_are_those_of_the_network(attention: Any, change: dict[str, Any]) -> None:
     config = replace(SMALL, heads=4, attention=attention, **change)

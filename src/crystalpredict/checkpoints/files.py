@@ -101,7 +101,7 @@ class CheckpointConfig:
         needed = format_version(self.model, self.properties, unrelaxed=self.unrelaxed, head=head)
         if needed > self.format_version:
             missing = ["", f"{self.model.attention} attention", "ensembles", "such properties or models"]
-            missing += ["heads of relaxation", "stages or readout_of_states"]
+            missing += ["heads of relaxation", "stages, readout_of_states or kernel_points"]
             raise ValueError(f"format {self.format_version} has no {missing[needed - 1]}")
         if self.unrelaxed and VOLUME_CHANGE.identity not in [prop.identity for prop in self.properties]:
             raise ValueError("a model for unrelaxed structures must predict the volume change")
@@ -151,7 +151,7 @@ def format_version(
     config: ModelConfig, properties: Iterable[Property] = (), *, unrelaxed: bool = False, head: bool = False
 ) -> int:
     """Return the oldest checkpoint format that can describe a network, so that older versions can read it."""
-    if config.stages > 1 or config.readout_of_states:
+    if config.stages > 1 or config.readout_of_states or config.kernel_points:
         return 6
     if head:
         return 5

@@ -12,6 +12,7 @@ from crystalpredict.crystals.equivalence import Merging
 
 # a config from anywhere must not make a network, or lists of neighbours, that fill the memory
 MOST_WEIGHTS = 2**27
+BOND_DESCRIPTORS = 6  # of a crystal (`crystalpredict.nn.terms.bond_descriptors`)
 Size = Annotated[int, Meta(ge=1, le=4096)]
 ReadoutSize = Annotated[int, Meta(ge=1, le=2**14)]  # heads of other outputs are a part of it
 SizeOrNone = Annotated[int, Meta(ge=0, le=4096)]
@@ -39,6 +40,9 @@ class ModelConfig:
     readout_of_states: Annotated[int, Meta(ge=0, le=2**14)] = 0
     """Hidden width of a second readout, whose outputs are added to those of the first. It sees the mean states of atoms
     before the first and after each block, of which early ones hold more of the geometry. 0: there is none."""
+    kernel_points: Annotated[int, Meta(ge=0, le=2**14)] = 0
+    """Crystals of a third readout, a kernel regression that compares a crystal with each of them, for properties with
+    few labels [M11]. Its outputs are added, too. 0: there is none."""
     outputs: Size = 1
     r0: Length = 1.4
     """Width of the spatial Gaussian at rho = 1, Å."""
@@ -106,6 +110,11 @@ class ModelConfig:
         return (self.blocks + 1) * self.width
 
     @property
+    def kernel_inputs(self) -> int:
+        """Number of inputs of the kernel regression: mean states, and descriptors of bonds."""
+        return self.states + BOND_DESCRIPTORS
+
+    @property
     def least_weights(self) -> int:
         """Lower bound on the number of weights, those in matrices; the true number is below twice this."""
         width, basis = self.width, 0 if self.attention == "reciprocal" else self.radial_basis // 2
@@ -113,6 +122,7 @@ class ModelConfig:
             basis += 3 * self.direction_basis
         block = width * (4 * width + 2 * self.feedforward + basis)
         readout = self.readout * (width + self.outputs) + self.readout_of_states * (self.states + self.outputs)
+        readout += self.kernel_points * (self.kernel_inputs + self.outputs)
         return self.members * self.stages * (self.blocks * block + len(ELEMENTS) * width + readout)
 
     @property
@@ -126,5 +136,5 @@ class ModelConfig:
         return {name: value for name, value in values.items() if _OMITTED.get(name) != value}
 
 
-_OMITTED = {"members": 1, "stages": 1, "readout_of_states": 0}  # which older versions do not know
+_OMITTED = {"members": 1, "stages": 1, "readout_of_states": 0, "kernel_points": 0}  # which older versions do not know
 _OF_VARIANTS = [f.name for f in fields(ModelConfig)][[f.name for f in fields(ModelConfig)].index("attention") :]

@@ -14,6 +14,7 @@ from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.directional import FramedAttention
 from crystalpredict.nn.factory import geometry_of_family, make_attention
+from crystalpredict.nn.kernel import KernelReadout
 
 
 class Block(nn.Module):
@@ -47,6 +48,7 @@ class Crystalformer(nn.Module):
         self.readout = _two_layers(self.config.width, self.config.readout, self.config.outputs)
         hidden, outputs = self.config.readout_of_states, self.config.outputs
         self.readout_of_states = _two_layers(self.config.states, hidden, outputs) if hidden else None
+        self.kernel = KernelReadout(self.config) if self.config.kernel_points else None
         initialise(self)
 
     @property
@@ -60,16 +62,18 @@ class Crystalformer(nn.Module):
 
     def answer(self, batch: CrystalBatch, geometry: Sequence[Geometry] | None = None) -> tuple[Tensor, Tensor]:
         """Return the features (B, D) and standardised properties (B, outputs); `geometry` as for `encode`."""
-        if self.readout_of_states is None:
+        if self.readout_of_states is None and self.kernel is None:
             features = mean_over_atoms(self.encode(batch, geometry), batch)
             return features, self.readout(features)
         means = self.means(batch, geometry)
-        return means[:, -self.config.width :], self.outputs(means)
+        return means[:, -self.config.width :], self.outputs(means, batch)
 
-    def outputs(self, means: Tensor) -> Tensor:
-        """Return standardised properties (B, outputs) of what `means` returns."""
+    def outputs(self, means: Tensor, batch: CrystalBatch) -> Tensor:
+        """Return standardised properties (B, outputs) of a batch and what `means` returns for it."""
         out: Tensor = self.readout(means[:, -self.config.width :])
-        return out if self.readout_of_states is None else out + self.readout_of_states(means)
+        if self.readout_of_states is not None:
+            out = out + self.readout_of_states(means)
+        return out if self.kernel is None else out + self.kernel(means, batch)
 
     def means(self, batch: CrystalBatch, geometry: Sequence[Geometry] | None = None) -> Tensor:
         """Return the mean states of atoms before the first and after each block, (B, (blocks + 1) D)."""
@@ -89,7 +93,7 @@ class Crystalformer(nn.Module):
     def all_states(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
         """Return the outputs, and the states before the first and after each block, (N, (blocks + 1) D)."""
         states = torch.cat(list(self._states(batch, geometry_of_family(batch, self.config))), dim=1)
-        return self.outputs(mean_over_atoms(states, batch)), states
+        return self.outputs(mean_over_atoms(states, batch), batch), states
 
     def _states(self, batch: CrystalBatch, geometry: Sequence[Geometry]) -> Iterator[Tensor]:
         """Yield the states of the atoms (N, D) before the first and after each block."""

@@ -13,13 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crystalpredict.crystals.masses import ATOMIC_MASSES
 from crystalpredict.nn.bins import Arrays
 from crystalpredict.nn.config import ModelConfig
 from crystalpredict.nn.gaussians import product_coefficients
 from crystalpredict.nn.numpy_frames import direction_moments, directions_of, frames_of
 from crystalpredict.nn.terms import (
     MAX_PSI_EXPONENT,
+    bond_terms,
     decay_of,
+    matern,
     radial_columns,
     radial_offsets,
     rho_of,
@@ -76,17 +79,17 @@ class NumpyNetwork:
         """Return the outputs, and the states before the first and after each block, (N, (blocks + 1) D)."""
         (member,) = self.members
         states = np.concatenate(list(member.states(batch, geometry_of(batch, self.config))), axis=1)
-        return member.outputs(_mean_over_atoms(states, batch)), states
+        return member.outputs(_mean_over_atoms(states, batch), batch), states
 
     def answer(self, batch: Arrays) -> tuple[Floats, Floats]:
         """Return the features (B, members D) and standardised properties (B, outputs) of a batch."""
         geometry, features, outputs = geometry_of(batch, self.config), [], []
         for member in self.members:
             states = list(member.states(batch, geometry))
-            needed = states if self.config.readout_of_states else states[-1:]
+            needed = states if self.config.readout_of_states or self.config.kernel_points else states[-1:]
             means = [_mean_over_atoms(state, batch) for state in needed]
             features.append(means[-1])
-            outputs.append(member.outputs(np.concatenate(means, axis=1)))
+            outputs.append(member.outputs(np.concatenate(means, axis=1), batch))
         mean: Floats = np.stack(outputs).mean(axis=0)
         return np.concatenate(features, axis=1), mean
 
@@ -103,6 +106,29 @@ def _mean_over_atoms(state: Floats, batch: Arrays) -> Floats:
     np.add.at(sums, batch.crystals, weighted)  # a number that is not finite stays in its crystal
     sizes: Floats = batch.n_atoms.astype(weighted.dtype)
     return sums[:-1] / sizes[:, None]
+
+
+def _bond_descriptors(batch: Arrays, radius: float) -> Floats:
+    """Return what `crystalpredict.nn.kernel.bond_descriptors` does, (B, 6)."""
+    shares = batch.occupancies / np.maximum(batch.occupancies.sum(axis=1, keepdims=True), 1e-9)
+    masses = (ATOMIC_MASSES.astype(shares.dtype)[batch.elements + 1] * shares).sum(axis=1) + (batch.counts == 0)
+    parts, start = [], 0
+    for part in batch.parts:
+        bins, slots, _ = part.neighbors.shape
+        own = masses[start : start + bins * slots].reshape(bins, slots)
+        others = np.take_along_axis(own, part.neighbors.reshape(bins, -1), axis=1).reshape(part.neighbors.shape)
+        parts.append(np.stack(bond_terms(part.distances, own, others, radius, np)).reshape(3, -1))
+        start += bins * slots
+    nearest, *stiffness = np.concatenate(parts, axis=1)
+    means = _mean_over_atoms(np.stack([masses, nearest], axis=1), batch)
+    least, most = np.full((2, len(means) + 1), np.inf), np.zeros((2, len(means) + 1))
+    for row, values in enumerate((masses, nearest)):
+        np.minimum.at(least[row], batch.crystals, values)
+    for row, values in enumerate(stiffness):
+        np.maximum.at(most[row], batch.crystals, values)
+    found = np.stack([least[0, :-1], means[:, 0], least[1, :-1], means[:, 1], *most[:, :-1]], axis=1)
+    logarithms: Floats = np.log(found).astype(means.dtype)
+    return logarithms
 
 
 def can_compute(config: ModelConfig) -> bool:
@@ -174,10 +200,22 @@ class _Member:
             found[:, columns:] = weights.transpose(1, 0, 3, 2).reshape(config.heads, -1, found.shape[2])
         return found
 
-    def outputs(self, means: Floats) -> Floats:
+    def outputs(self, means: Floats, batch: Arrays) -> Floats:
         """Return standardised properties (B, outputs) of mean states, or of the last ones if these suffice."""
         found = self._two_layers("readout", means[:, -self.config.width :])
-        return found + self._two_layers("readout_of_states", means) if self.config.readout_of_states else found
+        if self.config.readout_of_states:
+            found += self._two_layers("readout_of_states", means)
+        if self.config.kernel_points:
+            found += self._kernel(np.concatenate([means, _bond_descriptors(batch, self.config.radius)], axis=1))
+        return found
+
+    def _kernel(self, inputs: Floats) -> Floats:
+        """Return what the readout by kernel regression says of its inputs (B, inputs) [M11]."""
+        inputs = (inputs.astype(float) - self.weights["kernel.shift"]) * self.weights["kernel.scale"]
+        points = self.weights["kernel.points"].astype(float)
+        distances = np.stack([np.sqrt(np.square(points - row).sum(axis=1)) for row in inputs])
+        found: Floats = (matern(distances, np) @ self.weights["kernel.weights"].T).astype(np.float32)
+        return found
 
     def encode(self, batch: Arrays, geometry: Sequence[Geometry]) -> Floats:
         """Return the states of the atoms after the last block (N, D) [M1]."""

@@ -25,6 +25,7 @@ MIN_ONE_MINUS_COSINE = 1e-5  # lower bound of 1 - |cos| inside the logarithm
 COLLINEAR_COSINE = 0.9999  # from here on, two directions span no plane
 AXIS_WEIGHTS = (1.0, 1.3, 1.7)  # in the score of tied frames; different, so that each axis and its sign matter
 MIN_LENGTH = 1e-3  # that a vector is divided by, Å for an edge
+STIFFNESS_POWERS = (3, 6)  # of 1 / r, as the force constants of bonds fall with their lengths r [M11]
 
 
 def radial_columns(config: ModelConfig) -> int:
@@ -78,3 +79,32 @@ def rho_of(argument: Array, norm: Array, elu: Callable[[Array], Array], config: 
 def decay_of(rho: Array, config: ModelConfig) -> Array:
     """Return 1 / 2 sigma^2, Å^-2, (N, H), of rho (N, H)."""
     return rho / (2 * config.r0**2)
+
+
+def bond_terms(distances: Array, masses: Array, others: Array, radius: float, numbers: Any) -> list[Array]:
+    """Return what the bonds of atoms say of how they vibrate, each (G, T) [M11].
+
+    The distance of the nearest neighbour, Å, and the largest r^-p / m of an edge for each power p, with its length r
+    and the reduced mass m of its ends. An edge that is missing, and that of an atom to itself, count as one of length
+    `radius` to an equal atom.
+
+    Args:
+        distances: of the edges of a part, Å, (G, T, M).
+        masses: of the atoms, Da, (G, T).
+        others: of the neighbours, Da, (G, T, M).
+        radius: of the neighbour lists, Å.
+        numbers: torch or NumPy.
+    """
+    bonds = (distances > MIN_LENGTH) & (distances <= radius)
+    own = masses[..., None] + 0 * others
+    lengths: Array = numbers.where(bonds, distances, radius + 0 * distances)
+    ends: Array = numbers.where(bonds, others, own)
+    inverse: Array = (own + ends) / (own * ends)
+    return [numbers.amin(lengths, -1), *(numbers.amax(inverse / lengths**power, -1) for power in STIFFNESS_POWERS)]
+
+
+def matern(distances: Array, numbers: Any) -> Array:
+    """Return the Matérn covariance of order 5/2 at distances in units of its length (C. E. Rasmussen, 2006, 4.17)."""
+    scaled = 5**0.5 * distances
+    found: Array = (1 + scaled + scaled * scaled / 3) * numbers.exp(-scaled)
+    return found

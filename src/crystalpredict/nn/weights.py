@@ -75,6 +75,9 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if hidden := config.readout_of_states:
         shapes |= _linear("readout_of_states.0", config.states, hidden)
         shapes |= _linear("readout_of_states.2", hidden, config.outputs)
+    if points := config.kernel_points:
+        shapes |= {f"kernel.{name}": (config.kernel_inputs,) for name in ("shift", "scale")}
+        shapes |= {"kernel.points": (points, config.kernel_inputs), "kernel.weights": (config.outputs, points)}
     return shapes
 
 

@@ -168,7 +168,7 @@ def outputs_and_features(
                 return model.answer(batch)
             assert isinstance(model, Crystalformer)
             means = model.means(batch)
-            return means, model.outputs(means)
+            return means, model.outputs(means, batch)
 
         def compute(some: IntArray, batch: CrystalBatch) -> None:
             features[some], outputs[some] = (found.cpu().numpy() for found in answer(batch))

@@ -107,6 +107,10 @@ def _load_base(folder: Path) -> Checkpoint:
     base = load_checkpoint(folder)
     if base.model.config.members > 1:
         raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
+    if base.model.config.kernel_points:
+        raise UsageError(
+            f"{base.name} compares crystals with those it learnt from, and is not trained: start from another"
+        )
     if base.unrelaxed:
         raise UsageError(
             f"{base.name} is for unrelaxed structures, which it relaxes before it predicts: start from another"

@@ -83,6 +83,8 @@ class Trainer:
             raise UsageError("an ensemble cannot be trained as one network: train each member, with different seeds")
         if model.stages > 1:
             raise UsageError("two stages cannot be trained as one network: train each, and join them")
+        if model.kernel_points:
+            raise UsageError("a readout by kernel regression is not trained: scripts/fit_kernel.py makes one")
         if model.vectors and neighbors.vectors is None:
             raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
         self.folder, self.config = folder, config
