@@ -17,6 +17,7 @@ from crystalpredict.data.dataset import TRAIN, VALIDATION, table_from_rows
 from crystalpredict.errors import UsageError
 from crystalpredict.nn.bins import arrays_of
 from crystalpredict.nn.numpy_network import NumpyNetwork
+from crystalpredict.training import kernel
 from crystalpredict.training.options import FinetuneOptions
 from crystalpredict.training.start import start_run
 from tests.sample_crystals import batch_of
@@ -47,21 +48,20 @@ def halide(cation: str, anion: str, length: float) -> dict[str, object]:
     }
 
 
-def test_noise_is_weighed_by_crystals_that_are_left_out_one_by_one() -> None:
-    import fit_kernel
-
+def test_noise_is_weighed_by_crystals_that_are_left_out_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(4)
     inputs, labels = random.normal(size=(12, 5)), random.normal(size=12)
     labels[3] = np.nan  # of another property
-    covariance = fit_kernel.covariances(inputs, inputs)
+    covariance = kernel.covariances(inputs, inputs)
     errors = []
     for row in np.flatnonzero(np.isfinite(labels)):
         others = labels.copy()
         others[row] = np.nan
-        weights = fit_kernel.weights_of(covariance, others, 0.01)
+        weights = kernel.weights_of(covariance, others, 0.01)
         assert weights[row] == weights[3] == 0
         errors.append(abs(covariance[row] @ weights - labels[row]))
-    assert fit_kernel.fitted(covariance, labels, 0.01) == (pytest.approx(np.mean(errors)), 0.01)
+    monkeypatch.setattr(kernel, "NOISES", (0.5, 0.01))
+    assert kernel.errors_left_out(covariance, labels)[1] == pytest.approx(np.mean(errors))
 
 
 def test_a_model_of_few_labels_repeats_them_and_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_a_model_of_few_labels_repeats_them_and_is_not_trained(tmp_path: Path, m
     arguments = ["fit_kernel.py", tmp_path / "base", tmp_path / "few.npz", tmp_path / "new", "phonon_peak"]
     arguments += ["heat_capacity_300K", "--summary", "few", "--card", tmp_path / "card.md"]
     monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
-    monkeypatch.setattr(fit_kernel, "NOISES", (1e-6,))
+    monkeypatch.setattr(kernel, "NOISES", (1e-6,))
     fit_kernel.main()
     checkpoint = load_checkpoint(tmp_path / "new")
     assert verify_golden(checkpoint, tmp_path / "new") < 1e-4

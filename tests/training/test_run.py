@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,35 @@ def test_folds_have_a_model_each(tmp_path: Path) -> None:
     assert result.folds[0].model.predict([NACL])[0]["bandgap_eV"] >= 0
 
 
+def test_a_kernel_regression_is_made_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With labels that follow from the volume it is better than their mean; its card and its run say what it is."""
+    caplog.set_level(logging.INFO, "crystalpredict")
+    lines = rows(80)
+    for number, line in enumerate(lines):
+        line["kappa"] = str((5 + 0.02 * number) ** 3 / 40)
+    table = write(tmp_path / "mine.csv", lines)
+    options = FinetuneOptions(target="kappa", unit="W/mK", log=True, kernel=True)
+    result = finetune(table, options, output=tmp_path / "model")
+    assert "from crystalformer-mp: a kernel regression compares with the training crystals" in caplog.text
+    assert result.metrics["test"]["kappa"]["W/mK"]["r2"] > 0.7
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    assert "Nothing was trained: a kernel regression on features of crystalformer-mp compares" in card
+    assert "epoch" not in card.partition("## Training")[2].partition("## Limits")[0]
+    assert load_checkpoint(result.folder).config.kernel_points == 64
+    assert not (result.folder / "loss.png").exists()
+    (row,) = result.model.predict([NACL])
+    assert row["kappa_W_per_mK"] == pytest.approx(NACL.volume / 10, rel=0.1)
+    again = resume_finetuning(result.folder)
+    assert weights(again.folder) == weights(result.folder)
+    folds = finetune(table, replace(options, kfold=3), output=tmp_path / "folds")
+    assert len(folds.folds) == 3
+    monkeypatch.setattr("crystalpredict.training.start.MOST_POINTS", 63)
+    with pytest.raises(UsageError, match="63 training crystals at most, not 64: leave it out, or use some"):
+        finetune(table, options, output=tmp_path / "many")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -187,6 +217,9 @@ def test_folds_have_a_model_each(tmp_path: Path) -> None:
         ({"kfold": 3, "test": 0.2}, "leave out --test"),
         ({"split_by": "column", "test": 0.2}, "leave out --test"),
         ({"directions": True, "freeze": "encoder"}, "leave out --freeze"),
+        ({"kernel": True, "scratch": True}, "--kernel trains nothing: leave out --scratch"),
+        ({"kernel": True, "learning_rate": 1e-3}, "leave out --learning-rate"),
+        ({"kernel": True, "loss": "log"}, "leave out --loss"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:

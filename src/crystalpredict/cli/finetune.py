@@ -128,6 +128,15 @@ def finetune(
             show_default=False, rich_help_panel=MODEL, help="Part of the network whose weights stay as they are."
         ),
     ] = None,
+    kernel: Annotated[
+        bool,
+        typer.Option(
+            "--kernel",
+            rich_help_panel=MODEL,
+            help="Train nothing, but compare crystals with the training set by features of the model: in seconds, and "
+            "more accurate with some hundred labels.",
+        ),
+    ] = False,
     split_by: Annotated[
         SplitBy,
         typer.Option(
@@ -292,7 +301,8 @@ def finetune(
             else:
                 options = FinetuneOptions(
                     target=target or (), unit=unit or (), log=log, structure_column=structure_column, scratch=scratch,
-                    directions=directions, freeze=freeze.value if freeze else None, split_by=split_by.value,
+                    directions=directions, freeze=freeze.value if freeze else None, kernel=kernel,
+                    split_by=split_by.value,
                     validation=validation if "validation" in given(ctx) else None,
                     test=test if "test" in given(ctx) else None, train_fraction=train_fraction, members=members,
                     kfold=kfold, epochs=epochs, learning_rate=learning_rate, patience=patience,

@@ -40,6 +40,8 @@ class TrainingConfig:
     """Weight of the loss of a property, by its name; default 1."""
     freeze_encoder: bool = False
     """Train only the readout."""
+    kernel: bool = False
+    """Train nothing: compare crystals with the training set (`crystalpredict.training.kernel`)."""
     learning_rate: NotNegative = 5e-4
     encoder_rate: NotNegative = 1.0
     """Ratio of the learning rate of all other weights to that of the readout."""

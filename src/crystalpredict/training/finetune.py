@@ -44,12 +44,13 @@ from crystalpredict.data.dataset import (
 from crystalpredict.data.labelled import PARTS, LabelledCrystals
 from crystalpredict.errors import NO_MATPLOTLIB, CheckpointError, DataError, UsageError, printable
 from crystalpredict.evaluation.metrics import metrics_of
-from crystalpredict.nn import ensemble_of
+from crystalpredict.nn import Crystalformer, ensemble_of
 from crystalpredict.properties import Property
 from crystalpredict.training import distributed
 from crystalpredict.training.calibrate import calibrate, domain_of_training
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.forgotten import describe_changes, describe_lost_properties
+from crystalpredict.training.kernel import fit_kernel, kernel_inputs
 from crystalpredict.training.model_card import model_card
 from crystalpredict.training.plan import Plan
 from crystalpredict.training.run_folder import LOG_COLUMNS
@@ -180,7 +181,7 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
         Content of metrics.json: metrics by part of the split, property and unit.
     """
     training = trainings[0]
-    networks = [member.final_network() for member in trainings]
+    networks = [_with_kernel(training)] if plan.training.kernel else [member.final_network() for member in trainings]
     table = training.data.table
     report: dict[str, dict[str, Any]] = {}
     for part in (VALIDATION, TEST):
@@ -218,6 +219,15 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     card = model_card(plan, report, epochs, checkpoint, changes)
     save_checkpoint(checkpoint, folder, [table.crystal(row) for row in small], card)
     return report
+
+
+def _with_kernel(training: Trainer) -> Crystalformer:
+    """Return the network of a training without an epoch, with a readout that compares with the training crystals."""
+    network, data = training.final_network(), training.data
+    rows = data.train_rows
+    inputs = kernel_inputs(network, len(rows), data.batches(rows, training.split_atoms))
+    kernel = fit_kernel(inputs, (data.encoded[rows] - data.mean) / data.deviation, training.config.seed)
+    return kernel.readout_of(network)
 
 
 def _changes_from_base(plan: Plan, checkpoint: Checkpoint) -> list[str]:

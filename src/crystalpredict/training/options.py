@@ -14,6 +14,9 @@ SplitBy = Literal["formula", "random", "column"]
 Part = Literal["encoder"]
 SHARE = 0.1  # of the crystals, in the validation set and in the test set, where nothing else is said
 LARGEST = 10**12
+OF_TRAINING = (
+    "scratch", "directions", "freeze", "members", "epochs", "learning_rate", "patience", "batch_atoms", "loss",
+)  # fmt: skip
 RANGES: dict[str, tuple[float, float]] = {
     "validation": (0.001, 0.9), "test": (0, 0.9), "train_fraction": (0.001, 1), "members": (1, 100),
     "kfold": (0, 10_000), "epochs": (0, LARGEST), "learning_rate": (0, LARGEST), "patience": (-1, LARGEST),
@@ -35,6 +38,7 @@ class FinetuneOptions:
         scratch: Start from random weights.
         directions: Add directions to the network: more accurate, six times the time.
         freeze: `encoder` trains the last layers alone.
+        kernel: Train nothing, but compare crystals with those of the training set: for some hundred labels.
         split_by: `formula` keeps polymorphs together; `random`; `column`: the column `split`, with train, val and test.
         validation: Fraction of the crystals in the validation set, which chooses the epoch; None: 0.1.
         test: Fraction held out for the final test; None: 0.1.
@@ -56,6 +60,7 @@ class FinetuneOptions:
     scratch: bool = False
     directions: bool = False
     freeze: Part | None = None
+    kernel: bool = False
     split_by: SplitBy = "formula"
     validation: float | None = None
     test: float | None = None
@@ -89,6 +94,10 @@ class FinetuneOptions:
             raise UsageError("--train-fraction leaves crystals out, but --kfold tests each: leave out one of the two")
         if self.directions and self.freeze:
             raise UsageError("--directions are learnt by the encoder: leave out --freeze")
+        defaults = {each.name: each.default for each in fields(self)}
+        trained = [name for name in OF_TRAINING if getattr(self, name) != defaults[name]]
+        if self.kernel and trained:
+            raise UsageError(f"--kernel trains nothing: leave out {_option(trained[0])}")
 
     def __repr__(self) -> str:
         """Return a call that makes these options, without those that are the default."""
@@ -117,6 +126,7 @@ class FinetuneOptions:
         chosen = {name: getattr(self, name) for name in ("epochs", "learning_rate", "batch_atoms")}
         given = {name: value for name, value in chosen.items() if value}
         given |= {"patience": self.patience} if self.patience >= 0 else {}
+        given |= {"kernel": True, "epochs": 0, "patience": 0} if self.kernel else {}
         return given | {"loss": self.loss, "seed": self.seed, "freeze_encoder": self.freeze is not None}
 
 

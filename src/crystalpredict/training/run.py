@@ -135,9 +135,10 @@ def train_run(folder: Path, device: str, jobs: int, watch: Watch) -> FinetuneRes
                     training.run(report, save_every=SAVE_EVERY)
             trainings.append(training)
         results.append(FinetuneResult(own, finish(trainings, own, plan)))
-        if not distributed.rank():
-            draw_losses(own, plan)
-        LOG.info("%s", describe_saved_weights([training.final_epoch for training in trainings]))
+        if not plan.training.kernel:
+            if not distributed.rank():
+                draw_losses(own, plan)
+            LOG.info("%s", describe_saved_weights([training.final_epoch for training in trainings]))
         for part, name, scale, figures in figures_of(results[-1].metrics):
             low, high = figures["interval"]
             interval = f" [{low:.4g}, {high:.4g}]" if isfinite(low) else ""  # of one crystal there is none

@@ -30,6 +30,7 @@ from crystalpredict.training.finetune import (
     settings_for,
     with_directions,
 )
+from crystalpredict.training.kernel import MOST_POINTS
 from crystalpredict.training.options import FinetuneOptions
 from crystalpredict.training.plan import Plan, origin_of
 from crystalpredict.training.run_folder import refuse_folder
@@ -87,6 +88,11 @@ def start_run(
         used = [f"{(parts == TRAIN).sum():,} of {total:,} training crystals are used (--train-fraction)"]
     check_labels(crystals.table, splits)
     trained = splits[0] == TRAIN
+    if options.kernel and trained.sum() > MOST_POINTS:
+        raise UsageError(
+            f"--kernel compares with {MOST_POINTS:,} training crystals at most, not {trained.sum():,}: leave it out, "
+            "or use some of them (--train-fraction)"
+        )
     atoms = float(crystals.table.sizes[trained].mean())
     config = settings_for(int(trained.sum()), atoms, scratch=base is None, directions=added)
     config = replace(config, **options.settings)
@@ -122,6 +128,9 @@ def _log_start(notes: Sequence[str], origin: str, config: TrainingConfig) -> Non
     """Log what there is to say of the data, what a run starts from, and how it trains."""
     for note in notes:
         LOG.info("%s", note)
+    if config.kernel:
+        LOG.info("%s: a kernel regression compares with the training crystals", origin)
+        return
     rate = "none" if config.freeze_encoder else f"{config.learning_rate * config.encoder_rate:g}"
     LOG.info(
         "%s: at most %d epochs, %s atoms a step, learning rate %g (%s for the encoder), patience %d", origin,
