@@ -84,7 +84,7 @@ def predicted(teacher: Checkpoint, table: CrystalTable, wanted: Sequence[Propert
     """The teacher's values of some properties for all crystals of a table (C, properties), in the properties' units."""
     model = teacher.model.config
     neighbors = neighbor_table(table, model.radius, jobs=os.cpu_count() or 1, merging=model.merging)
-    outputs, _ = outputs_and_features(teacher, table, neighbors, range(len(table)))
+    outputs, _ = outputs_and_features(teacher, table, neighbors, range(len(table)), strained=False)
     values = teacher.decode(outputs)
     return np.stack([values[prop.name] for prop in wanted], axis=1)
 

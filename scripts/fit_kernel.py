@@ -57,12 +57,7 @@ def main() -> None:
         values, wanted = (prop.decode(each[known, column]) for each in (predicted, labels[validation]))
         print(f"{prop.name}: error {np.abs(values - wanted).mean():.4g} {prop.unit}, {known.sum()} validation crystals")
     facts = {
-        "settings": {
-            "base": base.name,
-            "length": kernel.length,
-            "share_of_bonds": kernel.share,
-            "noises": kernel.noises,
-        },
+        "settings": {"base": base.name} | kernel.choices,
         "crystals": {"train": len(training), "validation": len(validation)},
         "elements_seen": sorted(np.unique(table.take(training).numbers).tolist()),
         "learnt": sorted({*(prop.identity for prop in properties), *base.learnt}),

@@ -183,12 +183,12 @@ AUXILIARY = (
         on_request=True,
     ),
     Property(
-        "phonon_peak", "highest phonon peak", "1/cm", "per_cm", ("phonon", "last_phdos_peak", "phonon_frequency"),
+        "phonon_peak", "highest phonon peak", "1/cm", "per_cm", ("last_phdos_peak",),
         "log10", minimum=0.0, decimals=1, on_request=True,
     ),
     Property(
         "heat_capacity_300K", "heat capacity at 300 K, of a mole of atoms", "J/(K mol)", "J_per_K_mol",
-        ("heat_capacity", "cv"), minimum=0.0, decimals=2, on_request=True, maximum=24.94,  # 3 R, of Dulong and Petit
+        ("heat_capacity",), minimum=0.0, decimals=2, on_request=True, maximum=24.94,  # 3 R, of Dulong and Petit
     ),
 )  # fmt: skip
 

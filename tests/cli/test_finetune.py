@@ -131,7 +131,7 @@ def test_an_ensemble_is_no_start(program, tmp_path: Path) -> None:
     save_checkpoint(both, tmp_path / "both", [crystal], "")
     outcome = program("finetune", tmp_path / "mine.csv", "-m", tmp_path / "both", "-o", tmp_path / "run")
     assert outcome.code == 2
-    assert "both is an ensemble, which is not trained: start from a model of one network" in outcome.stderr
+    assert "both is an ensemble: start from a model of one network" in outcome.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -91,7 +91,7 @@ def test_a_model_of_few_labels_repeats_them_and_is_not_trained(tmp_path: Path, m
         labels = np.array([row.get(prop, np.nan) for row in known], dtype=float)
         has = np.isfinite(labels)
         assert values[prop][has] == pytest.approx(labels[has], rel=1e-3)
-    with pytest.raises(UsageError, match="is not trained: start from another"):
+    with pytest.raises(UsageError, match="is a kernel regression, which is not trained: start from another"):
         start_run("none.csv", tmp_path / "run", FinetuneOptions(), tmp_path / "new")
 
 

@@ -277,3 +277,32 @@ def test_what_is_forgotten_of_the_base_model_is_said(tmp_path: Path, caplog: pyt
     assert result["metrics"][0]["value"] == run.metrics["test"]["bandgap"]["eV"]["mae"]
     again = finetune(table, FinetuneOptions(target="bandgap", **QUICK), output=tmp_path / "scratch")
     assert "What it forgot" not in (again.folder / "README.md").read_text()
+
+
+def test_a_kernel_regression_has_the_scale_and_the_warnings_of_its_own_crystals(tmp_path: Path) -> None:
+    """Far from all labels it has their mean, not that of the labels that the base model learnt, and says so."""
+    lines = [{**line, "bulk_modulus": f"{50 + 0.1 * number}"} for number, line in enumerate(rows(80))]
+    options = FinetuneOptions(target="bulk_modulus", kernel=True)
+    result = finetune(write(tmp_path / "mine.csv", lines), options, output=tmp_path / "model")
+    diamond = Structure.from_spacegroup("Fd-3m", Lattice.cubic(3.57), ["C"], [[0, 0, 0]])
+    inside, far = result.model.predict([rock_salt("Na", "Cl", 5.21), diamond])
+    assert far["bulk_modulus_GPa"] == pytest.approx(54, abs=8)  # of diamond 443 GPa
+    assert not any("far from" in text for text in inside.warnings)
+    assert any("features are far from those of any training crystal" in text for text in far.warnings)
+    settings = load_checkpoint(result.folder).training["settings"]
+    assert settings["kernel_length"] > 1
+    assert len(settings["kernel_noises"]) == 1
+
+
+def test_a_kernel_regression_on_a_network_with_directions_learns_targets_with_other_rows(tmp_path: Path) -> None:
+    lines = [dict(line) for line in rows(40)]
+    for number, line in enumerate(lines):
+        line["kappa"] = str(1 + 0.02 * number) if number % 2 else ""
+        line["alpha"] = str(3 - 0.02 * number) if number % 3 else ""
+    options = FinetuneOptions(target=("kappa", "alpha"), unit=("W/mK", "1/K"), kernel=True, split_by="random")
+    table = write(tmp_path / "mine.csv", lines)
+    result = finetune(table, options, model="crystalframer-mp", output=tmp_path / "model")
+    assert load_checkpoint(result.folder).config.attention == "framed"
+    (row,) = result.model.predict([rock_salt("K", "Br", 5.42)])
+    assert row["kappa_W_per_mK"] == pytest.approx(1.42, abs=0.15)
+    assert row["alpha_1_per_K"] == pytest.approx(2.58, abs=0.15)

@@ -152,7 +152,7 @@ def finetune(
             callback=between(0.001, 0.9),
             metavar="X",
             rich_help_panel=SPLIT,
-            help="Fraction in the validation set, which chooses the epoch.",
+            help="Fraction in the validation set, which chooses the epoch and calibrates intervals.",
         ),
     ] = 0.1,
     test: Annotated[

@@ -12,7 +12,7 @@ from crystalpredict.crystals.equivalence import Merging
 
 # a config from anywhere must not make a network, or lists of neighbours, that fill the memory
 MOST_WEIGHTS = 2**27
-BOND_DESCRIPTORS = 6  # of a crystal (`crystalpredict.nn.terms.bond_descriptors`)
+BOND_DESCRIPTORS = 6  # of a crystal (`crystalpredict.nn.kernel.bond_descriptors`)
 Size = Annotated[int, Meta(ge=1, le=4096)]
 ReadoutSize = Annotated[int, Meta(ge=1, le=2**14)]  # heads of other outputs are a part of it
 SizeOrNone = Annotated[int, Meta(ge=0, le=4096)]

@@ -12,7 +12,7 @@ from crystalpredict.nn.terms import bond_terms, matern
 
 
 class KernelReadout(nn.Module):
-    """Sum of Matérn functions of how far a crystal is from each of P others, which `scripts/fit_kernel.py` makes."""
+    """Sum of Matérn functions of the distances of a crystal from P others (`crystalpredict.training.kernel`)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -25,8 +25,8 @@ class KernelReadout(nn.Module):
     def forward(self, means: Tensor, batch: CrystalBatch) -> Tensor:
         """Return standardised properties (B, outputs) of mean states (B, (blocks + 1) D)."""
         inputs = (self.inputs(means, batch).double() - self.shift) * self.scale
-        # in double precision, and not by products: weights of near points are large and nearly cancel
-        distances = torch.cdist(inputs, self.points.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        # in double precision: weights of near points are large and nearly cancel
+        distances = torch.cdist(inputs, self.points.double())
         return (matern(distances, torch) @ self.weights.double().T).to(means.dtype)
 
     def inputs(self, means: Tensor, batch: CrystalBatch) -> Tensor:

@@ -8,6 +8,7 @@ reciprocal space.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -200,6 +201,11 @@ class _Member:
             found[:, columns:] = weights.transpose(1, 0, 3, 2).reshape(config.heads, -1, found.shape[2])
         return found
 
+    @cached_property
+    def points(self) -> NDArray[np.float64]:
+        """Scaled inputs of the crystals of the kernel regression, (P, inputs), in double precision."""
+        return self.weights["kernel.points"].astype(float)
+
     def outputs(self, means: Floats, batch: Arrays) -> Floats:
         """Return standardised properties (B, outputs) of mean states, or of the last ones if these suffice."""
         found = self._two_layers("readout", means[:, -self.config.width :])
@@ -210,10 +216,11 @@ class _Member:
         return found
 
     def _kernel(self, inputs: Floats) -> Floats:
-        """Return what the readout by kernel regression says of its inputs (B, inputs) [M11]."""
+        """Return the outputs of the readout by kernel regression for its inputs (B, inputs) [M11]."""
         inputs = (inputs.astype(float) - self.weights["kernel.shift"]) * self.weights["kernel.scale"]
-        points = self.weights["kernel.points"].astype(float)
-        distances = np.stack([np.sqrt(np.square(points - row).sum(axis=1)) for row in inputs])
+        points = self.points
+        squares = np.square(inputs).sum(axis=1)[:, None] + np.square(points).sum(axis=1) - 2 * inputs @ points.T
+        distances = np.sqrt(np.maximum(squares, 0))
         found: Floats = (matern(distances, np) @ self.weights["kernel.weights"].T).astype(np.float32)
         return found
 

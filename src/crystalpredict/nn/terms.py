@@ -82,7 +82,7 @@ def decay_of(rho: Array, config: ModelConfig) -> Array:
 
 
 def bond_terms(distances: Array, masses: Array, others: Array, radius: float, numbers: Any) -> list[Array]:
-    """Return what the bonds of atoms say of how they vibrate, each (G, T) [M11].
+    """Return quantities on which the frequencies of vibrations of atoms depend, each (G, T) [M11].
 
     The distance of the nearest neighbour, Å, and the largest r^-p / m of an edge for each power p, with its length r
     and the reduced mass m of its ends. An edge that is missing, and that of an atom to itself, count as one of length

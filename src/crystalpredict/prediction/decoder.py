@@ -119,6 +119,9 @@ class OutputDecoder:
         self._sources = [self._outputs[name] for name in sorted(names & self._outputs.keys())]
         hull = hull or Hull()
         self._hull = hull if needs_hull(checkpoint.properties, asked, hull.convention) else None
+        self.needs_energies = self._hull is not None or not {FORMATION_ENERGY, "total_energy"}.isdisjoint(
+            prop.name for prop in asked
+        )
 
     def _sources_of(self, prop: Property) -> tuple[str, ...]:
         """Return the names of the outputs whose errors determine the interval of a property."""

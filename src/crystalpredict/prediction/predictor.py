@@ -193,9 +193,10 @@ class Predictor:
         found = self.relaxed_by_network(entries)
         crystals, neighbors = found.crystals, found.neighbors
         outputs, features, too_large = self._outputs(crystals, neighbors)
-        too_large |= add_strain_energies(
-            self.checkpoint, crystals, neighbors, outputs, lambda *of: self._outputs(*of)[::2]
-        )
+        if self.decoder.needs_energies:
+            too_large |= add_strain_energies(
+                self.checkpoint, crystals, neighbors, outputs, lambda *of: self._outputs(*of)[::2]
+            )
         left = found.combine(self.checkpoint, outputs)
         begun = self.decoder.begin(outputs, crystals, neighbors, found.deformations)
         table = self.decoder.values(begun)  # (crystals, properties)

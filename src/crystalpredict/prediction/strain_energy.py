@@ -1,9 +1,9 @@
 """Formation energies of crystals as they stand: those at their relaxed volumes, and the strain energy [M10].
 
-A network that learnt relaxed crystals takes every crystal for one, and gives a stretched cell nearly the energy of the
-relaxed one, give or take a slope that means nothing. Where it says that the volume would change, it is asked again at
-the volume that it predicts, and the equation of state gives what the strain adds. If it says there that the volume
-would change again, it does not know the volume, and its first answer stays.
+A network that learnt from relaxed crystals gives a stretched cell nearly the energy of the relaxed one, give or take a
+slope that means nothing. Where the predicted change of the volume is large, the energy is that at the predicted volume,
+by a second pass, and the strain energy by the equation of state. Where the change that is predicted there is large
+again, the volume is not known, and the first energy stays.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ EV_PER_GPA_A3 = 1 / 160.21766
 # |ln(relaxed / given volume)| as predicted, with an error of 0.013: up to the first a crystal counts as relaxed, from
 # the second on not at all
 MAX_RELAXED_CHANGE, MIN_CHANGED = 0.025, 0.035
-# eV/atom, the most that an energy changes, and that per unit of this logarithm: for the few crystals whose volumes are
-# predicted quite wrongly
-LIMIT, LIMIT_PER_CHANGE = 0.02, 2.0
+LARGE_CHANGE = 0.15  # from which on what is left after it may be larger in proportion
+# eV/atom, and that per unit of this logarithm: a larger change of an energy counts for less, as it comes of a volume
+# that is predicted quite wrongly
+LIMIT, LIMIT_PER_CHANGE = 0.02, 3.0
 NetworkAnswer = Callable[[list[Crystal], list[Neighbors]], tuple[FloatArray, set[int]]]
 
 
@@ -52,8 +53,7 @@ def add_strain_energies(
 ) -> set[int]:
     """Make the formation energies among standardised outputs (B, outputs) those of the crystals as they stand.
 
-    Nothing is done for a model for unrelaxed structures, or one without formation energy, volume change or bulk
-    modulus.
+    Those of a model for unrelaxed structures, or one without volume change or bulk modulus, stay as they are.
 
     Args:
         checkpoint: of the model.
@@ -83,8 +83,10 @@ def add_strain_energies(
     column = columns[FORMATION_ENERGY]
     energies = strain_energies(-changes[rows], volumes, 10 ** values[:, columns[BULK_MODULUS]]) + values[:, column]
     differences = energies - checkpoint.values(outputs[rows])[:, column]
-    differences /= np.sqrt(1 + (differences / (LIMIT + LIMIT_PER_CHANGE * np.abs(changes[rows]))) ** 2)
-    shares = (1 - relaxed_shares(changes[rows])) * relaxed_shares(values[:, columns[VOLUME_CHANGE.name]])
+    sizes = np.abs(changes[rows])
+    differences /= 1 + (differences / (LIMIT + LIMIT_PER_CHANGE * sizes)) ** 2
+    left = values[:, columns[VOLUME_CHANGE.name]] / np.maximum(1, sizes / LARGE_CHANGE)
+    shares = (1 - relaxed_shares(sizes)) * relaxed_shares(left)
     outputs[rows, column] += np.nan_to_num(shares * differences) / checkpoint.deviation[column]
     lost = {int(rows[row]) for row in too_large}
     outputs[list(lost), column] = np.nan

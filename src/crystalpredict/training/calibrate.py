@@ -69,7 +69,7 @@ def calibrate(
     )
     if not domain:
         return Calibration(errors)
-    _, features = outputs_and_features(checkpoint, table, neighbors, train)
+    _, features = outputs_and_features(checkpoint, table, neighbors, train, strained=False)
     crystals, edges = [table.crystal(row) for row in train], [neighbors.neighbors(row) for row in train]
     return Calibration(errors, fit_domain(crystals, edges, features))
 
@@ -100,8 +100,10 @@ def chemical_systems(crystals: Sequence[Crystal]) -> IntArray:
     return np.array([found.setdefault(system, len(found)) for system in elements])
 
 
-def domain_of_training(table: CrystalTable, neighbors: NeighborTable, base: Domain | None) -> Domain:
-    """Return statistics of the crystals that a network was trained on, without network features.
+def domain_of_training(
+    table: CrystalTable, neighbors: NeighborTable, base: Domain | None, features: FloatArray | None = None
+) -> Domain:
+    """Return statistics of the crystals that a network was trained on.
 
     Below MIN_CRYSTALS_DOMAIN crystals in all, too few for limits of bonds and volumes, only their elements count.
 
@@ -109,9 +111,11 @@ def domain_of_training(table: CrystalTable, neighbors: NeighborTable, base: Doma
         table: crystals and splits.
         neighbors: neighbour lists of the crystals of the table.
         base: statistics of the crystals that the base model was trained on; None for a network from random weights.
+        features: of the network, of the training crystals, (R, D); None: they are not compared.
     """
     rows = np.flatnonzero(table.splits == TRAIN).tolist()
-    domain = fit_domain([table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows], base=base)
+    crystals, edges = [table.crystal(row) for row in rows], [neighbors.neighbors(row) for row in rows]
+    domain = fit_domain(crystals, edges, features, base)
     if base or len(rows) >= MIN_CRYSTALS_DOMAIN:
         return domain
     bonds = np.zeros_like(domain.bonds)

@@ -181,8 +181,11 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
         Content of metrics.json: metrics by part of the split, property and unit.
     """
     training = trainings[0]
-    networks = [_with_kernel(training)] if plan.training.kernel else [member.final_network() for member in trainings]
     table = training.data.table
+    networks, features = [member.final_network() for member in trainings], None
+    choices: dict[str, Any] = {}
+    if plan.training.kernel:
+        networks, features, choices = _with_kernel(training, networks[0])
     report: dict[str, dict[str, Any]] = {}
     for part in (VALIDATION, TEST):
         rows = np.flatnonzero(table.splits == part)
@@ -196,7 +199,7 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     elements, learnt = (plan.base["elements_seen"], plan.base["learnt"]) if plan.base else ([], [])
     trained = np.unique(table.numbers[np.repeat(table.splits, table.sizes) == TRAIN])
     facts = {
-        "settings": asdict(training.config),
+        "settings": asdict(training.config) | choices,
         "crystals": {PARTS[part]: int((table.splits == part).sum()) for part in PARTS},
         "epoch": epochs[0] if plan.members == 1 else epochs,
         "elements_seen": sorted({*trained.tolist(), *elements}),
@@ -206,7 +209,7 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     name = folder.resolve().name
     checkpoint = Checkpoint(
         name, ensemble_of(networks).cpu(), training.properties, training.data.mean, training.data.deviation, facts,
-        training_domain=_domain_of_run(folder, plan, training),
+        training_domain=_domain_of_run(folder, plan, training, features),
     )  # fmt: skip
     if not plan.learnt:  # else the base model was trained on validation crystals, and intervals would be too narrow
         checkpoint = replace(
@@ -221,13 +224,21 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     return report
 
 
-def _with_kernel(training: Trainer) -> Crystalformer:
-    """Return the network of a training without an epoch, with a readout that compares with the training crystals."""
-    network, data = training.final_network(), training.data
-    rows = data.train_rows
+def _with_kernel(training: Trainer, network: Crystalformer) -> tuple[list[Crystalformer], FloatArray, dict[str, Any]]:
+    """Return a network with a readout that compares with the training crystals, which set the scale of its outputs.
+
+    And the features (R, D) of these crystals, and how the kernel was chosen.
+
+    Args:
+        training: without an epoch.
+        network: its network.
+    """
+    data, rows = training.data, training.data.train_rows
+    data.mean, data.deviation = scale_of_labels(data.encoded[rows], training.properties)  # not those of the base model
     inputs = kernel_inputs(network, len(rows), data.batches(rows, training.split_atoms))
     kernel = fit_kernel(inputs, (data.encoded[rows] - data.mean) / data.deviation, training.config.seed)
-    return kernel.readout_of(network)
+    states = network.config.states
+    return [kernel.readout_of(network)], inputs[:, states - network.config.width : states], kernel.choices
 
 
 def _changes_from_base(plan: Plan, checkpoint: Checkpoint) -> list[str]:
@@ -239,8 +250,15 @@ def _changes_from_base(plan: Plan, checkpoint: Checkpoint) -> list[str]:
         return []
 
 
-def _domain_of_run(folder: Path, plan: Plan, training: Trainer) -> Domain | None:
-    """Return the statistics of all training crystals; None if those of the base model are unknown."""
+def _domain_of_run(folder: Path, plan: Plan, training: Trainer, features: FloatArray | None) -> Domain | None:
+    """Return the statistics of all training crystals; None if those of the base model are unknown.
+
+    Args:
+        folder: of the run.
+        plan: of the run.
+        training: the first of the run.
+        features: of the training crystals, (R, D), where predictions need similar ones; None: they are not compared.
+    """
     path = folder / "training" / DOMAIN_FILE
     if plan.base and not path.is_file():
         return None
@@ -248,7 +266,7 @@ def _domain_of_run(folder: Path, plan: Plan, training: Trainer) -> Domain | None
         base = domain_from_bytes(path.read_bytes(), plan.model.features) if plan.base else None
     except (OSError, ValueError):
         raise UsageError(f"{path}: damaged: start the run again in another folder") from None
-    return domain_of_training(training.data.table, training.data.neighbors, base)
+    return domain_of_training(training.data.table, training.data.neighbors, base, features)
 
 
 def errors_of(properties: Sequence[Property], labels: FloatArray, values: FloatArray) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from crystalpredict.nn.terms import matern
 LENGTHS, SHARES = (1.5, 2.0, 3.0, 4.0), (0.1, 0.2, 0.3)  # of the kernel; of the descriptors of bonds
 NOISES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # variances, of standardised labels
 MOST_COMPARED = 1000  # crystals by which these are chosen
-MOST_POINTS = 2**13  # their covariances take 0.5 GiB
+MOST_POINTS = 2**13  # a fit to these takes some 3 GiB
 Batches = Iterator[tuple[IntArray, CrystalBatch]]
 
 
@@ -38,6 +39,11 @@ class Kernel:
     share: float
     noises: tuple[float, ...]
     tensors: dict[str, FloatArray]
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What was chosen, for `config.json`."""
+        return {"kernel_length": self.length, "kernel_share_of_bonds": self.share, "kernel_noises": list(self.noises)}
 
     def predict(self, inputs: FloatArray) -> FloatArray:
         """Return standardised properties (B, outputs) of inputs (B, inputs)."""
@@ -81,7 +87,8 @@ def fit_kernel(inputs: FloatArray, labels: FloatArray, seed: int = 0) -> Kernel:
         seed: of the choice of the crystals that are left out, if there are many.
     """
     shift, spread = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
-    some = np.random.default_rng(seed).permutation(len(inputs))[:MOST_COMPARED]
+    order = np.random.default_rng(seed).permutation(len(inputs))
+    some = np.unique(np.concatenate([order[np.isfinite(own[order])][:MOST_COMPARED] for own in labels.T]))
     fits = []
     for length, share in itertools.product(LENGTHS, SHARES):
         points = (inputs[some] - shift) * scales(spread, length, share)

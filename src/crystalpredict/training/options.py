@@ -40,7 +40,8 @@ class FinetuneOptions:
         freeze: `encoder` trains the last layers alone.
         kernel: Train nothing, but compare crystals with those of the training set: for some hundred labels.
         split_by: `formula` keeps polymorphs together; `random`; `column`: the column `split`, with train, val and test.
-        validation: Fraction of the crystals in the validation set, which chooses the epoch; None: 0.1.
+        validation: Fraction of the crystals in the validation set, which chooses the epoch and calibrates
+            intervals; None: 0.1.
         test: Fraction held out for the final test; None: 0.1.
         train_fraction: Fraction of the training crystals that is used; validation and test set stay as they are.
         members: Networks to train, with different seeds; the model is their mean.

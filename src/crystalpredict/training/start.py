@@ -20,7 +20,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Entry
 from crystalpredict.io.worker_pool import Limits
 from crystalpredict.nn import ModelConfig
-from crystalpredict.properties import PROPERTIES
+from crystalpredict.properties import AUXILIARY, PROPERTIES
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.finetune import (
     check_labels,
@@ -70,7 +70,7 @@ def start_run(
     added = options.directions and network.attention != "framed"
     if added:
         network = with_directions(network, base.name if base else "")
-    known = [replace(prop, on_request=False) for prop in (*(base.properties if base else ()), *PROPERTIES)]
+    known = [replace(prop, on_request=False) for prop in (*(base.properties if base else ()), *PROPERTIES, *AUXILIARY)]
     labelled = read_labelled(
         path, options.targets, new=options.new, structure_column=options.structure_column, known=known, raw=raw
     )
@@ -112,11 +112,9 @@ def _load_base(folder: Path) -> Checkpoint:
     """Return the checkpoint in a folder; UsageError if fine-tuning cannot start from it."""
     base = load_checkpoint(folder)
     if base.model.config.members > 1:
-        raise UsageError(f"{base.name} is an ensemble, which is not trained: start from a model of one network")
+        raise UsageError(f"{base.name} is an ensemble: start from a model of one network")
     if base.model.config.kernel_points:
-        raise UsageError(
-            f"{base.name} compares crystals with those it learnt from, and is not trained: start from another"
-        )
+        raise UsageError(f"{base.name} is a kernel regression, which is not trained: start from another model")
     if base.unrelaxed:
         raise UsageError(
             f"{base.name} is for unrelaxed structures, which it relaxes before it predicts: start from another"

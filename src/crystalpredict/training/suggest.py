@@ -132,7 +132,7 @@ def _measured(folder: Path, predictor: Predictor) -> tuple[FloatArray, list[str]
         return np.empty((0, checkpoint.model.config.features), dtype=np.float32), []
     table = CrystalTable.load(path)
     lists = neighbor_table(table, checkpoint.model.config.radius, merging=checkpoint.model.config.merging)
-    _, features = outputs_and_features(checkpoint, table, lists, range(len(table)))
+    _, features = outputs_and_features(checkpoint, table, lists, range(len(table)), strained=False)
     return features, [str(name) for name in table.ids]
 
 

@@ -84,7 +84,7 @@ class Trainer:
         if model.stages > 1:
             raise UsageError("two stages cannot be trained as one network: train each, and join them")
         if model.kernel_points:
-            raise UsageError("a readout by kernel regression is not trained: scripts/fit_kernel.py makes one")
+            raise UsageError("a readout by kernel regression is not trained, but made of a trained network")
         if model.vectors and neighbors.vectors is None:
             raise DataError(f"a network with {model.attention} attention needs neighbour lists made with vectors")
         self.folder, self.config = folder, config
