@@ -118,7 +118,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, row in enumerate(rows):
         row["split"] = ("train", "train", "val", "test")[number % 4]
         row["kappa"] = row["my_property"] = str(1 + number % 5)
-    for name in ("mine.csv", "data.csv", "mp.csv"):
+    for name in ("mine.csv", "few.csv", "data.csv", "mp.csv"):
         labelled.write(folder / name, rows)
     return folder
 
@@ -134,7 +134,7 @@ def run(line: str, call: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a shell make the arguments and stdin of a line, and run the program with them in this process."""
     subprocess.run(["bash", "-ec", RECORDER + line], env=os.environ | {"CALL": str(call)}, check=True)
     arguments = Path(f"{call}.arguments").read_text().split("\0")[:-1]
-    if arguments[0] == "finetune":
+    if arguments[0] == "finetune" and "--kernel" not in arguments:
         arguments += ["--epochs", "1"]
     monkeypatch.setattr(sys, "argv", ["crystalpredict", *arguments])
     stdin = Path(f"{call}.stdin")

@@ -23,6 +23,7 @@ from crystalpredict.nn import ModelConfig
 from crystalpredict.properties import AUXILIARY, PROPERTIES
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.finetune import (
+    MIN_CRYSTALS_FULL_RATE,
     check_labels,
     describe_start,
     learnt_targets,
@@ -106,6 +107,8 @@ def start_run(
     prepare_run(folder, crystals, splits, plan, base.domain if base else None)
     origin = f"from {base.name}" + " with directions added" * added if base else "from random weights"
     _log_start(notes, origin, config)
+    if base and not config.kernel and trained.sum() < MIN_CRYSTALS_FULL_RATE:
+        LOG.info("for so few crystals --kernel needs seconds, and may be more accurate: try both")
 
 
 def _load_base(folder: Path) -> Checkpoint:
