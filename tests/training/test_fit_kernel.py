@@ -53,15 +53,20 @@ def test_noise_is_weighed_by_crystals_that_are_left_out_one_by_one(monkeypatch: 
     inputs, labels = random.normal(size=(12, 5)), random.normal(size=12)
     labels[3] = np.nan  # of another property
     covariance = kernel.covariances(inputs, inputs)
-    errors = []
+    predicted = np.full(12, np.nan)
     for row in np.flatnonzero(np.isfinite(labels)):
         others = labels.copy()
         others[row] = np.nan
         weights = kernel.weights_of(covariance, others, 0.01)
         assert weights[row] == weights[3] == 0
-        errors.append(abs(covariance[row] @ weights - labels[row]))
-    monkeypatch.setattr(kernel, "NOISES", (0.5, 0.01))
-    assert kernel.errors_left_out(covariance, labels)[1] == pytest.approx(np.mean(errors))
+        predicted[row] = covariance[row] @ weights
+    known = np.isfinite(labels)
+    assert kernel.errors_left_out(covariance, labels, [0.5, 0.01])[1] == pytest.approx((labels - predicted)[known])
+    monkeypatch.setattr(kernel, "NOISES", (0.01,))
+    both = np.column_stack([labels, labels[::-1]])
+    found = kernel.fit_kernel(random.normal(size=(12, 9)), both).left_out
+    assert np.isfinite(found).tolist() == np.isfinite(both).tolist()
+    assert np.abs(found - both)[np.isfinite(both)].min() > 1e-3
 
 
 def test_a_model_of_few_labels_repeats_them_and_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,9 @@ def test_a_kernel_regression_is_made_without_training(
     assert not (result.folder / "loss.png").exists()
     (row,) = result.model.predict([NACL])
     assert row["kappa_W_per_mK"] == pytest.approx(NACL.volume / 10, rel=0.1)
+    low, high = row.intervals["kappa_W_per_mK"]  # of the 64 training crystals left out one by one; val has 8
+    assert low < row["kappa_W_per_mK"] < high
+    assert "left\nout one by one" in card
     again = resume_finetuning(result.folder)
     assert weights(again.folder) == weights(result.folder)
     folds = finetune(table, replace(options, kfold=3), output=tmp_path / "folds")

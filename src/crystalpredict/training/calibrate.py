@@ -25,7 +25,7 @@ from crystalpredict.prediction.strain_energy import add_strain_energies
 from crystalpredict.properties import FORMATION_ENERGY, VOLUME_CHANGE
 from crystalpredict.uncertainty.applicability import Domain, fit_domain
 from crystalpredict.uncertainty.calibration import Calibration
-from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, Grouping, fit_errors
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS, ErrorModel, Grouping, fit_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,27 +51,43 @@ def calibrate(
     labels = encoded_labels(table, checkpoint.properties)[validation]
     if (np.isfinite(labels).sum(axis=0) < MIN_CALIBRATION_LABELS).any():
         return None
-    outputs, features = outputs_and_features(checkpoint, table, neighbors, validation)
-    scale = checkpoint.deviation
-    crystals = [table.crystal(row) for row in validation]
-    compares = needs_hull(checkpoint.properties, checkpoint.properties)
-    comparison = HullComparison(hull or Hull(), crystals) if compares else None
-    plain = checkpoint.interval_centres(outputs)
-    centres = (physical_centres(checkpoint, plain, crystals, comparison) - checkpoint.mean) / scale
-    sizes = primitive_sizes(crystals)
-    errors = fit_errors(
-        centres,
-        (labels - checkpoint.mean) / scale,
-        sizes,
-        features,
-        checkpoint.minima,
-        grouping_of(checkpoint, outputs, crystals),
-    )
+    found = outputs_and_features(checkpoint, table, neighbors, validation)
+    errors = errors_of_crystals(checkpoint, [table.crystal(row) for row in validation], labels, *found, hull)
     if not domain:
         return Calibration(errors)
     _, features = outputs_and_features(checkpoint, table, neighbors, train, strained=False)
     crystals, edges = [table.crystal(row) for row in train], [neighbors.neighbors(row) for row in train]
     return Calibration(errors, fit_domain(crystals, edges, features))
+
+
+def errors_of_crystals(
+    checkpoint: Checkpoint, crystals: Sequence[Crystal], labels: FloatArray, outputs: FloatArray, features: FloatArray,
+    hull: Hull | None = None,
+) -> ErrorModel:  # fmt: skip
+    """Return the error model of a network by V crystals that it did not learn from.
+
+    Args:
+        checkpoint: of the network.
+        crystals: V of them.
+        labels: on the trained scale, not a number where missing, (V, outputs).
+        outputs: standardised, (V, outputs).
+        features: of the network, (V, D).
+        hull: known phases; None: those that come with the package.
+
+    Raises:
+        ValueError: a property has fewer than MIN_CALIBRATION_LABELS labels.
+    """
+    compares = needs_hull(checkpoint.properties, checkpoint.properties)
+    comparison = HullComparison(hull or Hull(), crystals) if compares else None
+    centres = physical_centres(checkpoint, checkpoint.interval_centres(outputs), crystals, comparison)
+    return fit_errors(
+        (centres - checkpoint.mean) / checkpoint.deviation,
+        (labels - checkpoint.mean) / checkpoint.deviation,
+        primitive_sizes(crystals),
+        features,
+        checkpoint.minima,
+        grouping_of(checkpoint, outputs, crystals),
+    )
 
 
 def grouping_of(checkpoint: Checkpoint, outputs: FloatArray, crystals: Sequence[Crystal]) -> Grouping:

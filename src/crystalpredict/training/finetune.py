@@ -47,15 +47,16 @@ from crystalpredict.evaluation.metrics import metrics_of
 from crystalpredict.nn import Crystalformer, ensemble_of
 from crystalpredict.properties import Property
 from crystalpredict.training import distributed
-from crystalpredict.training.calibrate import calibrate, domain_of_training
+from crystalpredict.training.calibrate import calibrate, domain_of_training, errors_of_crystals
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.forgotten import describe_changes, describe_lost_properties
-from crystalpredict.training.kernel import fit_kernel, kernel_inputs
+from crystalpredict.training.kernel import Kernel, fit_kernel, kernel_inputs
 from crystalpredict.training.model_card import model_card
 from crystalpredict.training.plan import Plan
 from crystalpredict.training.run_folder import LOG_COLUMNS
 from crystalpredict.training.trainer import Trainer
-from crystalpredict.uncertainty.calibration import DOMAIN_FILE, domain_from_bytes, domain_to_bytes
+from crystalpredict.uncertainty.calibration import DOMAIN_FILE, Calibration, domain_from_bytes, domain_to_bytes
+from crystalpredict.uncertainty.intervals import MIN_CALIBRATION_LABELS
 
 if TYPE_CHECKING:
     from crystalpredict.nn import ModelConfig
@@ -182,10 +183,10 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     """
     training = trainings[0]
     table = training.data.table
-    networks, features = [member.final_network() for member in trainings], None
-    choices: dict[str, Any] = {}
-    if plan.training.kernel:
-        networks, features, choices = _with_kernel(training, networks[0])
+    networks = [member.final_network() for member in trainings]
+    kernel, features = _kernel_of(training, networks[0]) if plan.training.kernel else (None, None)
+    if kernel:
+        networks = [kernel.readout_of(networks[0])]
     report: dict[str, dict[str, Any]] = {}
     for part in (VALIDATION, TEST):
         rows = np.flatnonzero(table.splits == part)
@@ -199,7 +200,7 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     elements, learnt = (plan.base["elements_seen"], plan.base["learnt"]) if plan.base else ([], [])
     trained = np.unique(table.numbers[np.repeat(table.splits, table.sizes) == TRAIN])
     facts = {
-        "settings": asdict(training.config) | choices,
+        "settings": asdict(training.config) | (kernel.choices if kernel else {}),
         "crystals": {PARTS[part]: int((table.splits == part).sum()) for part in PARTS},
         "epoch": epochs[0] if plan.members == 1 else epochs,
         "elements_seen": sorted({*trained.tolist(), *elements}),
@@ -212,9 +213,10 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
         training_domain=_domain_of_run(folder, plan, training, features),
     )  # fmt: skip
     if not plan.learnt:  # else the base model was trained on validation crystals, and intervals would be too narrow
-        checkpoint = replace(
-            checkpoint, calibration=calibrate(checkpoint, table, training.data.neighbors, domain=False)
-        )
+        calibration = calibrate(checkpoint, table, training.data.neighbors, domain=False)
+        if kernel and features is not None and not calibration:
+            calibration = _calibration_left_out(checkpoint, training, kernel, features)
+        checkpoint = replace(checkpoint, calibration=calibration)
     write_json(folder / "metrics.json", report)
     changes = _changes_from_base(plan, checkpoint)
     for line in changes:
@@ -224,10 +226,8 @@ def finish(trainings: Sequence[Trainer], folder: Path, plan: Plan) -> dict[str, 
     return report
 
 
-def _with_kernel(training: Trainer, network: Crystalformer) -> tuple[list[Crystalformer], FloatArray, dict[str, Any]]:
-    """Return a network with a readout that compares with the training crystals, which set the scale of its outputs.
-
-    And the features (R, D) of these crystals, and how the kernel was chosen.
+def _kernel_of(training: Trainer, network: Crystalformer) -> tuple[Kernel, FloatArray]:
+    """Return a kernel regression of the training crystals, which set its scale, and their features (R, D).
 
     Args:
         training: without an epoch.
@@ -238,7 +238,18 @@ def _with_kernel(training: Trainer, network: Crystalformer) -> tuple[list[Crysta
     inputs = kernel_inputs(network, len(rows), data.batches(rows, training.split_atoms))
     kernel = fit_kernel(inputs, (data.encoded[rows] - data.mean) / data.deviation, training.config.seed)
     states = network.config.states
-    return [kernel.readout_of(network)], inputs[:, states - network.config.width : states], kernel.choices
+    return kernel, inputs[:, states - network.config.width : states]
+
+
+def _calibration_left_out(
+    checkpoint: Checkpoint, training: Trainer, kernel: Kernel, features: FloatArray
+) -> Calibration | None:
+    """Return the calibration by training crystals that are left out one by one; None if they are too few, or many."""
+    data, rows = training.data, training.data.train_rows
+    if (np.isfinite(kernel.left_out).sum(axis=0) < MIN_CALIBRATION_LABELS).any():
+        return None
+    crystals, outputs = [data.table.crystal(row) for row in rows], np.nan_to_num(kernel.left_out)
+    return Calibration(errors_of_crystals(checkpoint, crystals, data.encoded[rows], outputs, features))
 
 
 def _changes_from_base(plan: Plan, checkpoint: Checkpoint) -> list[str]:

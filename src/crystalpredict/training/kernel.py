@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ LENGTHS, SHARES = (1.5, 2.0, 3.0, 4.0), (0.1, 0.2, 0.3)  # of the kernel; of the
 NOISES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # variances, of standardised labels
 MOST_COMPARED = 1000  # crystals by which these are chosen
 MOST_POINTS = 2**13  # a fit to these takes some 3 GiB
+MOST_LEFT_OUT = 2000  # crystals; with more, a validation part is large enough for intervals
 Batches = Iterator[tuple[IntArray, CrystalBatch]]
 
 
@@ -33,12 +34,15 @@ class Kernel:
         share: of the descriptors of bonds in squared distances.
         noises: variance of the noise of each property, (outputs,).
         tensors: by their names in `crystalpredict.nn.kernel.KernelReadout`.
+        left_out: standardised properties of each of the P crystals without it, (P, outputs); not a number without its
+            label, and with more than MOST_LEFT_OUT crystals.
     """
 
     length: float
     share: float
     noises: tuple[float, ...]
     tensors: dict[str, FloatArray]
+    left_out: FloatArray
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -93,7 +97,8 @@ def fit_kernel(inputs: FloatArray, labels: FloatArray, seed: int = 0) -> Kernel:
     for length, share in itertools.product(LENGTHS, SHARES):
         points = (inputs[some] - shift) * scales(spread, length, share)
         covariance = covariances(points, points)
-        own = [errors_left_out(covariance, each) for each in labels[some].T]
+        found = [errors_left_out(covariance, each, NOISES) for each in labels[some].T]
+        own = [[float(np.abs(errors).mean()) for errors in each] for each in found]
         fits.append((sum(min(errors) for errors in own), length, share, tuple(NOISES[np.argmin(each)] for each in own)))
     _, length, share, noises = min(fits)
     scale = scales(spread, length, share)
@@ -101,7 +106,13 @@ def fit_kernel(inputs: FloatArray, labels: FloatArray, seed: int = 0) -> Kernel:
     covariance = covariances(points, points)
     weights = [weights_of(covariance, own, noise) for own, noise in zip(labels.T, noises, strict=True)]
     tensors = {"points": points, "shift": shift, "scale": scale, "weights": np.stack(weights)}
-    return Kernel(length, share, noises, tensors)
+    left_out = np.full(labels.shape, np.nan)
+    if len(points) <= MOST_LEFT_OUT:
+        for column, (own, noise) in enumerate(zip(labels.T, noises, strict=True)):
+            (errors,) = errors_left_out(covariance, own, [noise])
+            known = np.isfinite(own)
+            left_out[known, column] = own[known] - errors
+    return Kernel(length, share, noises, tensors, left_out)
 
 
 def scales(spread: FloatArray, length: float, share: float) -> FloatArray:
@@ -123,8 +134,8 @@ def covariances(one: FloatArray, two: FloatArray) -> FloatArray:
     return np.asarray(matern(np.sqrt(np.maximum(squares, 0)), np))
 
 
-def errors_left_out(covariance: FloatArray, labels: FloatArray) -> list[float]:
-    """Return the mean absolute error for each of NOISES on crystals that are left out one by one.
+def errors_left_out(covariance: FloatArray, labels: FloatArray, noises: Sequence[float]) -> list[FloatArray]:
+    """Return labels less predictions of crystals that are left out one by one, (labels,), for each of some noises.
 
     Without a fit for each of them (C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine Learning,
     2006, eq. 5.12).
@@ -132,13 +143,14 @@ def errors_left_out(covariance: FloatArray, labels: FloatArray) -> list[float]:
     Args:
         covariance: of the crystals, (n, n).
         labels: not a number where missing, (n,).
+        noises: variances.
     """
     known = np.isfinite(labels)
     values, vectors = np.linalg.eigh(covariance[np.ix_(known, known)])
     projected, found = labels[known] @ vectors, []
-    for noise in NOISES:
+    for noise in noises:
         inverse = 1 / (np.maximum(values, 0) + noise)
-        found.append(float(np.abs(vectors @ (inverse * projected) / (np.square(vectors) @ inverse)).mean()))
+        found.append(np.asarray(vectors @ (inverse * projected) / (np.square(vectors) @ inverse)))
     return found
 
 
