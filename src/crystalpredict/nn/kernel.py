@@ -24,14 +24,15 @@ class KernelReadout(nn.Module):
 
     def forward(self, means: Tensor, batch: CrystalBatch) -> Tensor:
         """Return standardised properties (B, outputs) of mean states (B, (blocks + 1) D)."""
-        inputs = (self.inputs(means, batch).double() - self.shift) * self.scale
+        inputs = (inputs_of(means, batch, self.radius).double() - self.shift) * self.scale
         # in double precision: weights of near points are large and nearly cancel
         distances = torch.cdist(inputs, self.points.double())
         return (matern(distances, torch) @ self.weights.double().T).to(means.dtype)
 
-    def inputs(self, means: Tensor, batch: CrystalBatch) -> Tensor:
-        """Return the mean states and the descriptors of bonds side by side, (B, inputs)."""
-        return torch.cat([means, bond_descriptors(batch, self.radius)], dim=1)
+
+def inputs_of(means: Tensor, batch: CrystalBatch, radius: float) -> Tensor:
+    """Return mean states (B, (blocks + 1) D) and descriptors of bonds side by side, (B, inputs)."""
+    return torch.cat([means, bond_descriptors(batch, radius)], dim=1)
 
 
 def bond_descriptors(batch: CrystalBatch, radius: float) -> Tensor:

@@ -14,7 +14,7 @@ from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.nn import Crystalformer
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import BOND_DESCRIPTORS
-from crystalpredict.nn.kernel import bond_descriptors
+from crystalpredict.nn.kernel import inputs_of
 from crystalpredict.nn.terms import matern
 
 LENGTHS, SHARES = (1.5, 2.0, 3.0, 4.0), (0.1, 0.2, 0.3)  # of the kernel; of the descriptors of bonds
@@ -77,8 +77,7 @@ def kernel_inputs(network: Crystalformer, count: int, batches: Batches) -> Float
     found = np.empty((count, network.config.kernel_inputs))
     with torch.inference_mode():
         for rows, batch in batches:
-            inputs = torch.cat([network.means(batch), bond_descriptors(batch, network.config.radius)], dim=1)
-            found[rows] = inputs.cpu().numpy()
+            found[rows] = inputs_of(network.means(batch), batch, network.config.radius).cpu().numpy()
     return found
 
 
