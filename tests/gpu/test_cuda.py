@@ -5,7 +5,7 @@ import torch
 
 from crystalpredict import load_model
 from crystalpredict.checkpoints.checkpoint import load_checkpoint, verify_golden
-from crystalpredict.checkpoints.registry import default_model
+from crystalpredict.checkpoints.registry import bundled_models
 from crystalpredict.nn import Crystalformer, ModelConfig
 from crystalpredict.nn.config import Attention
 from tests.sample_crystals import batch_of, random_crystal
@@ -13,10 +13,11 @@ from tests.sample_crystals import batch_of, random_crystal
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def test_bundled_outputs() -> None:
-    folder = default_model().folder
+@pytest.mark.parametrize("name", bundled_models())
+def test_bundled_outputs(name: str) -> None:
+    folder = bundled_models()[name].folder
     assert verify_golden(load_checkpoint(folder), folder, "cuda") < 1e-4
-    assert load_model().device.type == "cuda"
+    assert load_model(name).device.type == "cuda"
 
 
 @pytest.mark.parametrize("attention", ["real", "dual", "alternating", "framed"])
