@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalpredict.checkpoints.registry import default_model
-from crystalpredict.properties import AUXILIARY, PROPERTIES, find_property
+from crystalpredict.properties import TRAINED, find_property
 
 ROOT = Path(__file__).resolve().parents[1]
 ELEMENTS_SHOWN = 8
@@ -26,12 +26,12 @@ def scores_of(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     for name, report in metrics.items():
         for score in report["scores"]:
             found.setdefault(score["property"], (name, score))
-    return [found[prop.name] for prop in (*PROPERTIES, *AUXILIARY) if prop.name in found]
+    return [found[prop.name] for prop in TRAINED if prop.name in found]
 
 
 def label_of(score: dict[str, Any]) -> str:
     """Property with its unit, as tables have it."""
-    return f"{find_property(score['property'], (*PROPERTIES, *AUXILIARY)).label}, {score['unit']}"
+    return f"{find_property(score['property'], TRAINED).label}, {score['unit']}"
 
 
 def errors(metrics: dict[str, Any]) -> str:

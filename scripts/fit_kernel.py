@@ -22,6 +22,7 @@ from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, encoded
 from crystalpredict.nn import Crystalformer
 from crystalpredict.nn.batch import batches_of
 from crystalpredict.properties import find_property
+from crystalpredict.training.calibrate import outputs_and_features
 from crystalpredict.training.kernel import fit_kernel, kernel_inputs
 
 BATCH_ATOMS = 2048
@@ -47,15 +48,10 @@ def main() -> None:
     labels = encoded_labels(table, properties)
     mean, deviation = scale_of_labels(labels[training], properties)
     lists = neighbor_table(table, base.config.radius, None, os.cpu_count() or 1, merging=base.config.merging)
-    crystals, edges = zip(*((table.crystal(row), lists.neighbors(row)) for row in range(len(table))), strict=True)
-    inputs = kernel_inputs(network, len(table), batches_of(crystals, edges, BATCH_ATOMS))
-    kernel = fit_kernel(inputs[training], (labels[training] - mean) / deviation)
+    crystals, edges = zip(*((table.crystal(row), lists.neighbors(row)) for row in training), strict=True)
+    inputs = kernel_inputs(network, len(training), batches_of(crystals, edges, BATCH_ATOMS))
+    kernel = fit_kernel(inputs, (labels[training] - mean) / deviation)
     print(f"length {kernel.length}, share of bonds {kernel.share}, noises {kernel.noises}, {len(training)} crystals")
-    predicted = kernel.predict(inputs[validation]) * deviation + mean
-    for column, prop in enumerate(properties):
-        known = np.isfinite(labels[validation, column])
-        values, wanted = (prop.decode(each[known, column]) for each in (predicted, labels[validation]))
-        print(f"{prop.name}: error {np.abs(values - wanted).mean():.4g} {prop.unit}, {known.sum()} validation crystals")
     facts = {
         "settings": {"base": base.name} | kernel.choices,
         "crystals": {"train": len(training), "validation": len(validation)},
@@ -64,6 +60,11 @@ def main() -> None:
     }
     own = kernel.readout_of(network)
     new = Checkpoint(options.folder.name, own, tuple(properties), mean, deviation, facts)
+    predicted = new.decode(outputs_and_features(new, table, lists, validation.tolist())[0])
+    for column, prop in enumerate(properties):
+        errors = np.abs(predicted[prop.name] - prop.decode(labels[validation, column]))
+        known = np.isfinite(errors).sum()
+        print(f"{prop.name}: error {np.nanmean(errors):.4g} {prop.unit}, {known} validation crystals")
     save_checkpoint(new, options.folder, golden_crystals(own.config), options.card.read_text(encoding="utf-8"))
     enter_in_index(options.folder, options.summary, [prop.name for prop in properties])
 

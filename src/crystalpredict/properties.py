@@ -192,6 +192,8 @@ AUXILIARY = (
     ),
 )  # fmt: skip
 
+TRAINED = (*PROPERTIES, *AUXILIARY)  # all that models learn from labels
+
 # computed from bulk and shear modulus (crystalpredict.prediction.derived)
 ELASTIC = (
     Property(

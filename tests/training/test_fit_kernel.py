@@ -52,7 +52,7 @@ def test_noise_is_weighed_by_crystals_that_are_left_out_one_by_one(monkeypatch: 
     random = np.random.default_rng(4)
     inputs, labels = random.normal(size=(12, 5)), random.normal(size=12)
     labels[3] = np.nan  # of another property
-    covariance = kernel.covariances(inputs, inputs)
+    covariance = kernel.covariances(inputs, inputs, np)
     predicted = np.full(12, np.nan)
     for row in np.flatnonzero(np.isfinite(labels)):
         others = labels.copy()

@@ -39,10 +39,10 @@ from crystalpredict.crystals.equivalence import (
 )
 from crystalpredict.crystals.neighbors import RADIUS_MARGIN, find_neighbors_of_many
 from crystalpredict.errors import DataError
-from crystalpredict.properties import AUXILIARY, PROPERTIES, Property
+from crystalpredict.properties import TRAINED, Property
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-COLUMNS = (*PROPERTIES, *AUXILIARY)  # of the labels of a JSONL file
+COLUMNS = TRAINED  # of the labels of a JSONL file
 MIN_CRYSTALS_PARALLEL = 5000  # for fewer, starting processes takes longer than the neighbour search
 CRYSTALS_PER_CHUNK = 200  # of a neighbour search
 

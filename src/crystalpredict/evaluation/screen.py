@@ -15,13 +15,13 @@ from crystalpredict._files import file_sha256
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.crystals.periodic_table import elements_in
 from crystalpredict.errors import DataError, UsageError, printable, reason_of
-from crystalpredict.properties import AUXILIARY, OUTPUT_COLUMNS, PROPERTIES, REQUESTED, Property
+from crystalpredict.properties import OUTPUT_COLUMNS, REQUESTED, TRAINED, Property
 from crystalpredict.uncertainty import DEFAULT_LEVEL
 
 if TYPE_CHECKING:
     from crystalpredict.prediction.predictions import Predictions
 
-KNOWN = {prop.column: prop for prop in (*PROPERTIES, *AUXILIARY, *REQUESTED)}
+KNOWN = {prop.column: prop for prop in (*TRAINED, *REQUESTED)}
 NEEDED = ("path", "formula", "error")  # columns of every result of predict
 RANKED_BY = ("hull_distance_eV_per_atom", "e_above_hull_eV_per_atom")  # columns, in order of preference
 MAX_OTHER_COLUMNS = 30  # besides those of known properties

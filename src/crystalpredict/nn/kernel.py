@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from crystalpredict.crystals.masses import ATOMIC_MASSES
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import ModelConfig
-from crystalpredict.nn.terms import bond_terms, matern
+from crystalpredict.nn.terms import bond_terms, covariances
 
 
 class KernelReadout(nn.Module):
@@ -26,8 +26,7 @@ class KernelReadout(nn.Module):
         """Return standardised properties (B, outputs) of mean states (B, (blocks + 1) D)."""
         inputs = (inputs_of(means, batch, self.radius).double() - self.shift) * self.scale
         # in double precision: weights of near points are large and nearly cancel
-        distances = torch.cdist(inputs, self.points.double())
-        return (matern(distances, torch) @ self.weights.double().T).to(means.dtype)
+        return (covariances(inputs, self.points.double(), torch) @ self.weights.double().T).to(means.dtype)
 
 
 def inputs_of(means: Tensor, batch: CrystalBatch, radius: float) -> Tensor:

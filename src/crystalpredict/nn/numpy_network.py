@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ from crystalpredict.nn.numpy_frames import direction_moments, directions_of, fra
 from crystalpredict.nn.terms import (
     MAX_PSI_EXPONENT,
     bond_terms,
+    covariances,
     decay_of,
-    matern,
     radial_columns,
     radial_offsets,
     rho_of,
@@ -217,11 +217,9 @@ class _Member:
 
     def _kernel(self, inputs: Floats) -> Floats:
         """Return the outputs of the readout by kernel regression for its inputs (B, inputs) [M11]."""
-        inputs = (inputs.astype(float) - self.weights["kernel.shift"]) * self.weights["kernel.scale"]
-        points = self.points
-        squares = np.square(inputs).sum(axis=1)[:, None] + np.square(points).sum(axis=1) - 2 * inputs @ points.T
-        distances = np.sqrt(np.maximum(squares, 0))
-        found: Floats = (matern(distances, np) @ self.weights["kernel.weights"].T).astype(np.float32)
+        shift, scale = self.weights["kernel.shift"], self.weights["kernel.scale"]
+        scaled: NDArray[Any] = (inputs.astype(float) - shift) * scale
+        found: Floats = (covariances(scaled, self.points, np) @ self.weights["kernel.weights"].T).astype(np.float32)
         return found
 
     def encode(self, batch: Arrays, geometry: Sequence[Geometry]) -> Floats:

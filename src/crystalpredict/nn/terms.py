@@ -103,8 +103,15 @@ def bond_terms(distances: Array, masses: Array, others: Array, radius: float, nu
     return [numbers.amin(lengths, -1), *(numbers.amax(inverse / lengths**power, -1) for power in STIFFNESS_POWERS)]
 
 
-def matern(distances: Array, numbers: Any) -> Array:
-    """Return the Matérn covariance of order 5/2 at distances in units of its length (C. E. Rasmussen, 2006, 4.17)."""
-    scaled = 5**0.5 * distances
+def covariances(one: Array, two: Array, numbers: Any) -> Array:
+    """Return the Matérn covariances of order 5/2, (A, B), of points with lengths of 1 (C. E. Rasmussen, 2006, 4.17).
+
+    Args:
+        one: (A, inputs), in double precision.
+        two: (B, inputs), likewise.
+        numbers: torch or NumPy.
+    """
+    squares = (one * one).sum(-1)[:, None] + (two * two).sum(-1) - 2 * one @ two.T
+    scaled = 5**0.5 * numbers.sqrt(numbers.clip(squares, 0, None))
     found: Array = (1 + scaled + scaled * scaled / 3) * numbers.exp(-scaled)
     return found

@@ -16,10 +16,9 @@ from crystalpredict.errors import UsageError
 from crystalpredict.prediction.stability import stability_properties
 from crystalpredict.prediction.thermal import FORMULA_ERRORS, FORMULAS, NORMAL_QUANTILES, Matter
 from crystalpredict.properties import (
-    AUXILIARY,
     DEFORMATION,
     DERIVED,
-    PROPERTIES,
+    TRAINED,
     VOLUME_CHANGE,
     Property,
     find_property,
@@ -79,7 +78,7 @@ def _bundled_models_with(name: str) -> list[str]:
     """Return the names of the bundled models that predict a property, or what it is derived from."""
     found = []
     for model in bundled_models().values():
-        own = [prop for prop in (*PROPERTIES, *AUXILIARY) if prop.name in model.properties]
+        own = [prop for prop in TRAINED if prop.name in model.properties]
         if match_property(name, (*own, *derivable(own))):
             found.append(model.name)
     return found

@@ -8,9 +8,9 @@ from html import escape
 
 from crystalpredict.errors import printable, reason_of
 from crystalpredict.prediction.rows import Prediction, written
-from crystalpredict.properties import AUXILIARY, PROPERTIES, REQUESTED, Property
+from crystalpredict.properties import REQUESTED, TRAINED, Property
 
-KNOWN = {prop.column: prop for prop in (*PROPERTIES, *AUXILIARY, *REQUESTED)}
+KNOWN = {prop.column: prop for prop in (*TRAINED, *REQUESTED)}
 REASONS_SHOWN = 5
 NOTE = 'style="color:gray;font-size:85%"'
 

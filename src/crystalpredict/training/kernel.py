@@ -15,7 +15,7 @@ from crystalpredict.nn import Crystalformer
 from crystalpredict.nn.batch import CrystalBatch
 from crystalpredict.nn.config import BOND_DESCRIPTORS
 from crystalpredict.nn.kernel import inputs_of
-from crystalpredict.nn.terms import matern
+from crystalpredict.nn.terms import covariances
 
 LENGTHS, SHARES = (1.5, 2.0, 3.0, 4.0), (0.1, 0.2, 0.3)  # of the kernel; of the descriptors of bonds
 NOISES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # variances, of standardised labels
@@ -48,11 +48,6 @@ class Kernel:
     def choices(self) -> dict[str, Any]:
         """What was chosen, for `config.json`."""
         return {"kernel_length": self.length, "kernel_share_of_bonds": self.share, "kernel_noises": list(self.noises)}
-
-    def predict(self, inputs: FloatArray) -> FloatArray:
-        """Return standardised properties (B, outputs) of inputs (B, inputs)."""
-        scaled = (inputs - self.tensors["shift"]) * self.tensors["scale"]
-        return covariances(scaled, self.tensors["points"]) @ self.tensors["weights"].T
 
     def readout_of(self, network: Crystalformer) -> Crystalformer:
         """Return the encoder of a network with this kernel regression as the only readout that is not 0."""
@@ -95,14 +90,14 @@ def fit_kernel(inputs: FloatArray, labels: FloatArray, seed: int = 0) -> Kernel:
     fits = []
     for length, share in itertools.product(LENGTHS, SHARES):
         points = (inputs[some] - shift) * scales(spread, length, share)
-        covariance = covariances(points, points)
+        covariance = covariances(points, points, np)
         found = [errors_left_out(covariance, each, NOISES) for each in labels[some].T]
         own = [[float(np.abs(errors).mean()) for errors in each] for each in found]
         fits.append((sum(min(errors) for errors in own), length, share, tuple(NOISES[np.argmin(each)] for each in own)))
     _, length, share, noises = min(fits)
     scale = scales(spread, length, share)
     points = (inputs - shift) * scale
-    covariance = covariances(points, points)
+    covariance = covariances(points, points, np)
     weights = [weights_of(covariance, own, noise) for own, noise in zip(labels.T, noises, strict=True)]
     tensors = {"points": points, "shift": shift, "scale": scale, "weights": np.stack(weights)}
     left_out = np.full(labels.shape, np.nan)
@@ -125,12 +120,6 @@ def scales(spread: FloatArray, length: float, share: float) -> FloatArray:
     states = len(spread) - BOND_DESCRIPTORS
     parts = np.repeat([(1 - share) / states, share / BOND_DESCRIPTORS], [states, BOND_DESCRIPTORS])
     return np.asarray(np.sqrt(parts) / spread / length)
-
-
-def covariances(one: FloatArray, two: FloatArray) -> FloatArray:
-    """Return the covariances (A, B) of scaled inputs (A, inputs) and (B, inputs)."""
-    squares = np.square(one).sum(axis=1)[:, None] + np.square(two).sum(axis=1) - 2 * one @ two.T
-    return np.asarray(matern(np.sqrt(np.maximum(squares, 0)), np))
 
 
 def errors_left_out(covariance: FloatArray, labels: FloatArray, noises: Sequence[float]) -> list[FloatArray]:

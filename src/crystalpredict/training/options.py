@@ -95,15 +95,18 @@ class FinetuneOptions:
             raise UsageError("--train-fraction leaves crystals out, but --kfold tests each: leave out one of the two")
         if self.directions and self.freeze:
             raise UsageError("--directions are learnt by the encoder: leave out --freeze")
-        defaults = {each.name: each.default for each in fields(self)}
-        trained = [name for name in OF_TRAINING if getattr(self, name) != defaults[name]]
+        trained = [name for name in OF_TRAINING if name in self._given]
         if self.kernel and trained:
             raise UsageError(f"--kernel trains nothing: leave out {_option(trained[0])}")
 
     def __repr__(self) -> str:
         """Return a call that makes these options, without those that are the default."""
-        given = {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
-        return f"FinetuneOptions({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        return f"FinetuneOptions({', '.join(f'{name}={value!r}' for name, value in self._given.items())})"
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """Options that differ from their defaults."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
     @property
     def targets(self) -> tuple[str, ...]:

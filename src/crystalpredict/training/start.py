@@ -20,7 +20,7 @@ from crystalpredict.errors import UsageError
 from crystalpredict.io.entries import Entry
 from crystalpredict.io.worker_pool import Limits
 from crystalpredict.nn import ModelConfig
-from crystalpredict.properties import AUXILIARY, PROPERTIES
+from crystalpredict.properties import TRAINED
 from crystalpredict.training.config import TrainingConfig
 from crystalpredict.training.finetune import (
     MIN_CRYSTALS_FULL_RATE,
@@ -71,7 +71,7 @@ def start_run(
     added = options.directions and network.attention != "framed"
     if added:
         network = with_directions(network, base.name if base else "")
-    known = [replace(prop, on_request=False) for prop in (*(base.properties if base else ()), *PROPERTIES, *AUXILIARY)]
+    known = [replace(prop, on_request=False) for prop in (*(base.properties if base else ()), *TRAINED)]
     labelled = read_labelled(
         path, options.targets, new=options.new, structure_column=options.structure_column, known=known, raw=raw
     )
