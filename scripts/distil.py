@@ -25,6 +25,7 @@ from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable, neighbo
 from crystalpredict.properties import Property
 from crystalpredict.training.calibrate import outputs_and_features
 
+NUMBERS = 119  # atomic numbers, 0 for none
 Composition = frozenset[tuple[int, float]]
 
 
@@ -67,6 +68,13 @@ def composition(table: CrystalTable, row: int) -> Composition:
     """Share of each element, for a look-up."""
     numbers = table.numbers[table.first[row] : table.first[row + 1]].tolist()
     return frozenset((number, round(count / len(numbers), 5)) for number, count in Counter(numbers).items())
+
+
+def element_shares(table: CrystalTable, rows: IntArray) -> FloatArray:
+    """Share of each element in some rows, (R, 119)."""
+    atoms = [table.numbers[table.first[row] : table.first[row + 1]] for row in rows]
+    counts = np.stack([np.bincount(own, minlength=NUMBERS) for own in atoms])
+    return np.asarray(counts / table.sizes[rows, None])
 
 
 def compositions(table: CrystalTable, rows: IntArray) -> set[Composition]:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from distil import composition, compositions, compositions_of_files
+from distil import NUMBERS, composition, compositions, compositions_of_files, element_shares
 
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
@@ -30,7 +30,6 @@ from crystalpredict.io.reader import entries_of_crystals
 from crystalpredict.prediction.predictor import Predictor
 from crystalpredict.properties import FORMATION_ENERGY, VOLUME_CHANGE
 
-NUMBERS = 119  # atomic numbers, 0 for none
 SECOND = 0.4  # of the crystals have a second element exchanged
 WINDOW = 1000  # crystals that are predicted together
 Formula = tuple[tuple[int, int], ...]
@@ -90,11 +89,9 @@ def log_volumes(table: CrystalTable, rows: IntArray) -> FloatArray:
     Geometric means: between two formulas that differ in one element, they foresee the change of half of the cells
     within 4 %, arithmetic ones within 8 %.
     """
-    atoms = [table.numbers[table.first[row] : table.first[row + 1]] for row in rows]
-    counts = np.stack([np.bincount(own, minlength=NUMBERS) for own in atoms])
     measured = np.log(np.abs(np.linalg.det(table.lattices[rows].astype(float))) / table.sizes[rows])
     prior = np.sqrt(3.0) * np.eye(NUMBERS)  # as if each element were in three cells of 20 Å^3 an atom
-    shares = np.vstack([counts / table.sizes[rows, None], prior])
+    shares = np.vstack([element_shares(table, rows), prior])
     found, *_ = np.linalg.lstsq(shares, np.append(measured, np.log(20) * prior.sum(axis=1)), rcond=None)
     return np.asarray(found)
 

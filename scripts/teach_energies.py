@@ -18,16 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from distil import composition, compositions, compositions_of_files
+from distil import composition, compositions, compositions_of_files, element_shares
 
 from crystalpredict._files import write_atomically
 from crystalpredict.crystals.crystal import FloatArray, IntArray
 from crystalpredict.data.dataset import TRAIN, VALIDATION, CrystalTable
 from crystalpredict.io.to_ase import atoms_of_crystal
-from crystalpredict.prediction.potentials import calculator_of
+from crystalpredict.prediction.potentials import calculator_of, identity_of_potential
 from crystalpredict.properties import FORMATION_ENERGY
 
-NUMBERS = 119  # atomic numbers, 0 for none
 WITH_U = (23, 24, 25, 26, 27, 28, 42, 74)  # V, Cr, Mn, Fe, Co, Ni, Mo, W
 ANIONS = (8, 9)  # beside which these have a U
 STEPS, SMALLEST = 30, 3e-3  # of reweighting; eV/atom, below which a deviation has no larger weight
@@ -65,6 +64,10 @@ def main() -> None:
         ],
         dtype=int,
     )
+    if not len(sample) or not len(wanted):
+        parser.exit(
+            2, f"{options.table}: no training crystal of at most {options.atoms} atoms to learn from or to label\n"
+        )
     kept = options.output.with_suffix(".energies.npz")
     energies = energies_of(table, np.concatenate([sample, wanted]), options.potential, kept)
     terms = terms_of(table, sample)
@@ -86,29 +89,28 @@ def energies_of(table: CrystalTable, rows: IntArray, potential: str, kept: Path)
         table: of crystals.
         rows: of them, (R,).
         potential: as for `calculator_of`.
-        kept: file of energies by id, which is read and written.
+        kept: file of energies by row, which is read, if it is of this table and this potential, and written.
     """
-    known: dict[str, float] = {}
+    known: dict[int, float] = {}
+    origin = f"{identity_of_potential(potential)} {table.checksum()}"
     if kept.exists():
         with np.load(kept, allow_pickle=False) as file:
-            known = dict(zip(file["ids"].tolist(), file["energies"].tolist(), strict=True))
-    new = [row for row in rows.tolist() if str(table.ids[row]) not in known]
+            if str(file["origin"]) == origin:
+                known = dict(zip(file["rows"].tolist(), file["energies"].tolist(), strict=True))
+    new = [row for row in rows.tolist() if row not in known]
     calculator = calculator_of(potential, "cpu") if new else None
     for place, row in enumerate(new, start=1):
         atoms = atoms_of_crystal(table.crystal(row))
-        known[str(table.ids[row])] = float(calculator.get_potential_energy(atoms)) / len(atoms)
+        known[row] = float(calculator.get_potential_energy(atoms)) / len(atoms)
         if place % KEPT_EVERY == 0 or place == len(new):
             with write_atomically(kept) as file:
-                np.savez(file, ids=np.array([*known]), energies=np.array([*known.values()]))
-    return np.array([known[str(table.ids[row])] for row in rows])
+                np.savez(file, origin=origin, rows=np.array([*known]), energies=np.array([*known.values()]))
+    return np.array([known[row] for row in rows.tolist()])
 
 
 def terms_of(table: CrystalTable, rows: IntArray) -> FloatArray:
     """Shares of the elements, and of those with a Hubbard U where they have one, of some rows, (R, terms)."""
-    shares = np.zeros((len(rows), NUMBERS))
-    for place, row in enumerate(rows.tolist()):
-        numbers = table.numbers[table.first[row] : table.first[row + 1]]
-        np.add.at(shares[place], numbers, 1 / len(numbers))
+    shares = element_shares(table, rows)
     corrected = shares[:, ANIONS].any(axis=1)
     return np.hstack([shares, shares[:, WITH_U] * corrected[:, None]])
 

@@ -57,3 +57,15 @@ def test_a_potential_labels_crystals_as_those_that_have_labels(
     monkeypatch.setattr(teach_energies, "calculator_of", lambda *_: pytest.fail("all energies are kept"))
     teach_energies.main()
     assert CrystalTable.load(tmp_path / "taught.npz").labels[:, 0] == pytest.approx(taught, nan_ok=True)
+
+    table_from_rows(rows[:48]).save(tmp_path / "crystals.npz")
+    with pytest.raises(SystemExit):
+        teach_energies.main()
+    assert "no training crystal of at most 40 atoms" in capsys.readouterr().err
+
+    rows[48] = ({**new[0], "lattice": [4.2] * 3 + [90.0] * 3}, TRAIN)  # the same id in another cell
+    table_from_rows(rows).save(tmp_path / "crystals.npz")
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["teach_energies.py", *map(str, [*arguments, *wanted])])
+    teach_energies.main()
+    assert CrystalTable.load(tmp_path / "taught.npz").labels[48, 0] == pytest.approx(label_of(rows[48][0]), abs=1e-3)
