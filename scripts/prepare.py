@@ -19,6 +19,7 @@ from crystalpredict.data.dataset import TRAIN, VALIDATION, read_jsonl, table_fro
 from crystalpredict.errors import CrystalPredictError
 
 MIN_GAP = 0.01  # eV; a smaller one is that of a metal
+NONMAGNETIC = "NM"
 CELL = ("lattice", "species", "frac_coords")
 
 
@@ -47,6 +48,10 @@ def with_derived_labels(row: dict[str, Any], split: int = TRAIN) -> dict[str, An
     if row.get("bandgap") is not None:
         new["metal_probability"] = float(row["bandgap"] <= MIN_GAP)
         new["bandgap_nonmetal"] = row["bandgap"] if row["bandgap"] > MIN_GAP else None
+    if row.get("moment_per_atom") is not None:
+        new["magnetic_moment"] = row["moment_per_atom"]
+    if row.get("magnetic_ordering") is not None:
+        new["magnetic_probability"] = float(row["magnetic_ordering"] != NONMAGNETIC)
     for source, name in (("bandgap_hse", "hse"), ("bandgap_expt", "experiment")):
         if row.get(source) is not None:
             new[f"metal_probability_{name}"] = float(row[source] <= MIN_GAP)

@@ -157,9 +157,9 @@ DEFORMATION = (
 )  # fmt: skip
 
 
-def _metal_probability(name: str, of: str, *aliases: str) -> Property:
+def _probability(name: str, of: str, *aliases: str) -> Property:
     return Property(
-        name, f"probability of a metal ({of})", "", "", aliases, minimum=0.0, decimals=3, on_request=True, maximum=1.0,
+        name, f"probability of {of}", "", "", aliases, minimum=0.0, decimals=3, on_request=True, maximum=1.0,
         has_interval=False,
     )  # fmt: skip
 
@@ -171,17 +171,22 @@ def _gap(name: str, label: str, *aliases: str) -> Property:
 # learnt beside PROPERTIES where the training data have them
 AUXILIARY = (
     VOLUME_CHANGE,
-    _metal_probability("metal_probability", "PBE", "metal", "is_metal"),
+    _probability("metal_probability", "a metal (PBE)", "metal", "is_metal"),
     _gap("bandgap_nonmetal", "band gap if not a metal (PBE)"),
     _gap("bandgap_hse", "band gap (HSE)", "gap_hse", "hse"),
-    _metal_probability("metal_probability_hse", "HSE"),
+    _probability("metal_probability_hse", "a metal (HSE)"),
     _gap("bandgap_gllbsc", "band gap (GLLB-SC)", "gap_gllbsc", "gllbsc"),
     _gap("bandgap_experiment", "measured band gap", "gap_experiment", "bandgap_expt", "gap_expt", "measured_gap"),
-    _metal_probability("metal_probability_experiment", "measured"),
+    _probability("metal_probability_experiment", "a metal (measured)"),
     Property(
         "refractive_index", "refractive index", "", "", ("n_refractive",), "log10", minimum=1.0, decimals=3,
         on_request=True,
     ),
+    Property(
+        "magnetic_moment", "magnetic moment (PBE)", "µB/atom", "muB_per_atom",
+        ("moment_per_atom", "magmom"), minimum=0.0, decimals=3, on_request=True,
+    ),
+    _probability("magnetic_probability", "magnetism (PBE)", "magnetic", "is_magnetic"),
     Property(
         "phonon_peak", "highest phonon peak", "1/cm", "per_cm", ("last_phdos_peak",),
         "log10", minimum=0.0, decimals=1, on_request=True,

@@ -16,8 +16,9 @@ MODELS = [
 ]  # fmt: skip
 TARGETS = ["bandgap", "formation_energy", "e_above_hull", "bulk_modulus", "shear_modulus"]
 REQUESTED = [
-    "volume_change", "metal_probability", "bandgap_hse", "metal_probability_hse", "bandgap_gllbsc",
-    "bandgap_experiment", "metal_probability_experiment", "refractive_index", "bandgap_nonmetal",
+    "metal_probability", "bandgap_nonmetal", "metal_probability_hse", "metal_probability_experiment", "bandgap_hse",
+    "bandgap_gllbsc", "bandgap_experiment", "refractive_index", "magnetic_moment", "magnetic_probability",
+    "volume_change",
 ]  # fmt: skip
 DERIVED = [
     *REQUESTED,
@@ -70,10 +71,10 @@ def test_bash_completes_commands_options_and_values_once_installed(surroundings,
         ("crystalpredict", "predict", "-t", "bandgap,b"): [
             "bandgap,bandgap",
             "bandgap,bulk_modulus",
+            "bandgap,bandgap_nonmetal",
             "bandgap,bandgap_hse",
             "bandgap,bandgap_gllbsc",
             "bandgap,bandgap_experiment",
-            "bandgap,bandgap_nonmetal",
         ],
         ("crystalpredict", "predict", "--format", "js"): ["json", "jsonl"],
         ("crystalpredict", "evaluate", "--model", "cry"): MODELS,
@@ -101,7 +102,7 @@ def test_zsh_completes(surroundings, tmp_path) -> None:
     ask = "words=(crystalpredict predict --target b); CURRENT=4; _crystalpredict_completion"
     (line,) = run("zsh", f"{stubs}source ~/.zfunc/_crystalpredict; {ask}", surroundings)
     assert [word for word in (*TARGETS, *DERIVED) if f'"{word}"' in line] == [
-        "bandgap", "bulk_modulus", "bandgap_hse", "bandgap_gllbsc", "bandgap_experiment", "bandgap_nonmetal",
+        "bandgap", "bulk_modulus", "bandgap_nonmetal", "bandgap_hse", "bandgap_gllbsc", "bandgap_experiment",
     ]  # fmt: skip
 
 

@@ -81,18 +81,18 @@ def test_what_is_probably_no_metal_has_a_gap(predictor: Predictor) -> None:
     columns = [names.index(name) for name in ("bandgap", "metal_probability", "bandgap_nonmetal")]
     plain = checkpoint.interval_centres(np.zeros((6, len(names))))
     plain[:, columns] = [
-        [0.0, 0.4, 0.8], [0.0, 0.6, 0.8], [0.3, 0.4, 0.8], [0.06, 0.1, 0.02], [0.3, 0.9, 0.8], [0.6, 0.9, 0.8],
+        [0.0, 0.4, 0.8], [0.0, 0.6, 0.8], [0.3, 0.4, 0.8], [0.06, 0.1, 0.02], [0.3, 0.75, 0.8], [0.6, 0.9, 0.8],
     ]  # fmt: skip
     salt = Crystal.ordered(np.eye(3) * 4, np.array([[0, 0, 0], [2.0, 2, 2]]), np.array([55, 17]))
     plain[:, [names.index("metal_probability_hse"), names.index("bandgap_hse")]] = [0.9, 1.1]
     centres = physical_centres(checkpoint, plain, [salt] * 6, None)
-    assert centres[:, columns[0]] == pytest.approx([0.8, 0.4 * 0.8, 0.3, 0.06, 0, 0.6])
+    assert centres[:, columns[0]] == pytest.approx([0.8, 0.8, 0.3, 0.06, 0, 0.6])
     assert centres[:, names.index("bandgap_hse")].tolist() == [1.1, 0, 1.1, 0, 0, 1.1]  # with these PBE gaps
 
 
-def test_intervals_of_expected_gaps_hold_metals_and_semiconductors() -> None:
+def test_intervals_of_what_may_be_a_metal_hold_metals_and_semiconductors() -> None:
     columns = {"bandgap": 0, "metal_probability": 1, "bandgap_nonmetal": 2}
-    plain = np.array([[0.0, 0.7, 0.5], [0.0, 0.4, 0.5], [0.0, 0.9, 0.5], [0.3, 0.7, 0.5]])
+    plain = np.array([[0.0, 0.6, 0.5], [0.0, 0.4, 0.5], [0.0, 0.8, 0.5], [0.3, 0.6, 0.5]])
     low, high = np.full((4, 3, 2), 0.1), np.full((4, 3, 2), [0.2, 0.6])
     hold_metals_too(low, high, plain, columns)
     assert low[:, 0].tolist() == [[0, 0], *[[0.1, 0.1]] * 3]

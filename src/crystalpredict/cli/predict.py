@@ -101,8 +101,8 @@ def predict(
             "from the moduli: youngs_modulus, poisson_ratio, pugh_ratio, debye_temperature, sound_velocity, "
             "vickers_hardness, thermal_conductivity; from the formation energy: hull_distance, decomposes_to, "
             "known_phase, nearest_known, total_energy; other gaps: bandgap_hse, bandgap_gllbsc, bandgap_experiment, "
-            "metal_probability; volume_change, refractive_index. Repeat it, or separate names by "
-            "commas. Default: the first five.",
+            "metal_probability; volume_change, refractive_index, magnetic_moment, magnetic_probability. Repeat it, or "
+            "separate names by commas. Default: the first five.",
         ),
     ] = None,
     model: ModelName = None,

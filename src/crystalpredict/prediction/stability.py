@@ -34,10 +34,9 @@ MIN_METAL_PROBABILITY = 0.5  # above it a crystal counts as a metal
 # larger, and measured labels are those of another crystal of the formula at times.
 METALS = {"bandgap_hse": ("metal_probability_hse", 0.1), "bandgap_experiment": ("metal_probability_experiment", 1.0)}
 # The absolute error teaches the median, which is 0 for semiconductors among look-alikes that are mostly metals. A gap
-# below the first, eV, of a crystal that is probably no metal is replaced by the gap that it has if it is none; that of
-# another by the expected gap, the probability of a semiconductor times that gap, unless a metal is as probable as the
-# third; where it is, a gap below the second is 0 (mp2018/val).
-MIN_GAP_NONMETAL, MAX_GAP_METAL, SURE_METAL = 0.1, 0.5, 0.8
+# below the first, eV, is replaced by the gap that the crystal has if it is no metal, unless the probability of a metal
+# is at least the third; where it is, a gap below the second is 0 (mp2018/val).
+MIN_GAP_NONMETAL, MAX_GAP_METAL, SURE_METAL = 0.1, 0.5, 0.7
 TWO_STAGE_GAP = {"bandgap", "metal_probability", "bandgap_nonmetal"}
 HULL_PROPERTIES = frozenset({E_ABOVE_HULL, "hull_distance", "decomposes_to", "known_phase", NEAREST_KNOWN})
 
@@ -241,7 +240,7 @@ def physical_centres(
 
 
 def hold_metals_too(low: FloatArray, high: FloatArray, plain: FloatArray, columns: Mapping[str, int]) -> None:
-    """Make intervals of expected gaps hold 0, the gap of a metal, and the gap of a semiconductor.
+    """Make intervals of crystals that may be metals hold 0, the gap of a metal, and the gap of a semiconductor.
 
     Args:
         low: lower ends of the intervals, to be changed, (B, outputs, levels).
@@ -250,13 +249,13 @@ def hold_metals_too(low: FloatArray, high: FloatArray, plain: FloatArray, column
         columns: of the outputs by name.
     """
     if columns.keys() >= TWO_STAGE_GAP:
-        rows, gap = _have_expected_gaps(plain, columns), columns["bandgap"]
+        rows, gap = _may_be_metals(plain, columns), columns["bandgap"]
         low[rows, gap] = 0
         high[rows, gap] = np.maximum(high[rows, gap], plain[rows, columns["bandgap_nonmetal"], None])
 
 
-def _have_expected_gaps(plain: FloatArray, columns: Mapping[str, int]) -> NDArray[np.bool_]:
-    """Return which of B crystals are likely metals whose gap becomes the expected one, (B,)."""
+def _may_be_metals(plain: FloatArray, columns: Mapping[str, int]) -> NDArray[np.bool_]:
+    """Return which of B crystals get the gap of a semiconductor though a metal is more probable, (B,)."""
     metal = plain[:, columns["metal_probability"]]
     return (metal >= MIN_METAL_PROBABILITY) & (metal < SURE_METAL) & (plain[:, columns["bandgap"]] < MIN_GAP_NONMETAL)
 
@@ -274,10 +273,9 @@ def _set_gaps(centres: FloatArray, plain: FloatArray, columns: Mapping[str, int]
     if columns.keys() >= TWO_STAGE_GAP:
         metal = plain[:, columns["metal_probability"]]
         missed = (metal < SURE_METAL) & (gaps < MIN_GAP_NONMETAL)
-        shares = np.where(metal < MIN_METAL_PROBABILITY, 1, 1 - metal)
-        gaps[missed] = np.maximum(gaps, shares * plain[:, columns["bandgap_nonmetal"]])[missed]
-        gaps[(metal > SURE_METAL) & (gaps < MAX_GAP_METAL)] = 0
-        clear = np.where(_have_expected_gaps(plain, columns), clear, gaps)  # those are of metals too
+        gaps[missed] = np.maximum(gaps, plain[:, columns["bandgap_nonmetal"]])[missed]
+        gaps[(metal >= SURE_METAL) & (gaps < MAX_GAP_METAL)] = 0
+        clear = np.where(_may_be_metals(plain, columns), clear, gaps)
     for gap, (probability, least) in METALS.items():
         if gap in columns and probability in columns:
             metals = (plain[:, columns[probability]] > MIN_METAL_PROBABILITY) & (clear < least)

@@ -1,0 +1,56 @@
+"""How well magnetic moments are predicted, and how well crystals with one are told from others.
+
+python benchmarks/magnetic.py DATA [--model NAME] [--part val|test]
+
+DATA is the folder of the labelled data; its more/magnetization_2024 part is predicted. Prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from gaps import area_under_curve
+from provenance import provenance
+from unrelaxed import predicted
+
+from crystalpredict import load_model
+from crystalpredict.checkpoints.registry import find_model
+from crystalpredict.data.dataset import crystal_of_row, read_jsonl
+
+NONMAGNETIC = "NM"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--part", default="val", choices=("val", "test"))
+    options = parser.parse_args()
+    rows = list(read_jsonl(options.data / f"more/magnetization_2024/{options.part}.jsonl.gz"))
+    predictor = load_model(find_model(options.model), targets=["magnetic_moment", "magnetic_probability"])
+    found = predicted(predictor, [crystal_of_row(row) for row in rows])
+    moments, probabilities = (np.array([each.values[name] for each in found]) for name in predictor.columns)
+    labels = np.array([row["moment_per_atom"] for row in rows])
+    errors = np.abs(moments - labels)
+    orderings = np.array([row.get("magnetic_ordering") or "" for row in rows])
+    known = orderings != ""
+    result = provenance() | {
+        "crystals": len(rows),
+        "moment_mae": round(float(errors.mean()), 4),
+        "moment_mad": round(float(np.abs(labels - labels.mean()).mean()), 4),
+        "by_ordering": {
+            str(name): [int((orderings == name).sum()), round(float(errors[orderings == name].mean()), 4)]
+            for name in np.unique(orderings[known])
+        },
+        "with_ordering": int(known.sum()),
+        "area_under_curve": round(area_under_curve(probabilities[known], orderings[known] != NONMAGNETIC), 4),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
