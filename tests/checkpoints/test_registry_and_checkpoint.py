@@ -196,7 +196,7 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "no model": (lambda c: c.pop("model"), ("model",)),
     "no properties": (lambda c: c.pop("properties"), ("properties",)),
     "no checksum": (lambda c: c.pop("weights_sha256"), ("weights_sha256",)),
-    "a property too few": (lambda c: c["properties"].pop(), ("13 properties for 14 outputs",)),
+    "a property too few": (lambda c: c["properties"].pop(), ("15 properties for 16 outputs",)),
     "property with unknown key": (lambda c: c["properties"][0].update(colour="red"), ("properties[0]", "'colour'")),
     "property without unit": (lambda c: c["properties"][0].pop("unit"), ("unit",)),
     "property without mean": (lambda c: c["properties"][0].pop("mean"), ("mean",)),
@@ -221,7 +221,7 @@ CONFIGS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
         ("format 1 has no framed",),
     ),
     "no volume for unrelaxed crystals": (
-        lambda c: (c["training"].update(unrelaxed=True), c["properties"][5].update(name="other")),
+        lambda c: (c["training"].update(unrelaxed=True), c["properties"][-1].update(name="other")),
         ("must predict the volume change",),
     ),
     "unknown attention": (lambda c: c["model"].update(attention="frame"), ("'frame'", "framed")),

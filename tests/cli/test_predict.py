@@ -79,8 +79,7 @@ def test_examples_are_rows_in_order_with_the_values_each_has_alone(program, exam
     assert [row["path"] for row in outcome.rows] == examples[::-1]
     for row in outcome.rows:
         assert (row["index"], row["error"]) == ("0", "")
-        soft = "CsPbBr3" in row["path"]  # PBE's cell is larger than the measured one by 6 %
-        assert row["warnings"].startswith("cell is ") if soft else row["warnings"] == ""
+        assert row["warnings"] == ""
         assert int(row["n_atoms"]) >= 2
         assert all(float(row[column]) >= 0 for column in VALUES if column != "formation_energy_eV_per_atom")
         assert [len(row[column].split(".")[1]) for column in VALUES] == [4, 4, 4, 2, 2]
@@ -357,7 +356,7 @@ def test_lines_of_a_list_are_paths_and_no_patterns(program, tmp_path) -> None:
 
 def test_isolated_atoms_are_a_warning(program, tmp_path) -> None:
     outcome = program("predict", written(tmp_path / "gas.vasp", CSCL.replace("4.1", "30.0")))
-    first, second, _ = outcome.rows[0]["warnings"].split("; ")  # the last: of the volume
+    first, second, *_ = outcome.rows[0]["warnings"].split("; ")
     assert first == "2 atoms have no neighbour within 6 Å"
     assert second.startswith("unlike the training data: ")
     assert "a layer of 15 Å without atoms" in second
@@ -571,7 +570,7 @@ def test_intervals_have_columns_unless_they_are_left_out(program, examples) -> N
         for column in VALUES:
             low, value, high = (float(row[column + end]) for end in ("_lo90", "", "_hi90"))
             assert low <= value <= high
-            assert low < high
+            assert low < high or (column == "bandgap_eV" and value == 0)  # of a metal
     assert same(outcome.rows, program("predict", *examples, "--no-uncertainty").rows)
     line = json.loads(program("predict", examples[0], "-t", "gap", "-f", "jsonl").stdout)
     assert list(line)[4:7] == ["bandgap_eV", "bandgap_eV_lo90", "bandgap_eV_hi90"]
