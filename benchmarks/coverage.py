@@ -11,13 +11,12 @@ measures them. Prints one line of JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import parser_of_part
 from provenance import provenance
 from scipy.stats import spearmanr
 from unrelaxed import predicted
@@ -109,10 +108,8 @@ def scores(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser = parser_of_part(__doc__)
     parser.add_argument("--model")
-    parser.add_argument("--part", default="val", choices=("val", "test"))
     options = parser.parse_args()
     result: dict[str, Any] = provenance()
     train = [row for name in ("mp2018", "mp2019") for row in read_jsonl(options.data / f"{name}/train.jsonl.gz")]

@@ -8,13 +8,12 @@ mp2019/train: a class of semiconductors among metals that look the same. Prints 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import parser_of_part
 from provenance import provenance
 from unrelaxed import predicted
 
@@ -52,40 +51,36 @@ def area_under_curve(scores: FloatArray, positive: FloatArray) -> float:
     return float(below.mean() / 2 / len(order))
 
 
-def values_of(predictor: Predictor, rows: Sequence[Row]) -> dict[str, FloatArray]:
-    """Predictions of the gap and the probability of a metal, each (R,)."""
+def values_of(predictor: Predictor, rows: Sequence[Row]) -> list[FloatArray]:
+    """Predictions of each target, in their order, each (R,)."""
     found = predicted(predictor, [crystal_of_row(row) for row in rows])
-    return {
-        name: np.array([each.values[column] for each in found])
-        for name, column in zip((GAP, METAL), predictor.columns, strict=True)
-    }
+    return [np.array([each.values[column] for each in found]) for column in predictor.columns]
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser = parser_of_part(__doc__)
     parser.add_argument("--model")
-    parser.add_argument("--part", default="val", choices=("val", "test"))
     options = parser.parse_args()
     predictor = load_model(find_model(options.model), targets=[GAP, METAL])
     rows = [row for row in read_jsonl(options.data / f"mp2018/{options.part}.jsonl.gz") if row[GAP] is not None]
-    labels, found = np.array([row[GAP] for row in rows]), values_of(predictor, rows)
-    metals, called = labels <= MAX_METAL, found[GAP] < CALLED_METAL
+    labels = np.array([row[GAP] for row in rows])
+    found, probabilities = values_of(predictor, rows)
+    metals, called = labels <= MAX_METAL, found < CALLED_METAL
     training = [
         row
         for name in ("mp2018", "mp2019")
         for row in read_jsonl(options.data / f"{name}/train.jsonl.gz")
         if (row.get(GAP) or 0) > MAX_METAL and is_half_heusler(row)
     ]
-    gaps, theirs = np.array([row[GAP] for row in training]), values_of(predictor, training)[GAP]
+    gaps, theirs = np.array([row[GAP] for row in training]), values_of(predictor, training)[0]
     result = provenance() | {
         "crystals": len(rows),
-        "mae": round(float(np.abs(found[GAP] - labels).mean()), 4),
-        "mae_of_metals": round(float(np.abs(found[GAP] - labels)[metals].mean()), 4),
-        "area_under_curve": round(area_under_curve(found[METAL], metals), 4),
+        "mae": round(float(np.abs(found - labels).mean()), 4),
+        "mae_of_metals": round(float(np.abs(found - labels)[metals].mean()), 4),
+        "area_under_curve": round(area_under_curve(probabilities, metals), 4),
         "semiconductors_called_metals": round(float(called[labels > CLEAR_GAP].mean()), 4),
-        "metals_given_a_gap": round(float((found[GAP][metals] > SMALL_GAP).mean()), 4),
+        "metals_given_a_gap": round(float((found[metals] > SMALL_GAP).mean()), 4),
         "half_heuslers_of_training": len(training),
         "half_heuslers_with_small_gap": round(float((theirs < SMALL_GAP).mean()), 3),
         "half_heuslers_mae": round(float(np.abs(theirs - gaps).mean()), 3),

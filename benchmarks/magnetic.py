@@ -7,33 +7,28 @@ DATA is the folder of the labelled data; its more/magnetization_2024 part is pre
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 
 import numpy as np
-from gaps import area_under_curve
+from arguments import parser_of_part
+from gaps import area_under_curve, values_of
 from provenance import provenance
-from unrelaxed import predicted
 
 from crystalpredict import load_model
 from crystalpredict.checkpoints.registry import find_model
-from crystalpredict.data.dataset import crystal_of_row, read_jsonl
+from crystalpredict.data.dataset import read_jsonl
 
 NONMAGNETIC = "NM"
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser = parser_of_part(__doc__)
     parser.add_argument("--model")
-    parser.add_argument("--part", default="val", choices=("val", "test"))
     options = parser.parse_args()
     rows = list(read_jsonl(options.data / f"more/magnetization_2024/{options.part}.jsonl.gz"))
     predictor = load_model(find_model(options.model), targets=["magnetic_moment", "magnetic_probability"])
-    found = predicted(predictor, [crystal_of_row(row) for row in rows])
-    moments, probabilities = (np.array([each.values[name] for each in found]) for name in predictor.columns)
+    moments, probabilities = values_of(predictor, rows)
     labels = np.array([row["moment_per_atom"] for row in rows])
     errors = np.abs(moments - labels)
     orderings = np.array([row.get("magnetic_ordering") or "" for row in rows])

@@ -8,12 +8,11 @@ and the same by the formulas with the library's own moduli, as one line of JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import parser_of_part
 from provenance import provenance
 from scipy.stats import spearmanr
 from unrelaxed import predicted
@@ -41,9 +40,7 @@ def scores(values: FloatArray, labels: FloatArray) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--part", default="val", choices=("val", "test"))
+    parser = parser_of_part(__doc__)
     options = parser.parse_args()
     rows = list(read_jsonl(options.data / f"more/aflow_thermal/{options.part}.jsonl.gz"))
     crystals = [crystal_of_row(row) for row in rows]

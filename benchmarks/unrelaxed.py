@@ -9,7 +9,6 @@ Prints one line of JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import parser_of_part
 from provenance import provenance
 
 from crystalpredict import load_model
@@ -137,11 +137,9 @@ def energies_of(predictor: Predictor, crystals: Sequence[Crystal]) -> FloatArray
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser = parser_of_part(__doc__)
     parser.add_argument("--model")
     parser.add_argument("--unrelaxed-model")
-    parser.add_argument("--part", default="val", choices=("val", "test"))
     parser.add_argument("--as-given", action="store_true", help="measure only how energies change with the volume")
     options = parser.parse_args()
     default = load_model(find_model(options.model), targets=["formation_energy"])

@@ -34,7 +34,7 @@ from crystalpredict.properties import (
 from crystalpredict.uncertainty import DEFAULT_LEVEL, LEVELS
 from crystalpredict.uncertainty.intervals import ErrorModel, interval_bounds
 
-# of the logarithm of a cell's volume over the relaxed one, the end of its interval that is nearer to 0; 97.4 % of the
+# of the logarithm of a cell's volume over the relaxed one, the end of its interval that is nearer to 0; 97.3 % of the
 # crystals of mp2018/val stay below, and most measured cells, which PBE makes up to 5 % larger
 MAX_SURE_LOG_RATIO = 0.006
 MAX_SURE_LOG_RATIO_ELEMENT = 0.04  # of an element: measured cells of soft metals are up to 7 % larger than those of PBE
